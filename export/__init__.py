@@ -1,0 +1,1 @@
+"""Weights -> ONNX (and, from there, engines)."""

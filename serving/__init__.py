@@ -1,0 +1,1 @@
+"""Engines, the Triton models and their launcher, the client and the `spade` command."""

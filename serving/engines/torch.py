@@ -1,0 +1,125 @@
+"""The torch engine: the reference. Dense or codebook form, float32 or bf16, CPU or CUDA."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels.plan import plan
+from serving.engines import Images, Instances, Labels, Style, Timings
+from spade_core.codebook import CodebookSeconds, fold_generator, level_tensors, synthesize_codebook
+from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
+from spade_core.dense import synthesize_dense
+from spade_core.generator import Generator
+from spade_core.label_maps import prepare
+
+Precision = Literal["fp32", "bf16"]
+Form = Literal["codebook", "dense"]
+
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TorchEngine:
+    """Runs a generator in PyTorch.
+
+    Args:
+        generator: in eval mode; it is moved and converted in place.
+        precision: fp32 or bf16, of weights and activations. Image values leave in float32.
+        form: codebook, or dense as the paper writes it.
+        threads: of PyTorch's pool, which all engines of a process share; None leaves it.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        generator: Generator,
+        precision: Precision = "fp32",
+        form: Form = "codebook",
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        if precision not in _DTYPES:
+            raise ValueError(f"[engine] expected precision {' or '.join(_DTYPES)} but got {precision!r}")
+        if form not in get_args(Form):
+            raise ValueError(f"[engine] expected form {' or '.join(get_args(Form))} but got {form!r}")
+        if threads is not None:
+            if threads < 1:
+                raise ValueError(f"[engine] expected threads of 1 or more but got {threads}")
+            torch.set_num_threads(threads)
+        self.config: GeneratorConfig = generator.config
+        self.precision: str = precision
+        self.form: Form = form
+        self._device = torch.device(device)
+        dtype = _DTYPES[precision]
+        # Folding reads the float32 weights, so it comes before the conversion.
+        self._folded = fold_generator(generator.to(self._device), dtype) if form == "codebook" else {}
+        self._generator = generator.to(dtype=dtype)
+        if form == "codebook":
+            generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def synthesize(
+        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
+    ) -> Images:
+        """Label maps [N, H, W] -> images [N, H, W, 3]; see `serving.engines.Engine`."""
+        image = self.image(labels, instances, style, timings)
+        # The published models truncate: 0.999 of a grey level is still 0.
+        pixels = ((image + 1) * 127.5).clamp_(0, 255).to(torch.uint8)
+        images: Images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return images
+
+    def image(
+        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
+    ) -> Tensor:
+        """As `synthesize`, before rounding: float32 [N, 3, H, W] in -1..1."""
+        timings = timings if timings is not None else Timings()
+        began = time.perf_counter()
+        symbols = prepare(labels, instances, self.config)  # [N, H, W]
+        styles = check_style(style, labels.shape[0], self.config)
+        with torch.inference_mode():
+            z = None if styles is None else torch.from_numpy(styles).to(self._device)
+            on_device = torch.from_numpy(symbols.astype(np.int32)).to(self._device)
+            if self.form == "dense":
+                out = torch.tanh(synthesize_dense(self._generator, on_device, z).float())
+                timings.distinct_share = 1.0
+                timings.convs_s += time.perf_counter() - began
+                return out
+            sizes = level_sizes(symbols.shape[1], symbols.shape[2], self.config.upsamplings)
+            levels = plan(symbols, sizes, self.config.symbols, self.config.spade_kernel)
+            tensors = level_tensors(levels, self._device)
+            planned = time.perf_counter()
+            seconds = CodebookSeconds()
+            out = torch.tanh(synthesize_codebook(self._generator, self._folded, on_device, tensors, z, seconds).float())
+        timings.plan_s += planned - began
+        timings.codebook_s += seconds.total
+        timings.convs_s += time.perf_counter() - planned - seconds.total
+        timings.distinct_share = sum(len(level.patches5) for level in levels) / sum(
+            level.index.size for level in levels
+        )
+        return out
+
+
+def check_style(style: Style | None, batch: int, config: GeneratorConfig) -> Style | None:
+    """The style as float32 [N, 256], or None where the model takes none. Raises ValueError."""
+    if not config.style:
+        if style is not None:
+            raise ValueError(
+                f"[synthesize] expected no style, since model {config.preset!r} has no style input; leave it out"
+            )
+        return None
+    if style is None:
+        raise ValueError(
+            f"[synthesize] expected a style [{batch}, {STYLE_DIM}] but got none; style_from_seed gives one"
+        )
+    if style.shape != (batch, STYLE_DIM):
+        raise ValueError(f"[synthesize] expected a style of shape [{batch}, {STYLE_DIM}] but got {list(style.shape)}")
+    if not np.isfinite(style).all():
+        row, column = np.argwhere(~np.isfinite(style))[0]
+        raise ValueError(
+            f"[synthesize] expected a finite style but got {style[row, column]} at item {row}, entry {column}"
+        )
+    return np.ascontiguousarray(style, dtype=np.float32)

@@ -1,0 +1,184 @@
+"""The codebook form: gamma and beta once per distinct label patch, read back through the plan's index.
+
+Exact: SPADE's gamma and beta at a pixel depend only on the label patch around it, so every sum below is one of the
+dense form's, computed once per distinct patch. Differentiable in every parameter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.plan import Level
+from spade_core.config import HIDDEN, GeneratorConfig
+from spade_core.generator import Generator
+from spade_core.spade import SPADE
+
+# Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
+# whose every pixel differs.
+GATHER_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class LevelTensors:
+    """One level of a plan as tensors on the generator's device.
+
+    Attributes:
+        patches3: [U3, k*k] symbols. patches5: [U5, k*k] rows of patches3, U3 = outside. index: [N, h, w] rows of patches5.
+    """
+
+    patches3: Tensor
+    patches5: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The parameters of one SPADE norm, rearranged for the codebook.
+
+    Attributes:
+        table: [k*k * (symbols + 1), 128], row t * (symbols + 1) + s: what symbol s adds at tap t; outside adds zero.
+        shared_bias: [128].
+        weight, bias: [k*k * 128, 2C] and [2C]: gathered hidden rows -> (a, b), the `1 +` in the bias.
+        norm: applied to x before a*x + b; None when its statistics are folded into weight and bias.
+    """
+
+    table: Tensor
+    shared_bias: Tensor
+    weight: Tensor
+    bias: Tensor
+    norm: nn.Module | None
+
+
+@dataclass
+class CodebookSeconds:
+    """Adds up the time spent in embed and codebook, the part of the form that x does not enter."""
+
+    total: float = 0.0
+
+
+def level_tensors(levels: Sequence[Level], device: torch.device) -> dict[tuple[int, int], LevelTensors]:
+    """The plan's levels by (height, width), as tensors on `device`."""
+
+    def tensor(array: object) -> Tensor:
+        return torch.as_tensor(array, dtype=torch.int32).to(device)
+
+    return {
+        (level.index.shape[1], level.index.shape[2]): LevelTensors(
+            tensor(level.patches3), tensor(level.patches5), tensor(level.index)
+        )
+        for level in levels
+    }
+
+
+def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None) -> Folded:
+    """Rearrange one norm's parameters; in eval mode batch-norm statistics fold in too, in float64."""
+    norm = spade.param_free_norm
+    shared, gamma, beta = spade.mlp_shared[0], spade.mlp_gamma, spade.mlp_beta
+    assert isinstance(shared, nn.Conv2d)
+    g_weight, b_weight = _rows(gamma.weight), _rows(beta.weight)  # [k*k * 128, C]
+    g_bias, b_bias = 1 + gamma.bias, beta.bias
+    keep: nn.Module | None = norm
+    if isinstance(norm, nn.BatchNorm2d) and not spade.training:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        rstd = torch.rsqrt(norm.running_var.double() + norm.eps)
+        shift = norm.running_mean.double() * rstd
+        g_weight, b_weight, g_bias, b_bias = (t.double() for t in (g_weight, b_weight, g_bias, b_bias))
+        b_weight, b_bias = b_weight - g_weight * shift, b_bias - g_bias * shift
+        g_weight, g_bias = g_weight * rstd, g_bias * rstd
+        keep = None
+    dtype = dtype or shared.weight.dtype
+    return Folded(
+        table=_table(shared.weight, config).to(dtype),
+        shared_bias=shared.bias.to(dtype) if shared.bias is not None else torch.zeros(HIDDEN, dtype=dtype),
+        weight=torch.cat([g_weight, b_weight], dim=1).to(dtype),
+        bias=torch.cat([g_bias, b_bias]).to(dtype),
+        norm=keep,
+    )
+
+
+def fold_generator(generator: Generator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
+    """`fold` of every norm. Inference does this once; training once a step."""
+    return {m: fold(m, generator.config, dtype) for m in generator.modules() if isinstance(m, SPADE)}
+
+
+def embed(table: Tensor, bias: Tensor, patches: Tensor) -> Tensor:
+    """Conv on a one-hot map as a sum of gathered rows: patches [U, k*k] of symbols -> [U, out], before ReLU."""
+    taps = patches.shape[1]
+    offsets = torch.arange(taps, dtype=patches.dtype, device=patches.device) * (table.shape[0] // taps)
+    return F.embedding_bag(patches + offsets, table, mode="sum") + bias
+
+
+def codebook(folded: Folded, level: LevelTensors) -> Tensor:
+    """(a, b) of every distinct patch [U5, 2C]."""
+    actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
+    actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128], the last row is outside: the second conv pads with zeros
+    entries = []
+    for windows in level.patches5.split(GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
+        gathered = actv.index_select(0, windows.flatten()).view(windows.shape[0], -1)  # [.., k*k * 128]
+        entries.append(torch.addmm(folded.bias, gathered, folded.weight))
+    return torch.cat(entries)
+
+
+def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None) -> Tensor:
+    """a[index] * norm(x) + b[index]: x [N, C, h, w] (channels last), entries [U5, 2C], index [N, h, w]."""
+    if norm is not None:
+        x = norm(x)
+    per_pixel = F.embedding(index, entries).permute(0, 3, 1, 2)  # [N, 2C, h, w]
+    a, b = per_pixel.chunk(2, dim=1)
+    return torch.addcmul(b, a, x)
+
+
+def synthesize_codebook(
+    generator: Generator,
+    folded: dict[SPADE, Folded],
+    symbols: Tensor,
+    levels: dict[tuple[int, int], LevelTensors],
+    style: Tensor | None,
+    seconds: CodebookSeconds | None = None,
+) -> Tensor:
+    """The same function as `synthesize_dense`: symbols [N, H, W], its plan, style [N, 256] -> image before tanh [N, 3, H, W]."""
+    dtype = generator.conv_img.weight.dtype
+    seconds = seconds or CodebookSeconds()
+
+    def normalise(spade: SPADE, x: Tensor) -> Tensor:
+        began = time.perf_counter()
+        level = levels[x.shape[2], x.shape[3]]
+        entries = codebook(folded[spade], level)
+        seconds.total += time.perf_counter() - began
+        return modulate(x, entries, level.index, folded[spade].norm)
+
+    start = generator.style_start(style.to(dtype)) if style is not None else label_start(generator, symbols)
+    out: Tensor = generator(start.contiguous(memory_format=torch.channels_last), normalise)
+    return out
+
+
+def label_start(generator: Generator, symbols: Tensor) -> Tensor:
+    """`fc`, the 3x3 conv on the map brought to the start size: symbols [N, H, W] -> [N, 16 nf, h0, w0]."""
+    config, step = generator.config, 2**generator.config.upsamplings
+    small = symbols[:, ::step, ::step].long()  # NEAREST by a whole factor: source row = i * step
+    padded = F.pad(small, (1, 1, 1, 1), value=config.symbols)
+    patches = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # [N, h0, w0, 3, 3]
+    assert isinstance(generator.fc, nn.Conv2d)
+    assert generator.fc.bias is not None
+    rows = embed(_table(generator.fc.weight, config), generator.fc.bias, patches.reshape(-1, 9))
+    return rows.view(*small.shape, -1).permute(0, 3, 1, 2)  # [N, 16 nf, h0, w0]
+
+
+def _rows(weight: Tensor) -> Tensor:
+    return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])  # [k*k * in, out], taps outermost
+
+
+def _table(weight: Tensor, config: GeneratorConfig) -> Tensor:
+    by_class = weight.permute(2, 3, 1, 0).flatten(0, 1)  # [k*k, semantic_nc, out]
+    classes = by_class[:, : config.classes]
+    if config.instance_edges:
+        edge = by_class[:, -1:]
+        classes = torch.stack([classes, classes + edge], dim=2).flatten(1, 2)  # [k*k, 2 * classes, out]
+    return F.pad(classes, (0, 0, 0, 1)).flatten(0, 1)

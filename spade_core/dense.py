@@ -1,0 +1,45 @@
+"""The dense form: SPADE as the paper writes it, convs on one-hot maps at every pixel. The reference of all other forms."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spade_core.config import GeneratorConfig
+from spade_core.generator import Generator
+from spade_core.spade import SPADE
+
+
+def synthesize_dense(generator: Generator, symbols: Tensor, style: Tensor | None) -> Tensor:
+    """Symbols [N, H, W] (any integer dtype) and style [N, 256] (None without a style input) -> image before tanh [N, 3, H, W]."""
+    dtype = generator.conv_img.weight.dtype
+    segmap = one_hot(symbols, generator.config, dtype)  # [N, semantic_nc, H, W]
+    pyramid: dict[tuple[int, int], Tensor] = {}
+
+    def segmap_at(height: int, width: int) -> Tensor:
+        if (height, width) not in pyramid:
+            pyramid[height, width] = F.interpolate(segmap, size=(height, width), mode="nearest")
+        return pyramid[height, width]
+
+    def normalise(spade: SPADE, x: Tensor) -> Tensor:
+        out: Tensor = spade(x, segmap_at(x.shape[2], x.shape[3]))
+        return out
+
+    if style is not None:
+        start = generator.style_start(style.to(dtype))
+    else:
+        step = 2**generator.config.upsamplings
+        start = generator.fc(segmap_at(symbols.shape[1] // step, symbols.shape[2] // step))
+    out: Tensor = generator(start, normalise)
+    return out
+
+
+def one_hot(symbols: Tensor, config: GeneratorConfig, dtype: torch.dtype) -> Tensor:
+    """Symbols [N, H, W] -> one-hot classes and, where the model has them, the edge channel last [N, semantic_nc, H, W]."""
+    labels = symbols // 2 if config.instance_edges else symbols
+    classes = torch.arange(config.classes, dtype=symbols.dtype, device=symbols.device)
+    segmap = (labels[:, None] == classes[None, :, None, None]).to(dtype)  # [N, classes, H, W]
+    if config.instance_edges:
+        segmap = torch.cat([segmap, (symbols % 2)[:, None].to(dtype)], dim=1)
+    return segmap

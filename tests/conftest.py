@@ -1,0 +1,26 @@
+"""What all tests share: threads that fit parallel workers, and the folder of real label maps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_per_worker() -> None:
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+
+
+@pytest.fixture(scope="session")
+def real_maps() -> Path:
+    """A folder with label/ and inst/ of COCO-Stuff PNGs: $SPADE_REAL_MAPS, or shared/data beside the repository."""
+    folder = Path(os.environ.get("SPADE_REAL_MAPS", REPOSITORY.parent / "shared" / "data" / "coco_stuff"))
+    if not (folder / "label").is_dir():
+        pytest.skip(f"no real label maps in {folder}; set SPADE_REAL_MAPS to a folder holding label/ and inst/")
+    return folder

@@ -1,0 +1,157 @@
+"""The dense and the codebook form are the same function, image and gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.plan import plan
+from spade_core.codebook import fold_generator, level_tensors, synthesize_codebook
+from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
+from spade_core.dense import synthesize_dense
+from spade_core.generator import Generator
+from spade_core.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
+from spade_core.seeded import seeded_generator
+from spade_core.style import style_from_seed
+
+Symbols = npt.NDArray[np.uint16]
+
+# The bar of the project: the two forms before tanh, float32.
+TOLERANCE = 1e-4
+
+
+def small(**change: object) -> GeneratorConfig:
+    defaults: dict[str, object] = {"label_nc": 6, "height": 64, "width": 64, "nf": 4}
+    return replace(preset("coco"), **(defaults | change))  # type: ignore[arg-type]
+
+
+def with_statistics(generator: Generator, seed: int = 1) -> Generator:
+    """Running statistics, biases and all, as training leaves them: not 0 and 1."""
+    random = torch.Generator().manual_seed(seed)
+    for name, tensor in generator.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.normal_(0, 0.2, generator=random)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=random)
+        elif name.endswith("bias"):
+            tensor.normal_(0, 0.1, generator=random)
+    return generator
+
+
+def codebook_form(generator: Generator, symbols: Symbols, style: Tensor | None) -> Tensor:
+    config = generator.config
+    sizes = [(symbols.shape[1] >> i, symbols.shape[2] >> i) for i in range(config.upsamplings + 1)]
+    levels = level_tensors(plan(symbols, sizes, config.symbols, config.spade_kernel), torch.device("cpu"))
+    as_tensor = torch.from_numpy(symbols.astype(np.int32))
+    return synthesize_codebook(generator, fold_generator(generator), as_tensor, levels, style)
+
+
+def both_forms(generator: Generator, symbols: Symbols) -> tuple[Tensor, Tensor]:
+    style = None
+    if generator.config.style:
+        style = torch.from_numpy(np.stack([style_from_seed(i) for i in range(len(symbols))]))
+    dense = synthesize_dense(generator, torch.from_numpy(symbols.astype(np.int32)), style)
+    return dense, codebook_form(generator, symbols, style)
+
+
+def assert_agree(dense: Tensor, codebook: Tensor) -> None:
+    error = (dense - codebook).abs().max().item()
+    assert error <= TOLERANCE, f"max error {error}"
+    assert dense.std() > 0.1, "a flat image would agree with anything"
+
+
+def mixed_maps(config: GeneratorConfig, height: int, width: int) -> Symbols:
+    """One map of random pixels, one of a single symbol, one whose every pixel differs from all near it, one of blocks."""
+    rng = np.random.default_rng(5)
+    n = config.symbols
+    noise = rng.integers(0, n, (height, width))
+    one = np.full((height, width), n - 1)
+    rows, columns = np.indices((height, width))
+    differing = (rows * 7 + columns) % n
+    blocks = rng.integers(0, n, (height // 16, width // 16)).repeat(16, 0).repeat(16, 1)
+    return np.stack([noise, one, differing, blocks]).astype(np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_forms_agree_at_full_size_on_mixed_maps_in_one_batch(name: str) -> None:
+    config = preset(name)
+    generator = with_statistics(seeded_generator(config))
+    assert_agree(*both_forms(generator, mixed_maps(config, config.height, config.width)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_forms_agree_at_full_size_on_the_real_maps(name: str, real_maps: Path) -> None:
+    config = preset(name)
+    generator = with_statistics(seeded_generator(config))
+    size, paths = (config.height, config.width), sorted((real_maps / "label").glob("*.png"))
+    instances = None
+    labels = np.stack([resize_nearest(read_label_map(p), *size) for p in paths])
+    if config.instance_edges:
+        instances = np.stack([resize_nearest(read_instance_map(real_maps / "inst" / p.name), *size) for p in paths])
+    if config.label_nc != 182:  # the maps are COCO's: fold their ids into the preset's
+        labels = labels % config.label_nc
+    symbols = prepare(labels, instances, config)
+    for batch in np.array_split(symbols, 2):
+        assert_agree(*both_forms(generator, batch))
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "syncbatch"])
+@pytest.mark.parametrize("spade_kernel", [1, 3, 5])
+@pytest.mark.parametrize("edges", [False, True])
+def test_forms_agree_for_every_norm_and_conv_size(norm: Norm, spade_kernel: int, edges: bool) -> None:
+    config = small(norm=norm, spade_kernel=spade_kernel, instance_edges=edges)
+    assert_agree(*both_forms(with_statistics(seeded_generator(config)), mixed_maps(config, 64, 64)))
+
+
+@pytest.mark.parametrize("upsampling", ["normal", "more", "most"])
+@pytest.mark.parametrize("style", [False, True])
+def test_forms_agree_for_every_depth_with_and_without_style(upsampling: Upsampling, style: bool) -> None:
+    config = small(upsampling=upsampling, style=style, height=128, width=256)
+    assert_agree(*both_forms(with_statistics(seeded_generator(config)), mixed_maps(config, 128, 256)))
+
+
+def test_forms_agree_at_another_size_than_the_configured_one() -> None:
+    config = small()
+    assert_agree(*both_forms(with_statistics(seeded_generator(config)), mixed_maps(config, 96, 160)))
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_an_image_does_not_depend_on_its_batch(norm: Norm) -> None:
+    config = small(norm=norm)
+    generator, maps = with_statistics(seeded_generator(config)), mixed_maps(config, 64, 64)
+    together = codebook_form(generator, maps, None)
+    for i in range(len(maps)):
+        alone = codebook_form(generator, maps[i : i + 1], None)
+        assert (alone - together[i : i + 1]).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_gradients_of_both_forms_agree_in_double_precision(norm: Norm, training: bool) -> None:
+    config = small(norm=norm, instance_edges=True)
+    generator = with_statistics(seeded_generator(config)).double().train(training)
+    gradients = []
+    with torch.enable_grad():
+        for image in both_forms(generator, mixed_maps(config, 64, 64)):
+            generator.zero_grad()
+            (image * torch.linspace(-1, 1, image.numel(), dtype=torch.float64).view(image.shape)).sum().backward()
+            gradients.append({name: p.grad for name, p in generator.named_parameters()})
+    for name, dense in gradients[0].items():
+        codebook = gradients[1][name]
+        assert dense is not None and codebook is not None, name
+        assert (dense - codebook).abs().max() <= 1e-10 * dense.abs().max().clamp(min=1), name

@@ -1,0 +1,1 @@
+"""Data sets, losses and the training loop."""
