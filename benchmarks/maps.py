@@ -16,7 +16,7 @@ from spade_core.style import style_from_seed
 
 @dataclass(frozen=True)
 class Maps:
-    """A benchmark's input. labels uint8 [N, H, W], instances int32 [N, H, W], symbols int32 [N, H, W], style float32 [N, 256]."""
+    """Input: labels, instances and symbols [N, H, W], style [N, 256]; instances and style None where unused."""
 
     labels: npt.NDArray[np.uint8]
     instances: npt.NDArray[np.int32] | None
@@ -25,7 +25,7 @@ class Maps:
 
 
 def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> Maps:
-    """The first `count` maps of `folder` (its label/ and inst/ where it has them) at the model's size, or drawn ones."""
+    """The first `count` maps of `folder` (its label/ and inst/, if any) at the model's size, or drawn ones."""
     size = (config.height, config.width)
     if folder is None:
         drawn = [demo_map(seed, config) for seed in range(count)]

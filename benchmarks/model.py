@@ -1,8 +1,8 @@
-"""The whole generator against its peers: same weights, same label maps, each in a process of its own, one after the other.
+"""The whole generator against its peers: same weights and label maps, each in a process of its own, in turn.
 
     python -m benchmarks.model --preset coco --labels DIR --peers torch-fp32,openvino-bf16 --json out.json
 
-Peers get the checked symbol map, so their time leaves out reading, edges and checks; ours starts at labels and instances.
+Peers get the checked symbol map, so their time leaves out edges and checks; ours starts at labels and instances.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Run = Callable[[Array, Array | None, Array, Array | None], Array]
 
 @dataclass(frozen=True)
 class Row:
-    """One engine at one batch size. Times are of one whole batch, over all maps and repeats; errors against float32 dense."""
+    """One engine at one batch size. Times are of a whole batch, over maps and repeats; errors against float32 dense."""
 
     name: str
     engine: str

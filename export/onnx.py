@@ -25,7 +25,7 @@ class _DenseGraph(nn.Module):
 
 
 def export_dense(generator: Generator, path: Path) -> None:
-    """Write the dense float32 graph: symbols int32 [N, H, W] (and style float32 [N, 256]) -> image float32 [N, 3, H, W] in -1..1.
+    """Write the dense float32 graph: symbols int32 [N, H, W], style [N, 256] if any -> image [N, 3, H, W] in -1..1.
 
     The batch is dynamic, the size is the configuration's. Symbols are `spade_core.label_maps.prepare`'s.
     """

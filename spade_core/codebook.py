@@ -29,7 +29,9 @@ class LevelTensors:
     """One level of a plan as tensors on the generator's device.
 
     Attributes:
-        patches3: [U3, k*k] symbols. patches5: [U5, k*k] rows of patches3, U3 = outside. index: [N, h, w] rows of patches5.
+        patches3: [U3, k*k] symbols.
+        patches5: [U5, k*k] rows of patches3, U3 = outside.
+        index: [N, h, w] rows of patches5.
     """
 
     patches3: Tensor
@@ -82,11 +84,13 @@ def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None
     shared, gamma, beta = spade.mlp_shared[0], spade.mlp_gamma, spade.mlp_beta
     assert isinstance(shared, nn.Conv2d)
     g_weight, b_weight = _rows(gamma.weight), _rows(beta.weight)  # [k*k * 128, C]
+    assert isinstance(gamma.bias, Tensor)
+    assert isinstance(beta.bias, Tensor)
     g_bias, b_bias = 1 + gamma.bias, beta.bias
     keep: nn.Module | None = norm
     if isinstance(norm, nn.BatchNorm2d) and not spade.training:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
+        assert isinstance(norm.running_mean, Tensor)
+        assert isinstance(norm.running_var, Tensor)
         rstd = torch.rsqrt(norm.running_var.double() + norm.eps)
         shift = norm.running_mean.double() * rstd
         g_weight, b_weight, g_bias, b_bias = (t.double() for t in (g_weight, b_weight, g_bias, b_bias))
@@ -120,7 +124,7 @@ def codebook(folded: Folded, level: LevelTensors) -> Tensor:
     actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
     actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128], the last row is outside: the second conv pads with zeros
     entries = []
-    for windows in level.patches5.split(GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
+    for windows in torch.split(level.patches5, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
         gathered = actv.index_select(0, windows.flatten()).view(windows.shape[0], -1)  # [.., k*k * 128]
         entries.append(torch.addmm(folded.bias, gathered, folded.weight))
     return torch.cat(entries)
@@ -143,7 +147,7 @@ def synthesize_codebook(
     style: Tensor | None,
     seconds: CodebookSeconds | None = None,
 ) -> Tensor:
-    """The same function as `synthesize_dense`: symbols [N, H, W], its plan, style [N, 256] -> image before tanh [N, 3, H, W]."""
+    """As `synthesize_dense`: symbols [N, H, W], its plan, style [N, 256] or None -> image before tanh [N, 3, H, W]."""
     dtype = generator.conv_img.weight.dtype
     seconds = seconds or CodebookSeconds()
 

@@ -1,4 +1,4 @@
-"""The dense form: SPADE as the paper writes it, convs on one-hot maps at every pixel. The reference of all other forms."""
+"""The dense form: SPADE as the paper writes it, convs on one-hot maps at every pixel. The reference of other forms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spade_core.spade import SPADE
 
 
 def synthesize_dense(generator: Generator, symbols: Tensor, style: Tensor | None) -> Tensor:
-    """Symbols [N, H, W] (any integer dtype) and style [N, 256] (None without a style input) -> image before tanh [N, 3, H, W]."""
+    """Integer symbols [N, H, W], style [N, 256] (None without a style input) -> image before tanh [N, 3, H, W]."""
     dtype = generator.conv_img.weight.dtype
     segmap = one_hot(symbols, generator.config, dtype)  # [N, semantic_nc, H, W]
     pyramid: dict[tuple[int, int], Tensor] = {}
@@ -36,7 +36,7 @@ def synthesize_dense(generator: Generator, symbols: Tensor, style: Tensor | None
 
 
 def one_hot(symbols: Tensor, config: GeneratorConfig, dtype: torch.dtype) -> Tensor:
-    """Symbols [N, H, W] -> one-hot classes and, where the model has them, the edge channel last [N, semantic_nc, H, W]."""
+    """Symbols [N, H, W] -> one-hot classes and, if the model has it, the edge channel last [N, semantic_nc, H, W]."""
     labels = symbols // 2 if config.instance_edges else symbols
     classes = torch.arange(config.classes, dtype=symbols.dtype, device=symbols.device)
     segmap = (labels[:, None] == classes[None, :, None, None]).to(dtype)  # [N, classes, H, W]

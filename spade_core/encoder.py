@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ class StyleEncoder(nn.Module):
             nn.Sequential(
                 nn.Conv2d(fin, fout, 3, stride=2, padding=1, bias=False), nn.InstanceNorm2d(fout, eps=NORM_EPS)
             )
-            for fin, fout in zip(widths[:-1], widths[1:], strict=True)
+            for fin, fout in pairwise(widths)
         )
         self.fc_mu = nn.Linear(8 * nf * 4 * 4, STYLE_DIM)
         self.fc_var = nn.Linear(8 * nf * 4 * 4, STYLE_DIM)

@@ -1,4 +1,4 @@
-"""The SPADE generator: a start map, then residual blocks with x2 upsampling between them (SPADE paper, figure 4, right)."""
+"""The SPADE generator: a start map, then residual blocks with x2 upsampling between (SPADE paper, figure 4, right)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spade_core.spade import LEAKY_SLOPE, Normalise, ResidualBlock
 
 
 class Generator(nn.Module):
-    """Parameters and data flow of the generator. The two forms, `dense` and `codebook`, hand it a start and a `Normalise`."""
+    """Parameters and data flow. The two forms, `dense` and `codebook`, hand it a start and a `Normalise`."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()

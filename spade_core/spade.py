@@ -1,4 +1,4 @@
-"""SPADE, spatially-adaptive normalisation, and the residual block built from it (SPADE paper, section 3, figures 2 and 4)."""
+"""SPADE, spatially-adaptive normalisation, and the residual block built from it (SPADE paper, section 3, figure 4)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class SPADE(nn.Module):
         """x [N, C, h, w] and the one-hot segmap [N, semantic_nc, h, w] -> [N, C, h, w]."""
         actv = self.mlp_shared(segmap)  # [N, 128, h, w]
         gamma, beta = self.mlp_gamma(actv), self.mlp_beta(actv)  # [N, C, h, w]
-        normalised: Tensor = self.param_free_norm(x)
-        return normalised * (1 + gamma) + beta
+        out: Tensor = self.param_free_norm(x) * (1 + gamma) + beta
+        return out
 
 
 Normalise = Callable[[SPADE, Tensor], Tensor]
@@ -61,9 +61,11 @@ class ResidualBlock(nn.Module):
         dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), LEAKY_SLOPE))  # [N, fmid, h, w]
         dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), LEAKY_SLOPE))  # [N, fout, h, w]
         if self.conv_s is None or self.norm_s is None:
-            return x + dx
-        shortcut: Tensor = self.conv_s(normalise(self.norm_s, x))
-        return shortcut + dx
+            shortcut = x
+        else:
+            shortcut = self.conv_s(normalise(self.norm_s, x))
+        out: Tensor = shortcut + dx
+        return out
 
 
 def _param_free_norm(norm: Norm, channels: int) -> nn.Module:

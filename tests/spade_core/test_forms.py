@@ -68,7 +68,7 @@ def assert_agree(dense: Tensor, codebook: Tensor) -> None:
 
 
 def mixed_maps(config: GeneratorConfig, height: int, width: int) -> Symbols:
-    """One map of random pixels, one of a single symbol, one whose every pixel differs from all near it, one of blocks."""
+    """A map of random pixels, one of a single symbol, one whose neighbours all differ, one of blocks."""
     rng = np.random.default_rng(5)
     n = config.symbols
     noise = rng.integers(0, n, (height, width))
@@ -153,5 +153,6 @@ def test_gradients_of_both_forms_agree_in_double_precision(norm: Norm, training:
             gradients.append({name: p.grad for name, p in generator.named_parameters()})
     for name, dense in gradients[0].items():
         codebook = gradients[1][name]
-        assert dense is not None and codebook is not None, name
+        assert dense is not None
+        assert codebook is not None
         assert (dense - codebook).abs().max() <= 1e-10 * dense.abs().max().clamp(min=1), name

@@ -1,0 +1,1 @@
+"""Native kernels behind one plain C header, each with its NumPy or PyTorch twin beside it."""

@@ -1,0 +1,113 @@
+"""Make .venv and install SPADE Serve into it: `python3 scripts/install.py [EXTRA]`. Needs Python and a C++ compiler.
+
+Does nothing when the last run installed the same thing from the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = Path(os.environ.get("SPADE_VENV", ROOT / ".venv"))
+TORCH = "torch==2.13.0"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+TRITON = "nvidia-pytriton==0.7.0"
+
+
+def main() -> None:
+    extra = sys.argv[1] if len(sys.argv) > 1 else ""
+    check_machine()
+    stamp, wanted = VENV / ".installed", fingerprint()
+    done = stamp.read_text().split() if stamp.exists() else []
+    if done[:1] == [wanted] and extra in {"", *done[1:]}:
+        return
+    if not (VENV / "bin" / "python").exists():
+        print(f"making {VENV}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+    stamp.unlink(missing_ok=True)
+    pip("install", "--quiet", "--upgrade", "pip>=24")
+    install_torch()
+    print("building the kernels and installing the rest", flush=True)
+    pip("install", "--quiet", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
+    install_triton()
+    stamp.write_text(f"{wanted} {extra}\n")
+
+
+def check_machine() -> None:
+    """End with what is missing and how to get it."""
+    problems = []
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        problems.append(
+            f"Python 3.11 to 3.13, but this is {platform.python_version()}; choose one: PYTHON=python3.12 scripts/demo"
+        )
+    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+        problems.append("Python's venv module; on Debian and Ubuntu: apt install python3-venv")
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "c++", "g++", "clang++")):
+        problems.append("a C++20 compiler (g++ 10 or clang 12, or newer); on Debian and Ubuntu: apt install g++")
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        problems.append("Python's headers; on Debian and Ubuntu: apt install python3-dev")
+    if problems:
+        sys.exit("".join(f"error: expected {problem}\n" for problem in problems))
+
+
+def fingerprint() -> str:
+    """Changes with everything the installation is made from: requirements, build files, native sources, Python."""
+    digest = hashlib.sha256(f"{sys.version} {TORCH} {TRITON}".encode())
+    native = [p for suffix in ("cpp", "cu", "h") for p in (ROOT / "kernels").rglob(f"*.{suffix}")]
+    for path in [ROOT / "pyproject.toml", ROOT / "CMakeLists.txt", *sorted(native)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def install_torch() -> None:
+    """The CUDA build where there is an NVIDIA GPU, else the CPU build, which is a tenth of the size."""
+    if shutil.which("nvidia-smi"):
+        print(f"installing {TORCH} with CUDA", flush=True)
+        pip("install", "--quiet", TORCH)
+    elif reachable(TORCH_CPU_INDEX):
+        print(f"installing {TORCH}, the CPU build", flush=True)
+        pip("install", "--quiet", TORCH, "--index-url", TORCH_CPU_INDEX)
+    else:
+        print(f"installing {TORCH} from pip's own index, since {TORCH_CPU_INDEX} cannot be reached", flush=True)
+        pip("install", "--quiet", TORCH)
+
+
+def install_triton() -> None:
+    """A `tritonserver` on PATH (NVIDIA's container) is taken; elsewhere the one in the nvidia-pytriton wheel."""
+    if shutil.which("tritonserver"):
+        return
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        print("no Triton for this platform outside NVIDIA's container: `spade serve` will not run", flush=True)
+        return
+    # Its dependencies belong to a Python API that nothing here uses, and pin an old numpy.
+    pip("install", "--quiet", "--no-deps", TRITON)
+
+
+def reachable(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/", timeout=10):
+            return True
+    except (urllib.error.URLError, TimeoutError):
+        return False
+
+
+def pip(*arguments: str) -> None:
+    done = subprocess.run(
+        [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments], check=False
+    )
+    if done.returncode:
+        sys.exit(f"error: `pip {' '.join(arguments)}` failed with exit status {done.returncode}; its reason is above")
+
+
+if __name__ == "__main__":
+    main()

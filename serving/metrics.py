@@ -1,0 +1,70 @@
+"""The Prometheus metrics of the two models, and the table that declares each of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SHORT_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+_BATCH = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
+_SHARE = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+
+OUTCOMES = ("ok", "invalid", "cancelled", "failed")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. `buckets`: upper bounds of a histogram; `by_outcome`: one series for each of `OUTCOMES`."""
+
+    name: str
+    kind: Literal["counter", "histogram"]
+    description: str
+    buckets: tuple[float, ...] = ()
+    by_outcome: bool = False
+
+
+SPADE = (
+    Metric("spade_requests_total", "counter", "Requests by outcome", by_outcome=True),
+    Metric("spade_images_total", "counter", "Images synthesised"),
+    Metric("spade_request_seconds", "histogram", "Request, from the model's receiving it to its answer", _SECONDS),
+    Metric("spade_queue_seconds", "histogram", "Request, from sent_unix_us to the model's receiving it", _SECONDS),
+    Metric("spade_batch_size", "histogram", "Label maps in one engine batch", _BATCH),
+    Metric("spade_plan_seconds", "histogram", "Engine batch: label maps to distinct patches and index", _SHORT_SECONDS),
+    Metric("spade_codebook_seconds", "histogram", "Engine batch: embed and codebooks", _SECONDS),
+    Metric("spade_convs_seconds", "histogram", "Engine batch: the rest of the generator", _SECONDS),
+    Metric(
+        "spade_distinct_patch_share", "histogram", "Engine batch: distinct 5x5 patches per pixel, all levels", _SHARE
+    ),
+)
+SPADE_IMAGE = (
+    Metric("spade_image_requests_total", "counter", "Requests by outcome", by_outcome=True),
+    Metric("spade_image_decode_seconds", "histogram", "Request: PNG decoding and NEAREST resize", _SHORT_SECONDS),
+    Metric("spade_image_encode_seconds", "histogram", "Request: PNG, JPEG or WebP encoding", _SHORT_SECONDS),
+)
+
+
+class Metrics:
+    """Registers `metrics` with Triton; `pb_utils` is the module the Python backend gives to a model."""
+
+    def __init__(self, pb_utils: Any, metrics: tuple[Metric, ...], labels: Mapping[str, str]) -> None:
+        kinds = {"counter": pb_utils.MetricFamily.COUNTER, "histogram": pb_utils.MetricFamily.HISTOGRAM}
+        self._families: list[Any] = []  # a series lives as long as its family
+        self._series: dict[str, Any] = {}
+        for metric in metrics:
+            family = pb_utils.MetricFamily(name=metric.name, description=metric.description, kind=kinds[metric.kind])
+            self._families.append(family)
+            if metric.by_outcome:
+                for outcome in OUTCOMES:
+                    self._series[f"{metric.name}.{outcome}"] = family.Metric(labels={**labels, "outcome": outcome})
+            elif metric.kind == "histogram":
+                self._series[metric.name] = family.Metric(labels=dict(labels), buckets=list(metric.buckets))
+            else:
+                self._series[metric.name] = family.Metric(labels=dict(labels))
+
+    def observe(self, name: str, value: float) -> None:
+        self._series[name].observe(value)
+
+    def increment(self, name: str, by: float = 1.0) -> None:
+        self._series[name].increment(by)

@@ -1,0 +1,43 @@
+"""What the launcher, the models inside Triton, and the client must agree on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MODELS = ("spade", "spade_image")
+
+
+@dataclass(frozen=True)
+class RequestTimings:
+    """Output `timings` FP32 [N, 7]: these fields in this order, the same row for every map of a request.
+
+    Attributes:
+        queue_s: from the client's sending to the model's receiving, network and Triton's queue included; NaN where the
+            request has no parameter `sent_unix_us`. Both clocks enter: across machines it is as good as they agree.
+        plan_s, codebook_s, convs_s: where the engine spent the batch this request was part of.
+        total_s: from the model's receiving the batch to this answer.
+        batch_size: label maps in the engine batch.
+        distinct_share: distinct 5x5 patches per pixel over all levels of the batch, 0..1.
+    """
+
+    queue_s: float
+    plan_s: float
+    codebook_s: float
+    convs_s: float
+    total_s: float
+    batch_size: float
+    distinct_share: float
+
+
+def write_parameters(values: Mapping[str, Any]) -> dict[str, str]:
+    """Model parameters as strings of JSON, so that None, numbers and records come back as they were."""
+    return {key: json.dumps(value) for key, value in values.items()}
+
+
+def read_parameters(model_config: str) -> dict[str, Any]:
+    """The inverse, inside a model: `args["model_config"]` of `initialize` -> the values."""
+    parameters = json.loads(model_config)["parameters"]
+    return {key: json.loads(value["string_value"]) for key, value in parameters.items()}

@@ -1,0 +1,141 @@
+"""Writes the Triton model repository: one folder a model, with its config.pbtxt and its model.py."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from serving.protocol import RequestTimings, write_parameters
+from spade_core.config import STYLE_DIM, GeneratorConfig
+
+_MODEL_CODE = Path(__file__).parent / "triton"
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is served and how requests are batched and queued.
+
+    Attributes:
+        weights: a checkpoint (.safetensors); None: the preset's seeded, untrained weights.
+        preset: the preset of the seeded weights; a checkpoint carries its own configuration.
+        engine, precision, threads: as `serving.engines.load.load_engine` takes them.
+        max_batch: most label maps in one batch, 1 or more.
+        queue_delay_us: how long a batch that is not full waits for more requests, microseconds.
+        queue_size: requests that may wait; more are refused at once (UNAVAILABLE, HTTP 503).
+        queue_timeout_s: a request that has waited longer is refused (UNAVAILABLE, HTTP 503).
+        decoders: processes that decode and encode images for `spade_image`.
+        max_pixels: most pixels (height times width) of one label map given to `spade`, which bounds memory.
+    """
+
+    weights: Path | None = None
+    preset: str = "demo"
+    engine: str = "auto"
+    precision: str = "fp32"
+    threads: int | None = None
+    max_batch: int = 8
+    queue_delay_us: int = 2000
+    queue_size: int = 128
+    queue_timeout_s: float = 30.0
+    decoders: int = 2
+    max_pixels: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        limits = {"max_batch": 1, "queue_delay_us": 0, "queue_size": 1, "decoders": 1, "threads": 1, "max_pixels": 1}
+        for name, least in limits.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"[serve] expected {name} of {least} or more but got {value}")
+        if self.queue_timeout_s <= 0:
+            raise ValueError(f"[serve] expected queue_timeout_s above 0 but got {self.queue_timeout_s}")
+
+
+def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig) -> Path:
+    """Writes both models under `root` (made if absent) and returns it. `config` is the one of the weights served."""
+    for model in (_spade_config(options), _spade_image_config(options, config)):
+        folder = root / model.name
+        (folder / "1").mkdir(parents=True)
+        (folder / "config.pbtxt").write_text(text_format.MessageToString(model), encoding="utf-8")
+        shutil.copyfile(_MODEL_CODE / model.name / "model.py", folder / "1" / "model.py")
+    return root
+
+
+def _spade_config(options: ModelOptions) -> Any:
+    model = _model("spade", options, 1, options.queue_delay_us)
+    model.input.extend(
+        [
+            pb.ModelInput(name="labels", data_type=pb.TYPE_UINT8, dims=[-1, -1]),
+            pb.ModelInput(name="instances", data_type=pb.TYPE_INT32, dims=[-1, -1], optional=True),
+            *_style_inputs(),
+        ]
+    )
+    model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1, -1, 3]))
+    model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
+    _set_parameters(
+        model,
+        {
+            "weights": None if options.weights is None else str(options.weights.resolve()),
+            "preset": options.preset,
+            "engine": options.engine,
+            "precision": options.precision,
+            "threads": options.threads,
+            "max_pixels": options.max_pixels,
+        },
+    )
+    return model
+
+
+def _spade_image_config(options: ModelOptions, config: GeneratorConfig) -> Any:
+    # Batches form in `spade`; waiting here as well would only part these requests from the raw ones.
+    model = _model("spade_image", options, options.decoders, queue_delay_us=0)
+    model.input.extend(
+        [
+            # Files differ in length: ragged lets them form a batch all the same.
+            pb.ModelInput(name="label_map", data_type=pb.TYPE_UINT8, dims=[-1], allow_ragged_batch=True),
+            pb.ModelInput(
+                name="instance_map", data_type=pb.TYPE_UINT8, dims=[-1], allow_ragged_batch=True, optional=True
+            ),
+            *_style_inputs(),
+        ]
+    )
+    model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1]))
+    model.output.append(pb.ModelOutput(name="image_bytes", data_type=pb.TYPE_INT32, dims=[1]))
+    model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
+    _set_parameters(model, {"config": config.to_dict()})
+    return model
+
+
+def _style_inputs() -> list[Any]:
+    return [
+        pb.ModelInput(name="style", data_type=pb.TYPE_FP32, dims=[STYLE_DIM], optional=True),
+        pb.ModelInput(name="seed", data_type=pb.TYPE_INT64, dims=[1], optional=True),
+    ]
+
+
+def _model(name: str, options: ModelOptions, instances: int, queue_delay_us: int) -> Any:
+    policy = pb.ModelQueuePolicy(
+        timeout_action=pb.ModelQueuePolicy.REJECT,
+        default_timeout_microseconds=round(options.queue_timeout_s * _MICROSECONDS),
+        allow_timeout_override=True,
+        max_queue_size=options.queue_size,
+    )
+    # KIND_CPU: the engine picks its device itself; Triton need not place the process.
+    return pb.ModelConfig(
+        name=name,
+        backend="python",
+        max_batch_size=options.max_batch,
+        instance_group=[pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)],
+        dynamic_batching=pb.ModelDynamicBatching(
+            max_queue_delay_microseconds=queue_delay_us, default_queue_policy=policy
+        ),
+    )
+
+
+def _set_parameters(model: Any, values: dict[str, Any]) -> None:
+    for key, text in write_parameters(values).items():
+        model.parameters[key].string_value = text

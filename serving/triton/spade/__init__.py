@@ -1,0 +1,1 @@
+"""Model `spade`: label maps as tensors in, images as tensors out."""

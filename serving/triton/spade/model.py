@@ -1,0 +1,155 @@
+"""Triton model `spade`: label maps [H, W] as tensors in, images [H, W, 3] as tensors out. See docs/serving.md."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+
+from serving.batch import Done, Item, RequestError, check_item, run_items
+from serving.engines import Timings
+from serving.engines.load import load_engine
+from serving.metrics import SPADE, Metrics
+from serving.protocol import read_parameters
+from serving.triton.tensors import make_tensor, read_inputs, silence_capsules
+from spade_core.config import STYLE_DIM
+
+log = logging.getLogger("spade")
+
+
+class TritonPythonModel:
+    """One engine. Triton calls `execute` with the requests of one batch."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads and warms up the engine: Triton reports the model ready when this returns."""
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        silence_capsules()
+        options = read_parameters(args["model_config"])
+        weights = options["weights"]
+        self.max_pixels: int = options["max_pixels"]
+        self.engine = load_engine(
+            options["engine"],
+            None if weights is None else Path(weights),
+            options["preset"],
+            options["precision"],
+            options["threads"],
+        )
+        config = self.engine.config
+        labels = {
+            "model": "spade",
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "preset": config.preset,
+        }
+        self.metrics = Metrics(pb_utils, SPADE, labels)
+        size = (1, config.height, config.width)
+        self.engine.synthesize(
+            np.zeros(size, np.uint8),
+            np.zeros(size, np.int32) if config.instance_edges else None,
+            np.zeros((1, STYLE_DIM), np.float32) if config.style else None,
+        )
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """One response for each request, in order; an error response where a request is bad or was cancelled."""
+        received, began = time.time(), time.perf_counter()
+        checked = [self._check(request) for request in requests]
+        items = [entry for entry in checked if isinstance(entry, Item)]
+        results = iter(run_items(self.engine, items, self._count_batch))
+        return [
+            self._respond(request, next(results) if isinstance(entry, Item) else entry, received, began)
+            for request, entry in zip(requests, checked, strict=True)
+        ]
+
+    def _check(self, request: Any) -> Item | Exception:
+        if request.is_cancelled():
+            return Cancelled()
+        try:
+            queue_seconds(request, 0.0)
+            tensors = read_inputs(request)
+            return check_item(
+                self.engine.config,
+                self.max_pixels,
+                tensors["labels"],
+                tensors.get("instances"),
+                tensors.get("style"),
+                tensors.get("seed"),
+            )
+        except Exception as error:  # noqa: BLE001 - one request's failure must not reach the others
+            return error
+
+    def _count_batch(self, timings: Timings, size: int) -> None:
+        self.metrics.observe("spade_batch_size", size)
+        self.metrics.observe("spade_plan_seconds", timings.plan_s)
+        self.metrics.observe("spade_codebook_seconds", timings.codebook_s)
+        self.metrics.observe("spade_convs_seconds", timings.convs_s)
+        self.metrics.observe("spade_distinct_patch_share", timings.distinct_share)
+
+    def _respond(self, request: Any, result: Done | Exception, received: float, began: float) -> Any:
+        if isinstance(result, Exception):
+            return self._refuse(result)
+        queued = queue_seconds(request, received)
+        total = time.perf_counter() - began
+        self.metrics.increment("spade_requests_total.ok")
+        self.metrics.increment("spade_images_total", len(result.images))
+        self.metrics.observe("spade_request_seconds", total)
+        if not np.isnan(queued):
+            self.metrics.observe("spade_queue_seconds", max(0.0, queued))
+        row = timings_row(queued, result.timings, total, result.batch_size)
+        return pb_utils.InferenceResponse(
+            [
+                make_tensor("image", result.images),
+                make_tensor("timings", np.tile(row, (len(result.images), 1))),  # [N, 7]
+            ]
+        )
+
+    def _refuse(self, error: Exception) -> Any:
+        if isinstance(error, Cancelled):
+            self.metrics.increment("spade_requests_total.cancelled")
+            return _error("[spade] the client cancelled this request", pb_utils.TritonError.CANCELLED)
+        if isinstance(error, ValueError):
+            self.metrics.increment("spade_requests_total.invalid")
+            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+        self.metrics.increment("spade_requests_total.failed")
+        reference = secrets.token_hex(4)
+        log.error("internal error %s", reference, exc_info=error)
+        return _error(
+            f"[spade] internal error {reference}; the server's log has the details", pb_utils.TritonError.INTERNAL
+        )
+
+
+class Cancelled(Exception):
+    """The client no longer waits for the answer."""
+
+
+def _error(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def queue_seconds(request: Any, received: float) -> float:
+    """Seconds from the client's sending (request parameter `sent_unix_us`) to `received`; NaN without the parameter.
+
+    Raises RequestError where the parameter is no number.
+    """
+    sent = json.loads(request.parameters() or "{}").get("sent_unix_us")
+    if sent is None:
+        return float("nan")
+    if isinstance(sent, bool) or not isinstance(sent, int):
+        raise RequestError(f"[spade] expected sent_unix_us as an integer, microseconds since 1970, but got {sent!r}")
+    return received - sent / 1e6
+
+
+def timings_row(queued: float, timings: Timings, total: float, batch_size: int) -> npt.NDArray[np.float32]:
+    """The values in the order of `serving.protocol.RequestTimings`."""
+    return np.array(
+        [queued, timings.plan_s, timings.codebook_s, timings.convs_s, total, batch_size, timings.distinct_share],
+        np.float32,
+    )

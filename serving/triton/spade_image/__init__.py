@@ -1,0 +1,1 @@
+"""Model `spade_image`: label maps as PNG files in, images as PNG, JPEG or WebP files out."""

@@ -1,0 +1,113 @@
+"""Triton model `spade_image`: PNG label maps in, PNG, JPEG or WebP images out, through model `spade`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+
+from serving.images import decode_maps, encode_images, pad_files, read_encoding
+from serving.metrics import SPADE_IMAGE, Metrics
+from serving.protocol import read_parameters
+from serving.triton.tensors import make_tensor, read_inputs, read_output, silence_capsules
+from spade_core.config import GeneratorConfig
+
+log = logging.getLogger("spade_image")
+
+_FORWARDED = ("style", "seed")
+
+
+class TritonPythonModel:
+    """Decodes, asks `spade`, encodes. Several requests run at once, and several instances of this model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        silence_capsules()
+        self.config = GeneratorConfig.from_dict(read_parameters(args["model_config"])["config"])
+        self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": "spade_image"})
+        # zlib and the image codecs let go of the interpreter lock.
+        self.workers = ThreadPoolExecutor(max_workers=4)
+
+    async def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """One response for each request, in order; their calls of `spade` run at once and form batches there."""
+        return list(await asyncio.gather(*(self._answer(request) for request in requests)))
+
+    def finalize(self) -> None:
+        self.workers.shutdown()
+
+    async def _answer(self, request: Any) -> Any:
+        try:
+            response = await self._synthesize(request)
+        except UpstreamError as error:
+            self.metrics.increment(f"spade_image_requests_total.{_outcome(error.code)}")
+            return _error(str(error), error.code)
+        except ValueError as error:
+            self.metrics.increment("spade_image_requests_total.invalid")
+            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+        except Exception as error:
+            self.metrics.increment("spade_image_requests_total.failed")
+            reference = secrets.token_hex(4)
+            log.error("internal error %s", reference, exc_info=error)
+            text = f"[spade_image] internal error {reference}; the server's log has the details"
+            return _error(text, pb_utils.TritonError.INTERNAL)
+        self.metrics.increment("spade_image_requests_total.ok")
+        return response
+
+    async def _synthesize(self, request: Any) -> Any:
+        if request.is_cancelled():
+            raise UpstreamError("[spade_image] the client cancelled this request", pb_utils.TritonError.CANCELLED)
+        parameters = json.loads(request.parameters() or "{}")
+        encoding = read_encoding(parameters)
+        tensors = read_inputs(request)
+        inputs = await self._run("spade_image_decode_seconds", self._decode, tensors)
+        inputs += [make_tensor(name, tensors[name]) for name in _FORWARDED if name in tensors]
+        sent = {key: value for key, value in parameters.items() if key == "sent_unix_us"}
+        upstream = pb_utils.InferenceRequest(
+            model_name="spade", inputs=inputs, requested_output_names=["image", "timings"], parameters=sent
+        )
+        response = await upstream.async_exec()
+        if response.has_error():
+            raise UpstreamError(response.error().message(), response.error().code())
+        images, timings = (read_output(response, name) for name in ("image", "timings"))
+        files = await self._run("spade_image_encode_seconds", encode_images, images, encoding)
+        padded, lengths = pad_files(files)
+        outputs: dict[str, npt.NDArray[Any]] = {"image": padded, "image_bytes": lengths, "timings": timings}
+        return pb_utils.InferenceResponse([make_tensor(name, array) for name, array in outputs.items()])
+
+    async def _run(self, metric: str, function: Any, *arguments: Any) -> Any:
+        """`function` on a worker thread, its seconds observed by `metric`."""
+        began = time.perf_counter()
+        result = await asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
+        self.metrics.observe(metric, time.perf_counter() - began)
+        return result
+
+    def _decode(self, tensors: dict[str, Any]) -> list[Any]:
+        maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config)
+        return [make_tensor(name, array) for name, array in maps.items()]
+
+
+class UpstreamError(RuntimeError):
+    """What `spade` answered, or would have: passed on with its code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _outcome(code: int) -> str:
+    return {pb_utils.TritonError.INVALID_ARG: "invalid", pb_utils.TritonError.CANCELLED: "cancelled"}.get(
+        code, "failed"
+    )
+
+
+def _error(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -1,0 +1,136 @@
+"""Where `tritonserver` is on this machine, and what this Python needs to run models in it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+WHEEL = "nvidia-pytriton==0.7.0"
+_STUB = "triton_python_backend_stub"
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class InstallError(RuntimeError):
+    """No usable `tritonserver`; the message says what to install."""
+
+
+@dataclass(frozen=True)
+class TritonInstall:
+    """A `tritonserver` that this interpreter can run Python models in.
+
+    Attributes:
+        binary: the `tritonserver` program.
+        python_backend: folder of the Python backend (read only: never written to).
+        stub: the process that hosts a Python model, built for this interpreter's version.
+        libraries: folders the three need on LD_LIBRARY_PATH.
+    """
+
+    binary: Path
+    python_backend: Path
+    stub: Path
+    libraries: tuple[Path, ...]
+
+
+def find_tritonserver() -> TritonInstall:
+    """The `tritonserver` on PATH, else the one in the wheel. Raises InstallError."""
+    on_path = shutil.which("tritonserver")
+    return _from_path(Path(on_path)) if on_path else _from_wheel()
+
+
+def make_backend_directory(install: TritonInstall, root: Path) -> Path:
+    """A `--backend-directory` at `root` of symlinks into the install, with the stub for this interpreter."""
+    python = root / "python"
+    python.mkdir(parents=True)
+    for source in install.python_backend.iterdir():
+        if source.name not in (_STUB, "__pycache__"):
+            (python / source.name).symlink_to(source)
+    (python / _STUB).symlink_to(install.stub)
+    return root
+
+
+def _from_path(binary: Path) -> TritonInstall:
+    root = binary.resolve().parent.parent
+    backend = root / "backends" / "python"
+    stub = backend / _STUB
+    if not stub.is_file():
+        raise InstallError(
+            f"[serve] expected Triton's Python backend in {backend}, since {binary} is first on PATH, but found no "
+            f"{_STUB} there; install a Triton with that backend, or take it off PATH and `pip install --no-deps {WHEEL}`"
+        )
+    built_for = _stub_python(stub)
+    if built_for != _PYTHON:
+        raise InstallError(
+            f"[serve] expected a Triton stub for Python {_PYTHON} but {stub} was built for Python {built_for}; "
+            f"run spade with Python {built_for}, or take this tritonserver off PATH and `pip install --no-deps {WHEEL}`"
+        )
+    return TritonInstall(binary.resolve(), backend, stub, (find_libpython().parent, root / "lib"))
+
+
+def _from_wheel() -> TritonInstall:
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or not spec.submodule_search_locations:
+        raise InstallError(
+            "[serve] expected `tritonserver` on PATH or in the wheel but found neither; "
+            f"run `pip install --no-deps {WHEEL}`, or use NVIDIA's Triton container"
+        )
+    package = Path(spec.submodule_search_locations[0])
+    root = package / "tritonserver"
+    stubs = root / "python_backend_stubs"
+    stub = stubs / _PYTHON / _STUB
+    if not stub.is_file():
+        there = sorted(folder.name for folder in stubs.glob("*"))
+        raise InstallError(
+            f"[serve] expected a Triton stub for Python {_PYTHON} in {stubs} but found {there}; "
+            "run spade with one of these Python versions"
+        )
+    libraries = (find_libpython().parent, package.parent / "nvidia_pytriton.libs")
+    return TritonInstall(root / "bin" / "tritonserver", root / "backends" / "python", stub, libraries)
+
+
+def _stub_python(stub: Path) -> str:
+    """The Python version a stub is linked against, read off the library name in its dynamic section."""
+    found = re.search(rb"libpython(\d+\.\d+)\.so", stub.read_bytes())
+    return found.group(1).decode() if found else "unknown"
+
+
+def find_libpython() -> Path:
+    """The shared library of this interpreter, which the stub is linked to. Raises InstallError."""
+    name = f"libpython{_PYTHON}.so.1.0"
+    libdir = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    folders = [
+        libdir,
+        libdir / multiarch,
+        Path(sys.base_prefix) / "lib",
+        Path("/usr/lib") / multiarch,
+        Path("/usr/lib64"),
+    ]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    loaded = _loaded_by_name(name)
+    if loaded is None:
+        raise InstallError(
+            f"[serve] expected the shared library {name} but found it in none of "
+            f"{', '.join(map(str, dict.fromkeys(folders)))}; install it: "
+            f"Debian and Ubuntu `apt install libpython{_PYTHON}`, "
+            f"Fedora `dnf install python{_PYTHON}-libs`, "
+            f"pyenv `PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {_PYTHON}`"
+        )
+    return loaded
+
+
+def _loaded_by_name(name: str) -> Path | None:
+    """Where the dynamic linker itself finds a library, or None."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return None
+    found = re.search(rf"\S+/{re.escape(name)}", Path("/proc/self/maps").read_text(encoding="utf-8"))
+    return Path(found.group()) if found else None

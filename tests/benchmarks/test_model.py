@@ -1,0 +1,53 @@
+"""The model benchmark runs every peer on the same weights, and its file has the agreed form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.model import OURS, PEERS, describe, rows_of
+from spade_core.checkpoints import save
+from spade_core.config import preset
+from spade_core.seeded import seeded_generator
+
+
+def test_names_say_engine_form_and_precision() -> None:
+    assert describe("torch-codebook-bf16") == ("torch", "codebook", "bf16")
+    assert describe("torch-fp32") == ("torch", "dense", "fp32")
+    assert describe("onnxruntime") == ("onnxruntime", "dense", "fp32")
+    assert describe("openvino-bf16") == ("openvino", "dense", "bf16")
+
+
+def test_rows_take_the_median_and_the_largest_error() -> None:
+    reference = {"images_1": np.zeros((2, 3, 1, 1), np.float32)}
+    results = {"seconds_1": np.array([0.3, 0.1, 0.2]), "images_1": np.full((2, 3, 1, 1), 0.02, np.float32)}
+    (row,) = rows_of("openvino-bf16", results, reference, (1,))
+    assert (row.seconds_median, row.seconds_min, row.seconds_max) == (0.2, 0.1, 0.3)
+    assert row.max_error == pytest.approx(0.02)
+    assert row.psnr_db == pytest.approx(40.0)
+
+
+@pytest.mark.slow
+def test_every_engine_and_peer_runs_and_agrees(tmp_path: Path) -> None:
+    save(tmp_path / "w.safetensors", seeded_generator(replace(preset("coco"), nf=4, height=64, width=64)))
+    subprocess.run(
+        [
+            sys.executable, "-m", "benchmarks.model", "--weights", tmp_path / "w.safetensors", "--batches", "1,4",
+            "--repeats", "1", "--json", tmp_path / "rows.json", "--peers", ",".join(PEERS),
+        ],
+        check=True, cwd=tmp_path,
+    )  # fmt: skip
+    report = json.loads((tmp_path / "rows.json").read_text())
+    assert report["machine"]["cores"] >= 1
+    assert {(r["name"], r["batch"]) for r in report["rows"]} == {(n, b) for n in (*PEERS, *OURS) for b in (1, 4)}
+    for row in report["rows"]:
+        assert 0 < row["seconds_min"] <= row["seconds_median"] <= row["seconds_max"]
+        assert row["max_error"] <= (1e-4 if row["precision"] == "fp32" else 0.5)
+        if row["precision"] == "bf16":
+            assert row["psnr_db"] > 30

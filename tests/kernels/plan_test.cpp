@@ -1,0 +1,156 @@
+// The plan kernel against a quadratic reference that shares no code with it. Built with sanitizers by SPADE_SANITIZE.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "spade_kernels.h"
+
+namespace {
+
+using Window = std::vector<int32_t>;
+
+#define EXPECT(condition)                                                        \
+    do {                                                                         \
+        if (!(condition)) {                                                      \
+            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            std::exit(1);                                                        \
+        }                                                                        \
+    } while (false)
+
+struct Numbered {
+    std::vector<Window> windows;
+    std::vector<int32_t> numbers;
+};
+
+Numbered number_slowly(const std::vector<int32_t>& map, int64_t h, int64_t w, int32_t outside, int32_t k) {
+    Numbered result;
+    for (int64_t y = 0; y < h; ++y)
+        for (int64_t x = 0; x < w; ++x) {
+            Window window;
+            for (int64_t v = y - k / 2; v <= y + k / 2; ++v)
+                for (int64_t u = x - k / 2; u <= x + k / 2; ++u)
+                    window.push_back(v < 0 || v >= h || u < 0 || u >= w ? outside : map[v * w + u]);
+            auto found = std::find(result.windows.begin(), result.windows.end(), window);
+            result.numbers.push_back(static_cast<int32_t>(found - result.windows.begin()));
+            if (found == result.windows.end()) result.windows.push_back(window);
+        }
+    return result;
+}
+
+std::vector<int32_t> flat(const std::vector<Window>& windows) {
+    std::vector<int32_t> all;
+    for (const Window& window : windows) all.insert(all.end(), window.begin(), window.end());
+    return all;
+}
+
+// Buffers are exactly as large as the header promises, so that the address sanitizer sees one element too many.
+void expect_same(const spade_plan_shape& shape, const std::vector<uint16_t>& symbols, int64_t row_stride) {
+    const int64_t h = shape.height, w = shape.width, taps = shape.kernel_size * shape.kernel_size;
+    std::vector<int32_t> resized;
+    for (int64_t y = 0; y < h; ++y)
+        for (int64_t x = 0; x < w; ++x)
+            resized.push_back(symbols[y * shape.map_height / h * row_stride + x * shape.map_width / w]);
+    const Numbered three = number_slowly(resized, h, w, shape.n_symbols, shape.kernel_size);
+    const auto outside = static_cast<int32_t>(three.windows.size());
+    const Numbered five = number_slowly(three.numbers, h, w, outside, shape.kernel_size);
+
+    int64_t bytes = 0;
+    EXPECT(spade_plan_scratch_bytes(&shape, &bytes) == SPADE_OK);
+    std::vector<uint64_t> scratch(static_cast<size_t>(bytes) / 8, 0xABABABABABABABABu);
+    std::vector<int32_t> index(static_cast<size_t>(h * w), -1);
+    spade_plan_counts counts{};
+    EXPECT(spade_plan_find(&shape, symbols.data(), row_stride, scratch.data(), bytes, index.data(), &counts) ==
+           SPADE_OK);
+    EXPECT(counts.patches3 == static_cast<int64_t>(three.windows.size()));
+    EXPECT(counts.patches5 == static_cast<int64_t>(five.windows.size()));
+    std::vector<int32_t> patches3(static_cast<size_t>(counts.patches3 * taps)),
+        patches5(static_cast<size_t>(counts.patches5 * taps));
+    EXPECT(spade_plan_write(&shape, scratch.data(), &counts, patches3.data(), patches5.data()) == SPADE_OK);
+    EXPECT(index == five.numbers);
+    EXPECT(patches3 == flat(three.windows));
+    EXPECT(patches5 == flat(five.windows));
+}
+
+void random_maps() {
+    std::mt19937 random(7);
+    auto draw = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+    for (int trial = 0; trial < 300; ++trial) {
+        const int32_t n_symbols = trial % 3 == 0 ? draw(1, 3) : trial % 3 == 1 ? draw(4, 400) : draw(401, 65535);
+        const spade_plan_shape shape{draw(1, 30), draw(1, 30), draw(1, 40), draw(1, 40), n_symbols, 2 * draw(0, 2) + 1};
+        const int64_t row_stride = shape.map_width + draw(0, 3);
+        std::vector<uint16_t> symbols(static_cast<size_t>((shape.map_height - 1) * row_stride + shape.map_width));
+        const int blob = draw(1, 9);  // runs of one symbol, and single pixels
+        for (size_t i = 0; i < symbols.size(); ++i)
+            symbols[i] = i % blob ? symbols[i - 1] : static_cast<uint16_t>(draw(0, n_symbols - 1));
+        expect_same(shape, symbols, row_stride);
+    }
+}
+
+void one_pixel_and_one_symbol() {
+    for (int32_t k : {1, 3, 5}) {
+        expect_same({1, 1, 1, 1, 1, k}, {0}, 1);
+        expect_same({1, 1, 7, 9, 65535, k}, {65534}, 1);
+        expect_same({20, 33, 20, 33, 2, k}, std::vector<uint16_t>(20 * 33, 1), 33);
+    }
+}
+
+// Enough distinct windows for the table to grow, and then windows that were numbered before it did.
+void all_different_and_again() {
+    std::vector<uint16_t> symbols(80 * 80);
+    for (size_t i = 0; i < symbols.size(); ++i) symbols[i] = static_cast<uint16_t>(i % (60 * 80));
+    for (int32_t k : {1, 3, 5}) expect_same({80, 80, 80, 80, 4800, k}, symbols, 80);
+}
+
+void refusals() {
+    const spade_plan_shape good{2, 2, 2, 2, 4, 3};
+    const std::vector<uint16_t> symbols{0, 1, 2, 3};
+    std::vector<uint64_t> scratch(4096);
+    std::vector<int32_t> index(4), out(100);
+    spade_plan_counts counts{};
+    int64_t bytes = 0, position = 0;
+    auto find = [&](spade_plan_shape shape, void* memory, int64_t memory_bytes) {
+        return spade_plan_find(&shape, symbols.data(), 2, memory, memory_bytes, index.data(), &counts);
+    };
+    auto with = [&](int64_t spade_plan_shape::* field, int64_t value) {
+        spade_plan_shape shape = good;
+        shape.*field = value;
+        return shape;
+    };
+    EXPECT(spade_plan_scratch_bytes(&good, &bytes) == SPADE_OK);
+    EXPECT(find(good, scratch.data(), bytes) == SPADE_OK);
+    EXPECT(find(good, scratch.data(), bytes - 1) == SPADE_ERROR_SCRATCH);
+    EXPECT(find(good, reinterpret_cast<char*>(scratch.data()) + 4, bytes) == SPADE_ERROR_SCRATCH);
+    EXPECT(find(good, nullptr, bytes) == SPADE_ERROR_NULL);
+    EXPECT(spade_plan_scratch_bytes(nullptr, &bytes) == SPADE_ERROR_NULL);
+    EXPECT(spade_plan_write(&good, scratch.data(), &counts, nullptr, out.data()) == SPADE_ERROR_NULL);
+    EXPECT(spade_plan_rebase(nullptr, 0, 0, 0, 0, out.data()) == SPADE_ERROR_NULL);
+    for (int64_t bad : {int64_t{0}, int64_t{-1}, INT64_MAX, INT64_C(1) << 28}) {
+        EXPECT(find(with(&spade_plan_shape::height, bad), scratch.data(), bytes) == SPADE_ERROR_SIZE);
+        EXPECT(find(with(&spade_plan_shape::width, bad), scratch.data(), bytes) == SPADE_ERROR_SIZE);
+    }
+    EXPECT(find(with(&spade_plan_shape::map_height, 0), scratch.data(), bytes) == SPADE_ERROR_SIZE);
+    EXPECT(find(with(&spade_plan_shape::map_width, -3), scratch.data(), bytes) == SPADE_ERROR_SIZE);
+    for (int32_t bad : {0, -1, 65536}) {
+        EXPECT(find({2, 2, 2, 2, bad, 3}, scratch.data(), bytes) == SPADE_ERROR_N_SYMBOLS);
+        EXPECT(spade_plan_first_bad_symbol(symbols.data(), 4, bad, &position) == SPADE_ERROR_N_SYMBOLS);
+    }
+    for (int32_t bad : {0, 2, 4, 7, -3})
+        EXPECT(find({2, 2, 2, 2, 4, bad}, scratch.data(), bytes) == SPADE_ERROR_KERNEL_SIZE);
+    EXPECT(spade_plan_first_bad_symbol(symbols.data(), 4, 4, &position) == SPADE_OK && position == -1);
+    EXPECT(spade_plan_first_bad_symbol(symbols.data(), 4, 2, &position) == SPADE_OK && position == 2);
+}
+
+}  // namespace
+
+int main() {
+    random_maps();
+    one_pixel_and_one_symbol();
+    all_different_and_again();
+    refusals();
+    std::puts("plan_test: all equal");
+    return 0;
+}

@@ -1,0 +1,49 @@
+"""Real Triton servers for the tests: one with the demo preset, one with a tiny model that reads instance maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from served import FREE_PORTS, TINY
+
+from serving.engines import Engine
+from serving.engines.load import load_engine
+from serving.launcher import ServeOptions, Server, serve
+from serving.repository import ModelOptions
+from spade_core.checkpoints import save
+from spade_core.seeded import seeded_generator
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without style input, with instance edges and don't care, for 64x64 maps of 8 classes."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save(path, seeded_generator(TINY))
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_server() -> Iterator[Server]:
+    """The demo preset: style input, 16 classes, 256x256. One thread, as the engine it is compared with has."""
+    with serve(ServeOptions(ModelOptions(threads=1, queue_delay_us=20_000), **FREE_PORTS)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def demo_engine() -> Engine:
+    return load_engine("torch", None, "demo", "fp32", 1)
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_weights: Path) -> Iterator[Server]:
+    """The tiny model, with a queue of four requests and a batch delay long enough for a test's requests to meet."""
+    model = ModelOptions(tiny_weights, threads=1, queue_size=4, queue_delay_us=300_000, decoders=1)
+    with serve(ServeOptions(model, **FREE_PORTS)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_weights: Path) -> Engine:
+    return load_engine("torch", tiny_weights, "demo", "fp32", 1)

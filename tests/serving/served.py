@@ -1,0 +1,44 @@
+"""What the tests of the server share: a tiny model, label maps, files, and a look at what a server left behind."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from spade_core.config import GeneratorConfig
+
+TINY = GeneratorConfig("tiny", 8, True, True, 64, 64, 8, "normal", "batch", 3, False)
+FREE_PORTS: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+
+
+def blocks(seed: int, count: int = 1, size: int = 256, classes: int = 16) -> npt.NDArray[np.uint8]:
+    """Label maps [count, size, size] of 16x16-pixel blocks: layouts, not noise."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, classes, (count, size // 16, size // 16), dtype=np.uint8)
+    return coarse.repeat(16, axis=1).repeat(16, axis=2)
+
+
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def left_behind(run: str) -> list[str]:
+    """Processes, shared memory and files of the run whose temporary directory is called `run`."""
+    processes = []
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = cmdline.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it ended while we looked
+        if run in text:
+            processes.append(text)
+    files = [*Path("/dev/shm").glob(f"{run}*"), *Path(tempfile.gettempdir()).glob(f"{run}*")]
+    return processes + [str(file) for file in files]

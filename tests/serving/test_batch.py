@@ -1,0 +1,108 @@
+"""Requests to engine batches: equal shapes run together, and a bad request fails alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from serving.batch import Done, Item, RequestError, check_item, run_items
+from serving.engines import Images, Instances, Labels, Style, Timings
+from spade_core.config import PRESETS, GeneratorConfig
+from spade_core.style import style_from_seed
+
+DEMO = PRESETS["demo"]
+COCO = PRESETS["coco"]
+MANY = 1 << 20
+
+
+class CountingEngine:
+    """Paints every pixel with its label; fails where a label is 13; remembers its batches."""
+
+    name = "torch"
+    precision = "fp32"
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        self.config = config
+        self.batches: list[int] = []
+
+    def synthesize(
+        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
+    ) -> Images:
+        del instances, style, timings
+        self.batches.append(len(labels))
+        if (labels == 13).any():
+            raise RuntimeError("unlucky")
+        return labels[..., None].repeat(3, axis=-1)
+
+
+def item(value: int, count: int = 1, size: int = 64) -> Item:
+    return Item(np.full((count, size, size), value, np.uint8), None, None)
+
+
+def painted(result: Done | Exception) -> list[int]:
+    assert isinstance(result, Done)
+    return [int(image[0, 0, 0]) for image in result.images]
+
+
+def test_items_of_equal_size_run_as_one_batch_and_come_back_in_order() -> None:
+    engine = CountingEngine(DEMO)
+    results = run_items(engine, [item(1, 2), item(5, size=32), item(2), item(3, 3)])
+    assert [painted(r) for r in results] == [[1, 1], [5], [2], [3, 3, 3]]
+    assert engine.batches == [6, 1]
+    assert [r.batch_size for r in results if isinstance(r, Done)] == [6, 1, 6, 6]
+
+
+def test_an_item_that_breaks_the_engine_fails_alone() -> None:
+    engine = CountingEngine(DEMO)
+    good, bad, other = run_items(engine, [item(1), item(13), item(2)])
+    assert painted(good) == [1]
+    assert painted(other) == [2]
+    assert isinstance(bad, RuntimeError)
+    assert engine.batches == [3, 1, 1, 1]
+
+
+def test_on_batch_hears_of_the_batches_that_succeeded() -> None:
+    heard: list[int] = []
+    run_items(CountingEngine(DEMO), [item(1), item(13)], lambda _, size: heard.append(size))
+    assert heard == [1]
+
+
+def test_style_goes_before_seed_and_seed_before_the_default() -> None:
+    labels = np.zeros((2, 256, 256), np.uint8)
+    style = np.ones((2, 256), np.float32)
+    seed = np.array([[7], [8]])
+    both = check_item(DEMO, MANY, labels, None, style, seed)
+    seeded = check_item(DEMO, MANY, labels, None, None, seed)
+    neither = check_item(DEMO, MANY, labels, None, None, None)
+    assert both.style is not None
+    assert seeded.style is not None
+    assert neither.style is not None
+    np.testing.assert_array_equal(both.style, style)
+    np.testing.assert_array_equal(seeded.style, [style_from_seed(7), style_from_seed(8)])
+    np.testing.assert_array_equal(neither.style, [style_from_seed(0)] * 2)
+
+
+def test_a_model_without_style_refuses_a_seed() -> None:
+    labels = np.zeros((1, 256, 256), np.uint8)
+    instances = np.zeros((1, 256, 256), np.int32)
+    with pytest.raises(RequestError, match="no style input, but got seed; leave it out"):
+        check_item(COCO, MANY, labels, instances, None, np.array([[0]]))
+
+
+@pytest.mark.parametrize(
+    ("style", "seed", "text"),
+    [
+        (np.zeros((1, 255), np.float32), None, r"style of shape \[1, 256\] but got \[1, 255\]"),
+        (np.full((1, 256), np.nan, np.float32), None, "finite style but got nan at item 0, entry 0"),
+        (None, np.zeros((2, 1), np.int64), r"seed of shape \[1, 1\].* but got \[2, 1\]"),
+        (None, np.array([[-1]]), "seed of 0 or more but got -1"),
+    ],
+)
+def test_bad_styles_and_seeds_are_named(style: Style | None, seed: np.ndarray | None, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        check_item(DEMO, MANY, np.zeros((1, 256, 256), np.uint8), None, style, seed)
+
+
+def test_a_map_over_the_pixel_limit_is_refused_before_it_is_read() -> None:
+    with pytest.raises(RequestError, match="at most 1000 pixels but got 256x256 = 65536"):
+        check_item(DEMO, 1000, np.full((1, 256, 256), 99, np.uint8), None, None, None)

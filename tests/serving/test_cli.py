@@ -1,0 +1,137 @@
+"""The `spade` command without a server: output, messages, exit statuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from serving.cli import main
+from spade_core.checkpoints import save
+from spade_core.config import preset
+from spade_core.demo_maps import demo_map
+from spade_core.seeded import seeded_encoder, seeded_generator
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def spade(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    config = replace(preset("demo"), nf=4)
+    save(tmp_path / "w.safetensors", seeded_generator(config), seeded_encoder(4), {"source": "a test"})
+    return tmp_path / "w.safetensors"
+
+
+@pytest.fixture
+def label_map(tmp_path: Path) -> Path:
+    Image.fromarray(demo_map(0, preset("demo"))[0]).save(tmp_path / "map.png")
+    return tmp_path / "map.png"
+
+
+def test_synthesize_writes_images(tmp_path: Path, weights: Path, label_map: Path) -> None:
+    result = spade("synthesize", "--labels", label_map, "--weights", weights, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert f"1 of 1 images written to {tmp_path / 'out'}" in result.output
+    with Image.open(tmp_path / "out/map.png") as image:
+        assert image.size == (256, 256)
+
+
+def test_seeds_and_style_images_give_other_images(tmp_path: Path, weights: Path, label_map: Path) -> None:
+    Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path / "style.png")
+    common = ("synthesize", label_map, "--weights", weights)
+    for name, options in {"0": ("--seed", "0"), "1": ("--seed", "1"), "s": ("--style", tmp_path / "style.png")}.items():
+        assert spade(*common, *options, "--out", tmp_path / name).exit_code == 0
+    images = [np.asarray(Image.open(tmp_path / n / "map.png")).astype(int) for n in ("0", "1", "s")]
+    assert min(np.abs(images[a] - images[b]).mean() for a, b in ((0, 1), (0, 2), (1, 2))) > 2
+
+
+def test_a_bad_file_is_listed_at_the_end_with_exit_status_1(tmp_path: Path, weights: Path, label_map: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    result = spade(
+        "synthesize", "--labels", tmp_path / "bad.png", label_map, "--weights", weights, "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 1
+    assert "1 of 2 images written" in result.output
+    assert f"failed: {tmp_path / 'bad.png'}: [" in result.output
+
+
+def test_a_server_that_is_not_there_is_said_per_file(tmp_path: Path, label_map: Path) -> None:
+    result = spade("synthesize", "--labels", label_map, "--server", "http://127.0.0.1:1", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "spade serve" in result.output
+
+
+def test_a_seed_for_a_model_without_style_is_wrong_usage(tmp_path: Path, label_map: Path) -> None:
+    config = replace(preset("demo"), nf=4, style=False)
+    save(tmp_path / "plain.safetensors", seeded_generator(config))
+    result = spade(
+        "synthesize", label_map, "--weights", tmp_path / "plain.safetensors", "--seed", "1", "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 2
+    assert "has no style input" in result.output
+
+
+def test_corrupt_weights_end_with_a_message(tmp_path: Path, label_map: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"junk")
+    result = spade("synthesize", label_map, "--weights", tmp_path / "w.safetensors", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "expected a whole safetensors file" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_info_tells_architecture_cost_and_origin(weights: Path) -> None:
+    result = spade("info", weights)
+    assert result.exit_code == 0
+    for text in ("demo", "sha256", "a test", "GMAC", "style encoder"):
+        assert text in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"), [("coco", 97.48, 191.1), ("ade20k", 96.49, 181.2), ("cityscapes", 93.05, 281.3)]
+)
+def test_info_of_the_presets_shows_the_published_counts(name: str, parameters: float, macs: float) -> None:
+    output = spade("info", "--preset", name).output
+    assert f"{parameters} M" in output
+    assert f"{macs} GMAC" in output
+
+
+def test_info_without_a_subject_is_wrong_usage() -> None:
+    assert spade("info").exit_code == 2
+
+
+def test_convert_names_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "latest_net_G.pth").write_text("<html>not found</html>")
+    result = spade("convert", tmp_path / "latest_net_G.pth", "--out", tmp_path / "w.safetensors")
+    assert result.exit_code == 1
+    assert "latest_net_G.pth" in result.output
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_options_are_environment_variables_too(weights: Path, label_map: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "SPADE_SYNTHESIZE_WEIGHTS": str(weights), "SPADE_SYNTHESIZE_OUT": str(tmp_path / "o")}
+    result = CliRunner().invoke(main, ["synthesize", str(label_map)], env=environment)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "o/map.png").exists()
+
+
+def test_the_documentation_holds_the_help_of_every_command() -> None:
+    script = REPOSITORY / "scripts/commands_doc.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_option_is_explained() -> None:
+    options = [p for command in main.commands.values() for p in command.params if isinstance(p, click.Option)]
+    assert [option.name for option in options if not option.help] == []

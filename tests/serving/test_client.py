@@ -1,0 +1,56 @@
+"""The client without a server, and a request that is cancelled."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+from served import blocks
+from tritonclient.utils import InferenceServerException
+
+from serving.client import Client, ServerError
+from serving.launcher import Server
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8001", "https://host:1", "grpc://", "http://host:80/v2/models"])
+def test_urls_of_another_form_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"grpc://HOST:PORT or http://HOST:PORT but got"):
+        Client(url)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_without_a_server_the_error_says_how_to_start_one(protocol: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"{protocol}://127.0.0.1:{free.getsockname()[1]}"
+        with Client(url) as client:
+            assert not client.ready()
+            with pytest.raises(
+                ServerError, match=f"expected a server at {url} .* start one with `spade serve`"
+            ) as caught:
+                client.synthesize(np.zeros((1, 256, 256), np.uint8))
+            assert caught.value.retryable
+
+
+def test_a_cancelled_request_is_skipped_and_the_next_one_works(demo_server: Server) -> None:
+    address = demo_server.grpc_url.removeprefix("grpc://")
+    answered: list[object] = []
+    done = threading.Event()
+
+    def answer(result: object, error: InferenceServerException | None) -> None:
+        answered.append(error or result)
+        done.set()
+
+    with triton_grpc.InferenceServerClient(address) as raw:
+        labels = triton_grpc.InferInput("labels", [8, 256, 256], "UINT8")
+        labels.set_data_from_numpy(blocks(1, count=8))
+        call = raw.async_infer("spade", [labels], answer)
+        call.cancel()
+        assert done.wait(60)
+    assert isinstance(answered[0], InferenceServerException)
+    assert "CANCELLED" in str(answered[0])
+    with Client(demo_server.grpc_url) as client:
+        assert client.synthesize(blocks(1)).images.shape == (1, 256, 256, 3)

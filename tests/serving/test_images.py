@@ -1,0 +1,78 @@
+"""Files to maps of the model's size, and images to files."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from served import png
+
+from serving.images import MAX_BYTES, Encoding, decode_maps, encode_images, pad_files, read_encoding
+from spade_core.config import PRESETS
+
+DEMO = PRESETS["demo"]
+NOISE = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
+
+
+def decode(*files: bytes) -> dict[str, Any]:
+    return decode_maps(pad_files(files)[0], None, DEMO)
+
+
+def test_maps_of_any_size_become_the_models_size_by_nearest() -> None:
+    small = np.array([[1, 2], [3, 4]], np.uint8)
+    labels = decode(png(small), png(np.full((300, 500), 7, np.uint8)))["labels"]
+    assert labels.shape == (2, 256, 256)
+    np.testing.assert_array_equal(labels[0], small.repeat(128, 0).repeat(128, 1))
+    assert (labels[1] == 7).all()
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
+def test_images_become_files_of_the_format_asked_for(name: str) -> None:
+    files = encode_images(NOISE, read_encoding({"format": name}))
+    for file, pixels in zip(files, NOISE, strict=True):
+        image = Image.open(io.BytesIO(file))
+        assert image.format == name.upper()
+        assert image.size == (48, 64)
+        if name == "png":
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_quality_changes_the_size() -> None:
+    low, high = (len(encode_images(NOISE[:1], Encoding("jpeg", q))[0]) for q in (10, 95))
+    assert low < high / 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"format": "gif"}, "format png, jpeg, webp but got 'gif'"),
+        ({"format": "png", "quality": 80}, "no quality with format png"),
+        ({"format": "jpeg", "quality": 0}, r"integer 1\.\.100 but got 0"),
+        ({"format": "jpeg", "quality": "high"}, r"integer 1\.\.100 but got 'high'"),
+        ({"format": "webp", "quality": True}, r"integer 1\.\.100 but got True"),
+    ],
+)
+def test_bad_parameters_are_named(parameters: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        read_encoding(parameters)
+
+
+def test_the_bad_file_of_several_is_named() -> None:
+    good = png(np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"label_map 1: .*expected a whole PNG"):
+        decode(good, good[:50])
+
+
+def test_a_file_that_is_too_large_is_not_decoded() -> None:
+    with pytest.raises(ValueError, match=f"at most {MAX_BYTES} bytes but got {MAX_BYTES + 1}"):
+        decode(b"x" * (MAX_BYTES + 1))
+
+
+def test_padding_keeps_every_length() -> None:
+    padded, lengths = pad_files([b"abc", b"abcdef", b""])
+    assert padded.shape == (3, 6)
+    assert lengths.tolist() == [[3], [6], [0]]
+    assert [row[: n[0]].tobytes() for row, n in zip(padded, lengths, strict=True)] == [b"abc", b"abcdef", b""]

@@ -1,0 +1,241 @@
+"""Starting and stopping: reasons when it fails, answers for what was accepted, and nothing left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from served import FREE_PORTS, blocks, left_behind
+
+from serving import launcher
+from serving.client import Client, ServerError
+from serving.launcher import ServeError, ServeOptions, Server, serve
+from serving.repository import ModelOptions
+
+_COMMAND = """
+import sys
+from pathlib import Path
+from serving.launcher import ServeOptions, run
+from serving.repository import ModelOptions
+model = ModelOptions(Path(sys.argv[1]), threads=1, max_batch=4, decoders=1)
+sys.exit(run(ServeOptions(model, http_port=int(sys.argv[2]), grpc_port=0, metrics_port=0, log_file=Path(sys.argv[3]))))
+"""
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+class Command:
+    """`spade serve` as a process of its own; `lines` is its standard error so far."""
+
+    def __init__(self, weights: Path, folder: Path, http_port: int = 0) -> None:
+        self.output = folder / "stderr.txt"
+        self.log = folder / "triton.log"
+        arguments = [sys.executable, "-c", _COMMAND, str(weights), str(http_port), str(self.log)]
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(arguments, stderr=output, cwd=Path(__file__).parents[2])
+
+    @property
+    def lines(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def run(self) -> str:
+        """Name of the run's temporary directory, off Triton's own table of options."""
+        found = re.search(r"spade-serve-\w{8}", self.log.read_text())
+        assert found
+        return found.group()
+
+    def url(self, protocol: str) -> str:
+        found = re.search(rf"{protocol}://[\d.]+:\d+", self.lines)
+        assert found
+        return found.group()
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: "ready:" in self.lines or self.process.poll() is not None, "ready")
+        assert "ready:" in self.lines, self.lines
+
+
+@contextmanager
+def spade_serve(weights: Path, folder: Path, http_port: int = 0) -> Iterator[Command]:
+    command = Command(weights, folder, http_port)
+    try:
+        yield command
+    finally:
+        command.process.terminate()
+        command.process.wait(60)
+
+
+def test_sigterm_during_load_answers_what_was_accepted(tiny_weights: Path, tmp_path: Path) -> None:
+    labels = blocks(1, count=1, size=64, classes=8)
+    instances = labels.astype(np.int32)
+
+    with spade_serve(tiny_weights, tmp_path) as command:
+        command.wait_until_ready()
+        url, metrics = command.url("grpc"), command.lines.split("metrics ")[1].split()[0]
+
+        def ask() -> np.ndarray | ServerError:
+            with Client(url) as client:
+                try:
+                    return client.synthesize(labels, instances).images
+                except ServerError as error:
+                    return error
+
+        def pending() -> int:
+            text = urllib.request.urlopen(metrics, timeout=10).read().decode()
+            return int(re.findall(r'^nv_inference_pending_request_count\{model="spade",.*\} (\d+)$', text, re.M)[0])
+
+        with ThreadPoolExecutor(24) as clients:
+            asked: list[Future[np.ndarray | ServerError]] = [clients.submit(ask) for _ in range(72)]
+            wait_until(lambda: pending() >= 8 and any(f.done() for f in asked), "a queue")
+            accepted = pending()
+            done = sum(future.done() for future in asked)
+            command.process.send_signal(signal.SIGTERM)
+            answers = [future.result() for future in asked]
+
+        assert command.process.wait(60) == 0
+        assert "every accepted request was answered" in command.lines
+        images = [answer for answer in answers if isinstance(answer, np.ndarray)]
+        refused = [answer for answer in answers if isinstance(answer, ServerError)]
+        assert len(images) >= max(done, accepted)
+        assert refused
+        assert all(answer.retryable for answer in refused), [str(answer) for answer in refused]
+        for image in images:
+            np.testing.assert_array_equal(image, images[0])
+        assert left_behind(command.run) == []
+
+
+def test_sigkill_of_the_command_leaves_no_process(tiny_weights: Path, tmp_path: Path) -> None:
+    with spade_serve(tiny_weights, tmp_path) as command:
+        command.wait_until_ready()
+        run = command.run
+        assert len([entry for entry in left_behind(run) if "triton_python_backend_stub" in entry]) == 2
+        command.process.kill()
+        command.process.wait()
+        # The directory stays for the next run to remove, which any other test's server may do meanwhile.
+        folder = str(Path(tempfile.gettempdir()) / run)
+        wait_until(lambda: set(left_behind(run)) <= {folder}, "the end of Triton and its models")
+
+
+def test_the_next_run_removes_what_a_killed_one_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(launcher, "_SHARED_MEMORY", tmp_path / "shm")
+    dead, living, foreign = (tmp_path / f"spade-serve-{name}" for name in ("dead", "living", "foreign"))
+    for folder in (dead, living, foreign, tmp_path / "shm"):
+        folder.mkdir()
+    (dead / "lock").touch()
+    (tmp_path / "shm" / "spade-serve-dead-region").touch()
+    (tmp_path / "shm" / "spade-serve-living-region").touch()
+    with (living / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with launcher._run_directory() as run:
+            assert run.is_dir()
+            assert not dead.exists()
+            assert living.exists()
+            assert foreign.exists()
+    assert not run.exists()
+    assert [region.name for region in (tmp_path / "shm").iterdir()] == ["spade-serve-living-region"]
+
+
+def test_killed_triton_is_reported_and_cleaned_up(tiny_weights: Path, tmp_path: Path) -> None:
+    with spade_serve(tiny_weights, tmp_path) as command:
+        command.wait_until_ready()
+        run = command.run
+        (triton,) = _children(command.process.pid)
+        os.kill(triton, signal.SIGKILL)
+        assert command.process.wait(60) == 1
+        assert "expected Triton to run until stopped but it ended with signal SIGKILL" in command.lines
+        assert left_behind(run) == []
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_signal_before_ready_stops_at_once(tiny_weights: Path, tmp_path: Path) -> None:
+    with spade_serve(tiny_weights, tmp_path) as command:
+        wait_until(
+            lambda: command.log.is_file() and "TRITONBACKEND_ModelInstance" in command.log.read_text(), "loading"
+        )
+        run = command.run if "spade-serve-" in command.log.read_text() else ""
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(60) == 0
+        assert "stopped before it was ready" in command.lines
+        assert not run or left_behind(run) == []
+
+
+def test_missing_weights_end_with_a_reason(tmp_path: Path) -> None:
+    with spade_serve(tmp_path / "absent.safetensors", tmp_path) as command:
+        assert command.process.wait(60) == 1
+        assert "absent.safetensors" in command.lines
+        assert "Traceback" not in command.lines
+
+
+def test_weights_that_do_not_load_end_with_tritons_reason(tiny_weights: Path, tmp_path: Path) -> None:
+    """The header is good, so the launcher starts Triton; a NaN among the weights is found by the model."""
+    broken = tmp_path / "broken.safetensors"
+    data = bytearray(tiny_weights.read_bytes())
+    data[-4:] = np.float32(np.nan).tobytes()
+    broken.write_bytes(data)
+    with spade_serve(broken, tmp_path) as command:
+        assert command.process.wait(60) == 1
+        assert "expected Triton to start but it ended with exit status 1" in command.lines
+        assert "failed to load 'spade' version 1" in command.lines
+        assert "broken.safetensors" in command.lines
+        assert "Traceback" not in command.lines
+        assert left_behind(command.run) == []
+
+
+def test_a_port_in_use_ends_with_a_reason(tiny_weights: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with spade_serve(tiny_weights, tmp_path, http_port=port) as command:
+            assert command.process.wait(60) == 1
+            assert f"expected http_port {port} to be free on 127.0.0.1" in command.lines
+            assert "--http-port" in command.lines
+
+
+def test_a_slow_start_is_given_up(tiny_weights: Path) -> None:
+    options = ServeOptions(ModelOptions(tiny_weights, threads=1), start_timeout_s=0.2, **FREE_PORTS)
+    with pytest.raises(ServeError, match=r"ready models within 0.2 s .* --start-timeout"), serve(options):
+        pass
+
+
+def test_servers_listen_on_loopback_and_keep_the_control_api_shut(demo_server: Server) -> None:
+    sockets = Path(f"/proc/{demo_server.process.pid}/net/tcp").read_text().split("\n")
+    ports = {
+        f"{int(url.rstrip('/metrics').rsplit(':', 1)[1]):04X}" for url in (demo_server.http_url, demo_server.grpc_url)
+    }
+    local = {line.split()[1] for line in sockets[1:] if line and line.split()[3] == "0A"}
+    assert {address.split(":")[0] for address in local if address.split(":")[1] in ports} == {"0100007F"}
+    for path in (
+        "v2/repository/index",
+        "v2/models/spade/unload",
+        "v2/models/spade/config",
+        "v2/systemsharedmemory/status",
+    ):
+        request = urllib.request.Request(f"{demo_server.http_url}/{path}", method="POST" if "repo" in path else "GET")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=10)
+        caught.value.close()
+        assert caught.value.code in (403, 404), path

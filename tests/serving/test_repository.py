@@ -1,0 +1,64 @@
+"""The model repository, read back with the protobuf that Triton uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from serving.protocol import read_parameters
+from serving.repository import ModelOptions, write_repository
+from spade_core.config import PRESETS, GeneratorConfig
+
+
+def written(root: Path, options: ModelOptions) -> dict[str, Any]:
+    write_repository(root, options, PRESETS["demo"])
+    return {
+        folder.name: text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+        for folder in root.iterdir()
+    }
+
+
+def test_options_reach_the_configuration(tmp_path: Path) -> None:
+    models = written(
+        tmp_path, ModelOptions(max_batch=5, queue_delay_us=77, queue_size=9, queue_timeout_s=1.5, decoders=3)
+    )
+    assert sorted(models) == ["spade", "spade_image"]
+    for model in models.values():
+        policy = model.dynamic_batching.default_queue_policy
+        assert (model.max_batch_size, policy.max_queue_size, policy.default_timeout_microseconds) == (5, 9, 1_500_000)
+        assert not model.HasField("response_cache")
+    assert models["spade"].dynamic_batching.max_queue_delay_microseconds == 77
+    assert models["spade"].instance_group[0].count == 1
+    assert models["spade_image"].instance_group[0].count == 3
+
+
+def test_parameters_come_back_as_they_were(tmp_path: Path) -> None:
+    weights = tmp_path / 'odd "name" {}\n.safetensors'
+    models = written(tmp_path / "models", ModelOptions(weights, precision="bf16"))
+
+    def parameters(name: str) -> dict[str, Any]:
+        strings = {key: {"string_value": value.string_value} for key, value in models[name].parameters.items()}
+        return read_parameters(json.dumps({"parameters": strings}))
+
+    values = parameters("spade")
+    assert (values["weights"], values["precision"], values["threads"]) == (str(weights), "bf16", None)
+    assert GeneratorConfig.from_dict(parameters("spade_image")["config"]) == PRESETS["demo"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"max_batch": 0}, "max_batch of 1 or more but got 0"),
+        ({"queue_size": 0}, "queue_size of 1 or more but got 0"),
+        ({"threads": 0}, "threads of 1 or more but got 0"),
+        ({"queue_timeout_s": 0.0}, "queue_timeout_s above 0 but got 0.0"),
+    ],
+)
+def test_options_out_of_range_are_named(wrong: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ModelOptions(**wrong)

@@ -1,0 +1,139 @@
+"""Finding the work and doing it here: layouts are kept, a bad file fails alone, no half image is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.engines.torch import TorchEngine
+from serving.synthesize import (
+    Failure,
+    Job,
+    SynthesizeError,
+    contact_sheet,
+    find_jobs,
+    read_style_image,
+    synthesize_local,
+    write_image,
+)
+from spade_core.colours import ColourTable
+from spade_core.config import preset
+from spade_core.demo_maps import demo_map
+from spade_core.seeded import seeded_generator
+from spade_core.style import style_from_seed
+
+DEMO = replace(preset("demo"), nf=4)
+
+
+def save_map(path: Path, seed: int = 0, size: tuple[int, int] = (256, 256)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(demo_map(seed, DEMO, height=size[0], width=size[1])[0]).save(path)
+    return path
+
+
+def run(jobs: list[Job], **options: object) -> tuple[list[Failure], list[Job]]:
+    finished: list[Job] = []
+    defaults: dict[str, object] = {
+        "style": style_from_seed(0), "colours": None, "batch": 2, "image_format": "png",
+        "done": lambda job, _failure: finished.append(job),
+    }  # fmt: skip
+    failures = synthesize_local(TorchEngine(seeded_generator(DEMO)), jobs, **(defaults | options))  # type: ignore[arg-type]
+    return failures, finished
+
+
+def test_a_folder_keeps_its_layout(tmp_path: Path) -> None:
+    for name in ("b.png", "a.png", "deep/c.PNG", "notes.txt"):
+        (tmp_path / "maps" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "maps" / name).touch()
+    jobs = find_jobs([tmp_path / "maps"], tmp_path / "inst", tmp_path / "out", "jpeg")
+    assert [job.out.relative_to(tmp_path / "out").as_posix() for job in jobs] == ["a.jpg", "b.jpg", "deep/c.jpg"]
+    assert [job.instances for job in jobs] == [tmp_path / "inst" / n for n in ("a.png", "b.png", "deep/c.PNG")]
+
+
+def test_two_maps_for_one_image_are_refused_before_any_work(tmp_path: Path) -> None:
+    paths = [save_map(tmp_path / "x" / "a.png"), save_map(tmp_path / "y" / "a.png")]
+    with pytest.raises(SynthesizeError, match=r"x/a.png and .*y/a.png would both become"):
+        find_jobs(paths, None, tmp_path / "out", "png")
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda p: [p / "absent.png"], "absent.png does not exist"),
+        (lambda p: [p], "PNG label maps in .* but found none"),
+        (lambda _p: [], "give --labels PATH"),
+    ],
+)
+def test_paths_without_a_label_map_are_named(tmp_path: Path, make: object, text: str) -> None:
+    with pytest.raises(SynthesizeError, match=text):
+        find_jobs(make(tmp_path), None, tmp_path / "out", "png")  # type: ignore[operator]
+
+
+def test_maps_of_any_size_become_images_of_the_models_size(tmp_path: Path) -> None:
+    paths = [save_map(tmp_path / f"{i}.png", i, (100 + 60 * i, 300)) for i in range(3)]
+    failures, finished = run(find_jobs(paths, None, tmp_path / "out", "png"))
+    assert failures == []
+    assert [job.labels for job in finished] == paths
+    for job in finished:
+        with Image.open(job.out) as image:
+            assert (image.size, image.mode) == ((256, 256), "RGB")
+
+
+def test_bad_files_fail_alone_and_are_listed(tmp_path: Path) -> None:
+    good = save_map(tmp_path / "good.png")
+    truncated = tmp_path / "truncated.png"
+    truncated.write_bytes(good.read_bytes()[:200])
+    out_of_range = tmp_path / "range.png"
+    Image.fromarray(np.full((256, 256), 77, np.uint8)).save(out_of_range)
+    jobs = find_jobs([truncated, good, out_of_range], None, tmp_path / "out", "png")
+    failures, finished = run(jobs)
+    assert {f.path for f in failures} == {truncated, out_of_range}
+    assert any("77" in f.reason for f in failures)
+    assert len(finished) == 3
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+def test_rgb_maps_are_read_through_a_colour_table(tmp_path: Path) -> None:
+    labels = demo_map(1, DEMO)[0]
+    colours = np.stack([np.arange(16) * 10, np.arange(16), 255 - np.arange(16)], axis=1).astype(np.uint8)
+    Image.fromarray(labels).save(tmp_path / "ids.png")
+    Image.fromarray(colours[labels]).save(tmp_path / "rgb.png")
+    lines = ["id,r,g,b,name", *(f"{i},{r},{g},{b},class {i}" for i, (r, g, b) in enumerate(colours.tolist()))]
+    (tmp_path / "colours.csv").write_text("\n".join(lines))
+    table = ColourTable.load(tmp_path / "colours.csv")
+    jobs = find_jobs([tmp_path / "ids.png", tmp_path / "rgb.png"], None, tmp_path / "out", "png")
+    assert run(jobs, colours=table)[0] == []
+    assert (tmp_path / "out/ids.png").read_bytes() == (tmp_path / "out/rgb.png").read_bytes()
+
+
+def test_an_interrupted_write_leaves_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_path: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_image(tmp_path / "a.png", b"data")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_style_images_are_checked(tmp_path: Path) -> None:
+    Image.new("L", (5, 4), 7).save(tmp_path / "grey.png")
+    assert read_style_image(tmp_path / "grey.png").tolist() == [[[7, 7, 7]] * 5] * 4
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(SynthesizeError, match=r"expected an image file but could not read .*text.png"):
+        read_style_image(tmp_path / "text.png")
+
+
+def test_the_contact_sheet_shows_each_map_above_its_image() -> None:
+    labels = np.array([[[0, 1]], [[1, 1]]], np.uint8)
+    images = np.full((2, 1, 2, 3), 9, np.uint8)
+    palette = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    sheet = np.asarray(contact_sheet(labels, images, palette, columns=2))
+    assert sheet[8, 8].tolist() == [1, 2, 3]
+    assert sheet[8, 9].tolist() == [4, 5, 6]
+    assert sheet[8 + 1 + 4, 8].tolist() == [9, 9, 9]
+    assert sheet[8, 8 + 2 + 8].tolist() == [4, 5, 6]

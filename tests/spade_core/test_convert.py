@@ -1,0 +1,463 @@
+"""Published weights become a checkpoint that computes the same, or a text that says what is wrong with them."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spade_core.checkpoints import CheckpointError, load
+from spade_core.config import PRESETS, GeneratorConfig
+from spade_core.convert import ConvertError, convert
+from spade_core.dense import one_hot
+from spade_core.encoder import StyleEncoder
+from spade_core.generator import Generator
+from spade_core.spade import ResidualBlock
+
+State = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+SMALL = {name: replace(PRESETS[name], nf=2) for name in ("coco", "ade20k", "cityscapes")}
+COCO = SMALL["coco"]
+
+
+# A published file, written from the list of keys in the reference facts; nothing here asks the modules.
+
+
+def published_shapes(
+    semantic_nc: int, nf: int, *, most: bool = False, style: int = 0, norm: str = "batch", kernel: int = 3
+) -> tuple[Shapes, list[str]]:
+    """Shapes of all keys but spectral norm's, and the convs that have it. `style`: pixels of the start map."""
+    widths = [16, 16, 16, 16, 8, 4, 2, 1, 0.5]
+    names = ["head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3"] + ["up_4"] * most
+    shapes: Shapes = {"fc.weight": (16 * nf * style, 256) if style else (16 * nf, semantic_nc, 3, 3)}
+    shapes["fc.bias"] = shapes["fc.weight"][:1]
+    convs = []
+    for i, name in enumerate(names):
+        fin, fout = int(widths[i] * nf), int(widths[i + 1] * nf)
+        fmid = min(fin, fout)
+        parts = [("0", fin, fmid, 3, fin), ("1", fmid, fout, 3, fmid)] + [("s", fin, fout, 1, fin)] * (fin != fout)
+        for suffix, before, after, size, normed in parts:
+            conv, norm_ = f"{name}.conv_{suffix}", f"{name}.norm_{suffix}"
+            convs.append(conv)
+            shapes[f"{conv}.weight"] = (after, before, size, size)
+            if suffix != "s":
+                shapes[f"{conv}.bias"] = (after,)
+            shapes[f"{norm_}.mlp_shared.0.weight"] = (128, semantic_nc, kernel, kernel)
+            shapes[f"{norm_}.mlp_shared.0.bias"] = (128,)
+            for mlp in ("mlp_gamma", "mlp_beta"):
+                shapes[f"{norm_}.{mlp}.weight"] = (normed, 128, kernel, kernel)
+                shapes[f"{norm_}.{mlp}.bias"] = (normed,)
+            if norm == "batch":
+                shapes[f"{norm_}.param_free_norm.running_mean"] = (normed,)
+                shapes[f"{norm_}.param_free_norm.running_var"] = (normed,)
+                shapes[f"{norm_}.param_free_norm.num_batches_tracked"] = ()
+    last = int(widths[len(names)] * nf)
+    shapes["conv_img.weight"], shapes["conv_img.bias"] = (3, last, 3, 3), (3,)
+    return shapes, convs
+
+
+def published_encoder_shapes(nf: int) -> tuple[Shapes, list[str]]:
+    widths = [3, nf, 2 * nf, 4 * nf, 8 * nf, 8 * nf, 8 * nf]
+    shapes: Shapes = {f"layer{i + 1}.0.weight": (widths[i + 1], widths[i], 3, 3) for i in range(6)}
+    for head in ("fc_mu", "fc_var"):
+        shapes |= {f"{head}.weight": (256, 8 * nf * 16), f"{head}.bias": (256,)}
+    return shapes, [f"layer{i + 1}.0" for i in range(6)]
+
+
+def published(shapes: Shapes, convs: list[str], seed: int = 0, *, rounds: int | None = 5) -> State:
+    """Random weights; `weight_orig`, `weight_u`, `weight_v` for the convs, after `rounds` power iterations in NumPy."""
+    rng = np.random.default_rng(seed)
+    state: State = {}
+    for key, shape in shapes.items():
+        stem, _, suffix = key.rpartition(".")
+        if suffix == "num_batches_tracked":
+            state[key] = torch.tensor(1234)
+            continue
+        values = rng.standard_normal(shape, dtype=np.float32) / np.float32(np.sqrt(np.prod(shape[1:], initial=1)))
+        if suffix == "running_var":
+            values = np.abs(values) + np.float32(0.5)
+        if stem not in convs or suffix != "weight":
+            state[key] = torch.from_numpy(values)
+            continue
+        u, v = singular_vectors(values.reshape(shape[0], -1), rng, rounds)
+        state |= {f"{key}_orig": torch.from_numpy(values)}
+        state |= {f"{key}_u": torch.from_numpy(u), f"{key}_v": torch.from_numpy(v)}
+    return state
+
+
+Vector = npt.NDArray[np.float32]
+
+
+def singular_vectors(matrix: Vector, rng: np.random.Generator, rounds: int | None) -> tuple[Vector, Vector]:
+    """First left and right singular vectors: exact for None, else after that many power iterations."""
+    if rounds is None:
+        left, _, right = np.linalg.svd(matrix, full_matrices=False)
+        return left[:, 0], right[0]
+    u = rng.standard_normal(len(matrix), dtype=np.float32)
+    v = np.zeros(0, np.float32)
+    for _ in range(rounds):
+        v = unit(matrix.T @ u)
+        u = unit(matrix @ v)
+    return u, v
+
+
+def unit(vector: Vector) -> Vector:
+    return vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12))
+
+
+def coco_file(path: Path, **options: Any) -> Path:
+    torch.save(published(*published_shapes(184, 2), **options), path)
+    return path
+
+
+def with_spectral_norm(module: nn.Module) -> nn.Module:
+    """The published modules: PyTorch's own spectral norm on the convs that have it."""
+    for block in list(module.modules()):
+        if isinstance(block, ResidualBlock):
+            for name in ("conv_0", "conv_1", "conv_s"):
+                if getattr(block, name) is not None:
+                    nn.utils.spectral_norm(getattr(block, name))
+        elif isinstance(block, nn.Sequential) and isinstance(module, StyleEncoder):
+            nn.utils.spectral_norm(block[0])
+    return module.eval()
+
+
+def image_of(generator: Generator, start_size: int) -> Tensor:
+    """Before tanh, from a start map of `start_size` squared: small, whatever the size of the config."""
+    config, rng = generator.config, np.random.default_rng(7)
+    size = start_size * 2**config.upsamplings
+    symbols = torch.from_numpy(rng.integers(0, config.symbols, (1, size // 8, size // 8)).repeat(8, 1).repeat(8, 2))
+    segmap = one_hot(symbols, config, torch.float32)
+
+    def segmap_at(height: int) -> Tensor:
+        return F.interpolate(segmap, size=(height, height), mode="nearest")
+
+    with torch.inference_mode():
+        if config.style:
+            style = torch.from_numpy(rng.standard_normal((1, 256), dtype=np.float32))
+            start = generator.style_start(style)[..., :start_size, :start_size]
+        else:
+            start = generator.fc(segmap_at(start_size))
+        return generator.eval()(start, lambda spade, x: spade(x, segmap_at(x.shape[2])))  # type: ignore[no-any-return]
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    # Two float32 networks of the same weights, summed in the same order: they differ by the rounding of sigma.
+    error = float((found - expected).abs().max() / expected.abs().max())
+    assert not error > 1e-5
+    assert float(expected.std()) > 1e-3
+
+
+VARIANTS: dict[str, tuple[dict[str, Any], GeneratorConfig]] = {
+    "coco": ({"semantic_nc": 184}, SMALL["coco"]),
+    "ade20k": ({"semantic_nc": 151}, SMALL["ade20k"]),
+    "cityscapes": ({"semantic_nc": 36}, SMALL["cityscapes"]),
+    "most": ({"semantic_nc": 184, "most": True}, replace(COCO, upsampling="most")),
+    "style": ({"semantic_nc": 184, "style": 64}, replace(COCO, style=True)),
+    "instance 1x1": (
+        {"semantic_nc": 151, "norm": "", "kernel": 1},
+        replace(SMALL["ade20k"], norm="instance", spade_kernel=1),
+    ),
+    "5x5": ({"semantic_nc": 151, "kernel": 5}, replace(SMALL["ade20k"], spade_kernel=5)),
+}
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_a_published_file_computes_the_same_after_conversion(tmp_path: Path, kind: str) -> None:
+    options, config = VARIANTS[kind]
+    shapes, convs = published_shapes(nf=2, **options)
+    state = published(shapes, convs)
+    torch.save(state, tmp_path / "latest_net_G.pth")
+    report = convert(tmp_path / "latest_net_G.pth", None, tmp_path / "out.safetensors")
+    assert report.config == config
+    assert set(report.folded) == {f"{conv}.weight" for conv in convs}
+    assert {k for k in report.dropped if not k.endswith("num_batches_tracked")} == set()
+
+    reference = with_spectral_norm(Generator(config))
+    reference.load_state_dict(state)
+    assert isinstance(reference, Generator)
+    checkpoint = load(tmp_path / "out.safetensors")
+    assert checkpoint.config == config
+    size = 2 if config.norm == "instance" else 1  # instance norm of one pixel is zero
+    assert_close(image_of(checkpoint.generator, size), image_of(reference, size))
+
+
+def test_the_encoder_comes_along(tmp_path: Path) -> None:
+    config = replace(COCO, style=True)
+    torch.save(published(*published_shapes(184, 2, style=64)), tmp_path / "G.pth")
+    state = published(*published_encoder_shapes(4))
+    torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "E.pth")
+    report = convert(tmp_path / "G.pth", tmp_path / "E.pth", tmp_path / "out")
+    assert report.encoder_parameters == sum(np.prod(s) for s in published_encoder_shapes(4)[0].values())
+    checkpoint = load(tmp_path / "out")
+    assert checkpoint.config == config
+    assert checkpoint.metadata["trained"] == "true"
+    assert checkpoint.metadata["source.encoder"] == "E.pth"
+    assert len(checkpoint.metadata["source.generator.sha256"]) == 64
+    reference = with_spectral_norm(StyleEncoder(4))
+    reference.load_state_dict(state)
+    image = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert checkpoint.encoder is not None
+    with torch.inference_mode():
+        for found, expected in zip(checkpoint.encoder(image), reference(image), strict=True):
+            assert_close(found, expected)
+
+
+# Variants of the file itself
+
+
+def without_v(state: State) -> State:
+    """As PyTorch before 1.1 wrote it: no v, and the last training step's `weight` beside `weight_orig`."""
+    stale = {k.removesuffix("_orig"): torch.full_like(v, 9.0) for k, v in state.items() if k.endswith("_orig")}
+    return {k: v for k, v in state.items() if not k.endswith("weight_v")} | stale
+
+
+def test_files_of_all_ages_give_the_same_weights(tmp_path: Path) -> None:
+    # Power iteration has converged, so that v can be found again from u.
+    state = published(*published_shapes(184, 2), rounds=None)
+    torch.save(state, tmp_path / "new.pth")
+    torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "parallel.pth")
+    torch.save(without_v(state), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    expected = None
+    for name in ("new", "parallel", "old"):
+        convert(tmp_path / f"{name}.pth", None, tmp_path / "out")
+        found = load(tmp_path / "out").generator.state_dict()
+        expected = expected or found
+        for key, tensor in expected.items():
+            assert torch.allclose(found[key], tensor, rtol=1e-5, atol=0), (name, key)
+
+
+def test_a_stale_weight_is_reported_as_dropped(tmp_path: Path) -> None:
+    torch.save(without_v(published(*published_shapes(184, 2))), tmp_path / "G.pth")
+    report = convert(tmp_path / "G.pth", None, tmp_path / "out")
+    assert "head_0.conv_0.weight" in report.dropped
+    assert "head_0.norm_0.param_free_norm.num_batches_tracked" in report.dropped
+
+
+def test_weights_without_spectral_norm_are_taken_as_they_are(tmp_path: Path) -> None:
+    shapes, _ = published_shapes(184, 2)
+    state = published(shapes, [])
+    torch.save(state, tmp_path / "G.pth")
+    assert convert(tmp_path / "G.pth", None, tmp_path / "out").folded == ()
+    assert torch.equal(load(tmp_path / "out").generator.state_dict()["up_0.conv_s.weight"], state["up_0.conv_s.weight"])
+
+
+def test_a_given_config_is_followed_and_checked(tmp_path: Path) -> None:
+    config = replace(PRESETS["demo"], nf=2, label_nc=20, norm="instance", style=False)
+    torch.save(published(*published_shapes(20, 2, norm="")), tmp_path / "G.pth")
+    assert convert(tmp_path / "G.pth", None, tmp_path / "out", config=config).config == config
+    with pytest.raises(
+        ConvertError, match=r"expected one of .* 184 \(coco\), 151 \(ade20k\), 36 \(cityscapes\), but got 20"
+    ):
+        convert(tmp_path / "G.pth", None, tmp_path / "out")
+    with pytest.raises(
+        ConvertError, match=r"missing head_0\.norm_0\.param_free_norm\.running_mean; .*running_var; .*up_3"
+    ):
+        convert(tmp_path / "G.pth", None, tmp_path / "out", config=replace(config, norm="batch"))
+    with pytest.raises(
+        ConvertError, match=r"fc\.weight is \[32, 20, 3, 3\], not \[32, 21, 3, 3\]; .*norm_s\.mlp_shared"
+    ):
+        convert(tmp_path / "G.pth", None, tmp_path / "out", config=replace(config, label_nc=21))
+
+
+def test_a_style_generator_of_another_start_size_needs_a_config(tmp_path: Path) -> None:
+    torch.save(published(*published_shapes(184, 2, style=32)), tmp_path / "G.pth")
+    with pytest.raises(ConvertError, match=r"fc\.weight is \[1024, 256\], not \[2048, 256\]; .*give the config"):
+        convert(tmp_path / "G.pth", None, tmp_path / "out")
+    config = replace(COCO, style=True, width=128)
+    assert convert(tmp_path / "G.pth", None, tmp_path / "out", config=config).config == config
+
+
+# Wrong keys
+
+
+def differing(tmp_path: Path, change: Callable[[State], object]) -> Path:
+    state = published(*published_shapes(184, 2))
+    change(state)
+    torch.save(state, tmp_path / "G.pth")
+    return tmp_path / "G.pth"
+
+
+CHANGES: dict[str, tuple[Callable[[State], object], str]] = {
+    "missing": (
+        lambda s: [s.pop(k) for k in ("fc.weight", "up_3.conv_1.bias", "head_0.conv_0.weight_orig")],
+        # u and v of a conv without weight_orig are surplus, and all is named in one text.
+        r"got 5 faults: missing fc\.weight; missing head_0\.conv_0\.weight; missing up_3\.conv_1\.bias; "
+        r"surplus head_0\.conv_0\.weight_u; surplus head_0\.conv_0\.weight_v;",
+    ),
+    "surplus": (lambda s: s.update({"up_9.x": torch.ones(1)}), r"1 faults: surplus up_9\.x"),
+    "misshapen": (
+        lambda s: s.update({"conv_img.bias": torch.ones(4)}),
+        r"1 faults: conv_img\.bias is \[4\], not \[3\]",
+    ),
+    "u": (
+        lambda s: [s.pop("up_0.conv_s.weight_u"), s.update({"up_1.conv_0.weight_v": torch.ones(5)})],
+        r"2 faults: missing up_0\.conv_s\.weight_u; up_1\.conv_0\.weight_v is \[5\], not \[144\]; the file is not as",
+    ),
+    "flat": (
+        lambda s: s.update({"up_0.conv_s.weight_orig": torch.ones(3)}),
+        r"up_0\.conv_s\.weight_orig is \[3\], not a conv's",
+    ),
+    "NaN": (
+        lambda s: s["conv_img.weight"].fill_(torch.nan),
+        r"finite weights in '.*G\.pth' but got .* conv_img\.weight;",
+    ),
+    "sigma 0": (lambda s: s["up_0.conv_s.weight_orig"].zero_(), r"NaN or infinity in up_0\.conv_s\.weight"),
+    "integers": (
+        lambda s: s.update({"conv_img.bias": torch.ones(3, dtype=torch.int64)}),
+        r"conv_img\.bias is torch\.int64",
+    ),
+    "no SPADE": (lambda s: [s.pop(k) for k in list(s) if "mlp_shared" in k], "input channels, .* but got None"),
+    "4x4": (
+        lambda s: s.update({k: torch.ones(128, 184, 4, 4) for k in s if k.endswith("mlp_shared.0.weight")}),
+        "variant of 'coco' but got .*spade_kernel 1, 3 or 5 but got 4; give a config",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_every_difference_is_named(tmp_path: Path, kind: str) -> None:
+    change, text = CHANGES[kind]
+    with pytest.raises(CheckpointError, match=text):
+        convert(differing(tmp_path, change), None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# Wrong files
+
+
+class Surprise:
+    """Any class of its own: unpickling it could run code."""
+
+
+def written(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+def truncated(path: Path) -> None:
+    coco_file(path)
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def legacy_truncated(path: Path) -> None:
+    torch.save({"a": torch.ones(9999)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def other_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+
+
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda _: None, r"'.*G\.pth': No such file or directory; check the path"),
+    "empty": (written(b""), "with 0 bytes, which cannot be read .* fetch it again"),
+    "noise": (written(bytes(range(256)) * 9), r"which cannot be read \(Unsupported operand 0\)"),
+    "truncated zip": (truncated, "bytes, which cannot be read .* truncated or another kind of file"),
+    "truncated pickle": (legacy_truncated, "bytes, which cannot be read"),
+    "another zip": (other_zip, "which cannot be read"),
+    "web page": (written(b"\n<!DOCTYPE html><html>"), "a web page: download the file itself"),
+    "LFS": (
+        written(b"version https://git-lfs.github.com/spec/v1\noid sha256:"),
+        "a Git LFS pointer: run `git lfs pull`",
+    ),
+    "safetensors": (written(b"\x02\0\0\0\0\0\0\0{}"), "a safetensors file; give it to --weights as it is"),
+    "object": (
+        lambda p: torch.save({"net": Surprise()}, p),
+        r"an object of \S+\.(Surprise|Linear) in .* so it is not read",
+    ),
+    "plain pickle": (
+        lambda p: p.write_bytes(pickle.dumps(Surprise(), protocol=2)),
+        r"an object of \S+\.Surprise in",
+    ),
+    "module": (
+        lambda p: torch.save(nn.Linear(1, 1), p),
+        r"an object of \S+\.(Surprise|Linear) in .* so it is not read",
+    ),
+    "a list": (lambda p: torch.save([torch.ones(1)], p), "expected a state dict of tensors but got list"),
+    "a tensor": (lambda p: torch.save(torch.ones(1), p), "expected a state dict of tensors but got Tensor"),
+    "numbered": (lambda p: torch.save({1: torch.ones(1)}, p), "expected a state dict of tensors but got dict"),
+    "nothing": (lambda p: torch.save({}, p), "got an empty one"),
+    "nested": (
+        lambda p: torch.save({"netG": {"a": torch.ones(1)}, "epoch": 3}, p),
+        r"got \{'netG': 'dict', 'epoch': 'int'\}",
+    ),
+    "discriminator": (
+        lambda p: torch.save({"discriminator_0.model0.0.weight": torch.ones(1)}, p),
+        "expected the generator in .* got the discriminator's weights; give latest_net_G.pth",
+    ),
+    "encoder": (
+        lambda p: torch.save(published(*published_encoder_shapes(2)), p),
+        "expected the generator in .* got the encoder's weights; give latest_net_G.pth",
+    ),
+    "pix2pixHD": (
+        lambda p: torch.save({"model.1.weight": torch.ones(1)}, p),
+        r"a SPADE generator in .* got keys such as model\.1\.weight; give latest_net_G\.pth",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_other_files_say_what_they_are(tmp_path: Path, kind: str) -> None:
+    make, text = FILES[kind]
+    make(tmp_path / "G.pth")
+    with pytest.raises(ConvertError, match=text):
+        convert(tmp_path / "G.pth", None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_encoder_is_named(tmp_path: Path) -> None:
+    plain, styled, encoder = (tmp_path / name for name in ("G.pth", "S.pth", "E.pth"))
+    torch.save(published(*published_shapes(184, 2)), plain)
+    torch.save(published(*published_shapes(184, 2, style=64)), styled)
+    state = published(*published_encoder_shapes(4))
+    torch.save(state, encoder)
+    with pytest.raises(
+        ConvertError, match=r"no style encoder, since '.*G\.pth' takes no style vector, but got '.*E\.pth'"
+    ):
+        convert(plain, encoder, tmp_path / "out")
+    with pytest.raises(
+        ConvertError, match=r"expected the encoder in .*S\.pth' but got the generator's weights; give latest_net_E"
+    ):
+        convert(styled, styled, tmp_path / "out")
+    small = {k: v for k, v in state.items() if not k.startswith("layer6")}
+    torch.save(small, encoder)
+    with pytest.raises(ConvertError, match=r"a style encoder for images of 256 .* 1 faults: missing layer6\.0\.weight"):
+        convert(styled, encoder, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_full_size_coco_file(tmp_path: Path) -> None:
+    shapes, convs = published_shapes(184, 64)
+    state = published(shapes, convs, rounds=1)
+    assert len(state) == 234
+    torch.save(state, tmp_path / "latest_net_G.pth")
+    report = convert(tmp_path / "latest_net_G.pth", None, tmp_path / "coco.safetensors")
+    assert report.config == PRESETS["coco"]
+    assert str(report).endswith(
+        "generator 97.48 M parameters, encoder none; spectral norm folded into 18 convs, 18 keys dropped"
+    )
+    assert round(report.generator_parameters / 1e6, 2) == 97.48
+    checkpoint = load(tmp_path / "coco.safetensors")
+    weight = checkpoint.generator.state_dict()["up_2.conv_1.weight"]
+    matrix, u, v = (state[f"up_2.conv_1.weight_{s}"].numpy().astype(np.float64) for s in ("orig", "u", "v"))
+    expected = matrix / (u @ matrix.reshape(len(u), -1) @ v)
+    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("semantic_nc", "millions"), [(184, 97.48), (151, 96.49), (36, 93.05)])
+def test_the_key_list_has_the_published_number_of_parameters(semantic_nc: int, millions: float) -> None:
+    shapes, _ = published_shapes(semantic_nc, 64)
+    trained = sum(int(np.prod(s)) for k, s in shapes.items() if ".param_free_norm." not in k)
+    assert round(trained / 1e6, 2) == millions
