@@ -61,7 +61,8 @@ def _from_path(binary: Path) -> TritonInstall:
     if not stub.is_file():
         raise InstallError(
             f"[serve] expected Triton's Python backend in {backend}, since {binary} is first on PATH, but found no "
-            f"{_STUB} there; install a Triton with that backend, or take it off PATH and `pip install --no-deps {WHEEL}`"
+            f"{_STUB} there; install a Triton with that backend, or take it off PATH and "
+            f"`pip install --no-deps {WHEEL}`"
         )
     built_for = _stub_python(stub)
     if built_for != _PYTHON:

@@ -24,4 +24,4 @@ def dense_macs(config: GeneratorConfig) -> int:
         style = torch.zeros((1, STYLE_DIM)) if config.style else None
         with FlopCounterMode(display=False) as counter:
             synthesize_dense(generator, symbols, style)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

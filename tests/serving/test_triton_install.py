@@ -50,7 +50,7 @@ def test_a_stub_for_another_python_is_refused(tmp_path: Path, monkeypatch: pytes
     stub = tmp_path / "backends" / "python" / "triton_python_backend_stub"
     stub.unlink()
     stub.write_bytes(b"\x7fELF libpython3.10.so.1.0")
-    text = f"expected a Triton stub for Python {re.escape(VERSION)} but .* built for Python 3.10; run spade with Python 3.10"
+    text = rf"expected a Triton stub for Python {re.escape(VERSION)} but .* built for Python 3\.10; run spade with"
     with pytest.raises(InstallError, match=text):
         find_tritonserver()
     stub.unlink()
@@ -61,7 +61,7 @@ def test_a_stub_for_another_python_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_without_triton_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(InstallError, match="found neither; run `pip install --no-deps nvidia-pytriton==0.7.0`"):
+    with pytest.raises(InstallError, match=r"found neither; run `pip install --no-deps nvidia-pytriton==0\.7\.0`"):
         find_tritonserver()
 
 

@@ -1,0 +1,78 @@
+"""The Prometheus scrape of a real server, against docs/metrics.md and against what was asked."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from served import blocks, png
+
+from serving.client import Client, ServerError
+from serving.launcher import Server
+from serving.metrics import SPADE, SPADE_IMAGE
+from serving.protocol import RequestTimings
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def scrape(server: Server) -> dict[str, float]:
+    """Every sample of ours: name, with le or outcome -> value."""
+    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
+        text = response.read().decode()
+    samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.startswith("spade_"):
+                key = sample.labels.get("le") or sample.labels.get("outcome")
+                samples[sample.name + (f" {key}" if key else "")] = sample.value
+    return samples
+
+
+def base_names(samples: dict[str, float]) -> set[str]:
+    return {re.sub(r"_(bucket|sum|count)$", "", name.split()[0]) for name in samples}
+
+
+def test_docs_and_scrape_hold_the_same_metrics(demo_server: Server) -> None:
+    documented = set(re.findall(r"^\| `(spade_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    assert base_names(scrape(demo_server)) == documented
+    assert documented == {metric.name for metric in SPADE + SPADE_IMAGE}
+
+
+def test_the_scrape_in_the_docs_is_of_this_version() -> None:
+    example = (DOCS / "metrics.md").read_text().split("## A scrape")[1]
+    for metric in SPADE + SPADE_IMAGE:
+        assert f"# HELP {metric.name} {metric.description}\n# TYPE {metric.name} {metric.kind}\n" in example
+
+
+def test_the_columns_of_timings_are_documented_in_order() -> None:
+    columns = re.findall(r"^\| \d `(\w+)`", (DOCS / "serving.md").read_text(), re.MULTILINE)
+    assert columns == [field.name for field in fields(RequestTimings)]
+
+
+def test_requests_move_the_metrics(tiny_server: Server) -> None:
+    labels = blocks(1, count=3, size=64, classes=8)
+    before = scrape(tiny_server)
+    with Client(tiny_server.grpc_url) as client:
+        timings = client.synthesize(labels, labels.astype("int32")).timings
+        client.synthesize_image([png(labels[0])], [png(labels[0])])
+        for _ in range(2):
+            with pytest.raises(ServerError, match="expected an instance map"):
+                client.synthesize(labels[:1])
+    after = scrape(tiny_server)
+    moved = {name: after[name] - before[name] for name in after}
+    assert moved["spade_requests_total ok"] == 2
+    assert moved["spade_requests_total invalid"] == 2
+    assert moved["spade_images_total"] == 4
+    assert moved["spade_image_requests_total ok"] == 1
+    assert moved["spade_batch_size_sum"] == 4
+    assert [moved[f"spade_batch_size_bucket {le}"] for le in ("1", "2", "3", "+Inf")] == [1, 1, 2, 2]
+    for metric in SPADE + SPADE_IMAGE:
+        if metric.kind == "histogram":
+            expected = 1 if metric in SPADE_IMAGE else 2
+            assert moved[f"{metric.name}_count"] == moved[f"{metric.name}_bucket +Inf"] == expected
+            assert moved[f"{metric.name}_sum"] > 0
+    assert moved["spade_convs_seconds_sum"] >= timings.convs_s * 0.999
