@@ -238,6 +238,7 @@ def serve(
             start_timeout_s=start_timeout, drain_s=drain, log_file=log_file,
             verbose=context.find_root().params["verbose"],
         )  # fmt: skip
+    _say_if_untrained(weights, preset)
     sys.exit(run(options))
 
 
@@ -319,6 +320,7 @@ def demo(
 
     with _errors_as_messages():
         model = ModelOptions(weights=weights, preset=preset, engine=engine, precision=precision, threads=threads)
+        _say_if_untrained(weights, preset)
         for line in run(model, out, count):
             _stdout.print(line, markup=False, soft_wrap=True)
 
@@ -355,6 +357,13 @@ class _errors_as_messages:
         if isinstance(error, KeyboardInterrupt):
             _stderr.print("interrupted: the images written so far are whole")
             sys.exit(130)
+
+
+def _say_if_untrained(weights: Path | None, preset: str) -> None:
+    from serving.engines.load import UNTRAINED_NOTICE
+
+    if weights is None:
+        logging.getLogger(__name__).warning(UNTRAINED_NOTICE, preset)
 
 
 def _style_of(checkpoint: Any, image: Path, seed: int | None) -> Any:

@@ -140,7 +140,8 @@ class Client:
         except InferenceServerException as error:
             raise self._translated(error.message(), str(error.status())) from error
         except OSError as error:
-            raise self._translated(str(error) or type(error).__name__, "unavailable") from error
+            status = "deadline_exceeded" if isinstance(error, TimeoutError) else "unavailable"
+            raise self._translated(str(error) or type(error).__name__, status) from error
 
     def _input(self, name: str, tensor: npt.NDArray[Any]) -> Any:
         prepared = self._api.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
@@ -154,9 +155,14 @@ class Client:
                 "start one with `spade serve`, or check host and port",
                 "unavailable",
             )
-        return ServerError(
-            message.removeprefix(_NO_ID), _STATUSES.get(status, status.removeprefix("StatusCode.").lower())
-        )
+        name = _STATUSES.get(status, status.removeprefix("StatusCode.").lower())
+        if name == "deadline_exceeded":
+            return ServerError(
+                f"[client] expected an answer of {self.url} within {self.timeout_s:g} s but got none; "
+                "send smaller requests, or give a longer timeout",
+                name,
+            )
+        return ServerError(message.removeprefix(_NO_ID), name)
 
 
 # Triton's HTTP codes for the errors that gRPC names.

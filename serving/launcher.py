@@ -225,9 +225,6 @@ def _environment(install: TritonInstall) -> dict[str, str]:
     # The embedded interpreter looks for `python3` on PATH and takes the pyvenv.cfg beside it.
     _prepend(environment, "PATH", [str(Path(sys.executable).parent)])
     _prepend(environment, "LD_LIBRARY_PATH", [str(folder) for folder in install.libraries])
-    _prepend(environment, "PYTHONPATH", [str(Path(__file__).resolve().parent.parent)])
-    environment.pop("PYTHONHOME", None)
-    environment["PYTHONUNBUFFERED"] = "1"
     return environment
 
 

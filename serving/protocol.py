@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 MODELS = ("spade", "spade_image")
+PACKAGE = str(Path(__file__).resolve().parent)  # of the process that reads it
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,18 @@ class RequestTimings:
 def write_parameters(values: Mapping[str, Any]) -> dict[str, str]:
     """Model parameters as strings of JSON, so that None, numbers and records come back as they were."""
     return {key: json.dumps(value) for key, value in values.items()}
+
+
+def check_package(parameters: Mapping[str, Any]) -> None:
+    """Raises RuntimeError where a model process imports another `serving` than the launcher's.
+
+    Triton's stub takes its packages from the interpreter's own site-packages, and reads no PYTHONPATH.
+    """
+    if parameters["package"] != PACKAGE:
+        raise RuntimeError(
+            f"[serve] expected the model to import {parameters['package']}, as the launcher does, but got {PACKAGE}; "
+            "install the package into the environment that runs `spade serve` (pip install), and do not rely on PYTHONPATH"
+        )
 
 
 def read_parameters(model_config: str) -> dict[str, Any]:

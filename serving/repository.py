@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from serving.protocol import RequestTimings, write_parameters
+from serving.protocol import PACKAGE, RequestTimings, write_parameters
 from spade_core.config import STYLE_DIM, GeneratorConfig
 
 _MODEL_CODE = Path(__file__).parent / "triton"
@@ -79,6 +79,7 @@ def _spade_config(options: ModelOptions) -> Any:
     _set_parameters(
         model,
         {
+            "package": PACKAGE,
             "weights": None if options.weights is None else str(options.weights.resolve()),
             "preset": options.preset,
             "engine": options.engine,

@@ -14,8 +14,8 @@ from spade_core.spade import SPADE, ResidualBlock
 
 # Standard deviation of the image before tanh: most pixels then lie where tanh is neither flat nor saturated.
 IMAGE_STD = 0.6
-# Of gamma and beta: the layout shows, and no norm is switched off (1 + gamma stays positive nearly always).
-MODULATION_STD = 0.3
+# Of gamma and beta: as strong as what they modulate, so that the layout shows through the noise.
+MODULATION_STD = 0.8
 
 
 def seeded_generator(config: GeneratorConfig, seed: int = 0) -> Generator:

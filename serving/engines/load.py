@@ -16,6 +16,7 @@ from spade_core.seeded import seeded_encoder, seeded_generator
 
 ENGINES = ("auto", "torch")
 UNTRAINED = "untrained"  # the value of the metadata field `weights` of seeded checkpoints
+UNTRAINED_NOTICE = "no weights given: preset %r runs on seeded, UNTRAINED weights and paints noise, not a scene"
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def load_checkpoint(weights: Path | None, preset: str) -> Checkpoint:
     if weights is not None:
         return load(weights)
     config = preset_config(preset)
-    log.warning("no weights given: preset %r runs on seeded, UNTRAINED weights and paints noise, not a scene", preset)
+    log.warning(UNTRAINED_NOTICE, preset)
     encoder = seeded_encoder(config.nf) if config.style else None
     return Checkpoint(config, seeded_generator(config), encoder, {"weights": UNTRAINED, "seed": "0"})
 

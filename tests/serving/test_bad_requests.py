@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -122,8 +123,12 @@ def test_a_bad_request_inside_a_batch_fails_alone(tiny_server: Server) -> None:
     good = blocks(2, count=2, size=64, classes=8)
     bad = np.full((1, 64, 64), 99, np.uint8)
 
+    together = Barrier(3)
+
     def ask(labels: np.ndarray) -> Result | ServerError:
         with Client(tiny_server.grpc_url) as client:
+            assert client.ready()
+            together.wait()
             try:
                 return client.synthesize(labels, labels.astype(np.int32))
             except ServerError as error:

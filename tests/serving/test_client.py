@@ -35,6 +35,16 @@ def test_without_a_server_the_error_says_how_to_start_one(protocol: str) -> None
             assert caught.value.retryable
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_server_that_takes_too_long_is_given_up(demo_server: Server, protocol: str) -> None:
+    with Client(getattr(demo_server, f"{protocol}_url"), timeout_s=0.05) as client:
+        with pytest.raises(ServerError, match=r"within 0\.05 s but got none") as caught:
+            client.synthesize(blocks(1, count=4))
+        assert caught.value.status == "deadline_exceeded"
+    with Client(demo_server.grpc_url) as client:
+        assert client.synthesize(blocks(1)).images.shape == (1, 256, 256, 3)
+
+
 def test_a_cancelled_request_is_skipped_and_the_next_one_works(demo_server: Server) -> None:
     address = demo_server.grpc_url.removeprefix("grpc://")
     answered: list[object] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import numpy.typing as npt
@@ -96,8 +97,12 @@ def test_requests_of_several_clients_form_one_batch(tiny_server: Server, tiny_en
     labels = blocks(5, count=3, size=64, classes=8)
     instances = labels.astype(np.int32)
 
+    together = Barrier(3)
+
     def client_of(index: int) -> Result:
         with Client(tiny_server.grpc_url) as client:
+            assert client.ready()
+            together.wait()
             return client.synthesize(labels[index : index + 1], instances[index : index + 1])
 
     with ThreadPoolExecutor(3) as clients:
@@ -130,6 +135,8 @@ def test_png_in_and_lossy_files_out(demo_server: Server, name: str) -> None:
 def test_raw_and_png_requests_form_one_batch(tiny_server: Server) -> None:
     labels = blocks(9, size=64, classes=8)
     with Client(tiny_server.grpc_url) as raw, Client(tiny_server.grpc_url) as files, ThreadPoolExecutor(2) as pool:
+        assert raw.ready()
+        assert files.ready()
         first = pool.submit(raw.synthesize, labels, labels.astype(np.int32))
         second = pool.submit(files.synthesize_image, [png(labels[0])], [png(labels[0])])
         assert first.result().timings.batch_size == second.result().timings.batch_size == 2

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from serving.protocol import read_parameters
+from serving.protocol import PACKAGE, check_package, read_parameters
 from serving.repository import ModelOptions, write_repository
 from spade_core.config import PRESETS, GeneratorConfig
 
@@ -48,6 +48,12 @@ def test_parameters_come_back_as_they_were(tmp_path: Path) -> None:
     values = parameters("spade")
     assert (values["weights"], values["precision"], values["threads"]) == (str(weights), "bf16", None)
     assert GeneratorConfig.from_dict(parameters("spade_image")["config"]) == PRESETS["demo"]
+
+
+def test_a_model_that_imports_another_package_says_so() -> None:
+    check_package({"package": PACKAGE})
+    with pytest.raises(RuntimeError, match=r"to import /elsewhere/serving, .* pip install"):
+        check_package({"package": "/elsewhere/serving"})
 
 
 @pytest.mark.parametrize(

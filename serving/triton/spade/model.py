@@ -19,7 +19,7 @@ from serving.batch import Done, Item, RequestError, check_item, run_items
 from serving.engines import Timings
 from serving.engines.load import load_engine
 from serving.metrics import SPADE, Metrics
-from serving.protocol import read_parameters
+from serving.protocol import check_package, read_parameters
 from serving.triton.tensors import make_tensor, read_inputs, silence_capsules
 from spade_core.config import STYLE_DIM
 
@@ -34,6 +34,7 @@ class TritonPythonModel:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
         silence_capsules()
         options = read_parameters(args["model_config"])
+        check_package(options)
         weights = options["weights"]
         self.max_pixels: int = options["max_pixels"]
         self.engine = load_engine(
