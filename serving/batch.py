@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.engines import Engine, Images, Instances, Labels, Style, Timings
-from spade_core.config import STYLE_DIM, GeneratorConfig
+from spade_core.config import GeneratorConfig
 from spade_core.label_maps import prepare
-from spade_core.style import style_from_seed
+from spade_core.style import check_style, style_from_seed
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +76,7 @@ def _style(
             )
         return None
     if style is not None:
-        if style.shape != (count, STYLE_DIM):
-            raise RequestError(f"[spade] expected style of shape [{count}, {STYLE_DIM}] but got {list(style.shape)}")
-        if not np.isfinite(style).all():
-            row, column = np.argwhere(~np.isfinite(style))[0]
-            raise RequestError(
-                f"[spade] expected a finite style but got {style[row, column]} at item {row}, entry {column}"
-            )
-        return style
+        return check_style(style, count, config)
     seeds = np.full((count, 1), DEFAULT_SEED) if seed is None else seed
     if seeds.shape != (count, 1):
         raise RequestError(

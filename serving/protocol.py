@@ -47,7 +47,7 @@ def check_package(parameters: Mapping[str, Any]) -> None:
     if parameters["package"] != PACKAGE:
         raise RuntimeError(
             f"[serve] expected the model to import {parameters['package']}, as the launcher does, but got {PACKAGE}; "
-            "install the package into the environment that runs `spade serve` (pip install), and do not rely on PYTHONPATH"
+            "pip install the package into the environment of `spade serve`, and do not rely on PYTHONPATH"
         )
 
 

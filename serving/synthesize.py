@@ -52,7 +52,8 @@ def find_jobs(labels: Sequence[Path], instances: Path | None, out: Path, image_f
     found: list[tuple[Path, Path]] = []  # (file, its name under a root)
     for path in labels:
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() == ".png"]
+            # Images of an earlier run may lie in the same folder.
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() == ".png" and out not in p.parents]
             if not inside:
                 raise SynthesizeError(f"[synthesize] expected PNG label maps in {path} but found none")
             found += [(p, p.relative_to(path)) for p in inside]

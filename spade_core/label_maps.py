@@ -61,7 +61,7 @@ def _from_rgb(rgb: npt.NDArray[Any], colours: ColourTable | None) -> Map:
             return np.ascontiguousarray(rgb[..., 0])
         raise LabelMapError(
             "[label_map] expected ids (a grey or palette PNG) but got an RGB image in colours and no colour table; "
-            "give one: a CSV file with the columns id,r,g,b,name, read by ColourTable.load"
+            "give one (--colours FILE, a CSV file with the columns id,r,g,b,name)"
         )
     ids, known = colours.ids_of(rgb)
     if not known.all():

@@ -6,8 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spade_core.config import STYLE_DIM
+from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.encoder import StyleEncoder
+
+Style = npt.NDArray[np.float32]  # [N, 256]
 
 
 def style_from_seed(seed: int) -> npt.NDArray[np.float32]:
@@ -31,3 +33,25 @@ def style_from_image(
             z = mean + torch.exp(0.5 * log_variance) * torch.from_numpy(style_from_seed(seed))
     style: npt.NDArray[np.float32] = z[0].numpy()
     return style
+
+
+def check_style(style: Style | None, batch: int, config: GeneratorConfig) -> Style | None:
+    """The style as float32 [N, 256], or None where the model takes none. Raises ValueError."""
+    if not config.style:
+        if style is not None:
+            raise ValueError(
+                f"[synthesize] expected no style, since model {config.preset!r} has no style input; leave it out"
+            )
+        return None
+    if style is None:
+        raise ValueError(
+            f"[synthesize] expected a style [{batch}, {STYLE_DIM}] but got none; take one from style_from_seed"
+        )
+    if style.shape != (batch, STYLE_DIM):
+        raise ValueError(f"[synthesize] expected a style of shape [{batch}, {STYLE_DIM}] but got {list(style.shape)}")
+    if not np.isfinite(style).all():
+        row, column = np.argwhere(~np.isfinite(style))[0]
+        raise ValueError(
+            f"[synthesize] expected a finite style but got {style[row, column]} at item {row}, entry {column}"
+        )
+    return np.ascontiguousarray(style, dtype=np.float32)

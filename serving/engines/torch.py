@@ -12,10 +12,11 @@ from torch import Tensor
 from kernels.plan import plan
 from serving.engines import Images, Instances, Labels, Style, Timings
 from spade_core.codebook import CodebookSeconds, fold_generator, level_tensors, synthesize_codebook
-from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
+from spade_core.config import GeneratorConfig, level_sizes
 from spade_core.dense import synthesize_dense
 from spade_core.generator import Generator
 from spade_core.label_maps import prepare
+from spade_core.style import check_style
 
 Precision = Literal["fp32", "bf16"]
 Form = Literal["codebook", "dense"]
@@ -101,25 +102,3 @@ class TorchEngine:
             level.index.size for level in levels
         )
         return out
-
-
-def check_style(style: Style | None, batch: int, config: GeneratorConfig) -> Style | None:
-    """The style as float32 [N, 256], or None where the model takes none. Raises ValueError."""
-    if not config.style:
-        if style is not None:
-            raise ValueError(
-                f"[synthesize] expected no style, since model {config.preset!r} has no style input; leave it out"
-            )
-        return None
-    if style is None:
-        raise ValueError(
-            f"[synthesize] expected a style [{batch}, {STYLE_DIM}] but got none; style_from_seed gives one"
-        )
-    if style.shape != (batch, STYLE_DIM):
-        raise ValueError(f"[synthesize] expected a style of shape [{batch}, {STYLE_DIM}] but got {list(style.shape)}")
-    if not np.isfinite(style).all():
-        row, column = np.argwhere(~np.isfinite(style))[0]
-        raise ValueError(
-            f"[synthesize] expected a finite style but got {style[row, column]} at item {row}, entry {column}"
-        )
-    return np.ascontiguousarray(style, dtype=np.float32)

@@ -54,6 +54,12 @@ def test_a_folder_keeps_its_layout(tmp_path: Path) -> None:
     assert [job.instances for job in jobs] == [tmp_path / "inst" / n for n in ("a.png", "b.png", "deep/c.PNG")]
 
 
+def test_images_of_an_earlier_run_are_no_label_maps(tmp_path: Path) -> None:
+    save_map(tmp_path / "a.png")
+    save_map(tmp_path / "out" / "a.png")
+    assert [job.labels for job in find_jobs([tmp_path], None, tmp_path / "out", "png")] == [tmp_path / "a.png"]
+
+
 def test_two_maps_for_one_image_are_refused_before_any_work(tmp_path: Path) -> None:
     paths = [save_map(tmp_path / "x" / "a.png"), save_map(tmp_path / "y" / "a.png")]
     with pytest.raises(SynthesizeError, match=r"x/a.png and .*y/a.png would both become"):

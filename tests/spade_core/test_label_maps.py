@@ -166,7 +166,9 @@ def test_rgb_without_a_table_is_refused_unless_it_is_grey() -> None:
     rgb = np.full((2, 2, 3), 9, np.uint8)
     np.testing.assert_array_equal(read_label_map(saved(Image.fromarray(rgb))), np.full((2, 2), 9))
     rgb[1, 1, 2] = 8
-    with pytest.raises(LabelMapError, match=r"no colour table; give one: a CSV file with the columns id,r,g,b,name"):
+    with pytest.raises(
+        LabelMapError, match=r"no colour table; give one \(--colours FILE, a CSV file with the columns id,r,g,b,name\)"
+    ):
         read_label_map(saved(Image.fromarray(rgb)))
 
 
