@@ -31,7 +31,7 @@ from spade_core.config import PRESETS, GeneratorConfig, preset
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
 REFERENCE = "torch-fp32"
-OURS = ("torch-codebook-fp32", "torch-codebook-bf16")
+OURS = ("cpu-fp32", "cpu-bf16", "torch-codebook-fp32", "torch-codebook-bf16")
 
 Array = npt.NDArray[Any]
 Run = Callable[[Array, Array | None, Array, Array | None], Array]
@@ -59,7 +59,7 @@ def describe(name: str) -> tuple[str, str, str]:
     if name.startswith("torch-codebook"):
         return "torch", "codebook", name.rsplit("-", 1)[1]
     engine, _, precision = name.partition("-")
-    return engine, "dense", precision or "fp32"
+    return engine, "codebook" if engine == "cpu" else "dense", precision or "fp32"
 
 
 def machine() -> dict[str, Any]:
@@ -83,6 +83,8 @@ def runner(name: str, config: GeneratorConfig, weights: Path | None, onnx: Path,
     engine, form, precision = describe(name)
     if engine == "torch":
         return _torch_runner(config, weights, form, precision, threads)
+    if engine == "cpu":
+        return _cpu_runner(config, weights, precision, threads)
     if engine == "onnxruntime":
         import onnxruntime
 
@@ -112,6 +114,15 @@ def _torch_runner(config: GeneratorConfig, weights: Path | None, form: str, prec
     generator = load_checkpoint(weights, config.preset).generator
     engine = TorchEngine(generator, precision, form, threads=threads)  # type: ignore[arg-type]
     return lambda labels, instances, _s, style: engine.image(labels, instances, style).numpy()
+
+
+def _cpu_runner(config: GeneratorConfig, weights: Path | None, precision: str, threads: int) -> Run:
+    from serving.engines.cpu import CpuEngine
+    from serving.engines.load import load_checkpoint
+
+    generator = load_checkpoint(weights, config.preset).generator
+    engine = CpuEngine(generator, precision, threads, cache_bytes=0)  # every call is a map never seen before
+    return lambda labels, instances, _s, style: engine.image(labels, instances, style)
 
 
 def measure(run: Run, maps: Maps, batch: int, repeats: int) -> tuple[list[float], Array]:

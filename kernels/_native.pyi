@@ -15,3 +15,29 @@ def first_bad_symbol(symbols: npt.NDArray[np.uint16], n_symbols: int) -> int: ..
 def rebase(
     rows: npt.NDArray[np.int32], outside: int, offset: int, new_outside: int, out: npt.NDArray[np.int32]
 ) -> None: ...
+
+TIERS: tuple[str, ...]
+HIDDEN: int
+STEP_BYTES: int
+STEP_ARGS_OFFSET: int
+STEP_KINDS: dict[str, tuple[int, list[tuple[str, int, str]]]]
+
+def tier_supported(tier: int) -> bool: ...
+def codebook_packed_bytes(tier: int, taps: int, channels: int) -> int: ...
+def codebook_pack(
+    tier: int, weight: npt.NDArray[np.float32], taps: int, channels: int, packed: npt.NDArray[np.uint8]
+) -> None: ...
+def conv_packed_bytes(tier: int, out_channels: int, in_channels: int, kernel_size: int) -> int: ...
+def conv_pack(
+    tier: int,
+    weight: npt.NDArray[np.float32],
+    out_channels: int,
+    in_channels: int,
+    kernel_size: int,
+    packed: npt.NDArray[np.uint8],
+) -> None: ...
+def conv_peak(tier: int, count: int) -> int: ...
+
+class Pool:
+    def __init__(self, threads: int) -> None: ...
+    def run(self, steps: npt.NDArray[np.uint8], seconds: npt.NDArray[np.float64]) -> None: ...

@@ -3,13 +3,17 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -100,6 +104,127 @@ void rebase(const Rows& rows, int32_t outside, int32_t offset, int32_t new_outsi
     check(spade_plan_rebase(rows.data(), static_cast<int64_t>(rows.size()), outside, offset, new_outside, out.data()));
 }
 
+// ---- Steps ----
+
+// A field of a step's arguments: name, offset, and NumPy type (a pointer is its address).
+using Field = std::tuple<std::string, size_t, std::string>;
+
+template <typename Type>
+Field field(const char* name, size_t offset) {
+    return {name, offset, std::is_pointer_v<Type> ? "u8" : std::is_integral_v<Type> ? "i8" : "f8"};
+}
+
+#define SPADE_FIELD(name) field<decltype(Args::name)>(#name, offsetof(Args, name))
+
+std::vector<Field> embed_fields() {
+    using Args = spade_embed;
+    return {SPADE_FIELD(table), SPADE_FIELD(bias), SPADE_FIELD(patches), SPADE_FIELD(out),
+            SPADE_FIELD(rows),  SPADE_FIELD(taps), SPADE_FIELD(symbols), SPADE_FIELD(depth),
+            SPADE_FIELD(width), SPADE_FIELD(relu), SPADE_FIELD(zero_row)};
+}
+
+std::vector<Field> codebook_fields() {
+    using Args = spade_codebook;
+    return {SPADE_FIELD(actv), SPADE_FIELD(patches), SPADE_FIELD(weight),    SPADE_FIELD(bias),   SPADE_FIELD(entries),
+            SPADE_FIELD(rows), SPADE_FIELD(taps),    SPADE_FIELD(actv_rows), SPADE_FIELD(blocks), SPADE_FIELD(form)};
+}
+
+std::vector<Field> modulate_fields() {
+    using Args = spade_modulate;
+    return {SPADE_FIELD(x),     SPADE_FIELD(entries), SPADE_FIELD(index), SPADE_FIELD(mean),
+            SPADE_FIELD(rstd),  SPADE_FIELD(out),     SPADE_FIELD(n),     SPADE_FIELD(height),
+            SPADE_FIELD(width), SPADE_FIELD(blocks),  SPADE_FIELD(shift), SPADE_FIELD(leaky)};
+}
+
+std::vector<Field> norm_fields() {
+    using Args = spade_norm;
+    return {SPADE_FIELD(x),      SPADE_FIELD(mean),  SPADE_FIELD(rstd),   SPADE_FIELD(n),
+            SPADE_FIELD(height), SPADE_FIELD(width), SPADE_FIELD(blocks), SPADE_FIELD(epsilon)};
+}
+
+std::vector<Field> image_fields() {
+    using Args = spade_image;
+    return {SPADE_FIELD(x), SPADE_FIELD(values), SPADE_FIELD(pixels),
+            SPADE_FIELD(n), SPADE_FIELD(height), SPADE_FIELD(width)};
+}
+
+std::vector<Field> conv_fields() {
+    using Args = spade_conv;
+    return {SPADE_FIELD(x),           SPADE_FIELD(weight),
+            SPADE_FIELD(bias),        SPADE_FIELD(residual),
+            SPADE_FIELD(y),           SPADE_FIELD(n),
+            SPADE_FIELD(height),      SPADE_FIELD(width),
+            SPADE_FIELD(in_channels), SPADE_FIELD(out_channels),
+            SPADE_FIELD(kernel_size), SPADE_FIELD(residual_shift)};
+}
+
+#undef SPADE_FIELD
+
+// Name of a kind of step: its number and fields.
+nb::dict step_kinds() {
+    nb::dict kinds;
+    kinds["embed"] = nb::make_tuple(static_cast<int>(SPADE_STEP_EMBED), embed_fields());
+    kinds["codebook"] = nb::make_tuple(static_cast<int>(SPADE_STEP_CODEBOOK), codebook_fields());
+    kinds["modulate"] = nb::make_tuple(static_cast<int>(SPADE_STEP_MODULATE), modulate_fields());
+    kinds["norm"] = nb::make_tuple(static_cast<int>(SPADE_STEP_NORM), norm_fields());
+    kinds["image"] = nb::make_tuple(static_cast<int>(SPADE_STEP_IMAGE), image_fields());
+    kinds["conv"] = nb::make_tuple(static_cast<int>(SPADE_STEP_CONV), conv_fields());
+    return kinds;
+}
+
+using Weight = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Packed = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Steps = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Seconds = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void check_packing(int32_t tier, const Weight& weight, int64_t expected, const Packed& packed, int64_t bytes) {
+    if (tier < 0 || tier >= SPADE_TIERS) throw std::invalid_argument("unknown tier");
+    if (static_cast<int64_t>(weight.size()) != expected) throw std::invalid_argument("weight has another size");
+    if (static_cast<int64_t>(packed.size()) != bytes) throw std::invalid_argument("packed has another size");
+}
+
+void codebook_pack(int32_t tier, const Weight& weight, int64_t taps, int64_t channels, const Packed& packed) {
+    check_packing(tier, weight, taps * SPADE_HIDDEN * 2 * channels, packed,
+                  spade_codebook_packed_bytes(tier, taps, channels));
+    nb::gil_scoped_release release;
+    spade_codebook_pack(tier, weight.data(), taps, channels, packed.data());
+}
+
+void conv_pack(int32_t tier, const Weight& weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
+               const Packed& packed) {
+    check_packing(tier, weight, out_channels * in_channels * kernel_size * kernel_size, packed,
+                  spade_conv_packed_bytes(tier, out_channels, in_channels, kernel_size));
+    nb::gil_scoped_release release;
+    spade_conv_pack(tier, weight.data(), out_channels, in_channels, kernel_size, packed.data());
+}
+
+int64_t conv_peak(int32_t tier, int64_t count) {
+    if (spade_tier_supported(tier) == 0) throw std::invalid_argument(spade_status_message(SPADE_ERROR_TIER));
+    nb::gil_scoped_release release;
+    return spade_conv_peak(tier, count);
+}
+
+// ---- Programs ----
+
+class Pool {
+ public:
+    explicit Pool(int64_t threads) : pool_(spade_pool_create(threads), &spade_pool_destroy) {
+        if (pool_ == nullptr) throw std::runtime_error("the threads of a pool could not be started");
+    }
+
+    void run(const Steps& steps, const Seconds& seconds) {
+        if (steps.size() % sizeof(spade_step) != 0 || reinterpret_cast<uintptr_t>(steps.data()) % 8 != 0)
+            throw std::invalid_argument("steps are not whole or not aligned");
+        if (seconds.size() != SPADE_STEP_KINDS) throw std::invalid_argument("seconds has another size");
+        nb::gil_scoped_release release;
+        check(spade_run(reinterpret_cast<const spade_step*>(steps.data()),
+                        static_cast<int64_t>(steps.size() / sizeof(spade_step)), pool_.get(), seconds.data()));
+    }
+
+ private:
+    std::unique_ptr<spade_pool, void (*)(spade_pool*)> pool_;
+};
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -112,4 +237,28 @@ NB_MODULE(_native, module) {
     module.def("rebase", &rebase, nb::arg("rows").noconvert(), nb::arg("outside"), nb::arg("offset"),
                nb::arg("new_outside"), nb::arg("out").noconvert(),
                "out = where(rows == outside, new_outside, rows + offset).");
+
+    module.attr("TIERS") = nb::make_tuple("avx2", "avx512", "avx512bf16");
+    module.attr("HIDDEN") = SPADE_HIDDEN;
+    module.attr("STEP_BYTES") = sizeof(spade_step);
+    module.attr("STEP_ARGS_OFFSET") = offsetof(spade_step, args);
+    module.attr("STEP_KINDS") = step_kinds();
+    module.def(
+        "tier_supported", [](int32_t tier) { return spade_tier_supported(tier) != 0; }, nb::arg("tier"),
+        "Whether this processor runs the tier.");
+    module.def("codebook_packed_bytes", &spade_codebook_packed_bytes, nb::arg("tier"), nb::arg("taps"),
+               nb::arg("channels"), "Size of packed codebook weights.");
+    module.def("codebook_pack", &codebook_pack, nb::arg("tier"), nb::arg("weight").noconvert(), nb::arg("taps"),
+               nb::arg("channels"), nb::arg("packed").noconvert(), "Packs codebook weights for a tier.");
+    module.def("conv_packed_bytes", &spade_conv_packed_bytes, nb::arg("tier"), nb::arg("out_channels"),
+               nb::arg("in_channels"), nb::arg("kernel_size"), "Size of packed conv weights.");
+    module.def("conv_pack", &conv_pack, nb::arg("tier"), nb::arg("weight").noconvert(), nb::arg("out_channels"),
+               nb::arg("in_channels"), nb::arg("kernel_size"), nb::arg("packed").noconvert(),
+               "Packs conv weights for a tier.");
+    module.def("conv_peak", &conv_peak, nb::arg("tier"), nb::arg("count"),
+               "Does at least count operations of a conv in registers, and returns how many.");
+    nb::class_<Pool>(module, "Pool", "Threads that run programs: the caller's and threads - 1 of its own.")
+        .def(nb::init<int64_t>(), nb::arg("threads"))
+        .def("run", &Pool::run, nb::arg("steps").noconvert(), nb::arg("seconds").noconvert(),
+             "Runs the steps, without the GIL; adds each kind's seconds.");
 }

@@ -38,7 +38,7 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--engine",
-            type=click.Choice(["auto", "torch"]),
+            type=click.Choice(["auto", "torch", "cpu"]),
             default="auto",
             show_default=True,
             help="What computes; `auto` takes the best this machine has and says which.",

@@ -28,6 +28,7 @@ class Metric:
 SPADE = (
     Metric("spade_requests_total", "counter", "Requests by outcome", by_outcome=True),
     Metric("spade_images_total", "counter", "Images synthesised"),
+    Metric("spade_cached_maps_total", "counter", "Label maps whose plan and codebooks were at hand"),
     Metric("spade_request_seconds", "histogram", "Request, from the model's receiving it to its answer", _SECONDS),
     Metric("spade_queue_seconds", "histogram", "Request, from sent_unix_us to the model's receiving it", _SECONDS),
     Metric("spade_batch_size", "histogram", "Label maps in one engine batch", _BATCH),

@@ -99,7 +99,7 @@ def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None
         keep = None
     dtype = dtype or shared.weight.dtype
     return Folded(
-        table=_table(shared.weight, config).to(dtype),
+        table=symbol_table(shared.weight, config).to(dtype),
         shared_bias=shared.bias.to(dtype) if shared.bias is not None else torch.zeros(HIDDEN, dtype=dtype),
         weight=torch.cat([g_weight, b_weight], dim=1).to(dtype),
         bias=torch.cat([g_bias, b_bias]).to(dtype),
@@ -171,7 +171,7 @@ def label_start(generator: Generator, symbols: Tensor) -> Tensor:
     patches = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # [N, h0, w0, 3, 3]
     assert isinstance(generator.fc, nn.Conv2d)
     assert generator.fc.bias is not None
-    rows = embed(_table(generator.fc.weight, config), generator.fc.bias, patches.reshape(-1, 9))
+    rows = embed(symbol_table(generator.fc.weight, config), generator.fc.bias, patches.reshape(-1, 9))
     return rows.view(*small.shape, -1).permute(0, 3, 1, 2)  # [N, 16 nf, h0, w0]
 
 
@@ -179,7 +179,11 @@ def _rows(weight: Tensor) -> Tensor:
     return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])  # [k*k * in, out], taps outermost
 
 
-def _table(weight: Tensor, config: GeneratorConfig) -> Tensor:
+def symbol_table(weight: Tensor, config: GeneratorConfig) -> Tensor:
+    """Conv weights on one-hot maps [out, semantic_nc, k, k] -> what each symbol adds at each tap, taps outermost.
+
+    [k*k * (symbols + 1), out]; the row of "outside the image" is zero, an edge symbol's is its class plus the edge.
+    """
     by_class = weight.permute(2, 3, 1, 0).flatten(0, 1)  # [k*k, semantic_nc, out]
     classes = by_class[:, : config.classes]
     if config.instance_edges:

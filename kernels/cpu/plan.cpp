@@ -155,6 +155,12 @@ const char* spade_status_message(spade_status status) {
             return "kernel_size is not 1, 3 or 5";
         case SPADE_ERROR_SCRATCH:
             return "scratch is too small or not aligned to 8 bytes";
+        case SPADE_ERROR_STEP:
+            return "a step's kind is unknown";
+        case SPADE_ERROR_TIER:
+            return "a step's tier is unknown or this processor does not run it";
+        case SPADE_ERROR_MEMORY:
+            return "the pool's scratch could not be allocated";
     }
     return "unknown status";
 }

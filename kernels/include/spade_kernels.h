@@ -19,7 +19,10 @@ typedef enum spade_status {
     SPADE_ERROR_SIZE = 2,        /* a height or width is below 1, or the padded level is above SPADE_PLAN_MAX_PIXELS */
     SPADE_ERROR_N_SYMBOLS = 3,   /* n_symbols is not in 1 .. SPADE_PLAN_MAX_SYMBOLS */
     SPADE_ERROR_KERNEL_SIZE = 4, /* kernel_size is not 1, 3 or 5 */
-    SPADE_ERROR_SCRATCH = 5      /* scratch is smaller than spade_plan_scratch_bytes says, or not aligned to 8 bytes */
+    SPADE_ERROR_SCRATCH = 5,     /* scratch is smaller than spade_plan_scratch_bytes says, or not aligned to 8 bytes */
+    SPADE_ERROR_STEP = 6,        /* a step's kind is unknown */
+    SPADE_ERROR_TIER = 7,        /* a step's tier is unknown or this processor does not run it */
+    SPADE_ERROR_MEMORY = 8       /* the pool's scratch could not be allocated */
 } spade_status;
 
 /* One English sentence for a status, static storage; never null. */
@@ -69,6 +72,202 @@ spade_status spade_plan_write(const spade_plan_shape* shape, const void* scratch
  * place is allowed. */
 spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outside, int32_t offset, int32_t new_outside,
                                int32_t* out);
+
+/* ---- Steps of the generator ----
+ *
+ * A step is one kernel on its arguments; its work is a range of units, 0 .. spade_<op>_units(args). Each output element
+ * is computed whole within one unit, in an order that depends neither on the range nor on the batch. Kernels run on the
+ * calling thread. The caller owns all memory; nothing is checked here (kernels/steps.py does).
+ *
+ * T is float32 in the tiers avx2 and avx512, and bf16 (stored as uint16, summed in float32, rounded to nearest even) in
+ * avx512bf16. A block is 32 channels, CB = ceil(C / 32); unused channels of a block are zero in every map.
+ *   padded map  T [N][H + 2][CB][W + 2][32], the border zero
+ *   plain map   T [N][H][CB][W][32]
+ *   entries     T [U5][CB][2][32], 32 a and then 32 b */
+
+typedef enum spade_tier {
+    SPADE_TIER_AVX2 = 0,
+    SPADE_TIER_AVX512 = 1,
+    SPADE_TIER_AVX512BF16 = 2,
+    SPADE_TIERS = 3
+} spade_tier;
+
+/* 1 if this processor runs the tier, else 0. */
+int32_t spade_tier_supported(int32_t tier);
+
+/* Channels of actv, the hidden map. */
+#define SPADE_HIDDEN 128
+
+/* Conv on a one-hot map: out = bias + sum over taps of table[tap][patches[row][tap]], with ReLU if relu is 1. */
+typedef struct spade_embed {
+    const float* table;     /* [taps][symbols + 1][depth], row `symbols` of each tap zero */
+    const float* bias;      /* [depth] */
+    const int32_t* patches; /* [rows][taps], 0 .. symbols */
+    void* out;              /* T [rows / width][depth / 32][width][32]; with width 1, T [rows][depth] */
+    int64_t rows;
+    int64_t taps;
+    int64_t symbols;
+    int64_t depth;    /* a multiple of 32 */
+    int64_t width;    /* rows in a line of a plain map; divides rows; 1 with zero_row */
+    int64_t relu;     /* 0 or 1 */
+    int64_t zero_row; /* 1: row `rows` is written too, with zeros */
+} spade_embed;
+
+/* entries[u] = bias + sum over taps of actv[patches[u][tap]] x weight[tap].
+ * Both forms sum the products of a tap first and then the taps, so they give the same bits. */
+typedef enum spade_codebook_form {
+    SPADE_CODEBOOK_GATHERED = 0, /* multiplies the gathered rows: rows * taps products of a row with the weights */
+    SPADE_CODEBOOK_PER_TAP = 1   /* multiplies every row of actv once per tap, and sums gathered rows of the products */
+} spade_codebook_form;
+
+typedef struct spade_codebook {
+    const void* actv;       /* T [actv_rows][SPADE_HIDDEN] */
+    const int32_t* patches; /* [rows][taps], 0 .. actv_rows - 1 */
+    const void* weight;     /* packed by spade_codebook_pack for the same tier */
+    const float* bias;      /* [blocks][2][32] */
+    void* entries;          /* T [rows][blocks][2][32] */
+    int64_t rows;
+    int64_t taps;
+    int64_t actv_rows;
+    int64_t blocks;
+    int64_t form; /* spade_codebook_form */
+} spade_codebook;
+
+/* Packed weights of a codebook: bytes -> pack -> use. weight is float32 [taps * SPADE_HIDDEN][2 * channels], a before
+ * b; packed is aligned to 64 bytes. */
+int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels);
+void spade_codebook_pack(int32_t tier, const float* weight, int64_t taps, int64_t channels, void* packed);
+
+/* Scratch that each thread needs, aligned to 64 bytes. */
+int64_t spade_codebook_scratch_bytes(const spade_codebook* args);
+
+/* out = act(a[index] * ((x - mean) * rstd) + b[index]), x read at (row >> shift, column >> shift). */
+typedef struct spade_modulate {
+    const void* x;        /* plain map [n][height >> shift][blocks][width >> shift][32] */
+    const void* entries;  /* null with index: a = 1 and b = 0 */
+    const int32_t* index; /* [n][height][width], rows of entries, or null */
+    const float* mean;    /* [n][blocks * 32], or null with rstd: no normalisation */
+    const float* rstd;
+    void* out; /* padded map [n][height + 2][blocks][width + 2][32], its border written too */
+    int64_t n;
+    int64_t height;
+    int64_t width;
+    int64_t blocks;
+    int64_t shift; /* 0 or 1: the x2 upsampling */
+    int64_t leaky; /* 1: leaky ReLU of slope 0.2; 0: none */
+} spade_modulate;
+
+/* Mean and 1 / sqrt(variance + epsilon) of every channel of every image. */
+typedef struct spade_norm {
+    const void* x; /* plain map */
+    float* mean;   /* [n][blocks * 32] */
+    float* rstd;   /* [n][blocks * 32] */
+    int64_t n;
+    int64_t height;
+    int64_t width;
+    int64_t blocks;
+    double epsilon;
+} spade_norm;
+
+/* The first 3 channels of a plain map of one block -> tanh -> image. */
+typedef struct spade_image {
+    const void* x;   /* plain map, blocks 1 */
+    float* values;   /* [n][3][height][width] in -1 .. 1, or null */
+    uint8_t* pixels; /* [n][height][width][3] = trunc((value + 1) * 127.5), or null */
+    int64_t n;
+    int64_t height;
+    int64_t width;
+} spade_image;
+
+int64_t spade_embed_units(const spade_embed* args);
+int64_t spade_codebook_units(const spade_codebook* args);
+int64_t spade_modulate_units(const spade_modulate* args);
+int64_t spade_norm_units(const spade_norm* args);
+int64_t spade_image_units(const spade_image* args);
+
+#define SPADE_DECLARE(tier)                                                                             \
+    void spade_embed_##tier(const spade_embed* args, int64_t begin, int64_t end);                       \
+    void spade_codebook_##tier(const spade_codebook* args, int64_t begin, int64_t end, void* scratch);  \
+    void spade_codebook_pack_##tier(const float* weight, int64_t taps, int64_t channels, void* packed); \
+    void spade_modulate_##tier(const spade_modulate* args, int64_t begin, int64_t end);                 \
+    void spade_norm_##tier(const spade_norm* args, int64_t begin, int64_t end);                         \
+    void spade_image_##tier(const spade_image* args, int64_t begin, int64_t end);
+SPADE_DECLARE(float32_avx2)
+SPADE_DECLARE(float32_avx512)
+SPADE_DECLARE(bf16_avx512bf16)
+#undef SPADE_DECLARE
+
+/* ---- conv: y = conv(x) + bias (+ residual), k = 3 with a padding of one, or k = 1 ----
+ *
+ * Sums are float32 and start from the bias; every output is summed in one order, so results depend neither on the range
+ * of units nor on n, bit for bit. */
+typedef struct spade_conv {
+    const void* x;        /* padded map T [n][height + 2][in blocks][width + 2][32] */
+    const void* weight;   /* packed by spade_conv_pack for the same tier */
+    const float* bias;    /* [out blocks * 32], zero in unused lanes */
+    const void* residual; /* plain map T [n][height >> s][out blocks][width >> s][32], or null */
+    void* y;              /* plain map T [n][height][out blocks][width][32], out */
+    int64_t n;
+    int64_t height; /* even where s is 1, as is width */
+    int64_t width;
+    int64_t in_channels; /* blocks = ceil(channels / 32) */
+    int64_t out_channels;
+    int64_t kernel_size;    /* k: 1 or 3 */
+    int64_t residual_shift; /* s: 0, or 1 for a residual of half the size, each of its pixels read four times */
+} spade_conv;
+
+/* Neighbouring units share weights: a call reads them once for a run of such units, so hand out runs. */
+int64_t spade_conv_units(const spade_conv* args);
+
+/* Packed weights of a conv: bytes -> pack -> use. weight is float32 [out_channels][in_channels][k][k]; packed is
+ * aligned to 64 bytes. */
+int64_t spade_conv_packed_bytes(int32_t tier, int64_t out_channels, int64_t in_channels, int64_t kernel_size);
+void spade_conv_pack(int32_t tier, const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
+                     void* packed);
+
+void spade_conv_float32_avx2(const spade_conv* args, int64_t begin, int64_t end);
+void spade_conv_float32_avx512(const spade_conv* args, int64_t begin, int64_t end);
+void spade_conv_bf16_avx512bf16(const spade_conv* args, int64_t begin, int64_t end);
+
+/* The products and sums that a conv is made of, from registers alone: the peak to measure it against. Does at least
+ * `count` floating-point operations and returns how many. */
+int64_t spade_conv_peak(int32_t tier, int64_t count);
+
+/* ---- Programs ---- */
+
+typedef enum spade_step_kind {
+    SPADE_STEP_EMBED = 0,
+    SPADE_STEP_CODEBOOK = 1,
+    SPADE_STEP_MODULATE = 2,
+    SPADE_STEP_NORM = 3,
+    SPADE_STEP_IMAGE = 4,
+    SPADE_STEP_CONV = 5,
+    SPADE_STEP_KINDS = 6
+} spade_step_kind;
+
+typedef struct spade_step {
+    int64_t kind; /* spade_step_kind */
+    int64_t tier; /* spade_tier */
+    union {
+        spade_embed embed;
+        spade_codebook codebook;
+        spade_modulate modulate;
+        spade_norm norm;
+        spade_image image;
+        spade_conv conv;
+    } args;
+} spade_step;
+
+/* Threads that run programs: the caller's and threads - 1 of its own. */
+typedef struct spade_pool spade_pool;
+
+/* Null if the threads cannot be started. */
+spade_pool* spade_pool_create(int64_t threads);
+void spade_pool_destroy(spade_pool* pool);
+
+/* Runs the steps in order, each split over the pool's threads, with a barrier between steps. Adds the seconds of each
+ * kind to seconds [SPADE_STEP_KINDS] unless null. A second call on a pool waits for the first. */
+spade_status spade_run(const spade_step* steps, int64_t count, spade_pool* pool, double* seconds);
 
 #ifdef __cplusplus
 }

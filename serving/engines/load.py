@@ -8,13 +8,15 @@ from typing import cast
 
 import torch
 
+from kernels.steps import TierError, choose_tier
 from serving.engines import Engine
+from serving.engines.cpu import CpuEngine
 from serving.engines.torch import Precision, TorchEngine
 from spade_core.checkpoints import Checkpoint, load
 from spade_core.config import preset as preset_config
 from spade_core.seeded import seeded_encoder, seeded_generator
 
-ENGINES = ("auto", "torch")
+ENGINES = ("auto", "torch", "cpu")
 UNTRAINED = "untrained"  # the value of the metadata field `weights` of seeded checkpoints
 UNTRAINED_NOTICE = "no weights given: preset %r runs on seeded, UNTRAINED weights and paints noise, not a scene"
 
@@ -32,14 +34,38 @@ def load_checkpoint(weights: Path | None, preset: str) -> Checkpoint:
 
 
 def make_engine(checkpoint: Checkpoint, name: str, precision: str, threads: int | None) -> Engine:
-    """The engine called `name` on a checkpoint's generator; `auto` takes the best there is and logs which."""
+    """The engine called `name` on a checkpoint's generator; `auto` takes the best there is and logs which.
+
+    Raises ValueError for a name or a precision there is not, TierError for `cpu` on a processor without its kernels.
+    """
     if name not in ENGINES:
         raise ValueError(f"[engine] expected an engine out of {', '.join(ENGINES)} but got {name!r}")
     device = "cpu"
     if name == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        log.info("engine auto: torch on %s, %s", device, precision)
+        name, device, reason = _choose(precision)
+        log.info("engine auto: %s on %s, %s: %s", name, device, precision, reason)
+    if name == "cpu":
+        return CpuEngine(checkpoint.generator, precision, threads)
     return TorchEngine(checkpoint.generator, cast(Precision, precision), "codebook", device, threads)
+
+
+def _choose(precision: str) -> tuple[str, str, str]:
+    """(engine, device, why) for this machine."""
+    if torch.cuda.is_available():
+        return "torch", "cuda", "there is a CUDA device"
+    if precision == "bf16" and "amx_bf16" in _cpu_flags():
+        return "torch", "cpu", "PyTorch's convs use this processor's AMX, the native kernels do not yet"
+    try:
+        tier = choose_tier("bf16" if precision == "bf16" else "float32")
+    except TierError as error:
+        return "torch", "cpu", str(error)
+    return "cpu", "cpu", f"native kernels, tier {tier}"
+
+
+def _cpu_flags() -> set[str]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
 def load_engine(

@@ -105,7 +105,8 @@ def test_the_stub_lists_what_the_native_module_has() -> None:
     constants = {
         node.target.id for node in stub.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
-    assert {name for name in dir(_native) if not name.startswith("_")} == set(functions) | constants
+    classes = {node.name for node in stub.body if isinstance(node, ast.ClassDef)}
+    assert {name for name in dir(_native) if not name.startswith("_")} == set(functions) | constants | classes
     for name, arguments in functions.items():
         signature = (getattr(_native, name).__doc__ or "").splitlines()[0]
         assert all(f"{argument}: " in signature for argument in arguments), signature

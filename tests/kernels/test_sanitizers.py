@@ -30,3 +30,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("program", ["plan_test", "plan_test_collisions"])
 def test_plan(build: Path, program: str) -> None:
     assert run(build / program) == "plan_test: all equal\n"
+
+
+def test_steps(build: Path) -> None:
+    assert run(build / "steps_test") == "steps_test: all equal\n"

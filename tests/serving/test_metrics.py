@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from served import blocks, png
 
+from kernels.steps import supported_tiers
 from serving.client import Client, ServerError
 from serving.launcher import Server
 from serving.metrics import SPADE, SPADE_IMAGE
@@ -68,6 +69,8 @@ def test_requests_move_the_metrics(tiny_server: Server) -> None:
     assert moved["spade_requests_total invalid"] == 2
     assert moved["spade_images_total"] == 4
     assert moved["spade_image_requests_total ok"] == 1
+    if supported_tiers():  # the cpu engine, which has seen the PNG's map in the first request
+        assert moved["spade_cached_maps_total"] >= 1
     assert moved["spade_batch_size_sum"] == 4
     assert [moved[f"spade_batch_size_bucket {le}"] for le in ("1", "2", "3", "+Inf")] == [1, 1, 2, 2]
     for metric in SPADE + SPADE_IMAGE:

@@ -89,6 +89,7 @@ class TritonPythonModel:
 
     def _count_batch(self, timings: Timings, size: int) -> None:
         self.metrics.observe("spade_batch_size", size)
+        self.metrics.increment("spade_cached_maps_total", timings.cached_maps)
         self.metrics.observe("spade_plan_seconds", timings.plan_s)
         self.metrics.observe("spade_codebook_seconds", timings.codebook_s)
         self.metrics.observe("spade_convs_seconds", timings.convs_s)

@@ -1,0 +1,47 @@
+"""Codebook: (a, b) of every distinct patch. The specification of `kernels.steps.codebook`, its bias and its form."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.layouts import BLOCK, Array, Float32, Float64, pad_channels
+from kernels.steps import Form
+
+# A gathered addition costs about as much as this many of the products that it saves.
+GATHER_COST = 8
+HIDDEN = 128
+
+
+def codebook_numpy(actv: Array, patches: npt.NDArray[np.int32], weight: Array, bias: Array) -> Float64:
+    """What both forms of the kernel compute before they round to T.
+
+    Args:
+        actv: [U3 + 1, 128].
+        patches: int32 [U5, taps], rows of actv.
+        weight: [taps * 128, 2C], a before b.
+        bias: [2C].
+
+    Returns float64 [U5, 2C].
+    """
+    gathered = actv.astype(np.float64)[patches].reshape(len(patches), -1)  # [U5, taps * 128]
+    out: Float64 = gathered @ weight.astype(np.float64) + bias
+    return out
+
+
+def pack_bias(bias: Array) -> Float32:
+    """Bias [2C], a before b -> float32 [CB, 2, 32] as the kernel reads it."""
+    pair = pad_channels(np.asarray(bias).reshape(2, -1)).reshape(2, -1, BLOCK)
+    return np.ascontiguousarray(pair.transpose(1, 0, 2))
+
+
+def choose_form(rows: int, actv_rows: int, n_blocks: int = 1, threads: int = 1) -> Form:
+    """The cheaper form of a level by count: `rows` distinct patches (U5) over `actv_rows` hidden rows (U3 + 1).
+
+    Both forms give the same bits, so any choice is right. Per tap splits over `n_blocks` = CB units at most, which the
+    count of `threads` may leave uneven.
+    """
+    rounds = -(-n_blocks // threads)
+    uneven = rounds * threads / n_blocks
+    per_tap = uneven * (actv_rows * HIDDEN + rows * GATHER_COST)
+    return "per_tap" if per_tap < rows * HIDDEN else "gathered"

@@ -1,0 +1,35 @@
+// The functions of a conv that are the same for all tiers, and the choice of a tier's own.
+
+#include "conv_table.hpp"
+#include "conv_units.hpp"
+#include "spade_kernels.h"
+
+namespace {
+
+const spade::ConvFunctions& functions(int32_t tier) {
+    switch (tier) {
+        case SPADE_TIER_AVX512BF16:
+            return spade::conv_bf16_avx512bf16;
+        case SPADE_TIER_AVX512:
+            return spade::conv_float32_avx512;
+        default:
+            return spade::conv_float32_avx2;
+    }
+}
+
+}  // namespace
+
+int64_t spade_conv_units(const spade_conv* args) {
+    return spade::conv_blocks(args->out_channels) * spade::conv_units(*args).groups;
+}
+
+int64_t spade_conv_packed_bytes(int32_t tier, int64_t out_channels, int64_t in_channels, int64_t kernel_size) {
+    return functions(tier).packed_bytes(out_channels, in_channels, kernel_size);
+}
+
+void spade_conv_pack(int32_t tier, const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
+                     void* packed) {
+    functions(tier).pack(weight, out_channels, in_channels, kernel_size, packed);
+}
+
+int64_t spade_conv_peak(int32_t tier, int64_t count) { return functions(tier).peak(count); }

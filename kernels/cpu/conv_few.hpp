@@ -1,0 +1,128 @@
+// 3x3 convolution to at most three channels: those of all nine taps share one block of output channels.
+//
+//   q[r, c, tap, co] = sum over ci block, ci of x[r, c, ci] * w[co, ci, tap]      a 1x1 conv to 9 * out channels
+//   y[r, c, co]      = bias[co] + sum over taps of q[r + ky, c + kx, tap, co] (+ residual)
+//
+// Layout: a ring of three rows of q, in strips of columns that stay in the first-level cache. No tap's channels are
+// divided between two panels.
+//
+// Operations: one register of three used lanes per pixel, input and tap would waste the others; this way nearly all are
+// used. The rows and columns around a strip are multiplied twice.
+#ifndef SPADE_CONV_FEW_HPP
+#define SPADE_CONV_FEW_HPP
+
+#include <cstdint>
+
+#include "conv_kernel.hpp"
+
+namespace spade {
+namespace {
+
+template <typename V>
+struct ConvFew {
+    using E = typename V::Element;
+    using C = Conv<V>;
+    static constexpr int64_t panel = C::panel, panels = C::panels_of_block;
+    static constexpr int64_t strip = 64;  // columns of y
+    static constexpr int64_t q_row = (strip + 2) * panel;
+
+    // Where the first channel of a tap lies in the 32 that all taps share.
+    static int64_t lane(int64_t tap, int64_t out_channels) {
+        const int64_t taps_of_panel = panel / out_channels;
+        return tap / taps_of_panel * panel + tap % taps_of_panel * out_channels;
+    }
+
+    static int64_t packed_elements(int64_t in_channels) { return C::packed_elements(conv_block, in_channels, 1); }
+
+    static void pack(const float* weight, int64_t out_channels, int64_t in_channels, E* to) {
+        const int64_t plane = C::panel_elements(in_channels, 1);
+        for (int64_t i = 0; i < packed_elements(in_channels); ++i) to[i] = V::element(0.0f);
+        for (int64_t tap = 0; tap < 9; ++tap)
+            for (int64_t co = 0; co < out_channels; ++co)
+                for (int64_t ci = 0; ci < in_channels; ++ci) {
+                    const int64_t at = lane(tap, out_channels) + co;
+                    to[at / panel * plane + (ci / V::depth * panel + at % panel) * V::depth + ci % V::depth] =
+                        V::element(weight[(co * in_channels + ci) * 9 + tap]);
+                }
+    }
+
+    // q of `pixels` pixels from x on, [panel][pixels][panel].
+    static void multiply(const spade_conv& args, const E* x, int64_t pixels, float* q) {
+        static constexpr float zero[panel] = {};
+        const typename C::Input in(args.in_channels, args.width, 1);
+        for (int64_t p = 0; p < panels; ++p) {
+            typename C::Chunk chunk{0, in.blocks, static_cast<const E*>(args.weight), true, false};
+            chunk.weight += p * C::panel_elements(args.in_channels, 1);
+            typename C::Place place{};
+            place.ky_end = 1;
+            place.x = x;
+            place.sums = q + p * q_row;
+            place.bias = zero;
+            C::row(in, chunk, place, pixels, false);
+        }
+    }
+
+    // One row of a strip of y from three rows of q. Lanes behind the output channels add up to nonsense and are
+    // cleared.
+    static void add_taps(const spade_conv& args, const float* const rows[3], int64_t pixels, const E* residual,
+                         int64_t column, E* y) {
+        constexpr int lanes = 4;
+        const float* taps[9];
+        for (int64_t tap = 0; tap < 9; ++tap) {
+            const int64_t at = lane(tap, args.out_channels);
+            taps[tap] = rows[tap / 3] + at / panel * q_row + tap % 3 * panel + at % panel;
+        }
+        alignas(64) float sum[conv_block] = {};
+        for (int64_t p = 0; p < pixels; ++p, y += conv_block) {
+            for (int c = 0; c < lanes; ++c) sum[c] = args.bias[c];
+            for (int tap = 0; tap < 9; ++tap)
+                for (int c = 0; c < lanes; ++c) sum[c] += taps[tap][p * panel + c];
+            for (int64_t c = args.out_channels; c < lanes; ++c) sum[c] = 0.0f;
+            for (int64_t c = 0; c < conv_block; c += V::width) {
+                typename V::F out = V::load_f32(sum + c);
+                if (residual != nullptr)
+                    out = V::add(out, V::load(residual + ((column + p) >> args.residual_shift) * conv_block + c));
+                V::store(y + c, out);
+            }
+        }
+    }
+
+    // Rows row .. row_end - 1 of one image.
+    static void image_rows(const spade_conv& args, int64_t image, int64_t row, int64_t row_end) {
+        const typename C::Input in(args.in_channels, args.width, 1);
+        const int64_t shift = args.residual_shift;
+        alignas(64) float q[3][panels * q_row];
+        for (int64_t column = 0; column < args.width; column += strip) {
+            const int64_t pixels = column + strip < args.width ? strip : args.width - column;
+            const E* x =
+                static_cast<const E*>(args.x) + image * (args.height + 2) * in.row_stride + column * conv_block;
+            for (int64_t r = row; r < row_end + 2; ++r) {
+                multiply(args, x + r * in.row_stride, pixels + 2, q[r % 3]);
+                if (r < row + 2) continue;
+                const float* const rows[3] = {q[(r - 2) % 3], q[(r - 1) % 3], q[r % 3]};
+                const int64_t at = image * args.height + r - 2;
+                const E* residual = static_cast<const E*>(args.residual);
+                if (residual != nullptr)
+                    residual +=
+                        (image * (args.height >> shift) + ((r - 2) >> shift)) * (args.width >> shift) * conv_block;
+                E* y = static_cast<E*>(args.y) + (at * args.width + column) * conv_block;
+                add_taps(args, rows, pixels, residual, column, y);
+            }
+        }
+    }
+
+    // The rows of all images count through.
+    static void area(const spade_conv& args, int64_t row, int64_t row_end) {
+        while (row < row_end) {
+            const int64_t image = row / args.height, first = image * args.height;
+            const int64_t last = first + args.height < row_end ? first + args.height : row_end;
+            image_rows(args, image, row - first, last - first);
+            row = last;
+        }
+    }
+};
+
+}  // namespace
+}  // namespace spade
+
+#endif

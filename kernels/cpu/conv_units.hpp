@@ -1,0 +1,40 @@
+// How a conv's work is cut: a unit is one block of 32 output channels of some rows.
+#ifndef SPADE_CONV_UNITS_HPP
+#define SPADE_CONV_UNITS_HPP
+
+#include <cstdint>
+
+#include "spade_kernels.h"
+
+namespace spade {
+namespace {
+
+constexpr int64_t conv_block = 32;  // channels
+
+constexpr int64_t conv_blocks(int64_t channels) { return (channels + conv_block - 1) / conv_block; }
+
+// So few output channels that those of all taps fit one block: see conv_few.hpp.
+constexpr bool conv_is_few(int64_t out_channels, int64_t kernel_size) {
+    return kernel_size == 3 && 9 * out_channels <= conv_block;
+}
+
+// Units are numbered block * groups + group; the rows of all images count through.
+struct ConvUnits {
+    int64_t rows;    // of one group; the last may have fewer
+    int64_t groups;  // per block
+};
+
+// Enough units for some tens of threads, and below that large ones, so that each reads its weights for many pixels.
+[[maybe_unused]] ConvUnits conv_units(const spade_conv& args) {
+    constexpr int64_t pixels = 64, wanted = 64, few_rows = 8;
+    const int64_t all = args.n * args.height, blocks = conv_blocks(args.out_channels);
+    int64_t rows = pixels / args.width > 1 ? pixels / args.width : 1;
+    if (conv_is_few(args.out_channels, args.kernel_size) && rows < few_rows) rows = few_rows;
+    while (rows > 1 && rows != few_rows && blocks * ((all + rows - 1) / rows) < wanted) rows = (rows + 1) / 2;
+    return {rows, (all + rows - 1) / rows};
+}
+
+}  // namespace
+}  // namespace spade
+
+#endif

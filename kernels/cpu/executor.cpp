@@ -1,0 +1,219 @@
+// Runs programs on a pool of threads: every thread walks the steps, takes runs of units of each from a shared counter,
+// and meets the others at a barrier.
+//
+// Runs shrink with what is left: long ones first, since neighbouring units share weights; short ones last, for balance.
+// Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep.
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "operations.hpp"
+#include "spade_kernels.h"
+#include "units.hpp"
+
+namespace {
+
+constexpr int spins = 4000;  // some tens of microseconds
+
+// Returns when value is no longer old.
+void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
+    for (int i = 0; i < spins; ++i) {
+        if (value.load(std::memory_order_acquire) != old) return;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+    value.wait(old, std::memory_order_acquire);
+}
+
+void set_and_wake(std::atomic<uint32_t>& value, uint32_t now) {
+    value.store(now, std::memory_order_release);
+    value.notify_all();
+}
+
+struct Scratch {
+    void* data = nullptr;
+    int64_t bytes = 0;
+    Scratch() = default;
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    ~Scratch() { std::free(data); }
+    bool reserve(int64_t wanted) {
+        if (wanted <= bytes) return true;
+        std::free(data);
+        bytes = (wanted + 4095) / 4096 * 4096;
+        data = std::aligned_alloc(4096, static_cast<size_t>(bytes));
+        if (data == nullptr) bytes = 0;
+        return data != nullptr;
+    }
+};
+
+using Clock = std::chrono::steady_clock;
+
+}  // namespace
+
+struct spade_pool {
+    explicit spade_pool(int64_t threads) : scratch(static_cast<size_t>(threads)) {
+        workers.reserve(static_cast<size_t>(threads));
+    }
+    ~spade_pool() {
+        stopping.store(true, std::memory_order_relaxed);
+        set_and_wake(program, program.load(std::memory_order_relaxed) + 1);
+        for (std::thread& worker : workers) worker.join();
+    }
+
+    void start_workers() {
+        for (size_t i = 1; i < scratch.size(); ++i) workers.emplace_back([this, i] { serve(i); });
+    }
+    spade_status run(const spade_step* program_steps, int64_t count, double* program_seconds);
+
+ private:
+    void serve(size_t thread);
+    void walk(size_t thread);
+    void work(const spade_step& step, void* memory);
+    void barrier();
+    spade_status prepare(const spade_step* program_steps, int64_t count);
+
+    std::mutex in_use;
+    std::vector<Scratch> scratch;  // one of each thread
+    std::vector<std::thread> workers;
+    const spade_step* steps = nullptr;
+    int64_t n_steps = 0;
+    double* seconds = nullptr;
+    std::atomic<bool> stopping{false};
+    alignas(64) std::atomic<uint32_t> program{0};  // counts the programs started
+    alignas(64) std::atomic<int64_t> next{0};      // first unit of the step that nobody has taken
+    alignas(64) std::atomic<uint32_t> arrived{0};  // threads at the barrier
+    alignas(64) std::atomic<uint32_t> barriers{0};
+};
+
+void spade_pool::serve(size_t thread) {
+    for (uint32_t seen = 0;; ++seen) {
+        wait_while(program, seen);
+        if (stopping.load(std::memory_order_relaxed)) return;
+        walk(thread);
+    }
+}
+
+void spade_pool::walk(size_t thread) {
+    // Copies: once the last barrier is passed, the next call may already write its own program here.
+    const spade_step *step = steps, *const last = steps + n_steps;
+    Clock::time_point began = Clock::now();
+    for (; step != last; ++step) {
+        work(*step, scratch[thread].data);
+        barrier();
+        if (thread == 0 && seconds != nullptr) {
+            const Clock::time_point now = Clock::now();
+            seconds[step->kind] += std::chrono::duration<double>(now - began).count();
+            began = now;
+        }
+    }
+}
+
+void spade_pool::work(const spade_step& step, void* memory) {
+    const spade::Operation& operation = *spade::find_operation(step.kind);
+    const int64_t units = operation.units(step), threads = static_cast<int64_t>(scratch.size());
+    int64_t begin = next.load(std::memory_order_relaxed);
+    while (begin < units) {
+        const int64_t left = units - begin;
+        const int64_t share = threads == 1 ? left : (left + 2 * threads - 1) / (2 * threads);
+        if (next.compare_exchange_weak(begin, begin + share, std::memory_order_relaxed)) {
+            operation.run[step.tier](step, begin, begin + share, memory);
+            begin = next.load(std::memory_order_relaxed);
+        }
+    }
+}
+
+void spade_pool::barrier() {
+    const uint32_t passed = barriers.load(std::memory_order_relaxed);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == scratch.size()) {
+        arrived.store(0, std::memory_order_relaxed);
+        next.store(0, std::memory_order_relaxed);
+        set_and_wake(barriers, passed + 1);
+    } else {
+        wait_while(barriers, passed);
+    }
+}
+
+spade_status spade_pool::prepare(const spade_step* program_steps, int64_t count) {
+    int64_t bytes = 0;
+    for (const spade_step* step = program_steps; step != program_steps + count; ++step) {
+        const spade::Operation* operation = spade::find_operation(step->kind);
+        if (operation == nullptr) return SPADE_ERROR_STEP;
+        if (step->tier < 0 || step->tier >= SPADE_TIERS || spade_tier_supported(static_cast<int32_t>(step->tier)) == 0)
+            return SPADE_ERROR_TIER;
+        const int64_t wanted = operation->scratch_bytes(*step);
+        if (wanted > bytes) bytes = wanted;
+    }
+    for (Scratch& own : scratch)
+        if (!own.reserve(bytes)) return SPADE_ERROR_MEMORY;
+    return SPADE_OK;
+}
+
+spade_status spade_pool::run(const spade_step* program_steps, int64_t count, double* program_seconds) {
+    if (count == 0) return SPADE_OK;
+    const std::lock_guard<std::mutex> lock(in_use);
+    if (const spade_status status = prepare(program_steps, count); status != SPADE_OK) return status;
+    steps = program_steps, n_steps = count, seconds = program_seconds;
+    if (!workers.empty()) set_and_wake(program, program.load(std::memory_order_relaxed) + 1);
+    walk(0);
+    return SPADE_OK;
+}
+
+spade_pool* spade_pool_create(int64_t threads) {
+    if (threads < 1) return nullptr;
+    spade_pool* pool = nullptr;
+    try {
+        pool = new spade_pool(threads);
+        pool->start_workers();
+        return pool;
+    } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
+    }
+    delete pool;
+    return nullptr;
+}
+
+void spade_pool_destroy(spade_pool* pool) { delete pool; }
+
+spade_status spade_run(const spade_step* steps, int64_t count, spade_pool* pool, double* seconds) {
+    if ((steps == nullptr && count > 0) || pool == nullptr) return SPADE_ERROR_NULL;
+    return pool->run(steps, count, seconds);
+}
+
+// ---- Units ----
+
+namespace {
+int64_t groups(int64_t rows, int64_t unit_rows) { return (rows + unit_rows - 1) / unit_rows; }
+}  // namespace
+
+int64_t spade_embed_units(const spade_embed* args) {
+    return groups(args->rows + (args->zero_row != 0 ? 1 : 0), spade::embed_unit_rows);
+}
+
+int64_t spade_codebook_units(const spade_codebook* args) {
+    if (args->form == SPADE_CODEBOOK_PER_TAP) return args->blocks;
+    return args->blocks * groups(args->rows, spade::codebook_unit_rows);
+}
+
+int64_t spade_modulate_units(const spade_modulate* args) { return args->n * (args->height + 2); }
+
+int64_t spade_norm_units(const spade_norm* args) { return args->n * args->blocks; }
+
+int64_t spade_image_units(const spade_image* args) { return args->n * args->height; }
+
+int64_t spade_codebook_scratch_bytes(const spade_codebook* args) {
+    if (args->form != SPADE_CODEBOOK_PER_TAP) return 0;
+    return args->taps * args->actv_rows * spade::codebook_columns * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels) {
+    const int64_t element = tier == SPADE_TIER_AVX512BF16 ? 2 : 4;
+    return (channels + 31) / 32 * spade::codebook_columns * taps * SPADE_HIDDEN * element;
+}

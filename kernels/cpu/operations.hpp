@@ -1,0 +1,24 @@
+// What the executor knows of a kind of step.
+#ifndef SPADE_OPERATIONS_HPP
+#define SPADE_OPERATIONS_HPP
+
+#include <cstdint>
+
+#include "spade_kernels.h"
+
+namespace spade {
+
+using RunStep = void (*)(const spade_step& step, int64_t begin, int64_t end, void* scratch);
+
+struct Operation {
+    int64_t (*units)(const spade_step& step);
+    int64_t (*scratch_bytes)(const spade_step& step);  // of each thread
+    RunStep run[SPADE_TIERS];
+};
+
+// Null if the kind is unknown.
+const Operation* find_operation(int64_t kind);
+
+}  // namespace spade
+
+#endif

@@ -1,0 +1,17 @@
+// In place of the tiers, on processors that have none of their instruction sets: no step can run, and nothing can be
+// packed. The engine asks spade_tier_supported first and says so.
+
+#include "operations.hpp"
+#include "spade_kernels.h"
+
+const spade::Operation* spade::find_operation(int64_t) { return nullptr; }
+
+int32_t spade_tier_supported(int32_t) { return 0; }
+
+void spade_codebook_pack(int32_t, const float*, int64_t, int64_t, void*) {}
+
+int64_t spade_conv_packed_bytes(int32_t, int64_t, int64_t, int64_t) { return 0; }
+
+void spade_conv_pack(int32_t, const float*, int64_t, int64_t, int64_t, void*) {}
+
+int64_t spade_conv_peak(int32_t, int64_t) { return 0; }

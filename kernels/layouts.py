@@ -1,0 +1,113 @@
+"""The memory layouts of maps and entries, and bf16 in NumPy: what kernels/include/spade_kernels.h says, as array code.
+
+T is float32, or bf16 as its uint16 bits. A block is 32 channels; CB = ceil(C / 32).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+DType = Literal["float32", "bf16"]
+Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+BLOCK = 32
+
+
+def storage_dtype(dtype: DType) -> np.dtype[Any]:
+    """The NumPy dtype that stores T."""
+    if dtype not in get_args(DType):
+        raise ValueError(f"[layouts] expected dtype {' or '.join(get_args(DType))} but got {dtype!r}")
+    return np.dtype(np.uint16 if dtype == "bf16" else np.float32)
+
+
+def blocks(channels: int) -> int:
+    """CB: blocks of 32 that hold the channels."""
+    return -(-channels // BLOCK)
+
+
+def to_storage(values: npt.ArrayLike, dtype: DType) -> Array:
+    """Real numbers -> T, rounded to nearest even; NaN stays NaN."""
+    narrow = np.asarray(values, np.float32)
+    if storage_dtype(dtype) == np.float32:
+        return narrow
+    bits = np.ascontiguousarray(narrow).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(narrow), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+
+
+def from_storage(stored: Array) -> Float64:
+    """T -> float64, exactly."""
+    if stored.dtype == np.uint16:
+        stored = (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float64)
+
+
+def to_plain(x: npt.ArrayLike, dtype: DType) -> Array:
+    """[N, C, H, W] -> plain map T [N, H, CB, W, 32], unused channels zero."""
+    values = np.asarray(x)
+    n, channels, height, width = values.shape
+    whole = np.zeros((n, blocks(channels) * BLOCK, height, width), values.dtype)
+    whole[:, :channels] = values
+    lanes = whole.reshape(n, -1, BLOCK, height, width).transpose(0, 3, 1, 4, 2)  # [N, H, CB, W, 32]
+    return np.ascontiguousarray(to_storage(lanes, dtype))
+
+
+def from_plain(x: Array, channels: int) -> Float64:
+    """Plain map T [N, H, CB, W, 32] -> [N, C, H, W]."""
+    n, height, _, width, _ = x.shape
+    joined = from_storage(x).transpose(0, 2, 4, 1, 3).reshape(n, -1, height, width)
+    return joined[:, :channels]
+
+
+def to_padded(x: npt.ArrayLike, dtype: DType) -> Array:
+    """[N, C, H, W] -> padded map T [N, H + 2, CB, W + 2, 32], border and unused channels zero."""
+    return to_plain(np.pad(np.asarray(x), ((0, 0), (0, 0), (1, 1), (1, 1))), dtype)
+
+
+def from_padded(x: Array, channels: int) -> Float64:
+    """Padded map T [N, H + 2, CB, W + 2, 32] -> [N, C, H, W], the border left out."""
+    return from_plain(x, channels)[:, :, 1:-1, 1:-1]
+
+
+def to_entries(a: npt.ArrayLike, b: npt.ArrayLike, dtype: DType) -> Array:
+    """a and b [U, C] -> entries T [U, CB, 2, 32], unused channels zero."""
+    pair = np.stack([pad_channels(a), pad_channels(b)])  # [2, U, CB * 32]
+    lanes = pair.reshape(2, pair.shape[1], -1, BLOCK).transpose(1, 2, 0, 3)
+    return np.ascontiguousarray(to_storage(lanes, dtype))
+
+
+def from_entries(entries: Array, channels: int) -> tuple[Float64, Float64]:
+    """Entries T [U, CB, 2, 32] -> a and b [U, C]."""
+    pair = from_storage(entries).transpose(2, 0, 1, 3).reshape(2, len(entries), -1)[:, :, :channels]
+    return pair[0], pair[1]
+
+
+def pad_channels(values: npt.ArrayLike) -> Float32:
+    """[..., C] -> float32 [..., CB * 32], zeros behind."""
+    narrow = np.asarray(values, np.float32)
+    behind = -narrow.shape[-1] % BLOCK
+    return np.pad(narrow, [(0, 0)] * (narrow.ndim - 1) + [(0, behind)])
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int = 64) -> Array:
+    """An uninitialised array whose first byte lies on a multiple of `alignment`."""
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape)) * kind.itemsize
+    raw = np.empty(size + alignment, np.uint8)
+    start = -raw.ctypes.data % alignment
+    return raw[start : start + size].view(kind).reshape(shape)
+
+
+def empty_plain(n: int, channels: int, height: int, width: int, dtype: DType) -> Array:
+    """An uninitialised plain map."""
+    return aligned_empty((n, height, blocks(channels), width, BLOCK), storage_dtype(dtype))
+
+
+def empty_padded(n: int, channels: int, height: int, width: int, dtype: DType) -> Array:
+    """An uninitialised padded map."""
+    return aligned_empty((n, height + 2, blocks(channels), width + 2, BLOCK), storage_dtype(dtype))

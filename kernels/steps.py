@@ -1,0 +1,398 @@
+"""Programs for the native executor: a step is one kernel and its arguments, a program runs them in order.
+
+    tier = choose_tier("bf16")
+    program = Program([modulate(tier, ...), conv(tier, ...)])
+    seconds = run(program, Pool(2))
+    program.args(0)["rows"] = rows  # change an argument in place
+
+Arrays are C-contiguous NumPy arrays in the layouts of kernels/layouts.py; a program keeps them alive. Every function
+checks shapes and dtypes, since the kernels check nothing; who patches a program's arguments answers for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels import _native
+from kernels.layouts import BLOCK, Array, DType, Float32, aligned_empty, blocks, storage_dtype
+
+TIER_VARIABLE = "SPADE_CPU_TIER"
+
+Tier = Literal["avx2", "avx512", "avx512bf16"]
+Form = Literal["gathered", "per_tap"]
+Int32 = npt.NDArray[np.int32]
+
+_TIER_DTYPES: dict[Tier, DType] = {"avx2": "float32", "avx512": "float32", "avx512bf16": "bf16"}
+
+
+class StepError(ValueError):
+    """Arguments that a kernel cannot take; the message holds the value and what was expected."""
+
+
+class TierError(RuntimeError):
+    """No tier for this dtype on this processor, or none by that name."""
+
+
+# ---- Tiers ----
+
+
+def supported_tiers() -> list[Tier]:
+    """The tiers that this processor runs, slowest first."""
+    return [tier for number, tier in enumerate(get_args(Tier)) if _native.tier_supported(number)]
+
+
+def tier_dtype(tier: Tier) -> DType:
+    """What maps are stored as in a tier."""
+    return _TIER_DTYPES[tier]
+
+
+def choose_tier(dtype: DType, environment: Mapping[str, str] = os.environ) -> Tier:
+    """The fastest tier of a dtype on this processor; SPADE_CPU_TIER forces one. Raises TierError."""
+    fitting = [tier for tier in supported_tiers() if _TIER_DTYPES[tier] == dtype]
+    forced = environment.get(TIER_VARIABLE)
+    if forced:
+        if forced not in fitting:
+            raise TierError(
+                f"[cpu] expected {TIER_VARIABLE} to be a tier of {dtype} on this processor, one of {fitting}, "
+                f"but got {forced!r}; unset it or use another precision"
+            )
+        return fitting[fitting.index(forced)]
+    if not fitting:
+        raise TierError(
+            f"[cpu] expected a processor with AVX-512 and its bf16 (bf16) or AVX2 (float32) but this one has none "
+            f"for {dtype}; use the torch engine"
+        )
+    return fitting[-1]
+
+
+# ---- Steps and programs ----
+
+
+def _record_dtype(fields: Sequence[tuple[str, int, str]]) -> np.dtype[Any]:
+    names, offsets, formats = zip(*fields, strict=True)
+    start = _native.STEP_ARGS_OFFSET
+    layout = {
+        "names": ["kind", "tier", *names],
+        "formats": ["i8", "i8", *formats],
+        "offsets": [0, 8, *(start + offset for offset in offsets)],
+        "itemsize": _native.STEP_BYTES,
+    }
+    return np.dtype(layout)  # type: ignore[call-overload, no-any-return]
+
+
+_KINDS = {name: (kind, _record_dtype(fields)) for name, (kind, fields) in _native.STEP_KINDS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step: its kind, its arguments as the C struct (a record array of one), and the arrays they point to."""
+
+    kind: str
+    record: npt.NDArray[np.void]
+    arrays: tuple[Array, ...]
+
+
+class Program:
+    """Steps in the executor's memory. Not changed while it runs."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.kinds = tuple(step.kind for step in steps)
+        self._memory = aligned_empty((len(steps), _native.STEP_BYTES), np.uint8)
+        self._arrays: list[tuple[Array, ...]] = [step.arrays for step in steps]
+        for memory, step in zip(self._memory, steps, strict=True):
+            memory[:] = step.record.view(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def memory(self) -> npt.NDArray[np.uint8]:
+        """All steps as the executor reads them, uint8 [bytes]."""
+        return self._memory.reshape(-1)
+
+    def args(self, step: int) -> npt.NDArray[np.void]:
+        """The arguments of a step, a view: `args(i)["rows"] = 7` changes what the next run does."""
+        record: npt.NDArray[np.void] = self._memory[step].view(_KINDS[self.kinds[step]][1])
+        return record
+
+    def replace(self, position: int, step: Step) -> None:
+        """Put another step of any kind in place of one."""
+        self._memory[position] = step.record.view(np.uint8)
+        self._arrays[position] = step.arrays
+        self.kinds = (*self.kinds[:position], step.kind, *self.kinds[position + 1 :])
+
+
+class Pool:
+    """Threads that run programs: the caller's and `threads` - 1 of its own. One program at a time; others wait."""
+
+    def __init__(self, threads: int) -> None:
+        if threads < 1:
+            raise StepError(f"[cpu] expected threads of 1 or more but got {threads}")
+        self.threads = threads
+        self._native = _native.Pool(threads)
+
+    def run(self, program: Program) -> dict[str, float]:
+        """As `run`."""
+        seconds = np.zeros(len(_KINDS))
+        self._native.run(program.memory, seconds)
+        return {name: float(seconds[kind]) for name, (kind, _) in _KINDS.items()}
+
+
+def run(program: Program, pool: Pool) -> dict[str, float]:
+    """Run a program without the GIL and return the seconds of each kind of step.
+
+    The result depends neither on the number of threads nor, for one image, on the batch, bit for bit.
+    """
+    return pool.run(program)
+
+
+def _step(kind: str, tier: Tier, arrays: Mapping[str, Array | None], **numbers: float) -> Step:
+    number, dtype = _KINDS[kind]
+    record = np.zeros(1, dtype)
+    record["kind"], record["tier"] = number, get_args(Tier).index(tier)
+    kept = []
+    for name, array in arrays.items():
+        if array is not None:
+            record[name] = array.ctypes.data
+            kept.append(array)
+    for name, value in numbers.items():
+        record[name] = value
+    return Step(kind, record, tuple(kept))
+
+
+def _expect(op: str, name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise StepError(
+            f"[{op}] expected {name} as C-contiguous {np.dtype(dtype)} {list(shape)} "
+            f"but got {'' if array.flags.c_contiguous else 'non-contiguous '}{array.dtype} {list(array.shape)}"
+        )
+
+
+def _expect_rank(op: str, name: str, array: Array, rank: int) -> None:
+    if array.ndim != rank or 0 in array.shape:
+        raise StepError(
+            f"[{op}] expected {name} with {rank} axes, none of them empty, but got a shape of {list(array.shape)}"
+        )
+
+
+# ---- The kinds of step ----
+
+
+def embed(tier: Tier, table: Float32, bias: Float32, patches: Int32, out: Array, *, relu: bool, zero_row: bool) -> Step:
+    """Conv on a one-hot map as a sum of gathered rows; see `kernels.embed.embed_numpy`.
+
+    Args:
+        table: float32 [taps, symbols + 1, D], D a multiple of 32, the last row of each tap zero.
+        bias: float32 [D].
+        patches: int32 [U, taps], 0..symbols.
+        out: T [U, D] or, with zero_row, [U + 1, D]; or a plain map [N, H, D / 32, W, 32] of N * H * W = U pixels.
+    """
+    _expect_rank("embed", "table", table, 3)
+    taps, symbols, depth = table.shape[0], table.shape[1] - 1, table.shape[2]
+    _expect_rank("embed", "patches", patches, 2)
+    rows, width = len(patches), 1
+    if depth % BLOCK:
+        raise StepError(f"[embed] expected a depth that is a multiple of {BLOCK} but got {depth}; pad it with zeros")
+    shape: tuple[int, ...] = (rows + int(zero_row), depth)
+    if out.ndim == 5 and not zero_row:
+        n, height, _, width, _ = out.shape
+        shape = (n, height, depth // BLOCK, width, BLOCK)
+        if n * height * width != rows:
+            raise StepError(f"[embed] expected a plain map of {rows} pixels but got {list(out.shape)}")
+    _expect("embed", "table", table, np.float32, (taps, symbols + 1, depth))
+    _expect("embed", "bias", bias, np.float32, (depth,))
+    _expect("embed", "patches", patches, np.int32, (rows, taps))
+    _expect("embed", "out", out, storage_dtype(tier_dtype(tier)), shape)
+    arrays = {"table": table, "bias": bias, "patches": patches, "out": out}
+    numbers = {"rows": rows, "taps": taps, "symbols": symbols, "depth": depth, "width": width}
+    return _step("embed", tier, arrays, **numbers, relu=relu, zero_row=zero_row)
+
+
+def pack_codebook(tier: Tier, weight: Float32, channels: int) -> npt.NDArray[np.uint8]:
+    """Codebook weights float32 [taps * 128, 2 * channels] (a before b) as the tier's kernel reads them."""
+    _expect_rank("codebook", "weight", weight, 2)
+    taps = weight.shape[0] // _native.HIDDEN
+    _expect("codebook", "weight", weight, np.float32, (taps * _native.HIDDEN, 2 * channels))
+    number = get_args(Tier).index(tier)
+    packed = aligned_empty((_native.codebook_packed_bytes(number, taps, channels),), np.uint8)
+    _native.codebook_pack(number, weight, taps, channels, packed)
+    return packed
+
+
+def codebook(
+    tier: Tier,
+    actv: Array,
+    patches: Int32,
+    weight: npt.NDArray[np.uint8],
+    bias: Float32,
+    entries: Array,
+    *,
+    form: Form,
+) -> Step:
+    """(a, b) of every distinct patch; see `kernels.codebook.codebook_numpy`. The form changes no bit of the result.
+
+    Args:
+        actv: T [U3 + 1, 128].
+        patches: int32 [U5, taps], rows of actv.
+        weight: from `pack_codebook` for the same tier and channels.
+        bias: float32 [CB, 2, 32], see `kernels.codebook.pack_bias`.
+        entries: T [U5, CB, 2, 32], out.
+        form: "gathered" multiplies gathered rows; "per_tap" multiplies each row of actv once per tap, which
+            `kernels.codebook.choose_form` weighs.
+    """
+    _expect_rank("codebook", "patches", patches, 2)
+    _expect_rank("codebook", "entries", entries, 4)
+    rows, taps, n_blocks = len(patches), patches.shape[1], entries.shape[1]
+    dtype = storage_dtype(tier_dtype(tier))
+    if form not in get_args(Form):
+        raise StepError(f"[codebook] expected form {' or '.join(get_args(Form))} but got {form!r}")
+    _expect("codebook", "actv", actv, dtype, (len(actv), _native.HIDDEN))
+    _expect("codebook", "patches", patches, np.int32, (rows, taps))
+    bytes_ = _native.codebook_packed_bytes(get_args(Tier).index(tier), taps, n_blocks * BLOCK)
+    _expect("codebook", "weight", weight, np.uint8, (bytes_,))
+    _expect("codebook", "bias", bias, np.float32, (n_blocks, 2, BLOCK))
+    _expect("codebook", "entries", entries, dtype, (rows, n_blocks, 2, BLOCK))
+    arrays = {"actv": actv, "patches": patches, "weight": weight, "bias": bias, "entries": entries}
+    return _step(
+        "codebook", tier, arrays, rows=rows, taps=taps, actv_rows=len(actv), blocks=n_blocks,
+        form=get_args(Form).index(form),
+    )  # fmt: skip
+
+
+def modulate(
+    tier: Tier,
+    x: Array,
+    entries: Array | None,
+    index: Int32 | None,
+    out: Array,
+    *,
+    mean: Float32 | None = None,
+    rstd: Float32 | None = None,
+    shift: int = 0,
+    leaky: bool = True,
+) -> Step:
+    """out = act(a[index] * ((x - mean) * rstd) + b[index]); see `kernels.modulate.modulate_numpy`.
+
+    Args:
+        x: plain map T [N, H >> shift, CB, W >> shift, 32].
+        entries: T [U5, CB, 2, 32], or None with index: a = 1, b = 0.
+        index: int32 [N, H, W], rows of entries.
+        out: padded map T [N, H + 2, CB, W + 2, 32], out, with its border.
+        mean, rstd: float32 [N, CB * 32], or None.
+        shift: 1 reads x upsampled by 2.
+        leaky: leaky ReLU of slope 0.2.
+    """
+    _expect_rank("modulate", "out", out, 5)
+    n, height, n_blocks, width = out.shape[0], out.shape[1] - 2, out.shape[2], out.shape[3] - 2
+    dtype = storage_dtype(tier_dtype(tier))
+    if shift not in (0, 1) or (shift and (height % 2 or width % 2)):
+        raise StepError(f"[modulate] expected shift 0, or 1 with even sizes, but got {shift} for {height}x{width}")
+    if (entries is None) != (index is None) or (mean is None) != (rstd is None):
+        raise StepError("[modulate] expected entries with index and mean with rstd but got one of them alone")
+    _expect("modulate", "x", x, dtype, (n, height >> shift, n_blocks, width >> shift, BLOCK))
+    _expect("modulate", "out", out, dtype, (n, height + 2, n_blocks, width + 2, BLOCK))
+    if entries is not None and index is not None:
+        _expect("modulate", "entries", entries, dtype, (len(entries), n_blocks, 2, BLOCK))
+        _expect("modulate", "index", index, np.int32, (n, height, width))
+    for name, statistic in (("mean", mean), ("rstd", rstd)):
+        if statistic is not None:
+            _expect("modulate", name, statistic, np.float32, (n, n_blocks * BLOCK))
+    arrays = {"x": x, "entries": entries, "index": index, "mean": mean, "rstd": rstd, "out": out}
+    return _step("modulate", tier, arrays, n=n, height=height, width=width, blocks=n_blocks, shift=shift, leaky=leaky)
+
+
+def norm(tier: Tier, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = 1e-5) -> Step:
+    """Mean and 1 / sqrt(variance + epsilon) of a plain map; see `kernels.norm.norm_numpy`.
+
+    Args:
+        x: plain map T [N, H, CB, W, 32].
+        mean, rstd: float32 [N, CB * 32], out.
+    """
+    _expect_rank("norm", "x", x, 5)
+    n, height, n_blocks, width, _ = x.shape
+    _expect("norm", "x", x, storage_dtype(tier_dtype(tier)), (n, height, n_blocks, width, BLOCK))
+    _expect("norm", "mean", mean, np.float32, (n, n_blocks * BLOCK))
+    _expect("norm", "rstd", rstd, np.float32, (n, n_blocks * BLOCK))
+    arrays = {"x": x, "mean": mean, "rstd": rstd}
+    return _step("norm", tier, arrays, n=n, height=height, width=width, blocks=n_blocks, epsilon=epsilon)
+
+
+def image(tier: Tier, x: Array, values: Float32 | None, pixels: npt.NDArray[np.uint8] | None) -> Step:
+    """tanh of the first 3 channels; see `kernels.image.image_numpy`.
+
+    Args:
+        x: plain map T [N, H, 1, W, 32].
+        values: float32 [N, 3, H, W] in -1..1, out, or None.
+        pixels: uint8 [N, H, W, 3], out, or None.
+    """
+    _expect_rank("image", "x", x, 5)
+    n, height, _, width, _ = x.shape
+    _expect("image", "x", x, storage_dtype(tier_dtype(tier)), (n, height, 1, width, BLOCK))
+    if values is not None:
+        _expect("image", "values", values, np.float32, (n, 3, height, width))
+    if pixels is not None:
+        _expect("image", "pixels", pixels, np.uint8, (n, height, width, 3))
+    return _step("image", tier, {"x": x, "values": values, "pixels": pixels}, n=n, height=height, width=width)
+
+
+def pack_conv(tier: Tier, weight: Float32) -> npt.NDArray[np.uint8]:
+    """Conv weights float32 [Co, Ci, k, k], k 1 or 3, as the tier's kernel reads them."""
+    _expect_rank("conv", "weight", weight, 4)
+    out_channels, in_channels, kernel_size, _ = weight.shape
+    if kernel_size not in (1, 3):
+        raise StepError(f"[conv] expected a kernel size of 1 or 3 but got {kernel_size}")
+    _expect("conv", "weight", weight, np.float32, (out_channels, in_channels, kernel_size, kernel_size))
+    number = get_args(Tier).index(tier)
+    packed = aligned_empty((_native.conv_packed_bytes(number, out_channels, in_channels, kernel_size),), np.uint8)
+    _native.conv_pack(number, weight, out_channels, in_channels, kernel_size, packed)
+    return packed
+
+
+def conv(
+    tier: Tier,
+    x: Array,
+    weight: npt.NDArray[np.uint8],
+    bias: Float32,
+    residual: Array | None,
+    y: Array,
+    *,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    residual_shift: int = 0,
+) -> Step:
+    """y = conv(x) + bias (+ residual, upsampled by 2 if residual_shift is 1); see `kernels.conv.conv_numpy`.
+
+    Args:
+        x: padded map T [N, H + 2, CBi, W + 2, 32].
+        weight: from `pack_conv` for the same tier.
+        bias: float32 [CBo * 32], zero behind out_channels.
+        residual: plain map T [N, H >> residual_shift, CBo, W >> residual_shift, 32], or None.
+        y: plain map T [N, H, CBo, W, 32], out.
+    """
+    _expect_rank("conv", "y", y, 5)
+    n, height, _, width, _ = y.shape
+    dtype, out_blocks = storage_dtype(tier_dtype(tier)), blocks(out_channels)
+    if residual_shift not in (0, 1) or (residual_shift and (height % 2 or width % 2)):
+        raise StepError(
+            f"[conv] expected residual_shift 0, or 1 with even sizes, but got {residual_shift} for {height}x{width}"
+        )
+    _expect("conv", "x", x, dtype, (n, height + 2, blocks(in_channels), width + 2, BLOCK))
+    bytes_ = _native.conv_packed_bytes(get_args(Tier).index(tier), out_channels, in_channels, kernel_size)
+    _expect("conv", "weight", weight, np.uint8, (bytes_,))
+    _expect("conv", "bias", bias, np.float32, (out_blocks * BLOCK,))
+    _expect("conv", "y", y, dtype, (n, height, out_blocks, width, BLOCK))
+    if residual is not None:
+        shape = (n, height >> residual_shift, out_blocks, width >> residual_shift, BLOCK)
+        _expect("conv", "residual", residual, dtype, shape)
+    arrays = {"x": x, "weight": weight, "bias": bias, "residual": residual, "y": y}
+    return _step(
+        "conv", tier, arrays, n=n, height=height, width=width, in_channels=in_channels, out_channels=out_channels,
+        kernel_size=kernel_size, residual_shift=residual_shift,
+    )  # fmt: skip

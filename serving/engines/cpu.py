@@ -1,0 +1,95 @@
+"""The cpu engine: the codebook form on native kernels, float32 or bf16."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.steps import Pool, Tier, choose_tier
+from serving.engines import Images, Instances, Labels, Style, Timings
+from serving.engines.cpu_codebooks import CodebookCache, CodebookTimes, codebooks_of
+from serving.engines.cpu_pack import pack_generator
+from serving.engines.cpu_program import ConvProgram
+from spade_core.config import GeneratorConfig
+from spade_core.generator import Generator
+from spade_core.label_maps import prepare
+from spade_core.style import check_style
+
+CACHE_BYTES = 256 << 20
+PROGRAMS = 8  # (batch, size) pairs whose memory is kept; the least recently used goes
+
+_DTYPES = {"fp32": "float32", "bf16": "bf16"}
+
+
+class CpuEngine:
+    """Runs a generator on the native kernels. Calls from several threads take turns; engines run side by side.
+
+    Args:
+        generator: float32, in eval mode; it is only read.
+        precision: fp32 or bf16, of weights and activations; sums are float32. Raises TierError without a tier for it.
+        threads: of this engine's own pool; None: one per core.
+        cache_bytes: of plans and codebooks kept for label maps that come again; 0 keeps none.
+    """
+
+    name = "cpu"
+
+    def __init__(
+        self,
+        generator: Generator,
+        precision: str = "fp32",
+        threads: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        if precision not in _DTYPES:
+            raise ValueError(f"[engine] expected precision {' or '.join(_DTYPES)} but got {precision!r}")
+        self.config: GeneratorConfig = generator.config
+        self.precision = precision
+        self.tier: Tier = choose_tier(_DTYPES[precision])  # type: ignore[arg-type]
+        self._pool = Pool(threads or len(os.sched_getaffinity(0)))
+        self._packed = pack_generator(generator, self.tier)
+        self._cache = CodebookCache(cache_bytes)
+        self._programs: dict[tuple[int, ...], ConvProgram] = {}
+        self._lock = threading.Lock()
+
+    def synthesize(
+        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
+    ) -> Images:
+        """Label maps [N, H, W] -> images [N, H, W, 3]; see `serving.engines.Engine`. Equal maps share codebooks."""
+        return self._run(labels, instances, style, timings)[0]
+
+    def image(
+        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
+    ) -> npt.NDArray[np.float32]:
+        """As `synthesize`, before rounding: float32 [N, 3, H, W] in -1..1."""
+        return self._run(labels, instances, style, timings)[1]
+
+    def _run(
+        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None
+    ) -> tuple[Images, npt.NDArray[np.float32]]:
+        symbols = prepare(labels, instances, self.config)  # [N, H, W]
+        styles = check_style(style, len(symbols), self.config)
+        times = CodebookTimes()
+        with self._lock:
+            maps = codebooks_of(symbols, self._packed, self.tier, self._pool, self._cache, times)
+            program = self._program(symbols.shape)
+            convs_s = program.run(symbols, styles, maps, self._pool)
+            out = program.pixels.copy(), program.values.copy()
+        if timings is not None:
+            timings.plan_s += times.plan_s
+            timings.codebook_s += times.codebook_s
+            timings.convs_s += convs_s
+            timings.distinct_share = sum(sum(one.rows) for one in maps) / sum(one.pixels for one in maps)
+            timings.cached_maps += times.cached
+        return out
+
+    def _program(self, shape: tuple[int, ...]) -> ConvProgram:
+        program = self._programs.pop(shape, None)
+        if program is None:
+            program = ConvProgram(self._packed, self.tier, *shape)
+        self._programs[shape] = program  # dictionaries keep the order: the last is the most recently used
+        if len(self._programs) > PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        return program

@@ -1,0 +1,148 @@
+// Every kind of step in every tier that this machine runs, in buffers without a spare byte, for the sanitizers: a
+// program on one thread and on four gives the same bits.
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "spade_kernels.h"
+
+namespace {
+
+using Bytes = std::vector<uint8_t>;  // exactly as long as the header says, from the heap: a step too far is seen
+
+struct Level {
+    int64_t n, height, width, channels, rows3, rows5, taps;
+    int64_t blocks() const { return (channels + 31) / 32; }
+};
+
+struct Buffers {
+    Bytes actv, entries, x, padded, y, shown;
+    std::vector<float> mean, rstd, values;
+    Bytes pixels;
+};
+
+std::vector<float> floats(std::mt19937& random, int64_t count) {
+    std::normal_distribution<float> normal;
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float& value : values) value = normal(random);
+    return values;
+}
+
+std::vector<int32_t> rows(std::mt19937& random, int64_t count, int64_t below) {
+    std::uniform_int_distribution<int32_t> uniform(0, static_cast<int32_t>(below) - 1);
+    std::vector<int32_t> values(static_cast<size_t>(count));
+    for (int32_t& value : values) value = uniform(random);
+    return values;
+}
+
+template <typename Args>
+spade_step step(spade_step_kind kind, int64_t tier, const Args& args) {
+    spade_step one{};
+    one.kind = kind, one.tier = tier;
+    std::memcpy(&one.args, &args, sizeof args);
+    return one;
+}
+
+// Embed, codebook, statistics, modulation, conv and image of one level, all outputs kept.
+Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
+    std::mt19937 random(7);
+    const int64_t element = tier == SPADE_TIER_AVX512BF16 ? 2 : 4, symbols = 5, blocks = level.blocks();
+    const int64_t pixels = level.n * level.height * level.width;
+    auto bytes = [element](int64_t count) { return Bytes(static_cast<size_t>(count * element)); };
+    Buffers out{bytes((level.rows3 + 1) * SPADE_HIDDEN),
+                bytes(level.rows5 * blocks * 64),
+                bytes(pixels * blocks * 32),
+                bytes(level.n * (level.height + 2) * blocks * (level.width + 2) * 32),
+                bytes(pixels * blocks * 32),
+                bytes(pixels * 32),
+                std::vector<float>(static_cast<size_t>(level.n * blocks * 32)),
+                {},
+                {},
+                {}};
+    out.rstd = out.mean;
+    out.values.resize(static_cast<size_t>(pixels * 3));
+    out.pixels.resize(static_cast<size_t>(pixels * 3));
+
+    const auto table = floats(random, level.taps * (symbols + 1) * SPADE_HIDDEN), bias = floats(random, SPADE_HIDDEN);
+    const auto patches3 = rows(random, level.rows3 * level.taps, symbols + 1);
+    const auto patches5 = rows(random, level.rows5 * level.taps, level.rows3 + 1);
+    const auto index = rows(random, pixels, level.rows5);
+    const auto start = floats(random, (symbols + 1) * blocks * 32), start_bias = floats(random, blocks * 32);
+    const auto start_rows = rows(random, pixels, symbols + 1);
+    const auto weight = floats(random, level.taps * SPADE_HIDDEN * 2 * level.channels),
+               ab = floats(random, blocks * 64);
+    const auto kernel = floats(random, level.channels * level.channels * 9), image = floats(random, 3 * level.channels);
+    const std::vector<float> no_bias(static_cast<size_t>(blocks * 32));
+    Bytes packed(static_cast<size_t>(spade_codebook_packed_bytes(tier, level.taps, level.channels)));
+    spade_codebook_pack(tier, weight.data(), level.taps, level.channels, packed.data());
+    Bytes packed3(static_cast<size_t>(spade_conv_packed_bytes(tier, level.channels, level.channels, 3)));
+    spade_conv_pack(tier, kernel.data(), level.channels, level.channels, 3, packed3.data());
+    Bytes packed1(static_cast<size_t>(spade_conv_packed_bytes(tier, 3, level.channels, 1)));
+    spade_conv_pack(tier, image.data(), 3, level.channels, 1, packed1.data());
+
+    const int64_t n = level.n, h = level.height, w = level.width, c = level.channels;
+    const std::vector<spade_step> steps = {
+        step(SPADE_STEP_EMBED, tier,
+             spade_embed{start.data(), start_bias.data(), start_rows.data(), out.x.data(), pixels, 1, symbols,
+                         blocks * 32, w, 0, 0}),
+        step(SPADE_STEP_EMBED, tier,
+             spade_embed{table.data(), bias.data(), patches3.data(), out.actv.data(), level.rows3, level.taps, symbols,
+                         SPADE_HIDDEN, 1, 1, 1}),
+        step(SPADE_STEP_CODEBOOK, tier,
+             spade_codebook{out.actv.data(), patches5.data(), packed.data(), ab.data(), out.entries.data(), level.rows5,
+                            level.taps, level.rows3 + 1, blocks, form}),
+        step(SPADE_STEP_NORM, tier, spade_norm{out.x.data(), out.mean.data(), out.rstd.data(), n, h, w, blocks, 1e-5}),
+        step(SPADE_STEP_MODULATE, tier,
+             spade_modulate{out.x.data(), out.entries.data(), index.data(), out.mean.data(), out.rstd.data(),
+                            out.padded.data(), n, h, w, blocks, 0, 1}),
+        step(SPADE_STEP_CONV, tier,
+             spade_conv{out.padded.data(), packed3.data(), no_bias.data(), out.x.data(), out.y.data(), n, h, w, c, c, 3,
+                        0}),
+        step(SPADE_STEP_CONV, tier,
+             spade_conv{out.padded.data(), packed1.data(), no_bias.data(), nullptr, out.shown.data(), n, h, w, c, 3, 1,
+                        0}),
+        step(SPADE_STEP_IMAGE, tier, spade_image{out.shown.data(), out.values.data(), out.pixels.data(), n, h, w}),
+    };
+    const std::unique_ptr<spade_pool, void (*)(spade_pool*)> pool(spade_pool_create(threads), &spade_pool_destroy);
+    double seconds[SPADE_STEP_KINDS] = {};
+    for (int repeat = 0; repeat < 2; ++repeat)
+        if (spade_run(steps.data(), static_cast<int64_t>(steps.size()), pool.get(), seconds) != SPADE_OK) std::abort();
+    return out;
+}
+
+bool equal(const Buffers& one, const Buffers& other) {
+    return one.actv == other.actv && one.entries == other.entries && one.x == other.x && one.padded == other.padded &&
+           one.y == other.y && one.shown == other.shown && one.mean == other.mean && one.rstd == other.rstd &&
+           one.values == other.values && one.pixels == other.pixels;
+}
+
+}  // namespace
+
+int main() {
+    const Level levels[] = {
+        {1, 1, 1, 16, 1, 1, 1},      {2, 3, 7, 48, 5, 13, 9},      {1, 2, 33, 96, 30, 50, 9},
+        {3, 8, 12, 64, 101, 200, 9}, {1, 5, 257, 32, 70, 300, 25},
+    };
+    int failures = 0;
+    for (int32_t tier = 0; tier < SPADE_TIERS; ++tier)
+        for (const Level& level : levels) {
+            if (spade_tier_supported(tier) == 0) continue;
+            const Buffers reference = run(level, tier, SPADE_CODEBOOK_GATHERED, 1);
+            for (const auto& [form, threads] : {std::pair<int64_t, int64_t>{SPADE_CODEBOOK_GATHERED, 4},
+                                                {SPADE_CODEBOOK_PER_TAP, 1},
+                                                {SPADE_CODEBOOK_PER_TAP, 3}})
+                if (!equal(reference, run(level, tier, form, threads))) {
+                    std::printf("steps_test: tier %d, width %d, form %d, threads %d differ\n", static_cast<int>(tier),
+                                static_cast<int>(level.width), static_cast<int>(form), static_cast<int>(threads));
+                    ++failures;
+                }
+        }
+    if (failures == 0) std::printf("steps_test: all equal\n");
+    return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,124 @@
+"""Codebook: every tier and both forms against the float64 twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from native import each_tier, poison, random_values, run_steps, stored
+from tolerances import assert_within, sum_bound
+
+from kernels.codebook import choose_form, codebook_numpy, pack_bias
+from kernels.layouts import Array, Float64, aligned_empty, from_entries, storage_dtype, to_entries
+from kernels.steps import Form, Step, StepError, Tier, codebook, pack_codebook, tier_dtype
+
+
+@dataclass(frozen=True)
+class Case:
+    """One codebook, and what it must give."""
+
+    step: Step
+    entries: Array
+    expected: Float64  # [U5, 2C]
+    bound: Float64
+
+
+def make(
+    tier: Tier, form: Form, rows: int, actv_rows: int, channels: int, taps: int = 9, *, in_order: bool = False
+) -> Case:
+    """With in_order, patches read higher rows the later they come, as a plan's do, and the last row all along."""
+    random = np.random.default_rng(rows * channels + taps)
+    actv = np.maximum(random_values(random, (actv_rows, 128), tier), 0)
+    actv[-1] = 0
+    weight = random_values(random, (taps * 128, 2 * channels), tier)
+    bias = random.standard_normal(2 * channels).astype(np.float32)
+    patches = random.integers(0, actv_rows, (rows, taps)).astype(np.int32)
+    if in_order:
+        patches.sort(axis=0)
+        patches[::7, 0] = actv_rows - 1
+    expected = codebook_numpy(actv, patches, weight, bias)
+    sizes = codebook_numpy(actv, patches, np.abs(weight), np.abs(bias))
+    entries = poison(aligned_empty((rows, -(-channels // 32), 2, 32), storage_dtype(tier_dtype(tier))))
+    packed = pack_codebook(tier, weight.astype(np.float32), channels)
+    step = codebook(tier, stored(actv, tier), patches, packed, pack_bias(bias), entries, form=form)
+    return Case(step, entries, expected, sum_bound(sizes, taps * 128, expected, tier_dtype(tier)))
+
+
+def values(entries: Array, channels: int) -> Float64:
+    a, b = from_entries(entries, channels)
+    return np.concatenate([a, b], axis=1)  # [U5, 2C]
+
+
+@each_tier
+@pytest.mark.parametrize("form", ["gathered", "per_tap"])
+@pytest.mark.parametrize(
+    ("rows", "actv_rows", "channels", "taps"),
+    [(1, 1, 32, 1), (1, 2, 16, 9), (7, 3, 48, 9), (97, 14, 64, 9), (200, 40, 96, 9), (13, 6, 32, 25)],
+)
+def test_against_twin(tier: Tier, form: Form, rows: int, actv_rows: int, channels: int, taps: int) -> None:
+    case = make(tier, form, rows, actv_rows, channels, taps)
+    run_steps(case.step)
+    assert_within(values(case.entries, channels), case.expected, case.bound)
+    unused = to_entries(*from_entries(case.entries, channels), tier_dtype(tier))  # zeros behind the channels
+    assert np.array_equal(case.entries, unused)
+
+
+@each_tier
+@pytest.mark.parametrize("rows", range(1, 14))
+def test_every_tail_of_the_tile(tier: Tier, rows: int) -> None:
+    gathered, per_tap = make(tier, "gathered", rows, rows, 32), make(tier, "per_tap", rows, rows, 32)
+    run_steps(gathered.step, per_tap.step)
+    assert_within(values(gathered.entries, 32), gathered.expected, gathered.bound)
+    assert np.array_equal(gathered.entries, per_tap.entries)
+
+
+@each_tier
+def test_neither_form_nor_threads_change_a_bit(tier: Tier) -> None:
+    reference = make(tier, "gathered", 300, 50, 96)
+    run_steps(reference.step)
+    for form, threads in (("gathered", 2), ("gathered", 3), ("per_tap", 1), ("per_tap", 2)):
+        other = make(tier, form, 300, 50, 96)  # type: ignore[arg-type]
+        run_steps(other.step, threads=threads)
+        assert np.array_equal(reference.entries, other.entries), (form, threads)
+
+
+@each_tier
+@pytest.mark.parametrize("form", ["gathered", "per_tap"])
+def test_patches_in_scan_order(tier: Tier, form: Form) -> None:
+    case = make(tier, form, 400, 333, 32, in_order=True)
+    run_steps(case.step)
+    assert_within(values(case.entries, 32), case.expected, case.bound)
+
+
+@each_tier
+@pytest.mark.parametrize("form", ["gathered", "per_tap"])
+def test_rows_do_not_depend_on_other_rows(tier: Tier, form: Form) -> None:
+    whole = make(tier, form, 120, 30, 64)
+    run_steps(whole.step)
+    first = whole.entries.copy()
+    poison(whole.entries)
+    whole.step.record["rows"] = 101
+    run_steps(whole.step)
+    assert np.array_equal(whole.entries[:101], first[:101])
+    assert (whole.entries[101:].view(np.uint8) == 0xFF).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "actv_rows", "form"), [(10, 11, "gathered"), (100, 101, "gathered"), (4000, 1000, "per_tap")]
+)
+def test_form_by_count(rows: int, actv_rows: int, form: Form) -> None:
+    assert choose_form(rows, actv_rows) == form
+
+
+def test_form_for_many_threads() -> None:
+    assert choose_form(4000, 1000, n_blocks=4, threads=4) == "per_tap"
+    assert choose_form(4000, 1000, n_blocks=4, threads=32) == "gathered"
+
+
+@each_tier
+def test_weights_of_another_width_are_refused(tier: Tier) -> None:
+    case = make(tier, "gathered", 3, 3, 32)
+    actv, patches, weight, bias, entries = case.step.arrays
+    with pytest.raises(StepError, match=r"\[codebook\] expected weight as C-contiguous uint8"):
+        codebook(tier, actv, patches, weight[:-1], bias, entries, form="gathered")

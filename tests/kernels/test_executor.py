@@ -1,0 +1,128 @@
+"""Programs, pools and tiers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
+
+import numpy as np
+import pytest
+from native import TIERS, each_tier, plain, random_values
+
+from kernels import _native
+from kernels.layouts import Array, empty_padded
+from kernels.steps import TIER_VARIABLE, Pool, Program, Step, StepError, Tier, TierError, choose_tier, modulate, run
+
+THREADS = [1, 2, 4]
+
+
+def chain(tier: Tier, x: Array, length: int) -> tuple[list[Step], Array]:
+    """Steps that each read the interior of the previous map, seen as a plain map of its own, and halve what is < 0."""
+    n, height, _, width, _ = x.shape
+    steps = []
+    for i in range(length):
+        out = empty_padded(n, 32, height + 2 * i, width + 2 * i, "bf16" if tier == "avx512bf16" else "float32")
+        steps.append(modulate(tier, x, None, None, out))
+        x = out
+    return steps, x
+
+
+@each_tier
+@pytest.mark.parametrize("threads", THREADS)
+def test_steps_run_in_order(tier: Tier, threads: int) -> None:
+    x = plain(random_values(np.random.default_rng(0), (2, 32, 6, 7), tier), tier)
+    steps, last = chain(tier, x, 40)
+    expected_steps, expected = chain(tier, x, 40)
+    pool = Pool(threads)
+    for step in expected_steps:
+        run(Program([step]), Pool(1))
+    seconds = run(Program(steps), pool)
+    assert np.array_equal(last, expected)
+    assert seconds["modulate"] > 0
+    assert sum(seconds.values()) == seconds["modulate"]
+
+
+@each_tier
+def test_a_pool_runs_many_programs(tier: Tier) -> None:
+    x = plain(random_values(np.random.default_rng(0), (1, 32, 3, 3), tier), tier)
+    pool = Pool(3)
+    for length in [1, 2, 5] * 50:
+        steps, last = chain(tier, x, length)
+        alone, expected = chain(tier, x, length)
+        run(Program(steps), pool)
+        run(Program(alone), Pool(1))
+        assert np.array_equal(last, expected)
+    assert run(Program([]), pool)["modulate"] == 0
+
+
+@each_tier
+def test_one_pool_from_several_threads(tier: Tier) -> None:
+    pool = Pool(2)
+
+    def one(seed: int) -> bool:
+        x = plain(random_values(np.random.default_rng(seed), (1, 32, 9, 9), tier), tier)
+        steps, last = chain(tier, x, 5)
+        for _ in range(20):
+            run(Program(steps), pool)
+        alone, expected = chain(tier, x, 5)
+        run(Program(alone), Pool(1))
+        return np.array_equal(last, expected)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(one, range(8)))
+
+
+@each_tier
+def test_arguments_are_changed_in_place(tier: Tier) -> None:
+    x = plain(-np.ones((1, 32, 4, 4)), tier)
+    step, out = chain(tier, x, 1)
+    program, pool = Program(step), Pool(1)
+    run(program, pool)
+    leaky = out.copy()
+    program.args(0)["leaky"] = 0
+    run(program, pool)
+    assert np.array_equal(out[:, 1:-1, :, 1:-1], x)
+    assert not np.array_equal(out, leaky)
+    program.replace(0, step[0])
+    run(program, pool)
+    assert np.array_equal(out, leaky)
+
+
+def test_a_program_keeps_its_arrays() -> None:
+    if not TIERS:
+        pytest.skip("no AVX2 here")
+    program = Program(chain(TIERS[0], plain(np.ones((1, 32, 64, 64)), TIERS[0]), 3)[0])
+    run(program, Pool(2))  # the maps have no other owner: address sanitizers and luck see it otherwise
+
+
+def test_unknown_steps_and_tiers_are_refused() -> None:
+    if not TIERS:
+        pytest.skip("no AVX2 here")
+    program = Program(chain(TIERS[0], plain(np.ones((1, 32, 2, 2)), TIERS[0]), 1)[0])
+    pool = Pool(1)
+    program.args(0)["kind"] = 99
+    with pytest.raises(ValueError, match="kind is unknown"):
+        run(program, pool)
+    program.args(0)["kind"] = 2
+    program.args(0)["tier"] = 3
+    with pytest.raises(ValueError, match="tier is unknown"):
+        run(program, pool)
+    with pytest.raises(ValueError, match="not whole"):
+        _native.Pool(1).run(program.memory[:-8], np.zeros(len(_native.STEP_KINDS)))
+    with pytest.raises(StepError, match="expected threads of 1 or more but got 0"):
+        Pool(0)
+
+
+def test_tiers_are_numbered_as_in_the_header() -> None:
+    assert get_args(Tier) == _native.TIERS
+
+
+def test_tier_choice() -> None:
+    if not TIERS:
+        with pytest.raises(TierError, match="use the torch engine"):
+            choose_tier("float32", {})
+        return
+    assert choose_tier("float32", {}) == [tier for tier in TIERS if tier != "avx512bf16"][-1]
+    assert choose_tier("float32", {TIER_VARIABLE: "avx2"}) == "avx2"
+    with pytest.raises(TierError, match=f"expected {TIER_VARIABLE} to be a tier of bf16"):
+        choose_tier("bf16", {TIER_VARIABLE: "avx2"})

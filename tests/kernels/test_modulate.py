@@ -1,0 +1,107 @@
+"""Modulate: every tier against its float64 twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from native import each_tier, plain, poison, random_values, run_steps
+from tolerances import UNIT, assert_within, gamma
+
+from kernels.layouts import (
+    Array,
+    Float64,
+    empty_padded,
+    from_padded,
+    pad_channels,
+    to_entries,
+    to_padded,
+)
+from kernels.modulate import modulate_numpy
+from kernels.steps import Step, StepError, Tier, modulate, tier_dtype
+
+SIZES = [(1, 1, 1), (1, 2, 3), (2, 3, 7), (1, 1, 8), (3, 2, 12), (1, 5, 33)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One modulation, and what it must give."""
+
+    step: Step
+    out: Array
+    expected: Float64  # [N, C, H, W]
+    bound: Float64
+
+
+def make(
+    tier: Tier, size: tuple[int, int, int], channels: int, *, entries: bool, norm: bool, shift: int, leaky: bool
+) -> Case:
+    n, height, width = size
+    random = np.random.default_rng(channels * width + height)
+    x = random_values(random, (n, channels, height >> shift, width >> shift), tier)
+    a, b = random_values(random, (2, 6, channels), tier) if entries else (None, None)
+    index = random.integers(0, 6, size).astype(np.int32) if entries else None
+    mean, rstd = np.abs(random.standard_normal((2, n, channels))).astype(np.float32) if norm else (None, None)
+    arguments = {"mean": mean, "rstd": rstd, "shift": shift}
+    expected = modulate_numpy(x, a, b, index, **arguments, leaky=leaky)
+    sizes = modulate_numpy(
+        np.abs(x), None if a is None else np.abs(a), None if b is None else np.abs(b), index, shift=shift,
+        mean=None if mean is None else -mean, rstd=rstd, leaky=False,
+    )  # fmt: skip
+    out = poison(empty_padded(n, channels, height, width, tier_dtype(tier)))
+    step = modulate(
+        tier, plain(x, tier), None if a is None or b is None else to_entries(a, b, tier_dtype(tier)), index, out,
+        mean=None if mean is None else pad_channels(mean), rstd=None if rstd is None else pad_channels(rstd),
+        shift=shift, leaky=leaky,
+    )  # fmt: skip
+    # Four roundings (subtract, scale, multiply and add, slope), then that of T.
+    return Case(step, out, expected, gamma(4) * sizes + UNIT[tier_dtype(tier)] * (1 + gamma(4)) * np.abs(expected))
+
+
+@each_tier
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [16, 32, 96])
+def test_against_twin(tier: Tier, size: tuple[int, int, int], channels: int) -> None:
+    case = make(tier, size, channels, entries=True, norm=False, shift=0, leaky=True)
+    run_steps(case.step)
+    assert_within(from_padded(case.out, channels), case.expected, case.bound)
+    # The border and the unused channels are zero.
+    assert np.array_equal(case.out, to_padded(from_padded(case.out, channels), tier_dtype(tier)))
+
+
+@each_tier
+@pytest.mark.parametrize("entries", [True, False])
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("leaky", [True, False])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_every_variant(tier: Tier, entries: bool, norm: bool, leaky: bool, shift: int) -> None:
+    case = make(tier, (2, 4, 6), 48, entries=entries, norm=norm, shift=shift, leaky=leaky)
+    run_steps(case.step)
+    assert_within(from_padded(case.out, 48), case.expected, case.bound)
+
+
+@each_tier
+def test_neither_threads_nor_batch_change_a_bit(tier: Tier) -> None:
+    case = make(tier, (3, 9, 5), 64, entries=True, norm=False, shift=0, leaky=True)
+    run_steps(case.step)
+    for threads in (2, 3):
+        other = make(tier, (3, 9, 5), 64, entries=True, norm=False, shift=0, leaky=True)
+        run_steps(other.step, threads=threads)
+        assert np.array_equal(case.out, other.out)
+    x, entries, index, out = case.step.arrays
+    for n in range(3):
+        alone = poison(out[n : n + 1].copy())
+        run_steps(modulate(tier, x[n : n + 1], entries, index[n : n + 1], alone))
+        assert np.array_equal(alone[0], out[n])
+
+
+@each_tier
+def test_errors(tier: Tier) -> None:
+    x, entries, index, out = make(tier, (1, 4, 4), 32, entries=True, norm=False, shift=0, leaky=True).step.arrays
+    with pytest.raises(StepError, match=r"\[modulate\] expected entries with index"):
+        modulate(tier, x, entries, None, out)
+    with pytest.raises(StepError, match=r"\[modulate\] expected shift 0, or 1 with even sizes, but got 2 for 4x4"):
+        modulate(tier, x, entries, index, out, shift=2)
+    with pytest.raises(StepError, match=r"\[modulate\] expected index as C-contiguous int32 \[1, 4, 4\] but got int64"):
+        modulate(tier, x, entries, index.astype(np.int64), out)

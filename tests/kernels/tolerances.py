@@ -1,0 +1,42 @@
+"""How far a kernel may be from its float64 twin: derived from the roundings it makes, never tuned.
+
+u is the unit roundoff of a dtype: half the distance from 1 to the next number. A float32 sum of n terms, in any order,
+is off by at most gamma(n) times the sum of their sizes (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
+section 4.2), with gamma(n) = n u / (1 - n u); a product in it adds one to n. Storing a result as T adds u(T) of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+UNIT = {"float32": 2.0**-24, "bf16": 2.0**-8}
+SMALLEST = 2.0**-126  # smallest normal number of float32 and bf16: bf16 instructions flush what lies below
+
+
+def gamma(n: int) -> float:
+    """Relative error of n float32 roundings."""
+    return n * UNIT["float32"] / (1 - n * UNIT["float32"])
+
+
+def sum_bound(
+    sizes: npt.ArrayLike, length: int, result: npt.ArrayLike, dtype: str = "float32"
+) -> npt.NDArray[np.float64]:
+    """Bound of a sum of `length` products whose sizes add up to `sizes`, stored as dtype."""
+    computed = gamma(length + 1) * np.asarray(sizes, np.float64) + (length + 1) * SMALLEST
+    return computed + UNIT[dtype] * (np.abs(np.asarray(result, np.float64)) + computed)
+
+
+def assert_within(actual: npt.ArrayLike, expected: npt.ArrayLike, bound: npt.ArrayLike) -> None:
+    """Every |actual - expected| <= bound; NaN and infinity in actual never are."""
+    got, wanted = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert got.shape == wanted.shape, f"shape {got.shape}, expected {wanted.shape}"
+    limit = np.broadcast_to(np.asarray(bound, np.float64), wanted.shape)
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.abs(got - wanted) <= limit)
+    if bad.any():
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise AssertionError(
+            f"{bad.sum()} of {bad.size} out of bounds; first at {at}: "
+            f"got {got[at]!r}, expected {wanted[at]!r} within {limit[at]:.3g}"
+        )

@@ -1,0 +1,259 @@
+"""The cpu engine is the dense form, faster: every architecture, every tier, any batch, any number of threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from kernels.steps import TIER_VARIABLE, TierError, supported_tiers, tier_dtype
+from serving.engines import Timings
+from serving.engines.cpu import CpuEngine
+from serving.engines.torch import TorchEngine
+from spade_core.checkpoints import Checkpoint
+from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
+from spade_core.demo_maps import demo_map
+from spade_core.generator import Generator
+from spade_core.label_maps import read_instance_map, read_label_map, resize_nearest
+from spade_core.seeded import seeded_generator
+from spade_core.style import style_from_seed
+
+# The bar of the project on images in -1..1. bf16 rounds every layer to 8 bits: its bar is a PSNR.
+FLOAT32_TOLERANCE = 1e-4
+BF16_PSNR_DB = 30.0
+
+Request = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32] | None, npt.NDArray[np.float32] | None]
+
+pytestmark = pytest.mark.skipif(not supported_tiers(), reason="no native tier runs on this processor")
+
+
+def small(**change: object) -> GeneratorConfig:
+    defaults: dict[str, object] = {"label_nc": 6, "height": 64, "width": 64, "nf": 4}
+    return replace(preset("coco"), **(defaults | change))  # type: ignore[arg-type]
+
+
+def trained_like(config: GeneratorConfig) -> Generator:
+    """Seeded weights with statistics and biases that are not 0 and 1, as training leaves them."""
+    rng = np.random.default_rng(3)
+    generator = seeded_generator(config)
+    for name, tensor in generator.state_dict().items():
+        spread = {"running_mean": (-0.2, 0.2), "running_var": (0.5, 1.5), "bias": (-0.1, 0.1)}.get(name.split(".")[-1])
+        if spread is not None:
+            tensor.copy_(tensor.new_tensor(rng.uniform(*spread, tuple(tensor.shape))))
+    return generator
+
+
+def request(config: GeneratorConfig, batch: int, seed: int = 0) -> Request:
+    """Maps of random pixels, of one label, and of blocks, in turn."""
+    rng = np.random.default_rng(seed)
+    h, w = config.height, config.width
+    labels = np.empty((batch, h, w), np.uint8)
+    for i in range(batch):
+        coarse = rng.integers(0, config.label_nc, (h // 16, w // 16)).repeat(16, 0).repeat(16, 1)
+        labels[i] = (rng.integers(0, config.label_nc, (h, w)), np.full((h, w), 1), coarse)[(i + 2) % 3]
+    instances = (labels // 2).astype(np.int32) if config.instance_edges else None
+    style = np.stack([style_from_seed(seed + i) for i in range(batch)]) if config.style else None
+    return labels, instances, style
+
+
+def part(of: Request, items: slice) -> Request:
+    labels, instances, style = of
+    return labels[items], None if instances is None else instances[items], None if style is None else style[items]
+
+
+def dense(generator: Generator, of: Request) -> npt.NDArray[np.float32]:
+    return TorchEngine(generator, "fp32", "dense").image(*of).numpy()
+
+
+def assert_close(image: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> None:
+    error = np.abs(image - reference).max()
+    assert error <= FLOAT32_TOLERANCE, f"max error {error}"
+    assert reference.std() > 0.05, "a flat image would agree with anything"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_at_full_size(name: str) -> None:
+    config = preset(name)
+    generator = trained_like(config)
+    maps = [demo_map(seed, config) for seed in range(2)]
+    instances = np.stack([m[1] for m in maps]) if config.instance_edges else None
+    style = np.stack([style_from_seed(i) for i in range(2)]) if config.style else None
+    of: Request = (np.stack([m[0] for m in maps]), instances, style)
+    assert_close(CpuEngine(generator).image(*of), dense(generator, of))
+
+
+@pytest.mark.slow
+def test_the_real_maps_at_coco_size(real_maps: Path) -> None:
+    config = preset("coco")
+    paths = sorted((real_maps / "label").glob("*.png"))
+    labels = np.stack([resize_nearest(read_label_map(p), 256, 256) for p in paths])
+    instances = np.stack([resize_nearest(read_instance_map(real_maps / "inst" / p.name), 256, 256) for p in paths])
+    generator = trained_like(config)
+    image = CpuEngine(generator).image(labels, instances, None)
+    expected = TorchEngine(generator, "fp32", "codebook").image(labels, instances, None).numpy()
+    assert_close(image, expected)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "syncbatch"])
+@pytest.mark.parametrize("spade_kernel", [1, 3, 5])
+@pytest.mark.parametrize("edges", [False, True])
+def test_every_norm_and_conv_size(norm: Norm, spade_kernel: int, edges: bool) -> None:
+    config = small(norm=norm, spade_kernel=spade_kernel, instance_edges=edges)
+    generator, of = trained_like(config), request(config, 3)
+    assert_close(CpuEngine(generator).image(*of), dense(generator, of))
+
+
+@pytest.mark.parametrize("upsampling", ["normal", "more", "most"])
+@pytest.mark.parametrize("style", [False, True])
+@pytest.mark.parametrize("nf", [4, 6, 20])
+def test_every_depth_and_odd_widths_with_and_without_style(upsampling: Upsampling, style: bool, nf: int) -> None:
+    config = small(upsampling=upsampling, style=style, nf=nf, height=128, width=256)
+    generator, of = trained_like(config), request(config, 2)
+    assert_close(CpuEngine(generator).image(*of), dense(generator, of))
+
+
+@pytest.mark.parametrize("tier", ["avx2", "avx512", "avx512bf16"])
+def test_every_tier_of_this_processor(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if tier not in supported_tiers():
+        pytest.skip(f"this processor does not run {tier}")
+    monkeypatch.setenv(TIER_VARIABLE, tier)
+    config = small(nf=20)
+    generator, of = trained_like(config), request(config, 3)
+    bf16 = tier_dtype(tier) == "bf16"  # type: ignore[arg-type]
+    engine = CpuEngine(generator, "bf16" if bf16 else "fp32")
+    assert engine.tier == tier
+    image, expected = engine.image(*of), dense(generator, of)
+    if bf16:
+        assert 10 * np.log10(4 / np.mean((image - expected) ** 2)) > BF16_PSNR_DB
+    else:
+        assert_close(image, expected)
+
+
+def test_a_tier_of_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TIER_VARIABLE, "avx512bf16")
+    with pytest.raises(TierError, match=r"tier of float32 on this processor.* but got 'avx512bf16'"):
+        CpuEngine(seeded_generator(small()), "fp32")
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_bits_depend_neither_on_threads_nor_on_the_batch(norm: Norm) -> None:
+    config = small(norm=norm, nf=20)
+    generator, of = trained_like(config), request(config, 3)
+    together = CpuEngine(generator, threads=1).image(*of)
+    for threads in (2, 3, 5):
+        np.testing.assert_array_equal(CpuEngine(generator, threads=threads).image(*of), together)
+    engine = CpuEngine(generator, threads=2)
+    for i in range(3):
+        np.testing.assert_array_equal(engine.image(*part(of, slice(i, i + 1)))[0], together[i])
+
+
+def test_pixels_are_the_values_truncated() -> None:
+    config = small()
+    engine, of = CpuEngine(trained_like(config)), request(config, 2)
+    expected = ((engine.image(*of) + 1) * np.float32(127.5)).astype(np.uint8).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(engine.synthesize(*of), expected)
+
+
+def test_maps_that_come_again_are_not_planned_again_and_give_the_same_image() -> None:
+    config = small(style=True)
+    engine, of = CpuEngine(trained_like(config)), request(config, 2)
+    first = Timings()
+    image = engine.image(*of, first)
+    assert first.cached_maps == 0
+    assert first.codebook_s > 0
+    again = Timings()
+    np.testing.assert_array_equal(engine.image(*of, again), image)
+    assert (again.cached_maps, again.plan_s, again.codebook_s) == (2, 0, 0)
+    assert again.distinct_share == first.distinct_share
+    mixed = (np.concatenate([of[0][1:], request(config, 1, seed=9)[0]]), None, of[2])
+    mixed_timings = Timings()
+    out = engine.image(mixed[0], request_instances(config, mixed[0]), mixed[2], mixed_timings)
+    assert mixed_timings.cached_maps == 1
+    alone = CpuEngine(trained_like(config), cache_bytes=0)
+    np.testing.assert_array_equal(out, alone.image(mixed[0], request_instances(config, mixed[0]), mixed[2]))
+
+
+def request_instances(config: GeneratorConfig, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32] | None:
+    return (labels // 2).astype(np.int32) if config.instance_edges else None
+
+
+def test_styles_of_one_map_share_its_codebooks() -> None:
+    config = small(style=True, instance_edges=False)
+    labels = request(config, 1)[0].repeat(4, axis=0)
+    style = np.stack([style_from_seed(i) for i in range(4)])
+    generator, timings = trained_like(config), Timings()
+    image = CpuEngine(generator).image(labels, None, style, timings)
+    assert_close(image, dense(generator, (labels, None, style)))
+    alone = Timings()
+    CpuEngine(generator).image(labels[:1], None, style[:1], alone)
+    assert timings.distinct_share == alone.distinct_share
+
+
+def test_the_cache_keeps_to_its_limit_and_drops_the_oldest() -> None:
+    config = small()
+    generator = trained_like(config)
+    probe = CpuEngine(generator)
+    labels, instances, _ = request(config, 3)
+    probe.image(labels[:1], request_instances(config, labels[:1]), None)
+    limit = int(probe._cache.bytes * 2.5)
+    engine = CpuEngine(generator, cache_bytes=limit)
+    blocks = [np.roll(labels[:1], shift, axis=2) for shift in (0, 16, 32)]
+
+    def cached(one: npt.NDArray[np.uint8]) -> int:
+        timings = Timings()
+        engine.image(one, request_instances(config, one), None, timings)
+        assert engine._cache.bytes <= limit
+        return timings.cached_maps
+
+    assert [cached(one) for one in blocks] == [0, 0, 0]
+    assert [cached(blocks[2]), cached(blocks[1]), cached(blocks[0])] == [1, 1, 0]
+    assert instances is not None
+
+
+def test_calls_from_several_threads_and_engines_side_by_side() -> None:
+    config = small(nf=20)
+    generator = trained_like(config)
+    engines = [CpuEngine(generator, threads=2), CpuEngine(generator, threads=1)]
+    requests = [request(config, 2, seed) for seed in range(8)]
+    expected = [engines[0].image(*of) for of in requests]
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(lambda i: engines[i % 2].image(*requests[i]), range(8)))
+    for image, wanted in zip(images, expected, strict=True):
+        np.testing.assert_array_equal(image, wanted)
+
+
+def test_more_shapes_than_are_kept() -> None:
+    config = small()
+    engine = CpuEngine(trained_like(config))
+    of = request(config, 12)
+    first = engine.image(*of)
+    for n in range(1, 12):
+        np.testing.assert_array_equal(engine.image(*part(of, slice(0, n))), first[:n])
+    np.testing.assert_array_equal(engine.image(*of), first)
+
+
+def test_a_bad_label_and_a_bad_precision_are_named() -> None:
+    config = small()
+    labels, instances, _ = request(config, 1)
+    labels[0, 5, 7] = 99
+    engine = CpuEngine(trained_like(config))
+    with pytest.raises(ValueError, match=r"99 .*row 5, column 7"):
+        engine.synthesize(labels, instances, None)
+    with pytest.raises(ValueError, match="precision fp32 or bf16 but got 'fp8'"):
+        CpuEngine(seeded_generator(config), "fp8")
+
+
+def test_auto_takes_the_native_kernels_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    from serving.engines.load import make_engine
+
+    config = small()
+    checkpoint = Checkpoint(config, seeded_generator(config), None, {})
+    with caplog.at_level("INFO"):
+        engine = make_engine(checkpoint, "auto", "fp32", 1)
+    assert engine.name == "cpu"
+    assert "native kernels, tier" in caplog.text
