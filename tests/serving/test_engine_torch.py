@@ -133,14 +133,14 @@ def test_bad_engine_arguments_are_named(change: dict[str, object], text: str) ->
 
 def test_an_engine_asked_for_by_name_and_unknown_is_refused() -> None:
     checkpoint = Checkpoint(DEMO, seeded_generator(DEMO), None, {})
-    with pytest.raises(ValueError, match=r"engine out of auto, torch but got 'tensorrt'"):
+    with pytest.raises(ValueError, match=r"engine out of auto, torch, cpu but got 'tensorrt'"):
         make_engine(checkpoint, "tensorrt", "fp32", None)
 
 
 def test_an_engine_runs_the_weights_of_a_checkpoint(tmp_path: Path) -> None:
     generator = seeded_generator(DEMO, seed=5)
     save(tmp_path / "five.safetensors", generator)
-    loaded = load_engine(weights=tmp_path / "five.safetensors")
+    loaded = load_engine("torch", tmp_path / "five.safetensors")
     assert loaded.config == DEMO
     expected = TorchEngine(generator).synthesize(maps(1), None, styles(1))
     np.testing.assert_array_equal(loaded.synthesize(maps(1), None, styles(1)), expected)
