@@ -48,8 +48,9 @@ class CpuEngine:
         self.config: GeneratorConfig = generator.config
         self.precision = precision
         self.tier: Tier = choose_tier(_DTYPES[precision])  # type: ignore[arg-type]
-        self._pool = Pool(threads or len(os.sched_getaffinity(0)))
-        self._packed = pack_generator(generator, self.tier)
+        threads = threads or len(os.sched_getaffinity(0))
+        self._pool = Pool(threads)
+        self._packed = pack_generator(generator, self.tier, threads)
         self._cache = CodebookCache(cache_bytes)
         self._programs: dict[tuple[int, ...], ConvProgram] = {}
         self._lock = threading.Lock()

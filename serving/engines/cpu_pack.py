@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,11 +87,17 @@ class PackedGenerator:
     conv_img: PackedConv
 
 
-def pack_generator(generator: Generator, tier: Tier) -> PackedGenerator:
-    """Pack every weight of a generator in eval mode, float32, on the CPU."""
+def pack_generator(generator: Generator, tier: Tier, threads: int) -> PackedGenerator:
+    """Pack every weight of a generator in eval mode, float32, on the CPU; a block is packed by one of `threads`."""
     config = generator.config
+
+    def pack(walked: tuple[ResidualBlock, int, int]) -> PackedBlock:
+        with torch.no_grad():  # holds for one thread
+            return _block(*walked, config, tier)
+
+    with ThreadPoolExecutor(threads) as pool:
+        blocks = tuple(pool.map(pack, _walk(generator)))
     with torch.no_grad():
-        blocks = tuple(_block(block, level, shift, config, tier) for block, level, shift in _walk(generator))
         return PackedGenerator(config, _start(generator, tier), blocks, _conv(generator.conv_img, tier))
 
 

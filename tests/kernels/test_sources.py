@@ -1,0 +1,21 @@
+"""Kernel sources see pointers, sizes and strides only: no Python and no PyTorch below the binding."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
+
+
+def test_only_the_binding_knows_python() -> None:
+    sources = [p for p in KERNELS.rglob("*") if p.suffix in (".cpp", ".hpp", ".h", ".cu")]
+    foreign = re.compile(r"nanobind|pybind|Python\.h|torch|ATen|c10")
+    knowing = {p.name for p in sources if foreign.search(p.read_text())}
+    assert len(sources) > 10
+    assert knowing == {"binding.cpp"}
+
+
+def test_kernels_know_neither_models_nor_servers() -> None:
+    foreign = re.compile(r"^\s*(from|import) (spade_core|serving|torch)", re.MULTILINE)
+    assert {p.name for p in KERNELS.glob("*.py") if foreign.search(p.read_text())} == set()
