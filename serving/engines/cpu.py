@@ -48,7 +48,7 @@ class CpuEngine:
         self.config: GeneratorConfig = generator.config
         self.precision = precision
         self.tier: Tier = choose_tier(_DTYPES[precision])  # type: ignore[arg-type]
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self._pool = Pool(threads)
         self._packed = pack_generator(generator, self.tier, threads)
         self._cache = CodebookCache(cache_bytes)
