@@ -76,7 +76,9 @@ def median_map(symbols: Symbols, config: GeneratorConfig) -> tuple[Symbols, list
     return symbols[middle][None], plans[middle]
 
 
-def tier_cases(tier: steps.Tier, shapes: Shapes, levels: list[Level], pool: steps.Pool) -> Iterator[Callable[[], Case]]:
+def tier_cases(
+    tier: steps.Tier, shapes: Shapes, levels: list[Level], pool: steps.Pool, compiled: bool
+) -> Iterator[Callable[[], Case]]:
     """Every case of a tier, to be made when its turn comes: the large ones do not all fit in memory."""
     for shape in shapes.convs:
         yield partial(conv_case, tier, shape, pool)
@@ -85,7 +87,7 @@ def tier_cases(tier: steps.Tier, shapes: Shapes, levels: list[Level], pool: step
         yield partial(embed_case, tier, level, shapes.config.symbols, pool)
         for form in get_args(steps.Form):
             yield partial(codebook_case, tier, level, channels, form, pool)
-        yield partial(modulate_case, tier, level, channels, shift, pool)
+        yield partial(modulate_case, tier, level, channels, shift, pool, compiled)
         yield partial(norm_case, tier, channels, size, pool)
     yield partial(image_case, tier, shapes.config.height, pool)
 
@@ -117,10 +119,13 @@ def _tiers(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     "--threads", default=1, show_default=True, type=click.IntRange(1), help="Of the kernels and of the peers."
 )
 @click.option("--repeats", default=10, show_default=True, type=click.IntRange(1), help="Timed calls of each.")
+@click.option("--compiled/--no-compiled", default=True, show_default=True,
+              help="torch.compile as a peer of modulate: half a minute more, and needs a C++ compiler.")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 def main(
-    tiers: tuple[steps.Tier, ...], labels: Path | None, threads: int, repeats: int, json_path: Path | None
-) -> None:
+    tiers: tuple[steps.Tier, ...], labels: Path | None, threads: int, repeats: int, compiled: bool,
+    json_path: Path | None,
+) -> None:  # fmt: skip
     """Time every native kernel on the shapes of the COCO generator; show its share of the peak and its best peer."""
     console, pool, config = Console(), steps.Pool(threads), COCO.config
     symbols, levels = median_map(read_maps(config, labels).symbols.astype(np.uint16), config)
@@ -131,7 +136,7 @@ def main(
     peaks: dict[str, float] = {}
     for tier in tiers:
         peaks[tier] = peak(tier)
-        new = [measure(case(), peaks[tier], repeats) for case in tier_cases(tier, COCO, levels, pool)]
+        new = [measure(case(), peaks[tier], repeats) for case in tier_cases(tier, COCO, levels, pool, compiled)]
         console.print(table(new, f"{tier}, {threads} threads, one core's peak {peaks[tier]:.0f} GFLOP/s"))
         rows += new
     if json_path:

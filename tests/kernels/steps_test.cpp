@@ -19,10 +19,11 @@ using Bytes = std::vector<uint8_t>;  // exactly as long as the header says, from
 struct Level {
     int64_t n, height, width, channels, rows3, rows5, taps;
     int64_t blocks() const { return (channels + 31) / 32; }
+    int64_t shift() const { return height % 2 == 0 && width % 2 == 0 ? 1 : 0; }  // of residuals
 };
 
 struct Buffers {
-    Bytes actv, entries, x, padded, y, shown;
+    Bytes actv, entries, x, padded, y, pointwise, shown, residual, shown_residual;
     std::vector<float> mean, rstd, values;
     Bytes pixels;
 };
@@ -53,14 +54,18 @@ spade_step step(spade_step_kind kind, int64_t tier, const Args& args) {
 Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
     std::mt19937 random(7);
     const int64_t element = tier == SPADE_TIER_AVX512BF16 ? 2 : 4, symbols = 5, blocks = level.blocks();
-    const int64_t pixels = level.n * level.height * level.width;
+    const int64_t pixels = level.n * level.height * level.width, shift = level.shift();
+    const int64_t small = pixels >> 2 * shift;
     auto bytes = [element](int64_t count) { return Bytes(static_cast<size_t>(count * element)); };
     Buffers out{bytes((level.rows3 + 1) * SPADE_HIDDEN),
                 bytes(level.rows5 * blocks * 64),
                 bytes(pixels * blocks * 32),
                 bytes(level.n * (level.height + 2) * blocks * (level.width + 2) * 32),
                 bytes(pixels * blocks * 32),
+                bytes(pixels * blocks * 32),
                 bytes(pixels * 32),
+                bytes(small * blocks * 32),
+                bytes(small * 32),
                 std::vector<float>(static_cast<size_t>(level.n * blocks * 32)),
                 {},
                 {},
@@ -77,20 +82,29 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
     const auto start_rows = rows(random, pixels, symbols + 1);
     const auto weight = floats(random, level.taps * SPADE_HIDDEN * 2 * level.channels),
                ab = floats(random, blocks * 64);
-    const auto kernel = floats(random, level.channels * level.channels * 9), image = floats(random, 3 * level.channels);
+    const auto kernel = floats(random, level.channels * level.channels * 9),
+               image = floats(random, 27 * level.channels);
     const std::vector<float> no_bias(static_cast<size_t>(blocks * 32));
     Bytes packed(static_cast<size_t>(spade_codebook_packed_bytes(tier, level.taps, level.channels)));
     spade_codebook_pack(tier, weight.data(), level.taps, level.channels, packed.data());
     Bytes packed3(static_cast<size_t>(spade_conv_packed_bytes(tier, level.channels, level.channels, 3)));
     spade_conv_pack(tier, kernel.data(), level.channels, level.channels, 3, packed3.data());
-    Bytes packed1(static_cast<size_t>(spade_conv_packed_bytes(tier, 3, level.channels, 1)));
-    spade_conv_pack(tier, image.data(), 3, level.channels, 1, packed1.data());
+    Bytes packed_few(static_cast<size_t>(spade_conv_packed_bytes(tier, 3, level.channels, 3)));
+    spade_conv_pack(tier, image.data(), 3, level.channels, 3, packed_few.data());
+    Bytes packed1(static_cast<size_t>(spade_conv_packed_bytes(tier, level.channels, level.channels, 1)));
+    spade_conv_pack(tier, kernel.data(), level.channels, level.channels, 1, packed1.data());
 
     const int64_t n = level.n, h = level.height, w = level.width, c = level.channels;
     const std::vector<spade_step> steps = {
         step(SPADE_STEP_EMBED, tier,
              spade_embed{start.data(), start_bias.data(), start_rows.data(), out.x.data(), pixels, 1, symbols,
                          blocks * 32, w, 0, 0}),
+        step(SPADE_STEP_EMBED, tier,
+             spade_embed{start.data(), start_bias.data(), start_rows.data(), out.residual.data(), small, 1, symbols,
+                         blocks * 32, w >> shift, 0, 0}),
+        step(SPADE_STEP_EMBED, tier,
+             spade_embed{start.data(), start_bias.data(), start_rows.data(), out.shown_residual.data(), small, 1,
+                         symbols, 32, w >> shift, 0, 0}),
         step(SPADE_STEP_EMBED, tier,
              spade_embed{table.data(), bias.data(), patches3.data(), out.actv.data(), level.rows3, level.taps, symbols,
                          SPADE_HIDDEN, 1, 1, 1}),
@@ -102,11 +116,14 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
              spade_modulate{out.x.data(), out.entries.data(), index.data(), out.mean.data(), out.rstd.data(),
                             out.padded.data(), n, h, w, blocks, 0, 1}),
         step(SPADE_STEP_CONV, tier,
-             spade_conv{out.padded.data(), packed3.data(), no_bias.data(), out.x.data(), out.y.data(), n, h, w, c, c, 3,
-                        0}),
+             spade_conv{out.padded.data(), packed3.data(), no_bias.data(), out.residual.data(), out.y.data(), n, h, w,
+                        c, c, 3, shift}),
         step(SPADE_STEP_CONV, tier,
-             spade_conv{out.padded.data(), packed1.data(), no_bias.data(), nullptr, out.shown.data(), n, h, w, c, 3, 1,
-                        0}),
+             spade_conv{out.padded.data(), packed1.data(), no_bias.data(), nullptr, out.pointwise.data(), n, h, w, c, c,
+                        1, 0}),
+        step(SPADE_STEP_CONV, tier,
+             spade_conv{out.padded.data(), packed_few.data(), no_bias.data(), out.shown_residual.data(),
+                        out.shown.data(), n, h, w, c, 3, 3, shift}),
         step(SPADE_STEP_IMAGE, tier, spade_image{out.shown.data(), out.values.data(), out.pixels.data(), n, h, w}),
     };
     const std::unique_ptr<spade_pool, void (*)(spade_pool*)> pool(spade_pool_create(threads), &spade_pool_destroy);
@@ -118,7 +135,8 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
 
 bool equal(const Buffers& one, const Buffers& other) {
     return one.actv == other.actv && one.entries == other.entries && one.x == other.x && one.padded == other.padded &&
-           one.y == other.y && one.shown == other.shown && one.mean == other.mean && one.rstd == other.rstd &&
+           one.y == other.y && one.pointwise == other.pointwise && one.shown == other.shown &&
+           one.residual == other.residual && one.mean == other.mean && one.rstd == other.rstd &&
            one.values == other.values && one.pixels == other.pixels;
 }
 
@@ -127,7 +145,7 @@ bool equal(const Buffers& one, const Buffers& other) {
 int main() {
     const Level levels[] = {
         {1, 1, 1, 16, 1, 1, 1},      {2, 3, 7, 48, 5, 13, 9},      {1, 2, 33, 96, 30, 50, 9},
-        {3, 8, 12, 64, 101, 200, 9}, {1, 5, 257, 32, 70, 300, 25},
+        {3, 8, 12, 64, 101, 200, 9}, {1, 5, 257, 32, 70, 300, 25}, {2, 4, 130, 40, 20, 60, 9},
     };
     int failures = 0;
     for (int32_t tier = 0; tier < SPADE_TIERS; ++tier)
