@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ class ConvProgram:
         self._buffers = self._allocate()
         self._index = [np.zeros((n, *size), np.int32) for size in self._sizes]
         self._modulations: list[tuple[int, int]] = []  # (step, level) of each norm, in the order they run
-        self._entries: list[Array] = []  # keeps alive what the modulations point to
+        self._entries: list[list[Array]] = []  # keeps alive what the modulations point to
         self._style = np.zeros(0, self._dtype)
         self._patches = np.zeros(0, np.int32)
         self.values = np.empty((n, 3, height, width), np.float32)
@@ -66,10 +67,12 @@ class ConvProgram:
             starts = np.cumsum([0, *(one.rows[level] for one in distinct)], dtype=np.int32)
             for n, one in enumerate(maps):
                 np.add(one.index[level], starts[position[n]], out=index[n])
-        parts = [[one.entries[i] for one in distinct] for i in range(len(self._modulations))]
-        self._entries = [part[0] if len(part) == 1 else joined(part) for part in parts]
-        for (step, _), entries in zip(self._modulations, self._entries, strict=True):
-            self._program.args(step)["entries"] = entries.ctypes.data
+        self._entries = []
+        for i, (step, _) in enumerate(self._modulations):
+            parts = [one.entries[i] for one in distinct]
+            # Maps computed together already lie one behind the other.
+            self._entries.append(parts if adjacent(parts) else [np.concatenate(parts)])
+            self._program.args(step)["entries"] = self._entries[-1][0].ctypes.data
 
     # ---- Memory ----
 
@@ -155,7 +158,6 @@ def start_patches(symbols: Symbols, upsamplings: int, outside: int) -> npt.NDArr
     return windows.reshape(-1, 9)
 
 
-def joined(parts: Sequence[Array]) -> Array:
-    """Entries of several maps [U5, CB, 2, 32] in one array."""
-    together = aligned_empty((sum(len(part) for part in parts), *parts[0].shape[1:]), parts[0].dtype)
-    return np.concatenate(parts, out=together)
+def adjacent(parts: Sequence[Array]) -> bool:
+    """Whether C-contiguous arrays lie one behind the other in memory."""
+    return all(a.ctypes.data + a.nbytes == b.ctypes.data for a, b in pairwise(parts))

@@ -13,6 +13,7 @@ import pytest
 from kernels.steps import TIER_VARIABLE, TierError, supported_tiers, tier_dtype
 from serving.engines import Timings
 from serving.engines.cpu import CpuEngine
+from serving.engines.cpu_program import adjacent
 from serving.engines.torch import TorchEngine
 from spade_core.checkpoints import Checkpoint
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
@@ -257,3 +258,10 @@ def test_auto_takes_the_native_kernels_and_says_so(caplog: pytest.LogCaptureFixt
         engine = make_engine(checkpoint, "auto", "fp32", 1)
     assert engine.name == "cpu"
     assert "native kernels, tier" in caplog.text
+
+
+def test_maps_of_one_call_are_not_copied_and_mixed_ones_are_joined() -> None:
+    whole = np.arange(12).reshape(6, 2)
+    assert adjacent([whole[:2], whole[2:5], whole[5:]])
+    assert not adjacent([whole[2:], whole[:2]])
+    assert not adjacent([whole[:2], whole[3:]])
