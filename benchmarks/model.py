@@ -257,17 +257,22 @@ def main(
             subprocess.run([sys.executable, "-m", "benchmarks.model", "--worker", json.dumps(spec)], check=True)
             with np.load(out) as results, np.load(Path(folder, f"{REFERENCE}.npz")) as reference:
                 rows += rows_of(name, results, reference, sizes)
+            if json_path:  # after each engine, so that an interrupted run keeps what it measured
+                write_report(json_path, preset_name, labels, rows)
     for size in sizes:
         console.print(table(rows, size))
-    if json_path:
-        report = {
-            "machine": machine(),
-            "preset": preset_name,
-            "labels": labels or "drawn",
-            "rows": [asdict(r) for r in rows],
-        }
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def write_report(path: Path, preset_name: str, labels: str | None, rows: list[Row]) -> None:
+    """Write the rows measured so far, with what they were taken on."""
+    report = {
+        "machine": machine(),
+        "preset": preset_name,
+        "labels": labels or "drawn",
+        "rows": [asdict(r) for r in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
