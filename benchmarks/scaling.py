@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.maps import read_maps
 from benchmarks.model import machine
-from serving.engines import Timings
+from serving.engines import PRECISIONS, Timings
 from serving.engines.cpu import CpuEngine
 from serving.engines.torch import TorchEngine
 from spade_core.config import PRESETS, preset
@@ -74,7 +74,7 @@ def noisy(labels: Labels, share: float, classes: int) -> Labels:
 @click.option(
     "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As for benchmarks.model."
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True, help="Of both.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="bf16", show_default=True, help="Of both.")
 @click.option("--batches", default="1,2,4,8,16,32", show_default=True, help="Batch sizes.")
 @click.option("--sizes", default="128,256,512,1024", show_default=True, help="Heights, which are the widths too.")
 @click.option("--noise", default="0,0.01,0.1,1", show_default=True, help="Shares of pixels with a random label.")

@@ -40,6 +40,7 @@ from benchmarks.model import machine
 from benchmarks.server_engine import EngineProcess, Stream, inputs_of
 from benchmarks.server_tables import ClosedRow, OpenRow, closed_row, closed_table, mean_batch, open_table
 from serving.client import Client, ServerError
+from serving.engines import PRECISIONS
 from serving.launcher import ServeOptions, Server, serve, served_config
 from serving.repository import ModelOptions
 from spade_core.config import PRESETS
@@ -157,7 +158,7 @@ def _protocols(_context: click.Context, _parameter: click.Parameter, value: str)
     help="Checkpoint; without it, seeded weights.",
 )
 @click.option("--engine", "engine_name", default="cpu", show_default=True, help="As for `spade serve`.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of both.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of both.")
 @click.option("--threads", type=click.IntRange(1), help="Of the engine, in the server and alone; default: all cores.")
 @click.option(
     "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As for benchmarks.model."

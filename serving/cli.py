@@ -15,9 +15,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from serving.engines import ENGINES, PRECISIONS
 from spade_core.config import PRESETS
-
-PRECISIONS = ("fp32", "bf16")
 
 _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -38,7 +37,7 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--engine",
-            type=click.Choice(["auto", "torch", "cpu"]),
+            type=click.Choice(ENGINES),
             default="auto",
             show_default=True,
             help="What computes; `auto` takes the best this machine has and says which.",

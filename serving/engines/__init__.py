@@ -15,6 +15,9 @@ Instances = npt.NDArray[np.int32]  # [N, H, W]
 Style = npt.NDArray[np.float32]  # [N, 256]
 Images = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB
 
+ENGINES = ("auto", "torch", "cpu")
+PRECISIONS = ("fp32", "bf16")
+
 
 @dataclass
 class Timings:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,17 +61,22 @@ class CpuEngine:
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> Images:
         """Label maps [N, H, W] -> images [N, H, W, 3]; see `serving.engines.Engine`. Equal maps share codebooks."""
-        return self._run(labels, instances, style, timings)[0]
+        return self._run(labels, instances, style, timings, lambda program: program.pixels)
 
     def image(
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> npt.NDArray[np.float32]:
         """As `synthesize`, before rounding: float32 [N, 3, H, W] in -1..1."""
-        return self._run(labels, instances, style, timings)[1]
+        return self._run(labels, instances, style, timings, lambda program: program.values)
 
     def _run(
-        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None
-    ) -> tuple[Images, npt.NDArray[np.float32]]:
+        self,
+        labels: Labels,
+        instances: Instances | None,
+        style: Style | None,
+        timings: Timings | None,
+        output: Callable[[ConvProgram], npt.NDArray[Any]],
+    ) -> npt.NDArray[Any]:
         symbols = prepare(labels, instances, self.config)  # [N, H, W]
         styles = check_style(style, len(symbols), self.config)
         times = CodebookTimes()
@@ -77,7 +84,7 @@ class CpuEngine:
             maps = codebooks_of(symbols, self._packed, self.tier, self._pool, self._cache, times)
             program = self._program(symbols.shape)
             convs_s = program.run(symbols, styles, maps, self._pool)
-            out = program.pixels.copy(), program.values.copy()
+            out = output(program).copy()  # the next call writes there again
         if timings is not None:
             timings.plan_s += times.plan_s
             timings.codebook_s += times.codebook_s

@@ -9,14 +9,13 @@ from typing import cast
 import torch
 
 from kernels.steps import TierError, choose_tier
-from serving.engines import Engine
+from serving.engines import ENGINES, Engine
 from serving.engines.cpu import CpuEngine
 from serving.engines.torch import Precision, TorchEngine
 from spade_core.checkpoints import Checkpoint, load
 from spade_core.config import preset as preset_config
 from spade_core.seeded import seeded_encoder, seeded_generator
 
-ENGINES = ("auto", "torch", "cpu")
 UNTRAINED = "untrained"  # the value of the metadata field `weights` of seeded checkpoints
 UNTRAINED_NOTICE = "no weights given: preset %r runs on seeded, UNTRAINED weights and paints noise, not a scene"
 
