@@ -100,7 +100,7 @@ def codebook_case(tier: steps.Tier, level: Level, channels: int, form: steps.For
     weight = exact(random, taps * HIDDEN, 2 * channels, scale=(taps * HIDDEN) ** -0.5)
     bias = exact(random, 2 * channels)
     stored = to_storage(actv, dtype)
-    entries = aligned_empty((rows, blocks(channels), 2, BLOCK), storage_dtype(dtype))
+    entries = aligned_empty((blocks(channels), rows, 2, BLOCK), storage_dtype(dtype))
     packed = steps.pack_codebook(tier, weight, channels)
     step = steps.codebook(tier, stored, level.patches5, packed, pack_bias(bias), entries, form=form)
     program = steps.Program([step])

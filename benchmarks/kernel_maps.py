@@ -43,9 +43,8 @@ def modulate_case(tier: steps.Tier, level: Level, channels: int, shift: int, poo
     x = exact(random, 1, channels, height >> shift, width >> shift)
     a, b = exact(random, entries, channels), exact(random, entries, channels)
     out = empty_padded(1, channels, height, width, dtype)
-    step = steps.modulate(
-        tier, to_plain(x, dtype), to_entries(a, b, dtype), level.index, out, shift=shift, leaky=True
-    )  # fmt: skip
+    table = steps.Entries([to_entries(a, b, dtype)])
+    step = steps.modulate(tier, to_plain(x, dtype), table, level.index, out, shift=shift, leaky=True)
     program = steps.Program([step])
     values = height * width * channels
     return Case(

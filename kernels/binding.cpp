@@ -126,12 +126,12 @@ std::vector<Field> embed_fields() {
 std::vector<Field> codebook_fields() {
     using Args = spade_codebook;
     return {SPADE_FIELD(actv), SPADE_FIELD(patches), SPADE_FIELD(weight),    SPADE_FIELD(bias),   SPADE_FIELD(entries),
-            SPADE_FIELD(rows), SPADE_FIELD(taps),    SPADE_FIELD(actv_rows), SPADE_FIELD(blocks), SPADE_FIELD(form)};
+            SPADE_FIELD(entry_rows), SPADE_FIELD(rows), SPADE_FIELD(taps),    SPADE_FIELD(actv_rows), SPADE_FIELD(blocks), SPADE_FIELD(form)};
 }
 
 std::vector<Field> modulate_fields() {
     using Args = spade_modulate;
-    return {SPADE_FIELD(x),     SPADE_FIELD(entries), SPADE_FIELD(index), SPADE_FIELD(mean),
+    return {SPADE_FIELD(x),     SPADE_FIELD(entries), SPADE_FIELD(entry_rows), SPADE_FIELD(index), SPADE_FIELD(mean),
             SPADE_FIELD(rstd),  SPADE_FIELD(out),     SPADE_FIELD(n),     SPADE_FIELD(height),
             SPADE_FIELD(width), SPADE_FIELD(blocks),  SPADE_FIELD(shift), SPADE_FIELD(leaky)};
 }
@@ -238,7 +238,7 @@ NB_MODULE(_native, module) {
                nb::arg("new_outside"), nb::arg("out").noconvert(),
                "out = where(rows == outside, new_outside, rows + offset).");
 
-    module.attr("TIERS") = nb::make_tuple("avx2", "avx512", "avx512bf16");
+    module.attr("TIERS") = nb::make_tuple("avx2", "avx512", "avx512bf16", "amx");
     module.attr("HIDDEN") = SPADE_HIDDEN;
     module.attr("STEP_BYTES") = sizeof(spade_step);
     module.attr("STEP_ARGS_OFFSET") = offsetof(spade_step, args);

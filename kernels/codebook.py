@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.layouts import BLOCK, Array, Float32, Float64, pad_channels
-from kernels.steps import Form
+from kernels.steps import Form, Tier, tier_forms
 
 # A gathered addition costs about as much as this many of the products that it saves.
 GATHER_COST = 8
@@ -35,12 +35,14 @@ def pack_bias(bias: Array) -> Float32:
     return np.ascontiguousarray(pair.transpose(1, 0, 2))
 
 
-def choose_form(rows: int, actv_rows: int, n_blocks: int = 1, threads: int = 1) -> Form:
+def choose_form(tier: Tier, rows: int, actv_rows: int, n_blocks: int = 1, threads: int = 1) -> Form:
     """The cheaper form of a level by count: `rows` distinct patches (U5) over `actv_rows` hidden rows (U3 + 1).
 
-    Both forms give the same bits, so any choice is right. Per tap splits over `n_blocks` = CB units at most, which the
+    The forms of a tier give the same bits, so any choice is right. Per tap splits over `n_blocks` = CB units at most, which the
     count of `threads` may leave uneven.
     """
+    if "per_tap" not in tier_forms(tier):
+        return "gathered"
     rounds = -(-n_blocks // threads)
     uneven = rounds * threads / n_blocks
     per_tap = uneven * (actv_rows * HIDDEN + rows * GATHER_COST)

@@ -75,15 +75,15 @@ def from_padded(x: Array, channels: int) -> Float64:
 
 
 def to_entries(a: npt.ArrayLike, b: npt.ArrayLike, dtype: DType) -> Array:
-    """a and b [U, C] -> entries T [U, CB, 2, 32], unused channels zero."""
+    """a and b [U, C] -> entries T [CB, U, 2, 32], unused channels zero."""
     pair = np.stack([pad_channels(a), pad_channels(b)])  # [2, U, CB * 32]
-    lanes = pair.reshape(2, pair.shape[1], -1, BLOCK).transpose(1, 2, 0, 3)
+    lanes = pair.reshape(2, pair.shape[1], -1, BLOCK).transpose(2, 1, 0, 3)
     return np.ascontiguousarray(to_storage(lanes, dtype))
 
 
 def from_entries(entries: Array, channels: int) -> tuple[Float64, Float64]:
-    """Entries T [U, CB, 2, 32] -> a and b [U, C]."""
-    pair = from_storage(entries).transpose(2, 0, 1, 3).reshape(2, len(entries), -1)[:, :, :channels]
+    """Entries T [CB, U, 2, 32] -> a and b [U, C]."""
+    pair = from_storage(entries).transpose(2, 1, 0, 3).reshape(2, entries.shape[1], -1)[:, :, :channels]
     return pair[0], pair[1]
 
 

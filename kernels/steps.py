@@ -24,11 +24,11 @@ from kernels.layouts import BLOCK, Array, DType, Float32, aligned_empty, blocks,
 
 TIER_VARIABLE = "SPADE_CPU_TIER"
 
-Tier = Literal["avx2", "avx512", "avx512bf16"]
+Tier = Literal["avx2", "avx512", "avx512bf16", "amx"]
 Form = Literal["gathered", "per_tap"]
 Int32 = npt.NDArray[np.int32]
 
-_TIER_DTYPES: dict[Tier, DType] = {"avx2": "float32", "avx512": "float32", "avx512bf16": "bf16"}
+_TIER_DTYPES: dict[Tier, DType] = {"avx2": "float32", "avx512": "float32", "avx512bf16": "bf16", "amx": "bf16"}
 
 
 class StepError(ValueError):
@@ -50,6 +50,11 @@ def supported_tiers() -> list[Tier]:
 def tier_dtype(tier: Tier) -> DType:
     """What maps are stored as in a tier."""
     return _TIER_DTYPES[tier]
+
+
+def tier_forms(tier: Tier) -> tuple[Form, ...]:
+    """The forms of the codebook that a tier has; where there are two, they give the same bits."""
+    return ("gathered",) if tier == "amx" else get_args(Form)
 
 
 def choose_tier(dtype: DType, environment: Mapping[str, str] = os.environ) -> Tier:
@@ -242,33 +247,64 @@ def codebook(
         patches: int32 [U5, taps], rows of actv.
         weight: from `pack_codebook` for the same tier and channels.
         bias: float32 [CB, 2, 32], see `kernels.codebook.pack_bias`.
-        entries: T [U5, CB, 2, 32], out.
+        entries: T [CB, U5, 2, 32], out.
         form: "gathered" multiplies gathered rows; "per_tap" multiplies each row of actv once per tap, which
             `kernels.codebook.choose_form` weighs.
     """
     _expect_rank("codebook", "patches", patches, 2)
     _expect_rank("codebook", "entries", entries, 4)
-    rows, taps, n_blocks = len(patches), patches.shape[1], entries.shape[1]
+    rows, taps, n_blocks = len(patches), patches.shape[1], len(entries)
     dtype = storage_dtype(tier_dtype(tier))
     if form not in get_args(Form):
         raise StepError(f"[codebook] expected form {' or '.join(get_args(Form))} but got {form!r}")
+    if form not in tier_forms(tier):
+        raise StepError(f"[codebook] expected form {' or '.join(tier_forms(tier))} on tier {tier} but got {form!r}")
     _expect("codebook", "actv", actv, dtype, (len(actv), _native.HIDDEN))
     _expect("codebook", "patches", patches, np.int32, (rows, taps))
     bytes_ = _native.codebook_packed_bytes(get_args(Tier).index(tier), taps, n_blocks * BLOCK)
     _expect("codebook", "weight", weight, np.uint8, (bytes_,))
     _expect("codebook", "bias", bias, np.float32, (n_blocks, 2, BLOCK))
-    _expect("codebook", "entries", entries, dtype, (rows, n_blocks, 2, BLOCK))
+    _expect("codebook", "entries", entries, dtype, (n_blocks, rows, 2, BLOCK))
     arrays = {"actv": actv, "patches": patches, "weight": weight, "bias": bias, "entries": entries}
     return _step(
-        "codebook", tier, arrays, rows=rows, taps=taps, actv_rows=len(actv), blocks=n_blocks,
+        "codebook", tier, arrays, rows=rows, entry_rows=rows, taps=taps, actv_rows=len(actv), blocks=n_blocks,
         form=get_args(Form).index(form),
     )  # fmt: skip
+
+
+class Entries:
+    """Where the entries of each image of a modulation lie; `set` points a program that holds this at other ones.
+
+    Args:
+        tables: of each image T [CB, U5, 2, 32]: a whole table, or a run of the rows of one.
+    """
+
+    def __init__(self, tables: Sequence[Array]) -> None:
+        self.addresses = np.zeros(len(tables), np.uint64)
+        self.rows = np.zeros(len(tables), np.int64)
+        self.blocks, self.dtype = tables[0].shape[0], tables[0].dtype
+        self.set(tables)
+
+    def set(self, tables: Sequence[Array]) -> None:
+        """As many tables, of as many blocks and of the same T as before."""
+        if len(tables) != len(self.rows):
+            raise StepError(f"[modulate] expected entries of {len(self.rows)} images but got {len(tables)}")
+        for n, table in enumerate(tables):
+            shape, inner = (self.blocks, *table.shape[1:2], 2, BLOCK), BLOCK * 2 * table.itemsize
+            whole, rest = divmod(table.strides[0], inner)
+            if table.shape != shape or table.dtype != self.dtype or rest or not table[0].flags.c_contiguous:
+                raise StepError(
+                    f"[modulate] expected entries as {self.dtype} {[self.blocks, 'U5', 2, BLOCK]}, or rows of such a "
+                    f"table, but got {table.dtype} {list(table.shape)} with strides {list(table.strides)}"
+                )
+            self.addresses[n], self.rows[n] = table.ctypes.data, whole
+        self.tables = tuple(tables)
 
 
 def modulate(
     tier: Tier,
     x: Array,
-    entries: Array | None,
+    entries: Entries | None,
     index: Int32 | None,
     out: Array,
     *,
@@ -281,8 +317,8 @@ def modulate(
 
     Args:
         x: plain map T [N, H >> shift, CB, W >> shift, 32].
-        entries: T [U5, CB, 2, 32], or None with index: a = 1, b = 0.
-        index: int32 [N, H, W], rows of entries.
+        entries: of each image, or None with index: a = 1, b = 0.
+        index: int32 [N, H, W], rows of the image's entries.
         out: padded map T [N, H + 2, CB, W + 2, 32], out, with its border.
         mean, rstd: float32 [N, CB * 32], or None.
         shift: 1 reads x upsampled by 2.
@@ -298,13 +334,22 @@ def modulate(
     _expect("modulate", "x", x, dtype, (n, height >> shift, n_blocks, width >> shift, BLOCK))
     _expect("modulate", "out", out, dtype, (n, height + 2, n_blocks, width + 2, BLOCK))
     if entries is not None and index is not None:
-        _expect("modulate", "entries", entries, dtype, (len(entries), n_blocks, 2, BLOCK))
+        if (len(entries.rows), entries.blocks, entries.dtype) != (n, n_blocks, dtype):
+            raise StepError(
+                f"[modulate] expected entries of {n} images, {n_blocks} blocks of {dtype}, "
+                f"but got {len(entries.rows)} images, {entries.blocks} blocks of {entries.dtype}"
+            )
         _expect("modulate", "index", index, np.int32, (n, height, width))
     for name, statistic in (("mean", mean), ("rstd", rstd)):
         if statistic is not None:
             _expect("modulate", name, statistic, np.float32, (n, n_blocks * BLOCK))
-    arrays = {"x": x, "entries": entries, "index": index, "mean": mean, "rstd": rstd, "out": out}
-    return _step("modulate", tier, arrays, n=n, height=height, width=width, blocks=n_blocks, shift=shift, leaky=leaky)
+    arrays = {"x": x, "index": index, "mean": mean, "rstd": rstd, "out": out}
+    tables: tuple[Array, ...] = ()
+    if entries is not None:
+        arrays |= {"entries": entries.addresses, "entry_rows": entries.rows}
+        tables = entries.tables
+    step = _step("modulate", tier, arrays, n=n, height=height, width=width, blocks=n_blocks, shift=shift, leaky=leaky)
+    return Step(step.kind, step.record, (*step.arrays, *tables))
 
 
 def norm(tier: Tier, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = 1e-5) -> Step:

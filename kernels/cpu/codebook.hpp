@@ -93,8 +93,13 @@ inline const typename V::Element* block_weight(const spade_codebook& args, int64
 }
 
 template <typename V>
+inline typename V::Element* entry_of(const spade_codebook& args, int64_t row, int64_t block) {
+    return static_cast<typename V::Element*>(args.entries) + (block * args.entry_rows + row) * codebook_columns;
+}
+
+template <typename V>
 inline void store_entry(const spade_codebook& args, int64_t row, int64_t block, const float* sums) {
-    auto* to = static_cast<typename V::Element*>(args.entries) + (row * args.blocks + block) * codebook_columns;
+    auto* to = entry_of<V>(args, row, block);
     for (int64_t i = 0; i < codebook_columns; i += V::width) V::store(to + i, V::load_f32(sums + i));
 }
 
@@ -153,10 +158,9 @@ void codebook_sum(const spade_codebook& args, int64_t block, int64_t first, int6
     constexpr int vectors = codebook_columns / V::width;
     const float* bias = args.bias + block * codebook_columns;
     const int64_t taps = args.taps, tap_stride = args.actv_rows * codebook_columns;
-    const int64_t out_stride = args.blocks * codebook_columns;
-    auto* out = static_cast<typename V::Element*>(args.entries) + block * codebook_columns + first * out_stride;
+    auto* out = entry_of<V>(args, first, block);
     const int32_t* patch = args.patches + first * taps;
-    for (int64_t row = first; row < last; ++row, patch += taps, out += out_stride) {
+    for (int64_t row = first; row < last; ++row, patch += taps, out += codebook_columns) {
         typename V::F sum[vectors];
         for (int i = 0; i < vectors; ++i) sum[i] = V::load_f32(bias + i * V::width);
         for (int64_t tap = 0; tap < taps; ++tap) {

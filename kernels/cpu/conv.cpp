@@ -8,6 +8,8 @@ namespace {
 
 const spade::ConvFunctions& functions(int32_t tier) {
     switch (tier) {
+        case SPADE_TIER_AMX:
+            return spade::conv_bf16_amx;
         case SPADE_TIER_AVX512BF16:
             return spade::conv_bf16_avx512bf16;
         case SPADE_TIER_AVX512:

@@ -2,9 +2,10 @@
 #include "vec_avx2.hpp"
 
 namespace spade {
-const ConvFunctions conv_float32_avx2 = ConvTier<Avx2>::functions;
-}
+using Convs = ConvTier<Conv<Avx2>, ConvFew<Avx2>>;
+const ConvFunctions conv_float32_avx2 = Convs::functions;
+}  // namespace spade
 
 void spade_conv_float32_avx2(const spade_conv* args, int64_t begin, int64_t end) {
-    spade::ConvTier<spade::Avx2>::run(*args, begin, end);
+    spade::Convs::run(*args, begin, end);
 }

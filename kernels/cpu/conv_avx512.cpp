@@ -2,9 +2,10 @@
 #include "vec_avx512.hpp"
 
 namespace spade {
-const ConvFunctions conv_float32_avx512 = ConvTier<Avx512>::functions;
-}
+using Convs = ConvTier<Conv<Avx512>, ConvFew<Avx512>>;
+const ConvFunctions conv_float32_avx512 = Convs::functions;
+}  // namespace spade
 
 void spade_conv_float32_avx512(const spade_conv* args, int64_t begin, int64_t end) {
-    spade::ConvTier<spade::Avx512>::run(*args, begin, end);
+    spade::Convs::run(*args, begin, end);
 }

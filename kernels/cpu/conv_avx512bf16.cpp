@@ -2,9 +2,10 @@
 #include "vec_avx512bf16.hpp"
 
 namespace spade {
-const ConvFunctions conv_bf16_avx512bf16 = ConvTier<Avx512Bf16>::functions;
-}
+using Convs = ConvTier<Conv<Avx512Bf16>, ConvFew<Avx512Bf16>>;
+const ConvFunctions conv_bf16_avx512bf16 = Convs::functions;
+}  // namespace spade
 
 void spade_conv_bf16_avx512bf16(const spade_conv* args, int64_t begin, int64_t end) {
-    spade::ConvTier<spade::Avx512Bf16>::run(*args, begin, end);
+    spade::Convs::run(*args, begin, end);
 }

@@ -265,6 +265,28 @@ struct Conv {
         }
         clear_unused(args, block, row, row_end);
     }
+
+    // ---- The peak: its products, from registers alone ----
+
+    // Twelve sums hide the latency; each step is one dot of a full register.
+    static int64_t peak(int64_t count) {
+        constexpr int sums = 12;
+        constexpr int64_t step = 2 * sums * V::width * V::depth;
+        alignas(64) static float start[sums * V::width];  // not constants: twelve equal sums would become one
+        alignas(64) static E ones[V::width * V::depth];
+        typename V::F sum[sums];
+#pragma GCC unroll 16
+        for (int i = 0; i < sums; ++i) sum[i] = V::load_f32(start + i * V::width);
+        const typename V::Operand x = V::broadcast(ones), w = V::weights(ones);
+        const int64_t steps = (count + step - 1) / step;
+        for (int64_t at = 0; at < steps; ++at) {
+#pragma GCC unroll 16
+            for (int i = 0; i < sums; ++i) sum[i] = V::dot(x, w, sum[i]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < sums; ++i) V::store_f32(start + i * V::width, sum[i]);
+        return steps * step;
+    }
 };
 
 }  // namespace

@@ -12,7 +12,7 @@ struct ConvFunctions {
     int64_t (*peak)(int64_t count);
 };
 
-extern const ConvFunctions conv_float32_avx2, conv_float32_avx512, conv_bf16_avx512bf16;
+extern const ConvFunctions conv_float32_avx2, conv_float32_avx512, conv_bf16_avx512bf16, conv_bf16_amx;
 
 }  // namespace spade
 

@@ -28,7 +28,7 @@ struct ConvUnits {
 [[maybe_unused]] ConvUnits conv_units(const spade_conv& args) {
     constexpr int64_t pixels = 64, wanted = 64, few_rows = 8;
     const int64_t all = args.n * args.height, blocks = conv_blocks(args.out_channels);
-    int64_t rows = pixels / args.width > 1 ? pixels / args.width : 1;
+    int64_t rows = pixels / args.width > 2 ? pixels / args.width : 2;  // tiles of amx take two lines
     if (conv_is_few(args.out_channels, args.kernel_size) && rows < few_rows) rows = few_rows;
     while (rows > 1 && rows != few_rows && blocks * ((all + rows - 1) / rows) < wanted) rows = (rows + 1) / 2;
     return {rows, (all + rows - 1) / rows};

@@ -197,7 +197,8 @@ int64_t spade_embed_units(const spade_embed* args) {
     return groups(args->rows + (args->zero_row != 0 ? 1 : 0), spade::embed_unit_rows);
 }
 
-int64_t spade_codebook_units(const spade_codebook* args) {
+int64_t spade_codebook_units(int32_t tier, const spade_codebook* args) {
+    if (tier == SPADE_TIER_AMX) return args->blocks * groups(args->rows, spade::codebook_amx_rows(args->blocks));
     if (args->form == SPADE_CODEBOOK_PER_TAP) return args->blocks;
     return args->blocks * groups(args->rows, spade::codebook_unit_rows);
 }
@@ -208,12 +209,14 @@ int64_t spade_norm_units(const spade_norm* args) { return args->n * args->blocks
 
 int64_t spade_image_units(const spade_image* args) { return args->n * args->height; }
 
-int64_t spade_codebook_scratch_bytes(const spade_codebook* args) {
+int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args) {
+    if (tier == SPADE_TIER_AMX)
+        return args->taps * SPADE_HIDDEN * spade::codebook_amx_rows(args->blocks) * static_cast<int64_t>(sizeof(uint16_t));
     if (args->form != SPADE_CODEBOOK_PER_TAP) return 0;
     return args->taps * args->actv_rows * spade::codebook_columns * static_cast<int64_t>(sizeof(float));
 }
 
 int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels) {
-    const int64_t element = tier == SPADE_TIER_AVX512BF16 ? 2 : 4;
+    const int64_t element = tier == SPADE_TIER_AVX2 || tier == SPADE_TIER_AVX512 ? 4 : 2;
     return (channels + 31) / 32 * spade::codebook_columns * taps * SPADE_HIDDEN * element;
 }

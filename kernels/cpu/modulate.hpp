@@ -20,8 +20,8 @@ namespace {
 // A block's pixels of one line. Vectors hold the channels in the tier's own order, as mean and rstd do here.
 template <typename V, bool Entries, bool Norm, bool Leaky>
 inline void modulate_line(const typename V::Element* x, int64_t shift, const typename V::Element* entries,
-                          int64_t entry_stride, const int32_t* index, const float* mean, const float* rstd,
-                          int64_t width, typename V::Element* out) {
+                          const int32_t* index, const float* mean, const float* rstd, int64_t width,
+                          typename V::Element* out) {
     constexpr int vectors = 32 / V::width;
     using F = typename V::F;
     const F slope = V::set(0.2f);
@@ -33,7 +33,7 @@ inline void modulate_line(const typename V::Element* x, int64_t shift, const typ
     for (int64_t column = 0; column < width; ++column) {
         V::load_block(x + (column >> shift) * 32, value);
         if constexpr (Entries) {
-            const typename V::Element* entry = entries + index[column] * entry_stride;
+            const typename V::Element* entry = entries + static_cast<int64_t>(index[column]) * 64;
             V::load_block(entry, a);
             V::load_block(entry + 32, b);
         }
@@ -60,7 +60,8 @@ void modulate_unit(const spade_modulate& args, int64_t unit) {
     const T* x = static_cast<const T*>(args.x) +
                  (n * (args.height >> args.shift) + (line >> args.shift)) * args.blocks * source_width * 32;
     const int32_t* index = Entries ? args.index + (n * args.height + line) * args.width : nullptr;
-    const T* entries = static_cast<const T*>(args.entries);
+    const T* entries = Entries ? static_cast<const T*>(args.entries[n]) : nullptr;
+    const int64_t table = Entries ? args.entry_rows[n] * 64 : 0;
     alignas(64) float mean[32], rstd[32];
     for (int64_t block = 0; block < args.blocks; ++block, out += padded, x += source_width * 32) {
         if constexpr (Norm)
@@ -69,8 +70,8 @@ void modulate_unit(const spade_modulate& args, int64_t unit) {
                 mean[i] = args.mean[channel], rstd[i] = args.rstd[channel];
             }
         std::memset(static_cast<void*>(out), 0, 32 * sizeof(T));
-        modulate_line<V, Entries, Norm, Leaky>(x, args.shift, Entries ? entries + block * 64 : nullptr,
-                                               args.blocks * 64, index, mean, rstd, args.width, out + 32);
+        modulate_line<V, Entries, Norm, Leaky>(x, args.shift, entries + block * table, index, mean, rstd, args.width,
+                                               out + 32);
         std::memset(static_cast<void*>(out + padded - 32), 0, 32 * sizeof(T));
     }
 }

@@ -1,5 +1,11 @@
 // The table of kernels: kind of step by tier, and which tiers this processor runs.
 
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "operations.hpp"
 #include "spade_kernels.h"
 
@@ -21,23 +27,48 @@ void run_with_scratch(const spade_step& step, int64_t begin, int64_t end, void* 
 }
 
 int64_t none(const spade_step&) { return 0; }
-int64_t codebook_scratch(const spade_step& step) { return spade_codebook_scratch_bytes(&step.args.codebook); }
+
+int64_t codebook_units(const spade_step& step) {
+    return spade_codebook_units(static_cast<int32_t>(step.tier), &step.args.codebook);
+}
+
+int64_t codebook_scratch(const spade_step& step) {
+    return spade_codebook_scratch_bytes(static_cast<int32_t>(step.tier), &step.args.codebook);
+}
 
 using Args = decltype(spade_step::args);
 
-#define SPADE_OPERATION(op, scratch, runner)                                                              \
-    {                                                                                                     \
-        units<&Args::op, spade_##op##_units>, scratch, {                                                  \
-            runner<&Args::op, spade_##op##_float32_avx2>, runner<&Args::op, spade_##op##_float32_avx512>, \
-                runner<&Args::op, spade_##op##_bf16_avx512bf16>                                           \
-        }                                                                                                 \
+// `on_amx`: whose kernel the tier amx takes.
+#define SPADE_OPERATION(op, units, scratch, runner, on_amx)                                                    \
+    {                                                                                                          \
+        units, scratch, {                                                                                      \
+            runner<&Args::op, spade_##op##_float32_avx2>, runner<&Args::op, spade_##op##_float32_avx512>,      \
+                runner<&Args::op, spade_##op##_bf16_avx512bf16>, runner<&Args::op, spade_##op##_bf16_##on_amx> \
+        }                                                                                                      \
     }
+#define SPADE_UNITS(op) units<&Args::op, spade_##op##_units>
 
 constexpr spade::Operation operations[SPADE_STEP_KINDS] = {
-    SPADE_OPERATION(embed, none, run),    SPADE_OPERATION(codebook, codebook_scratch, run_with_scratch),
-    SPADE_OPERATION(modulate, none, run), SPADE_OPERATION(norm, none, run),
-    SPADE_OPERATION(image, none, run),    SPADE_OPERATION(conv, none, run),
+    SPADE_OPERATION(embed, SPADE_UNITS(embed), none, run, avx512bf16),
+    SPADE_OPERATION(codebook, codebook_units, codebook_scratch, run_with_scratch, amx),
+    SPADE_OPERATION(modulate, SPADE_UNITS(modulate), none, run, avx512bf16),
+    SPADE_OPERATION(norm, SPADE_UNITS(norm), none, run, avx512bf16),
+    SPADE_OPERATION(image, SPADE_UNITS(image), none, run, avx512bf16),
+    SPADE_OPERATION(conv, SPADE_UNITS(conv), none, run, amx),
 };
+
+// Linux gives a process the tiles when it asks for them, once for all its threads.
+bool amx_permitted() {
+#if defined(__linux__)
+    constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & amx_bf16) == 0 || (d & amx_tile) == 0) return false;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
 
 }  // namespace
 
@@ -49,13 +80,17 @@ int32_t spade_tier_supported(int32_t tier) {
     const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
                         __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+    const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16") != 0;
+    static const bool amx = avx512bf16 && amx_permitted();
     switch (tier) {
         case SPADE_TIER_AVX2:
             return avx2;
         case SPADE_TIER_AVX512:
             return avx512;
         case SPADE_TIER_AVX512BF16:
-            return avx512 && __builtin_cpu_supports("avx512bf16") != 0;
+            return avx512bf16;
+        case SPADE_TIER_AMX:
+            return amx;
         default:
             return 0;
     }
@@ -67,6 +102,8 @@ void spade_codebook_pack(int32_t tier, const float* weight, int64_t taps, int64_
             return spade_codebook_pack_float32_avx2(weight, taps, channels, packed);
         case SPADE_TIER_AVX512:
             return spade_codebook_pack_float32_avx512(weight, taps, channels, packed);
+        case SPADE_TIER_AMX:
+            return spade_codebook_pack_bf16_amx(weight, taps, channels, packed);
         default:
             return spade_codebook_pack_bf16_avx512bf16(weight, taps, channels, packed);
     }

@@ -80,16 +80,18 @@ spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outsi
  * calling thread. The caller owns all memory; nothing is checked here (kernels/steps.py does).
  *
  * T is float32 in the tiers avx2 and avx512, and bf16 (stored as uint16, summed in float32, rounded to nearest even) in
- * avx512bf16. A block is 32 channels, CB = ceil(C / 32); unused channels of a block are zero in every map.
+ * avx512bf16 and amx. The tier amx has a codebook and a conv of its own; its other kernels are those of avx512bf16. A block is 32 channels, CB = ceil(C / 32); unused channels of a block are zero in every map.
  *   padded map  T [N][H + 2][CB][W + 2][32], the border zero
  *   plain map   T [N][H][CB][W][32]
- *   entries     T [U5][CB][2][32], 32 a and then 32 b */
+ *   entries     T [CB][U5][2][32], 32 a and then 32 b: a block's entries lie together, since they are written and read
+ *               block by block. The entries of several maps may share a table: a map's are a run of rows in every block */
 
 typedef enum spade_tier {
     SPADE_TIER_AVX2 = 0,
     SPADE_TIER_AVX512 = 1,
     SPADE_TIER_AVX512BF16 = 2,
-    SPADE_TIERS = 3
+    SPADE_TIER_AMX = 3,
+    SPADE_TIERS = 4
 } spade_tier;
 
 /* 1 if this processor runs the tier, else 0. */
@@ -114,7 +116,8 @@ typedef struct spade_embed {
 } spade_embed;
 
 /* entries[u] = bias + sum over taps of actv[patches[u][tap]] x weight[tap].
- * Both forms sum the products of a tap first and then the taps, so they give the same bits. */
+ * Both forms sum the products of a tap first and then the taps, so they give the same bits. The tier amx sums all
+ * products in one go and has the gathered form only. */
 typedef enum spade_codebook_form {
     SPADE_CODEBOOK_GATHERED = 0, /* multiplies the gathered rows: rows * taps products of a row with the weights */
     SPADE_CODEBOOK_PER_TAP = 1   /* multiplies every row of actv once per tap, and sums gathered rows of the products */
@@ -125,8 +128,9 @@ typedef struct spade_codebook {
     const int32_t* patches; /* [rows][taps], 0 .. actv_rows - 1 */
     const void* weight;     /* packed by spade_codebook_pack for the same tier */
     const float* bias;      /* [blocks][2][32] */
-    void* entries;          /* T [rows][blocks][2][32] */
+    void* entries;          /* T [blocks][entry_rows][2][32] */
     int64_t rows;
+    int64_t entry_rows; /* rows or more */
     int64_t taps;
     int64_t actv_rows;
     int64_t blocks;
@@ -139,14 +143,15 @@ int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels
 void spade_codebook_pack(int32_t tier, const float* weight, int64_t taps, int64_t channels, void* packed);
 
 /* Scratch that each thread needs, aligned to 64 bytes. */
-int64_t spade_codebook_scratch_bytes(const spade_codebook* args);
+int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args);
 
 /* out = act(a[index] * ((x - mean) * rstd) + b[index]), x read at (row >> shift, column >> shift). */
 typedef struct spade_modulate {
-    const void* x;        /* plain map [n][height >> shift][blocks][width >> shift][32] */
-    const void* entries;  /* null with index: a = 1 and b = 0 */
-    const int32_t* index; /* [n][height][width], rows of entries, or null */
-    const float* mean;    /* [n][blocks * 32], or null with rstd: no normalisation */
+    const void* x;              /* plain map [n][height >> shift][blocks][width >> shift][32] */
+    const void* const* entries; /* [n], of each image T [blocks][entry_rows[n]][2][32]; null with index: a = 1, b = 0 */
+    const int64_t* entry_rows;  /* [n] */
+    const int32_t* index;       /* [n][height][width], rows of the image's entries, or null */
+    const float* mean;          /* [n][blocks * 32], or null with rstd: no normalisation */
     const float* rstd;
     void* out; /* padded map [n][height + 2][blocks][width + 2][32], its border written too */
     int64_t n;
@@ -180,7 +185,7 @@ typedef struct spade_image {
 } spade_image;
 
 int64_t spade_embed_units(const spade_embed* args);
-int64_t spade_codebook_units(const spade_codebook* args);
+int64_t spade_codebook_units(int32_t tier, const spade_codebook* args);
 int64_t spade_modulate_units(const spade_modulate* args);
 int64_t spade_norm_units(const spade_norm* args);
 int64_t spade_image_units(const spade_image* args);
@@ -196,10 +201,12 @@ SPADE_DECLARE(float32_avx2)
 SPADE_DECLARE(float32_avx512)
 SPADE_DECLARE(bf16_avx512bf16)
 #undef SPADE_DECLARE
+void spade_codebook_bf16_amx(const spade_codebook* args, int64_t begin, int64_t end, void* scratch);
+void spade_codebook_pack_bf16_amx(const float* weight, int64_t taps, int64_t channels, void* packed);
 
 /* ---- conv: y = conv(x) + bias (+ residual), k = 3 with a padding of one, or k = 1 ----
  *
- * Sums are float32 and start from the bias; every output is summed in one order, so results depend neither on the range
+ * Sums are float32; every output is summed in one order, so results depend neither on the range
  * of units nor on n, bit for bit. */
 typedef struct spade_conv {
     const void* x;        /* padded map T [n][height + 2][in blocks][width + 2][32] */
@@ -228,6 +235,7 @@ void spade_conv_pack(int32_t tier, const float* weight, int64_t out_channels, in
 void spade_conv_float32_avx2(const spade_conv* args, int64_t begin, int64_t end);
 void spade_conv_float32_avx512(const spade_conv* args, int64_t begin, int64_t end);
 void spade_conv_bf16_avx512bf16(const spade_conv* args, int64_t begin, int64_t end);
+void spade_conv_bf16_amx(const spade_conv* args, int64_t begin, int64_t end);
 
 /* The products and sums that a conv is made of, from registers alone: the peak to measure it against. Does at least
  * `count` floating-point operations and returns how many. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from kernels.codebook import choose_form
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
 from kernels.plan import Level, plan
 from kernels.steps import Pool, Program, Step, Tier, codebook, embed, run, tier_dtype
+from serving.engines.cpu_memory import Block, Recycler
 from serving.engines.cpu_pack import PackedGenerator, PackedNorm
 from spade_core.config import HIDDEN, level_sizes
 
@@ -29,12 +31,15 @@ class MapCodebooks:
     Attributes:
         index: int32 [h, w] of each level, rows of the level's entries.
         rows: U5, distinct 5x5 patches of each level.
-        entries: T [U5, CB, 2, 32] of each norm, in the order of the blocks and their norms.
+        entries: T [CB, U5, 2, 32] of each norm, in the order of the blocks and their norms: rows of the tables that
+            the map's batch shares.
+        memory: what the entries lie in.
     """
 
     index: tuple[Int32, ...]
     rows: tuple[int, ...]
     entries: tuple[Array, ...]
+    memory: Block
 
     @property
     def pixels(self) -> int:
@@ -58,11 +63,12 @@ class CodebookTimes:
 class CodebookCache:
     """The most recently used maps' codebooks, at most `limit` bytes of them; 0 keeps none. Not thread-safe.
 
-    Maps of one batch share memory, which is freed with the last of them.
+    Maps of one batch share memory, which is used again when the last of them is gone.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.memory = Recycler()
         self.bytes = 0
         self._maps: OrderedDict[bytes, MapCodebooks] = OrderedDict()
 
@@ -91,7 +97,7 @@ def codebooks_of(
     missing = list(dict.fromkeys(key for key in keys if key not in found))
     if missing:
         maps = np.stack([symbols[keys.index(key)] for key in missing])
-        for key, codebooks in zip(missing, _compute(maps, packed, tier, pool, times), strict=True):
+        for key, codebooks in zip(missing, _compute(maps, packed, tier, pool, cache.memory, times), strict=True):
             found[key] = codebooks
             cache.put(key, codebooks)
     return [found[key] for key in keys]
@@ -104,7 +110,7 @@ def _key(symbols: Symbols) -> bytes:
 
 
 def _compute(
-    symbols: Symbols, packed: PackedGenerator, tier: Tier, pool: Pool, times: CodebookTimes
+    symbols: Symbols, packed: PackedGenerator, tier: Tier, pool: Pool, memory: Recycler, times: CodebookTimes
 ) -> list[MapCodebooks]:
     began = time.perf_counter()
     config = packed.config
@@ -112,35 +118,37 @@ def _compute(
     levels = plan(symbols, sizes, config.symbols, config.spade_kernel)
     planned = time.perf_counter()
     dtype = storage_dtype(tier_dtype(tier))
+    norms = [(block.level, norm) for block in packed.blocks for norm in block.norms]
+    shapes = [(blocks(norm.channels), len(levels[level].patches5), 2, BLOCK) for level, norm in norms]
+    block = memory.take(sum(math.prod(shape) for shape in shapes) * dtype.itemsize)
+    tables = block.arrays(shapes, dtype)
     actv = aligned_empty((max(len(level.patches3) for level in levels) + 1, HIDDEN), dtype)
     steps: list[Step] = []
-    entries: list[tuple[int, Array]] = []  # (level, entries of all maps)
-    for block in packed.blocks:
-        level = levels[block.level]
-        for norm in block.norms:
-            out = aligned_empty((len(level.patches5), blocks(norm.channels), 2, BLOCK), dtype)
-            steps += _norm_steps(norm, level, actv[: len(level.patches3) + 1], out, tier, pool.threads)
-            entries.append((block.level, out))
+    for (number, norm), table in zip(norms, tables, strict=True):
+        level = levels[number]
+        steps += _norm_steps(norm, level, actv[: len(level.patches3) + 1], table, tier, pool.threads)
     run(Program(steps), pool)
     times.plan_s += planned - began
     times.codebook_s += time.perf_counter() - planned
-    return [_of_map(i, levels, entries) for i in range(len(symbols))]
+    of_level = [(number, table) for (number, _), table in zip(norms, tables, strict=True)]
+    return [_of_map(i, levels, of_level, block) for i in range(len(symbols))]
 
 
 def _norm_steps(
     norm: PackedNorm, level: Level, actv: Array, entries: Array, tier: Tier, threads: int
 ) -> Sequence[Step]:
-    form = choose_form(len(level.patches5), len(actv), n_blocks=entries.shape[1], threads=threads)
+    form = choose_form(tier, len(level.patches5), len(actv), n_blocks=len(entries), threads=threads)
     return (
         embed(tier, norm.table, norm.shared_bias, level.patches3, actv, relu=True, zero_row=True),
         codebook(tier, actv, level.patches5, norm.weight, norm.bias, entries, form=form),
     )
 
 
-def _of_map(i: int, levels: Sequence[Level], entries: Sequence[tuple[int, Array]]) -> MapCodebooks:
+def _of_map(i: int, levels: Sequence[Level], tables: Sequence[tuple[int, Array]], block: Block) -> MapCodebooks:
     bounds = [(int(level.patches5_offsets[i]), int(level.patches5_offsets[i + 1])) for level in levels]
     return MapCodebooks(
         tuple(level.index[i] - np.int32(start) for level, (start, _) in zip(levels, bounds, strict=True)),
         tuple(stop - start for start, stop in bounds),
-        tuple(out[slice(*bounds[level])] for level, out in entries),
+        tuple(table[:, slice(*bounds[level])] for level, table in tables),
+        block,
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype, to_storage
-from kernels.steps import Pool, Program, Step, Tier, conv, embed, image, modulate, norm, run, tier_dtype
+from kernels.steps import Entries, Pool, Program, Step, Tier, conv, embed, image, modulate, norm, run, tier_dtype
 from serving.engines.cpu_codebooks import MapCodebooks
 from serving.engines.cpu_pack import PackedBlock, PackedConv, PackedGenerator, PackedNorm
 from spade_core.config import level_sizes
@@ -35,8 +34,7 @@ class ConvProgram:
         self._dtype = storage_dtype(tier_dtype(tier))
         self._buffers = self._allocate()
         self._index = [np.zeros((n, *size), np.int32) for size in self._sizes]
-        self._modulations: list[tuple[int, int]] = []  # (step, level) of each norm, in the order they run
-        self._entries: list[list[Array]] = []  # keeps alive what the modulations point to
+        self._entries: list[Entries] = []  # of each norm, in the order they run
         self._style = np.zeros(0, self._dtype)
         self._patches = np.zeros(0, np.int32)
         self.values = np.empty((n, 3, height, width), np.float32)
@@ -61,18 +59,11 @@ class ConvProgram:
         return sum(run(self._program, pool).values())
 
     def _set_codebooks(self, maps: Sequence[MapCodebooks]) -> None:
-        distinct = list({id(one): one for one in maps}.values())
-        position = [next(i for i, other in enumerate(distinct) if other is one) for one in maps]
         for level, index in enumerate(self._index):
-            starts = np.cumsum([0, *(one.rows[level] for one in distinct)], dtype=np.int32)
             for n, one in enumerate(maps):
-                np.add(one.index[level], starts[position[n]], out=index[n])
-        self._entries = []
-        for i, (step, _) in enumerate(self._modulations):
-            parts = [one.entries[i] for one in distinct]
-            # Maps computed together already lie one behind the other.
-            self._entries.append(parts if adjacent(parts) else [np.concatenate(parts)])
-            self._program.args(step)["entries"] = self._entries[-1][0].ctypes.data
+                index[n] = one.index[level]
+        for i, entries in enumerate(self._entries):
+            entries.set([one.entries[i] for one in maps])
 
     # ---- Memory ----
 
@@ -124,13 +115,12 @@ class ConvProgram:
             mean, rstd = np.empty((2, self._n, blocks(of.channels) * BLOCK), np.float32)
             self._steps.append(norm(self._tier, x, mean, rstd, epsilon=NORM_EPS))
         hidden = self._map("hidden", of.channels, self._sizes[level], border=1)
-        self._modulations.append((len(self._steps), level))
-        none = np.zeros((1, blocks(of.channels), 2, BLOCK), self._dtype)  # until the first run sets the entries
+        none = np.zeros((blocks(of.channels), 1, 2, BLOCK), self._dtype)  # until the first run sets the entries
+        entries, index = Entries([none] * self._n), self._index[level]
+        self._entries.append(entries)
         self._steps.append(
-            modulate(
-                self._tier, x, none, self._index[level], hidden, mean=mean, rstd=rstd, shift=shift, leaky=leaky
-            )
-        )  # fmt: skip
+            modulate(self._tier, x, entries, index, hidden, mean=mean, rstd=rstd, shift=shift, leaky=leaky)
+        )
         return hidden
 
     def _conv(self, of: PackedConv, x: Array, y: Array, residual: Array | None = None, shift: int = 0) -> None:
@@ -157,7 +147,3 @@ def start_patches(symbols: Symbols, upsamplings: int, outside: int) -> npt.NDArr
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # [N, h0, w0, 3, 3]
     return windows.reshape(-1, 9)
 
-
-def adjacent(parts: Sequence[Array]) -> bool:
-    """Whether C-contiguous arrays lie one behind the other in memory."""
-    return all(a.ctypes.data + a.nbytes == b.ctypes.data for a, b in pairwise(parts))

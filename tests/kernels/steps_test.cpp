@@ -53,7 +53,7 @@ spade_step step(spade_step_kind kind, int64_t tier, const Args& args) {
 // Embed, codebook, statistics, modulation, conv and image of one level, all outputs kept.
 Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
     std::mt19937 random(7);
-    const int64_t element = tier == SPADE_TIER_AVX512BF16 ? 2 : 4, symbols = 5, blocks = level.blocks();
+    const int64_t element = tier == SPADE_TIER_AVX2 || tier == SPADE_TIER_AVX512 ? 4 : 2, symbols = 5, blocks = level.blocks();
     const int64_t pixels = level.n * level.height * level.width, shift = level.shift();
     const int64_t small = pixels >> 2 * shift;
     auto bytes = [element](int64_t count) { return Bytes(static_cast<size_t>(count * element)); };
@@ -94,6 +94,9 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
     Bytes packed1(static_cast<size_t>(spade_conv_packed_bytes(tier, level.channels, level.channels, 1)));
     spade_conv_pack(tier, kernel.data(), level.channels, level.channels, 1, packed1.data());
 
+    const std::vector<const void*> tables(static_cast<size_t>(level.n), out.entries.data());
+    const std::vector<int64_t> table_rows(static_cast<size_t>(level.n), level.rows5);
+
     const int64_t n = level.n, h = level.height, w = level.width, c = level.channels;
     const std::vector<spade_step> steps = {
         step(SPADE_STEP_EMBED, tier,
@@ -110,10 +113,10 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
                          SPADE_HIDDEN, 1, 1, 1}),
         step(SPADE_STEP_CODEBOOK, tier,
              spade_codebook{out.actv.data(), patches5.data(), packed.data(), ab.data(), out.entries.data(), level.rows5,
-                            level.taps, level.rows3 + 1, blocks, form}),
+                            level.rows5, level.taps, level.rows3 + 1, blocks, form}),
         step(SPADE_STEP_NORM, tier, spade_norm{out.x.data(), out.mean.data(), out.rstd.data(), n, h, w, blocks, 1e-5}),
         step(SPADE_STEP_MODULATE, tier,
-             spade_modulate{out.x.data(), out.entries.data(), index.data(), out.mean.data(), out.rstd.data(),
+             spade_modulate{out.x.data(), tables.data(), table_rows.data(), index.data(), out.mean.data(), out.rstd.data(),
                             out.padded.data(), n, h, w, blocks, 0, 1}),
         step(SPADE_STEP_CONV, tier,
              spade_conv{out.padded.data(), packed3.data(), no_bias.data(), out.residual.data(), out.y.data(), n, h, w,
@@ -154,12 +157,14 @@ int main() {
             const Buffers reference = run(level, tier, SPADE_CODEBOOK_GATHERED, 1);
             for (const auto& [form, threads] : {std::pair<int64_t, int64_t>{SPADE_CODEBOOK_GATHERED, 4},
                                                 {SPADE_CODEBOOK_PER_TAP, 1},
-                                                {SPADE_CODEBOOK_PER_TAP, 3}})
+                                                {SPADE_CODEBOOK_PER_TAP, 3}}) {
+                if (tier == SPADE_TIER_AMX && form == SPADE_CODEBOOK_PER_TAP) continue;  // which it lacks
                 if (!equal(reference, run(level, tier, form, threads))) {
                     std::printf("steps_test: tier %d, width %d, form %d, threads %d differ\n", static_cast<int>(tier),
                                 static_cast<int>(level.width), static_cast<int>(form), static_cast<int>(threads));
                     ++failures;
                 }
+            }
         }
     if (failures == 0) std::printf("steps_test: all equal\n");
     return failures == 0 ? 0 : 1;

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pytest
-from native import each_tier, poison, random_values, run_steps, stored
+from native import TIERS, each_tier, poison, random_values, run_steps, stored
 from tolerances import assert_within, sum_bound
 
 from kernels.codebook import choose_form, codebook_numpy, pack_bias
 from kernels.layouts import Array, Float64, aligned_empty, from_entries, storage_dtype, to_entries
-from kernels.steps import Form, Step, StepError, Tier, codebook, pack_codebook, tier_dtype
+from kernels.steps import Form, Step, StepError, Tier, codebook, pack_codebook, tier_dtype, tier_forms
+
+
+FORMS = [(tier, form) for tier in TIERS for form in tier_forms(tier)]
+each_tier_and_form = pytest.mark.parametrize(
+    ("tier", "form"), FORMS or [pytest.param("none", "none", marks=pytest.mark.skip("no AVX2 here"))]
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ def make(
         patches[::7, 0] = actv_rows - 1
     expected = codebook_numpy(actv, patches, weight, bias)
     sizes = codebook_numpy(actv, patches, np.abs(weight), np.abs(bias))
-    entries = poison(aligned_empty((rows, -(-channels // 32), 2, 32), storage_dtype(tier_dtype(tier))))
+    entries = poison(aligned_empty((-(-channels // 32), rows, 2, 32), storage_dtype(tier_dtype(tier))))
     packed = pack_codebook(tier, weight.astype(np.float32), channels)
     step = codebook(tier, stored(actv, tier), patches, packed, pack_bias(bias), entries, form=form)
     return Case(step, entries, expected, sum_bound(sizes, taps * 128, expected, tier_dtype(tier)))
@@ -50,11 +57,10 @@ def values(entries: Array, channels: int) -> Float64:
     return np.concatenate([a, b], axis=1)  # [U5, 2C]
 
 
-@each_tier
-@pytest.mark.parametrize("form", ["gathered", "per_tap"])
+@each_tier_and_form
 @pytest.mark.parametrize(
     ("rows", "actv_rows", "channels", "taps"),
-    [(1, 1, 32, 1), (1, 2, 16, 9), (7, 3, 48, 9), (97, 14, 64, 9), (200, 40, 96, 9), (13, 6, 32, 25)],
+    [(1, 1, 32, 1), (1, 2, 16, 9), (7, 3, 48, 9), (97, 14, 64, 9), (200, 40, 96, 9), (300, 20, 256, 9), (13, 6, 32, 25)],
 )
 def test_against_twin(tier: Tier, form: Form, rows: int, actv_rows: int, channels: int, taps: int) -> None:
     case = make(tier, form, rows, actv_rows, channels, taps)
@@ -67,32 +73,31 @@ def test_against_twin(tier: Tier, form: Form, rows: int, actv_rows: int, channel
 @each_tier
 @pytest.mark.parametrize("rows", range(1, 14))
 def test_every_tail_of_the_tile(tier: Tier, rows: int) -> None:
-    gathered, per_tap = make(tier, "gathered", rows, rows, 32), make(tier, "per_tap", rows, rows, 32)
-    run_steps(gathered.step, per_tap.step)
+    gathered, *others = (make(tier, form, rows, rows, 32) for form in tier_forms(tier))
+    run_steps(gathered.step, *(other.step for other in others))
     assert_within(values(gathered.entries, 32), gathered.expected, gathered.bound)
-    assert np.array_equal(gathered.entries, per_tap.entries)
+    for other in others:
+        assert np.array_equal(gathered.entries, other.entries)
 
 
 @each_tier
 def test_neither_form_nor_threads_change_a_bit(tier: Tier) -> None:
     reference = make(tier, "gathered", 300, 50, 96)
     run_steps(reference.step)
-    for form, threads in (("gathered", 2), ("gathered", 3), ("per_tap", 1), ("per_tap", 2)):
-        other = make(tier, form, 300, 50, 96)  # type: ignore[arg-type]
+    for form, threads in product(tier_forms(tier), (1, 2, 3)):
+        other = make(tier, form, 300, 50, 96)
         run_steps(other.step, threads=threads)
         assert np.array_equal(reference.entries, other.entries), (form, threads)
 
 
-@each_tier
-@pytest.mark.parametrize("form", ["gathered", "per_tap"])
+@each_tier_and_form
 def test_patches_in_scan_order(tier: Tier, form: Form) -> None:
     case = make(tier, form, 400, 333, 32, in_order=True)
     run_steps(case.step)
     assert_within(values(case.entries, 32), case.expected, case.bound)
 
 
-@each_tier
-@pytest.mark.parametrize("form", ["gathered", "per_tap"])
+@each_tier_and_form
 def test_rows_do_not_depend_on_other_rows(tier: Tier, form: Form) -> None:
     whole = make(tier, form, 120, 30, 64)
     run_steps(whole.step)
@@ -100,20 +105,26 @@ def test_rows_do_not_depend_on_other_rows(tier: Tier, form: Form) -> None:
     poison(whole.entries)
     whole.step.record["rows"] = 101
     run_steps(whole.step)
-    assert np.array_equal(whole.entries[:101], first[:101])
-    assert (whole.entries[101:].view(np.uint8) == 0xFF).all()
+    assert np.array_equal(whole.entries[:, :101], first[:, :101])
+    assert (np.ascontiguousarray(whole.entries[:, 101:]).view(np.uint8) == 0xFF).all()
 
 
 @pytest.mark.parametrize(
     ("rows", "actv_rows", "form"), [(10, 11, "gathered"), (100, 101, "gathered"), (4000, 1000, "per_tap")]
 )
 def test_form_by_count(rows: int, actv_rows: int, form: Form) -> None:
-    assert choose_form(rows, actv_rows) == form
+    assert choose_form("avx512", rows, actv_rows) == form
 
 
 def test_form_for_many_threads() -> None:
-    assert choose_form(4000, 1000, n_blocks=4, threads=4) == "per_tap"
-    assert choose_form(4000, 1000, n_blocks=4, threads=32) == "gathered"
+    assert choose_form("avx512", 4000, 1000, n_blocks=4, threads=4) == "per_tap"
+    assert choose_form("avx512", 4000, 1000, n_blocks=4, threads=32) == "gathered"
+
+
+@pytest.mark.skipif("amx" not in TIERS, reason="no AMX here")
+def test_a_form_that_the_tier_lacks_is_refused() -> None:
+    with pytest.raises(StepError, match=r"expected form gathered on tier amx but got 'per_tap'"):
+        make("amx", "per_tap", 3, 3, 32)
 
 
 @each_tier

@@ -19,7 +19,7 @@ from kernels.layouts import (
     to_padded,
 )
 from kernels.modulate import modulate_numpy
-from kernels.steps import Step, StepError, Tier, modulate, tier_dtype
+from kernels.steps import Entries, Step, StepError, Tier, modulate, tier_dtype
 
 SIZES = [(1, 1, 1), (1, 2, 3), (2, 3, 7), (1, 1, 8), (3, 2, 12), (1, 5, 33)]
 
@@ -30,6 +30,7 @@ class Case:
 
     step: Step
     out: Array
+    entries: Entries | None
     expected: Float64  # [N, C, H, W]
     bound: Float64
 
@@ -40,23 +41,28 @@ def make(
     n, height, width = size
     random = np.random.default_rng(channels * width + height)
     x = random_values(random, (n, channels, height >> shift, width >> shift), tier)
-    a, b = random_values(random, (2, 6, channels), tier) if entries else (None, None)
-    index = random.integers(0, 6, size).astype(np.int32) if entries else None
+    a, b = random_values(random, (2, 6 * n, channels), tier) if entries else (None, None)
+    index = random.integers(0, 6, size).astype(np.int32) if entries else None  # of each image's own six rows
+    rows = None if index is None else index + 6 * np.arange(n, dtype=np.int32)[:, None, None]
     mean, rstd = np.abs(random.standard_normal((2, n, channels))).astype(np.float32) if norm else (None, None)
     arguments = {"mean": mean, "rstd": rstd, "shift": shift}
-    expected = modulate_numpy(x, a, b, index, **arguments, leaky=leaky)
+    expected = modulate_numpy(x, a, b, rows, **arguments, leaky=leaky)
     sizes = modulate_numpy(
-        np.abs(x), None if a is None else np.abs(a), None if b is None else np.abs(b), index, shift=shift,
+        np.abs(x), None if a is None else np.abs(a), None if b is None else np.abs(b), rows, shift=shift,
         mean=None if mean is None else -mean, rstd=rstd, leaky=False,
     )  # fmt: skip
     out = poison(empty_padded(n, channels, height, width, tier_dtype(tier)))
+    tables = None
+    if a is not None and b is not None:
+        table = to_entries(a, b, tier_dtype(tier))  # images share one, as the maps of a batch do
+        tables = Entries([table[:, 6 * i : 6 * i + 6] for i in range(n)])
     step = modulate(
-        tier, plain(x, tier), None if a is None or b is None else to_entries(a, b, tier_dtype(tier)), index, out,
+        tier, plain(x, tier), tables, index, out,
         mean=None if mean is None else pad_channels(mean), rstd=None if rstd is None else pad_channels(rstd),
         shift=shift, leaky=leaky,
     )  # fmt: skip
     # Four roundings (subtract, scale, multiply and add, slope), then that of T.
-    return Case(step, out, expected, gamma(4) * sizes + UNIT[tier_dtype(tier)] * (1 + gamma(4)) * np.abs(expected))
+    return Case(step, out, tables, expected, gamma(4) * sizes + UNIT[tier_dtype(tier)] * (1 + gamma(4)) * np.abs(expected))
 
 
 @each_tier
@@ -89,19 +95,29 @@ def test_neither_threads_nor_batch_change_a_bit(tier: Tier) -> None:
         other = make(tier, (3, 9, 5), 64, entries=True, norm=False, shift=0, leaky=True)
         run_steps(other.step, threads=threads)
         assert np.array_equal(case.out, other.out)
-    x, entries, index, out = case.step.arrays
+    assert case.entries is not None
+    (x, index, out), tables = case.step.arrays[:3], case.entries.tables
     for n in range(3):
         alone = poison(out[n : n + 1].copy())
-        run_steps(modulate(tier, x[n : n + 1], entries, index[n : n + 1], alone))
+        run_steps(modulate(tier, x[n : n + 1], Entries(tables[n : n + 1]), index[n : n + 1], alone))
         assert np.array_equal(alone[0], out[n])
 
 
 @each_tier
 def test_errors(tier: Tier) -> None:
-    x, entries, index, out = make(tier, (1, 4, 4), 32, entries=True, norm=False, shift=0, leaky=True).step.arrays
+    case = make(tier, (1, 4, 4), 32, entries=True, norm=False, shift=0, leaky=True)
+    (x, index, out), entries = case.step.arrays[:3], case.entries
+    assert entries is not None
     with pytest.raises(StepError, match=r"\[modulate\] expected entries with index"):
         modulate(tier, x, entries, None, out)
     with pytest.raises(StepError, match=r"\[modulate\] expected shift 0, or 1 with even sizes, but got 2 for 4x4"):
         modulate(tier, x, entries, index, out, shift=2)
     with pytest.raises(StepError, match=r"\[modulate\] expected index as C-contiguous int32 \[1, 4, 4\] but got int64"):
         modulate(tier, x, entries, index.astype(np.int64), out)
+    table = entries.tables[0]
+    with pytest.raises(StepError, match=r"\[modulate\] expected entries of 1 images, 1 blocks of \w+, but got 2 images"):
+        modulate(tier, x, Entries([table, table]), index, out)
+    with pytest.raises(StepError, match=r"\[modulate\] expected entries of 1 images but got 2"):
+        entries.set([table, table])
+    with pytest.raises(StepError, match=r"\[modulate\] expected entries as \w+ \[1, 'U5', 2, 32\], or rows of such a table"):
+        entries.set([table[:, ::2]])

@@ -13,7 +13,7 @@ import pytest
 from kernels.steps import TIER_VARIABLE, TierError, supported_tiers, tier_dtype
 from serving.engines import Timings
 from serving.engines.cpu import CpuEngine
-from serving.engines.cpu_program import adjacent
+from serving.engines.cpu_memory import GRAIN, Recycler
 from serving.engines.torch import TorchEngine
 from spade_core.checkpoints import Checkpoint
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
@@ -260,8 +260,16 @@ def test_auto_takes_the_native_kernels_and_says_so(caplog: pytest.LogCaptureFixt
     assert "native kernels, tier" in caplog.text
 
 
-def test_maps_of_one_call_are_not_copied_and_mixed_ones_are_joined() -> None:
-    whole = np.arange(12).reshape(6, 2)
-    assert adjacent([whole[:2], whole[2:5], whole[5:]])
-    assert not adjacent([whole[2:], whole[:2]])
-    assert not adjacent([whole[:2], whole[3:]])
+def test_memory_is_used_again_when_its_last_holder_is_gone() -> None:
+    recycler = Recycler()
+    block = recycler.take(100)
+    first, second = block.arrays([(3, 5), (2,)], np.dtype(np.float32))
+    assert (first.shape, second.shape) == ((3, 5), (2,))
+    assert (second.ctypes.data - first.ctypes.data) % 64 == 0
+    address = first.ctypes.data
+    other = recycler.take(100)
+    assert not recycler.free
+    del block
+    assert recycler.take(GRAIN).arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data == address
+    del other
+    assert recycler.take(3 * GRAIN).arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data != address  # too small

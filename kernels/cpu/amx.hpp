@@ -1,0 +1,232 @@
+// Products on AMX tiles: 32 pixels (or rows) x 32 columns, bf16 summed in float32.
+//
+//   y[p, co] = bias[co] + sum over block, ky, kx, ci of x[p + (ky, kx), block, ci] * w[co, block, ky, kx, ci] (+ residual[p, co])
+//
+// Layout: 32 channels of a pixel are one row of a tile and its neighbours follow, so 16 pixels are one contiguous
+// kilobyte for every tap. Weights lie in panels of 32 columns, in the order of the sum: two tiles a tap.
+//
+// Tile: two runs of up to 16 pixels x 32 columns, four tiles of sums; a step loads two tiles of pixels and two of weights
+// and makes four products.
+//
+// Blocking: a group of tiles passes under a chunk of the panel, about nine steps, which stays in the first-level cache;
+// between chunks the sums wait there too. Prefetched meanwhile: the next panel, into the second-level cache, and, if
+// Ahead, what the next tile reads of x where its lines are too far apart for the processor to foresee.
+//
+// Fused: bias, residual, its upsampling, rounding; the end of one tile is made during the products of the next.
+//
+// Include only where -mamx-tile, -mamx-bf16 and the flags of avx512bf16 are given.
+#ifndef SPADE_AMX_HPP
+#define SPADE_AMX_HPP
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "vec_avx512bf16.hpp"
+
+namespace spade {
+namespace {
+
+// The compiler's tile instructions do not say that they read memory: what was written before stays before them.
+inline void amx_publish(const void* memory) { __asm__ volatile("" : : "r"(memory) : "memory"); }
+
+// The configuration of the tile registers, whose numbers must be literals: sums 0 1 (first run) and 2 3 (second), pixels
+// 4 5, weights 6 7. Released at the end of the scope, since a thread that holds tiles is slower to switch.
+class Tiles {
+ public:
+    explicit Tiles(int64_t pixels = amx_pixels) { configure(pixels); }
+    Tiles(const Tiles&) = delete;
+    Tiles& operator=(const Tiles&) = delete;
+    ~Tiles() { _tile_release(); }
+
+    static constexpr int64_t amx_pixels = 16;  // of a run, at most
+
+    void configure(int64_t pixels) {
+        if (pixels == pixels_) return;
+        pixels_ = pixels;
+        Configuration configuration;
+        for (int tile = 0; tile < 8; ++tile) {
+            configuration.bytes_of_row[tile] = 64;
+            configuration.rows[tile] = static_cast<uint8_t>(tile < 6 ? pixels : 16);
+        }
+        amx_publish(&configuration);
+        _tile_loadconfig(&configuration);
+    }
+
+ private:
+    struct alignas(64) Configuration {
+        uint8_t palette = 1;
+        uint8_t start_row = 0;
+        uint8_t reserved[14] = {};
+        uint16_t bytes_of_row[16] = {};
+        uint8_t rows[16] = {};
+    };
+    int64_t pixels_ = 0;
+};
+
+constexpr int64_t amx_block = 32;                  // channels of a pixel in a tile, and columns
+constexpr int64_t amx_step = amx_block * amx_block;  // weights of one tap of one block
+constexpr int64_t amx_run_sums = Tiles::amx_pixels * amx_block;
+
+// Weights of one block and tap, [2][16 pairs][16 columns][2]; weight(column, channel) is 0 where there is none.
+template <typename Weight>
+inline void amx_pack_step(Weight weight, bf16* to) {
+    for (int64_t half = 0; half < amx_block; half += 16)
+        for (int64_t channel = 0; channel < amx_block; channel += 2)
+            for (int64_t column = half; column < half + 16; ++column)
+                for (int64_t odd = 0; odd < 2; ++odd) *to++ = to_bf16(weight(column, channel + odd));
+}
+
+// What all tiles under one panel share.
+struct AmxPanel {
+    const bf16* weight;
+    const bf16* next_weight;  // of the panel that follows, to be brought nearer meanwhile; or null
+    const float* bias;
+    int64_t blocks;        // of x
+    int64_t block_stride;  // elements of x, as the next
+    int64_t row_stride;
+    int64_t pixel_stride;    // elements of y
+    int64_t residual_shift;  // of the residual's columns
+};
+
+// The pixels of a tile, in two runs; without a second, it repeats the first and counts none.
+struct AmxPlace {
+    const bf16* x[2];  // at tap (0, 0) of block 0
+    bf16* y[2];
+    const bf16* residual[2];  // column 0 of the line that is read; or null
+    int64_t column;
+    int64_t count[2];
+};
+
+// A tile whose sums are made but not yet rounded and stored.
+struct AmxWaiting {
+    const float* sums = nullptr;  // [2][16 pixels][32]
+    AmxPlace place{};
+    int64_t done = 0, pixels = 0;
+
+    void take(const float* made, const AmxPlace& of) {
+        sums = made, place = of, done = 0, pixels = of.count[0] + of.count[1];
+    }
+    void finish_pixel(const AmxPanel& panel) {
+        const int run = done < place.count[0] ? 0 : 1;
+        const int64_t p = done++ - run * place.count[0];
+        const float* from = sums + run * amx_run_sums + p * amx_block;
+        __m512 low = _mm512_add_ps(_mm512_load_ps(from), _mm512_loadu_ps(panel.bias));
+        __m512 high = _mm512_add_ps(_mm512_load_ps(from + 16), _mm512_loadu_ps(panel.bias + 16));
+        if (place.residual[run] != nullptr) {
+            const bf16* residual = place.residual[run] + ((place.column + p) >> panel.residual_shift) * amx_block;
+            low = _mm512_add_ps(low, Avx512Bf16::load(residual));
+            high = _mm512_add_ps(high, Avx512Bf16::load(residual + 16));
+        }
+        _mm512_storeu_si512(place.y[run] + p * panel.pixel_stride,
+                            reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+    }
+    void finish_some(const AmxPanel& panel) {
+        for (int i = 0; i < 4; ++i)
+            if (done < pixels) finish_pixel(panel);
+    }
+    void finish(const AmxPanel& panel) {
+        while (done < pixels) finish_pixel(panel);
+    }
+};
+
+inline void amx_load(const float* sums) {
+    constexpr int64_t stride = amx_block * sizeof(float);
+    _tile_loadd(0, sums, stride);
+    _tile_loadd(1, sums + 16, stride);
+    _tile_loadd(2, sums + amx_run_sums, stride);
+    _tile_loadd(3, sums + amx_run_sums + 16, stride);
+}
+
+inline void amx_store(float* sums) {
+    constexpr int64_t stride = amx_block * sizeof(float);
+    _tile_stored(0, sums, stride);
+    _tile_stored(1, sums + 16, stride);
+    _tile_stored(2, sums + amx_run_sums, stride);
+    _tile_stored(3, sums + amx_run_sums + 16, stride);
+}
+
+// Lines of 64 bytes to prefetch into the second-level cache, so many a step.
+struct AmxStream {
+    const char* next = nullptr;
+    int64_t lines_of_step = 0;
+    void advance() {
+        for (int64_t i = 0; i < lines_of_step; ++i, next += 64) __builtin_prefetch(next, 0, 2);
+    }
+};
+
+// Adds blocks block .. block_end - 1 of K x K taps to the sums in the tile registers. `ahead`: what the next tile reads
+// of x in the first of its blocks.
+template <int64_t K, bool Ahead>
+inline void amx_multiply(const AmxPanel& panel, const AmxPlace& place, int64_t block, int64_t block_end,
+                         const bf16* ahead, AmxStream& stream, AmxWaiting& waiting) {
+    // Of each line the next tile reads a run and its border; its first line is one that this tile reads now.
+    constexpr int64_t ahead_pixels = (Tiles::amx_pixels + K - 1) / K;
+    const bf16* weight = panel.weight + block * K * K * amx_step;
+    for (; block < block_end; ++block, ahead += panel.block_stride)
+        for (int64_t ky = 0; ky < K; ++ky) {
+            const int64_t at = block * panel.block_stride + ky * panel.row_stride;
+            const bf16 *first = place.x[0] + at, *second = place.x[1] + at, *then = ahead + ky * panel.row_stride;
+#pragma GCC unroll 3
+            for (int64_t kx = 0; kx < K; ++kx, weight += amx_step) {
+                _tile_loadd(6, weight, 64);
+                _tile_loadd(4, first + kx * amx_block, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(7, weight + amx_step / 2, 64);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_loadd(5, second + kx * amx_block, 64);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+#pragma GCC unroll 16
+                for (int64_t i = 0; Ahead && i < ahead_pixels; ++i)
+                    __builtin_prefetch(then + (kx * ahead_pixels + i) * amx_block);
+                stream.advance();
+                waiting.finish_some(panel);
+            }
+        }
+}
+
+// All tiles under one panel: place_of(i) says where tile i lies.
+template <int64_t K, bool Ahead, typename PlaceOf>
+inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
+    constexpr int64_t group = 4, steps = 9, whole = 18;
+    alignas(64) float sums[group][2 * amx_run_sums];
+    amx_publish(sums);
+    const int64_t chunk = panel.blocks * K * K <= whole ? panel.blocks : steps / (K * K);
+    AmxStream stream;
+    if (panel.next_weight != nullptr) {
+        const int64_t lines = amx_step * static_cast<int64_t>(sizeof(bf16)) / 64;
+        stream = {reinterpret_cast<const char*>(panel.next_weight), lines / count + (lines % count != 0 ? 1 : 0)};
+    }
+    AmxWaiting waiting;
+    for (int64_t first = 0; first < count; first += group) {
+        const int64_t size = count - first < group ? count - first : group;
+        AmxPlace places[group];
+        for (int64_t i = 0; i < size; ++i) places[i] = place_of(first + i);
+        for (int64_t block = 0; block < panel.blocks; block += chunk) {
+            const int64_t block_end = block + chunk < panel.blocks ? block + chunk : panel.blocks;
+            for (int64_t i = 0; i < size; ++i) {
+                if (block == 0) {
+                    _tile_zero(0);
+                    _tile_zero(1);
+                    _tile_zero(2);
+                    _tile_zero(3);
+                } else {
+                    amx_load(sums[i]);
+                }
+                const bool more = i + 1 < size;
+                const bf16* ahead = places[more ? i + 1 : 0].x[1] + (more ? block : block_end) * panel.block_stride;
+                amx_multiply<K, Ahead>(panel, places[i], block, block_end, ahead, stream, waiting);
+                waiting.finish(panel);
+                amx_store(sums[i]);
+                if (block_end == panel.blocks) waiting.take(sums[i], places[i]);
+            }
+        }
+    }
+    waiting.finish(panel);
+}
+
+}  // namespace
+}  // namespace spade
+
+#endif
