@@ -158,6 +158,15 @@ std::vector<Field> conv_fields() {
             SPADE_FIELD(kernel_size), SPADE_FIELD(residual_shift)};
 }
 
+// The fields of both, those of the conv as `conv_<name>`.
+std::vector<Field> modulated_conv_fields() {
+    std::vector<Field> fields = modulate_fields();
+    for (auto& [name, offset, format] : fields) offset += offsetof(spade_modulated_conv, modulate);
+    for (const auto& [name, offset, format] : conv_fields())
+        fields.emplace_back("conv_" + std::string(name), offset + offsetof(spade_modulated_conv, conv), format);
+    return fields;
+}
+
 #undef SPADE_FIELD
 
 // Name of a kind of step: its number and fields.
@@ -169,6 +178,7 @@ nb::dict step_kinds() {
     kinds["norm"] = nb::make_tuple(static_cast<int>(SPADE_STEP_NORM), norm_fields());
     kinds["image"] = nb::make_tuple(static_cast<int>(SPADE_STEP_IMAGE), image_fields());
     kinds["conv"] = nb::make_tuple(static_cast<int>(SPADE_STEP_CONV), conv_fields());
+    kinds["modulated_conv"] = nb::make_tuple(static_cast<int>(SPADE_STEP_MODULATED_CONV), modulated_conv_fields());
     return kinds;
 }
 

@@ -326,30 +326,41 @@ def modulate(
     """
     _expect_rank("modulate", "out", out, 5)
     n, height, n_blocks, width = out.shape[0], out.shape[1] - 2, out.shape[2], out.shape[3] - 2
+    _expect("modulate", "out", out, storage_dtype(tier_dtype(tier)), (n, height + 2, n_blocks, width + 2, BLOCK))
+    size = (n, height, n_blocks, width)
+    arrays, numbers, kept = _modulation("modulate", tier, x, entries, index, mean, rstd, size, shift, leaky)
+    step = _step("modulate", tier, {**arrays, "out": out}, **numbers)
+    return Step(step.kind, step.record, (*step.arrays, *kept))
+
+
+def _modulation(
+    op: str, tier: Tier, x: Array, entries: Entries | None, index: Int32 | None, mean: Float32 | None,
+    rstd: Float32 | None, size: tuple[int, int, int, int], shift: int, leaky: bool,
+) -> tuple[dict[str, Array | None], dict[str, int], tuple[Array, ...]]:  # fmt: skip
+    """The checked arguments of a modulation of n, height, blocks, width, but for out, and what they point to."""
+    n, height, n_blocks, width = size
     dtype = storage_dtype(tier_dtype(tier))
     if shift not in (0, 1) or (shift and (height % 2 or width % 2)):
-        raise StepError(f"[modulate] expected shift 0, or 1 with even sizes, but got {shift} for {height}x{width}")
+        raise StepError(f"[{op}] expected shift 0, or 1 with even sizes, but got {shift} for {height}x{width}")
     if (entries is None) != (index is None) or (mean is None) != (rstd is None):
-        raise StepError("[modulate] expected entries with index and mean with rstd but got one of them alone")
-    _expect("modulate", "x", x, dtype, (n, height >> shift, n_blocks, width >> shift, BLOCK))
-    _expect("modulate", "out", out, dtype, (n, height + 2, n_blocks, width + 2, BLOCK))
+        raise StepError(f"[{op}] expected entries with index and mean with rstd but got one of them alone")
+    _expect(op, "x", x, dtype, (n, height >> shift, n_blocks, width >> shift, BLOCK))
+    arrays: dict[str, Array | None] = {"x": x, "index": index, "mean": mean, "rstd": rstd}
+    kept: tuple[Array, ...] = ()
     if entries is not None and index is not None:
         if (len(entries.rows), entries.blocks, entries.dtype) != (n, n_blocks, dtype):
             raise StepError(
-                f"[modulate] expected entries of {n} images, {n_blocks} blocks of {dtype}, "
+                f"[{op}] expected entries of {n} images, {n_blocks} blocks of {dtype}, "
                 f"but got {len(entries.rows)} images, {entries.blocks} blocks of {entries.dtype}"
             )
-        _expect("modulate", "index", index, np.int32, (n, height, width))
+        _expect(op, "index", index, np.int32, (n, height, width))
+        arrays |= {"entries": entries.addresses, "entry_rows": entries.rows}
+        kept = entries.tables
     for name, statistic in (("mean", mean), ("rstd", rstd)):
         if statistic is not None:
-            _expect("modulate", name, statistic, np.float32, (n, n_blocks * BLOCK))
-    arrays = {"x": x, "index": index, "mean": mean, "rstd": rstd, "out": out}
-    tables: tuple[Array, ...] = ()
-    if entries is not None:
-        arrays |= {"entries": entries.addresses, "entry_rows": entries.rows}
-        tables = entries.tables
-    step = _step("modulate", tier, arrays, n=n, height=height, width=width, blocks=n_blocks, shift=shift, leaky=leaky)
-    return Step(step.kind, step.record, (*step.arrays, *tables))
+            _expect(op, name, statistic, np.float32, (n, n_blocks * BLOCK))
+    numbers = {"n": n, "height": height, "width": width, "blocks": n_blocks, "shift": shift, "leaky": int(leaky)}
+    return arrays, numbers, kept
 
 
 def norm(tier: Tier, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = 1e-5) -> Step:
@@ -423,21 +434,71 @@ def conv(
     """
     _expect_rank("conv", "y", y, 5)
     n, height, _, width, _ = y.shape
+    x_shape = (n, height + 2, blocks(in_channels), width + 2, BLOCK)
+    _expect("conv", "x", x, storage_dtype(tier_dtype(tier)), x_shape)
+    arrays, numbers = _convolution(
+        "conv", tier, weight, bias, residual, y, in_channels, out_channels, kernel_size, residual_shift
+    )
+    return _step("conv", tier, {"x": x, **arrays}, **numbers)
+
+
+def modulated_conv(
+    tier: Tier,
+    x: Array,
+    entries: Entries | None,
+    index: Int32 | None,
+    weight: npt.NDArray[np.uint8],
+    bias: Float32,
+    residual: Array | None,
+    y: Array,
+    *,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    mean: Float32 | None = None,
+    rstd: Float32 | None = None,
+    shift: int = 0,
+    leaky: bool = True,
+    residual_shift: int = 0,
+) -> Step:
+    """`modulate`, then `conv`, in bands of rows that stay in the cache: the same bits, without the map between.
+
+    Args: see there.
+    """
+    op = "modulated_conv"
+    _expect_rank(op, "y", y, 5)
+    n, height, _, width, _ = y.shape
+    size = (n, height, blocks(in_channels), width)
+    arrays, numbers, kept = _modulation(op, tier, x, entries, index, mean, rstd, size, shift, leaky)
+    conv_arrays, conv_numbers = _convolution(
+        op, tier, weight, bias, residual, y, in_channels, out_channels, kernel_size, residual_shift
+    )
+    arrays |= {f"conv_{name}": array for name, array in conv_arrays.items()}
+    numbers |= {f"conv_{name}": number for name, number in conv_numbers.items()}
+    step = _step(op, tier, arrays, **numbers)
+    return Step(step.kind, step.record, (*step.arrays, *kept))
+
+
+def _convolution(
+    op: str, tier: Tier, weight: npt.NDArray[np.uint8], bias: Float32, residual: Array | None, y: Array,
+    in_channels: int, out_channels: int, kernel_size: int, residual_shift: int,
+) -> tuple[dict[str, Array | None], dict[str, int]]:  # fmt: skip
+    """The checked arguments of a conv, but for x."""
+    n, height, _, width, _ = y.shape
     dtype, out_blocks = storage_dtype(tier_dtype(tier)), blocks(out_channels)
     if residual_shift not in (0, 1) or (residual_shift and (height % 2 or width % 2)):
         raise StepError(
-            f"[conv] expected residual_shift 0, or 1 with even sizes, but got {residual_shift} for {height}x{width}"
+            f"[{op}] expected residual_shift 0, or 1 with even sizes, but got {residual_shift} for {height}x{width}"
         )
-    _expect("conv", "x", x, dtype, (n, height + 2, blocks(in_channels), width + 2, BLOCK))
     bytes_ = _native.conv_packed_bytes(get_args(Tier).index(tier), out_channels, in_channels, kernel_size)
-    _expect("conv", "weight", weight, np.uint8, (bytes_,))
-    _expect("conv", "bias", bias, np.float32, (out_blocks * BLOCK,))
-    _expect("conv", "y", y, dtype, (n, height, out_blocks, width, BLOCK))
+    _expect(op, "weight", weight, np.uint8, (bytes_,))
+    _expect(op, "bias", bias, np.float32, (out_blocks * BLOCK,))
+    _expect(op, "y", y, dtype, (n, height, out_blocks, width, BLOCK))
     if residual is not None:
         shape = (n, height >> residual_shift, out_blocks, width >> residual_shift, BLOCK)
-        _expect("conv", "residual", residual, dtype, shape)
-    arrays = {"x": x, "weight": weight, "bias": bias, "residual": residual, "y": y}
-    return _step(
-        "conv", tier, arrays, n=n, height=height, width=width, in_channels=in_channels, out_channels=out_channels,
-        kernel_size=kernel_size, residual_shift=residual_shift,
-    )  # fmt: skip
+        _expect(op, "residual", residual, dtype, shape)
+    numbers = {
+        "n": n, "height": height, "width": width, "in_channels": in_channels, "out_channels": out_channels,
+        "kernel_size": kernel_size, "residual_shift": residual_shift,
+    }  # fmt: skip
+    return {"weight": weight, "bias": bias, "residual": residual, "y": y}, numbers

@@ -80,7 +80,7 @@ inline void amx_pack_step(Weight weight, bf16* to) {
 // What all tiles under one panel share.
 struct AmxPanel {
     const bf16* weight;
-    const bf16* next_weight;  // of the panel that follows, to be brought nearer meanwhile; or null
+    const bf16* next_weight;  // of the panel that follows in memory, to be brought nearer meanwhile; or null
     const float* bias;
     int64_t blocks;        // of x
     int64_t block_stride;  // elements of x, as the next
@@ -189,19 +189,22 @@ inline void amx_multiply(const AmxPanel& panel, const AmxPlace& place, int64_t b
 // All tiles under one panel: place_of(i) says where tile i lies.
 template <int64_t K, bool Ahead, typename PlaceOf>
 inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
-    constexpr int64_t group = 4, steps = 9, whole = 18;
-    alignas(64) float sums[group][2 * amx_run_sums];
+    constexpr int64_t most = 8, usual = 4, steps = 9, whole = 18;
+    alignas(64) float sums[most][2 * amx_run_sums];
     amx_publish(sums);
+    const int64_t group = count <= most ? count : usual;
     const int64_t chunk = panel.blocks * K * K <= whole ? panel.blocks : steps / (K * K);
+    // A panel that only one group reads need not wait in the second-level cache: it is fetched shortly before its use.
+    constexpr int64_t lines = amx_step * static_cast<int64_t>(sizeof(bf16)) / 64, shortly = 32 << 10;
     AmxStream stream;
     if (panel.next_weight != nullptr) {
-        const int64_t lines = amx_step * static_cast<int64_t>(sizeof(bf16)) / 64;
-        stream = {reinterpret_cast<const char*>(panel.next_weight), lines / count + (lines % count != 0 ? 1 : 0)};
+        const bf16* far = count <= most ? panel.weight + shortly / static_cast<int64_t>(sizeof(bf16)) : panel.next_weight;
+        stream = {reinterpret_cast<const char*>(far), (lines + count - 1) / count};
     }
     AmxWaiting waiting;
     for (int64_t first = 0; first < count; first += group) {
         const int64_t size = count - first < group ? count - first : group;
-        AmxPlace places[group];
+        AmxPlace places[most];
         for (int64_t i = 0; i < size; ++i) places[i] = place_of(first + i);
         for (int64_t block = 0; block < panel.blocks; block += chunk) {
             const int64_t block_end = block + chunk < panel.blocks ? block + chunk : panel.blocks;

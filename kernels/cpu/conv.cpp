@@ -3,6 +3,7 @@
 #include "conv_table.hpp"
 #include "conv_units.hpp"
 #include "spade_kernels.h"
+#include "units.hpp"
 
 namespace {
 
@@ -23,6 +24,16 @@ const spade::ConvFunctions& functions(int32_t tier) {
 
 int64_t spade_conv_units(const spade_conv* args) {
     return spade::conv_blocks(args->out_channels) * spade::conv_units(*args).groups;
+}
+
+int64_t spade_modulated_conv_units(int32_t tier, const spade_modulated_conv* args) {
+    return args->conv.n * spade::conv_bands(args->conv, spade::element_bytes(tier)).of_image;
+}
+
+int64_t spade_modulated_conv_scratch_bytes(int32_t tier, const spade_modulated_conv* args) {
+    const spade_conv& conv = args->conv;
+    const int64_t element = spade::element_bytes(tier), rows = spade::conv_bands(conv, element).rows;
+    return (rows + 2) * (conv.width + 2) * spade::conv_blocks(conv.in_channels) * spade::conv_block * element;
 }
 
 int64_t spade_conv_packed_bytes(int32_t tier, int64_t out_channels, int64_t in_channels, int64_t kernel_size) {

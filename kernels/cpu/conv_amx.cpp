@@ -1,10 +1,13 @@
+#include "conv_tier.hpp"
 #include "conv_amx.hpp"
 
-#include "conv_tier.hpp"
-
 namespace spade {
-using Convs = ConvTier<ConvAmx, ConvFew<Avx512Bf16>>;
+using Convs = ConvTier<Avx512Bf16, ConvAmx, ConvAmx>;
 const ConvFunctions conv_bf16_amx = Convs::functions;
 }  // namespace spade
 
 void spade_conv_bf16_amx(const spade_conv* args, int64_t begin, int64_t end) { spade::Convs::run(*args, begin, end); }
+
+void spade_modulated_conv_bf16_amx(const spade_modulated_conv* args, int64_t begin, int64_t end, void* scratch) {
+    spade::Convs::run_modulated(*args, begin, end, scratch);
+}

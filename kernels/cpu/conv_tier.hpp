@@ -1,33 +1,45 @@
-// What a tier's file of convs exports: Many holds the convs to many channels, Few those to at most three.
+// What a tier's file of convs exports: Many holds the convs to many channels; Few, unless it is the same, those to at most
+// three.
+//
+// A modulated conv makes the modulated rows of a band in scratch and reads them from there: they never go to memory. The
+// rows between bands are made twice.
 #ifndef SPADE_CONV_TIER_HPP
 #define SPADE_CONV_TIER_HPP
 
 #include <cstdint>
+#include <type_traits>
 
 #include "conv_few.hpp"
 #include "conv_table.hpp"
 #include "conv_units.hpp"
+#include "modulate.hpp"
 
 namespace spade {
 namespace {
 
-template <typename Many, typename Few>
+template <typename V, typename Many, typename Few>
 struct ConvTier {
-    using E = typename Many::E;
+    using E = typename V::Element;
 
     static int64_t packed_bytes(int64_t out_channels, int64_t in_channels, int64_t kernel_size) {
-        const int64_t count = conv_is_few(out_channels, kernel_size)
-                                  ? Few::packed_elements(in_channels)
-                                  : Many::packed_elements(out_channels, in_channels, kernel_size);
+        int64_t count = Many::packed_elements(out_channels, in_channels, kernel_size);
+        if constexpr (!std::is_same_v<Many, Few>)
+            if (conv_is_few(out_channels, kernel_size)) count = Few::packed_elements(in_channels);
         return count * static_cast<int64_t>(sizeof(E));
     }
 
     static void pack(const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
                      void* packed) {
-        if (conv_is_few(out_channels, kernel_size))
-            Few::pack(weight, out_channels, in_channels, static_cast<E*>(packed));
-        else
-            Many::pack(weight, out_channels, in_channels, kernel_size, static_cast<E*>(packed));
+        if constexpr (!std::is_same_v<Many, Few>)
+            if (conv_is_few(out_channels, kernel_size))
+                return Few::pack(weight, out_channels, in_channels, static_cast<E*>(packed));
+        Many::pack(weight, out_channels, in_channels, kernel_size, static_cast<E*>(packed));
+    }
+
+    static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
+        if constexpr (!std::is_same_v<Many, Few>)
+            if (conv_is_few(args.out_channels, args.kernel_size)) return Few::area(args, row, row_end);
+        Many::area(args, block, row, row_end);
     }
 
     static void run(const spade_conv& args, int64_t begin, int64_t end) {
@@ -38,11 +50,40 @@ struct ConvTier {
             const int64_t last = first + (end - begin) < units.groups ? first + (end - begin) : units.groups;
             const int64_t row = first * units.rows;
             const int64_t row_end = last * units.rows < all_rows ? last * units.rows : all_rows;
-            if (conv_is_few(args.out_channels, args.kernel_size))
-                Few::area(args, row, row_end);
-            else
-                Many::area(args, block, row, row_end);
+            area(args, block, row, row_end);
             begin += last - first;
+        }
+    }
+
+    // Rows of a map that are not there, so that row `first` of the whole map is the first of `rows`.
+    template <typename T>
+    static T* shifted(T* rows, int64_t first, int64_t row_elements) {
+        return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(rows) -
+                                    static_cast<uintptr_t>(first * row_elements) * sizeof(T));
+    }
+
+    static void run_modulated(const spade_modulated_conv& args, int64_t begin, int64_t end, void* scratch) {
+        const ConvBands bands = conv_bands(args.conv, sizeof(E));
+        const spade_conv& whole = args.conv;
+        const int64_t height = whole.height, halo = whole.kernel_size == 1 ? 1 : 0;
+        const int64_t line = conv_blocks(whole.in_channels) * (whole.width + 2) * conv_block;
+        const int64_t out_line = conv_blocks(whole.out_channels) * whole.width * conv_block;
+        for (int64_t unit = begin; unit < end; ++unit) {
+            const int64_t image = unit / bands.of_image, row = unit % bands.of_image * bands.rows;
+            const int64_t row_end = row + bands.rows < height ? row + bands.rows : height;
+            spade_modulate modulated = args.modulate;
+            modulated.out = shifted(static_cast<E*>(scratch), image * (height + 2) + row, line);
+            const int64_t lines = image * (height + 2) + row;  // of the padded map
+            modulate<V>(modulated, lines + halo, lines + row_end - row + 2 - halo);
+            spade_conv conv = whole;
+            conv.n = 1;
+            conv.x = shifted(static_cast<E*>(scratch), row, line);
+            conv.y = static_cast<E*>(whole.y) + image * height * out_line;
+            if (whole.residual != nullptr)
+                conv.residual = static_cast<const E*>(whole.residual) +
+                                image * (height >> whole.residual_shift) * (out_line >> whole.residual_shift);
+            const int64_t blocks = conv_is_few(whole.out_channels, whole.kernel_size) ? 1 : conv_blocks(whole.out_channels);
+            for (int64_t block = 0; block < blocks; ++block) area(conv, block, row, row_end);
         }
     }
 

@@ -26,12 +26,29 @@ struct ConvUnits {
 
 // Enough units for some tens of threads, and below that large ones, so that each reads its weights for many pixels.
 [[maybe_unused]] ConvUnits conv_units(const spade_conv& args) {
-    constexpr int64_t pixels = 64, wanted = 64, few_rows = 8;
+    constexpr int64_t pixels = 256, wanted = 32, few_rows = 8;
     const int64_t all = args.n * args.height, blocks = conv_blocks(args.out_channels);
     int64_t rows = pixels / args.width > 2 ? pixels / args.width : 2;  // tiles of amx take two lines
     if (conv_is_few(args.out_channels, args.kernel_size) && rows < few_rows) rows = few_rows;
     while (rows > 1 && rows != few_rows && blocks * ((all + rows - 1) / rows) < wanted) rows = (rows + 1) / 2;
     return {rows, (all + rows - 1) / rows};
+}
+
+// A modulated conv is cut into bands of rows, each of one image: the modulated rows of a band, with those above and below,
+// stay in the second-level cache.
+struct ConvBands {
+    int64_t rows;
+    int64_t of_image;
+};
+
+[[maybe_unused]] ConvBands conv_bands(const spade_conv& args, int64_t element_bytes) {
+    constexpr int64_t cached_bytes = 704 << 10, most = 16, wanted = 8;
+    const int64_t line_bytes = (args.width + 2) * conv_blocks(args.in_channels) * conv_block * element_bytes;
+    int64_t rows = cached_bytes / line_bytes - 2, even = args.n * args.height / wanted;
+    rows = rows < even ? rows : even;
+    rows = rows < most ? rows : most;
+    rows = rows < 2 ? 2 : rows / 2 * 2;  // residuals of half the size and tiles of amx take two rows
+    return {rows, (args.height + rows - 1) / rows};
 }
 
 }  // namespace

@@ -217,6 +217,5 @@ int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args) {
 }
 
 int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels) {
-    const int64_t element = tier == SPADE_TIER_AVX2 || tier == SPADE_TIER_AVX512 ? 4 : 2;
-    return (channels + 31) / 32 * spade::codebook_columns * taps * SPADE_HIDDEN * element;
+    return (channels + 31) / 32 * spade::codebook_columns * taps * SPADE_HIDDEN * spade::element_bytes(tier);
 }

@@ -28,33 +28,32 @@ void run_with_scratch(const spade_step& step, int64_t begin, int64_t end, void* 
 
 int64_t none(const spade_step&) { return 0; }
 
-int64_t codebook_units(const spade_step& step) {
-    return spade_codebook_units(static_cast<int32_t>(step.tier), &step.args.codebook);
-}
-
-int64_t codebook_scratch(const spade_step& step) {
-    return spade_codebook_scratch_bytes(static_cast<int32_t>(step.tier), &step.args.codebook);
+template <auto Args, auto Count>
+int64_t of_tier(const spade_step& step) {
+    return Count(static_cast<int32_t>(step.tier), &(step.args.*Args));
 }
 
 using Args = decltype(spade_step::args);
 
+#define SPADE_UNITS(op) units<&Args::op, spade_##op##_units>
+#define SPADE_UNITS_AND_SCRATCH(op) of_tier<&Args::op, spade_##op##_units>, of_tier<&Args::op, spade_##op##_scratch_bytes>
+
 // `on_amx`: whose kernel the tier amx takes.
-#define SPADE_OPERATION(op, units, scratch, runner, on_amx)                                                    \
+#define SPADE_OPERATION(op, runner, on_amx, ...)                                                               \
     {                                                                                                          \
-        units, scratch, {                                                                                      \
+        __VA_ARGS__, {                                                                                         \
             runner<&Args::op, spade_##op##_float32_avx2>, runner<&Args::op, spade_##op##_float32_avx512>,      \
                 runner<&Args::op, spade_##op##_bf16_avx512bf16>, runner<&Args::op, spade_##op##_bf16_##on_amx> \
         }                                                                                                      \
     }
-#define SPADE_UNITS(op) units<&Args::op, spade_##op##_units>
-
 constexpr spade::Operation operations[SPADE_STEP_KINDS] = {
-    SPADE_OPERATION(embed, SPADE_UNITS(embed), none, run, avx512bf16),
-    SPADE_OPERATION(codebook, codebook_units, codebook_scratch, run_with_scratch, amx),
-    SPADE_OPERATION(modulate, SPADE_UNITS(modulate), none, run, avx512bf16),
-    SPADE_OPERATION(norm, SPADE_UNITS(norm), none, run, avx512bf16),
-    SPADE_OPERATION(image, SPADE_UNITS(image), none, run, avx512bf16),
-    SPADE_OPERATION(conv, SPADE_UNITS(conv), none, run, amx),
+    SPADE_OPERATION(embed, run, avx512bf16, SPADE_UNITS(embed), none),
+    SPADE_OPERATION(codebook, run_with_scratch, amx, SPADE_UNITS_AND_SCRATCH(codebook)),
+    SPADE_OPERATION(modulate, run, avx512bf16, SPADE_UNITS(modulate), none),
+    SPADE_OPERATION(norm, run, avx512bf16, SPADE_UNITS(norm), none),
+    SPADE_OPERATION(image, run, avx512bf16, SPADE_UNITS(image), none),
+    SPADE_OPERATION(conv, run, amx, SPADE_UNITS(conv), none),
+    SPADE_OPERATION(modulated_conv, run_with_scratch, amx, SPADE_UNITS_AND_SCRATCH(modulated_conv)),
 };
 
 // Linux gives a process the tiles when it asks for them, once for all its threads.

@@ -4,7 +4,11 @@
 
 #include <cstdint>
 
+#include "spade_kernels.h"
+
 namespace spade {
+
+constexpr int64_t element_bytes(int32_t tier) { return tier == SPADE_TIER_AVX2 || tier == SPADE_TIER_AVX512 ? 4 : 2; }
 
 constexpr int64_t embed_unit_rows = 32;
 constexpr int64_t codebook_columns = 64;    // of a block: 32 a and 32 b

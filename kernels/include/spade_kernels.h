@@ -223,6 +223,18 @@ typedef struct spade_conv {
     int64_t residual_shift; /* s: 0, or 1 for a residual of half the size, each of its pixels read four times */
 } spade_conv;
 
+/* conv(modulate(x)) without the map between: modulate.out and conv.x are not read; n, height and width are those of both.
+ * Gives the same bits as the two steps. */
+typedef struct spade_modulated_conv {
+    spade_modulate modulate;
+    spade_conv conv;
+} spade_modulated_conv;
+
+int64_t spade_modulated_conv_units(int32_t tier, const spade_modulated_conv* args);
+
+/* Scratch that each thread needs, aligned to 64 bytes. */
+int64_t spade_modulated_conv_scratch_bytes(int32_t tier, const spade_modulated_conv* args);
+
 /* Neighbouring units share weights: a call reads them once for a run of such units, so hand out runs. */
 int64_t spade_conv_units(const spade_conv* args);
 
@@ -232,10 +244,14 @@ int64_t spade_conv_packed_bytes(int32_t tier, int64_t out_channels, int64_t in_c
 void spade_conv_pack(int32_t tier, const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
                      void* packed);
 
-void spade_conv_float32_avx2(const spade_conv* args, int64_t begin, int64_t end);
-void spade_conv_float32_avx512(const spade_conv* args, int64_t begin, int64_t end);
-void spade_conv_bf16_avx512bf16(const spade_conv* args, int64_t begin, int64_t end);
-void spade_conv_bf16_amx(const spade_conv* args, int64_t begin, int64_t end);
+#define SPADE_DECLARE(tier)                                                     \
+    void spade_conv_##tier(const spade_conv* args, int64_t begin, int64_t end); \
+    void spade_modulated_conv_##tier(const spade_modulated_conv* args, int64_t begin, int64_t end, void* scratch);
+SPADE_DECLARE(float32_avx2)
+SPADE_DECLARE(float32_avx512)
+SPADE_DECLARE(bf16_avx512bf16)
+SPADE_DECLARE(bf16_amx)
+#undef SPADE_DECLARE
 
 /* The products and sums that a conv is made of, from registers alone: the peak to measure it against. Does at least
  * `count` floating-point operations and returns how many. */
@@ -250,7 +266,8 @@ typedef enum spade_step_kind {
     SPADE_STEP_NORM = 3,
     SPADE_STEP_IMAGE = 4,
     SPADE_STEP_CONV = 5,
-    SPADE_STEP_KINDS = 6
+    SPADE_STEP_MODULATED_CONV = 6,
+    SPADE_STEP_KINDS = 7
 } spade_step_kind;
 
 typedef struct spade_step {
@@ -263,6 +280,7 @@ typedef struct spade_step {
         spade_norm norm;
         spade_image image;
         spade_conv conv;
+        spade_modulated_conv modulated_conv;
     } args;
 } spade_step;
 

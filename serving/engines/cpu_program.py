@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype, to_storage
-from kernels.steps import Entries, Pool, Program, Step, Tier, conv, embed, image, modulate, norm, run, tier_dtype
+from kernels.steps import Entries, Pool, Program, Step, Tier, conv, embed, image, modulate, modulated_conv, norm, run, tier_dtype
 from serving.engines.cpu_codebooks import MapCodebooks
 from serving.engines.cpu_pack import PackedBlock, PackedConv, PackedGenerator, PackedNorm
 from spade_core.config import level_sizes
@@ -18,6 +18,7 @@ from spade_core.style import Style
 Symbols = npt.NDArray[np.uint16]
 Size = tuple[int, int]
 
+FUSED_PIXELS = 64 * 64
 _PLAIN = ("x0", "x1", "dx", "shortcut")  # the buffers of plain maps: block input, block output, and what is between
 
 
@@ -73,7 +74,8 @@ class ConvProgram:
         for block in self._packed.blocks:
             (h, w), wide = self._sizes[block.level], max(block.conv_0.in_channels, block.conv_1.out_channels)
             plain = max(plain, h * w * blocks(wide))
-            padded = max(padded, (h + 2) * (w + 2) * blocks(wide))
+            if not fuses((h, w)):
+                padded = max(padded, (h + 2) * (w + 2) * blocks(wide))
         sizes = dict.fromkeys(_PLAIN, plain) | {"hidden": padded}
         return {name: aligned_empty((self._n * size * BLOCK,), self._dtype) for name, size in sizes.items()}
 
@@ -99,29 +101,40 @@ class ConvProgram:
     def _block(self, block: PackedBlock, x: Array, out_name: str) -> Array:
         size, shift = self._sizes[block.level], block.shift
         dx = self._map("dx", block.conv_0.out_channels, size)
-        self._conv(block.conv_0, self._modulate(block.norm_0, block.level, x, shift), dx)
+        self._modulated_conv(block.norm_0, block.level, x, shift, block.conv_0, dx)
         residual = x
         if block.norm_s is not None and block.conv_s is not None:
             residual = self._map("shortcut", block.conv_s.out_channels, size)
-            self._conv(block.conv_s, self._modulate(block.norm_s, block.level, x, shift, leaky=False), residual)
+            self._modulated_conv(block.norm_s, block.level, x, shift, block.conv_s, residual, leaky=False)
             shift = 0
         out = self._map(out_name, block.conv_1.out_channels, size)
-        self._conv(block.conv_1, self._modulate(block.norm_1, block.level, dx, 0), out, residual, shift)
+        self._modulated_conv(block.norm_1, block.level, dx, 0, block.conv_1, out, residual, shift)
         return out
 
-    def _modulate(self, of: PackedNorm, level: int, x: Array, shift: int, leaky: bool = True) -> Array:
+    def _modulated_conv(
+        self, norm_of: PackedNorm, level: int, x: Array, shift: int, conv_of: PackedConv, y: Array,
+        residual: Array | None = None, residual_shift: int = 0, leaky: bool = True,
+    ) -> None:  # fmt: skip
         mean = rstd = None
-        if of.instance:  # upsampling by repetition keeps mean and variance
-            mean, rstd = np.empty((2, self._n, blocks(of.channels) * BLOCK), np.float32)
+        if norm_of.instance:  # upsampling by repetition keeps mean and variance
+            mean, rstd = np.empty((2, self._n, blocks(norm_of.channels) * BLOCK), np.float32)
             self._steps.append(norm(self._tier, x, mean, rstd, epsilon=NORM_EPS))
-        hidden = self._map("hidden", of.channels, self._sizes[level], border=1)
-        none = np.zeros((blocks(of.channels), 1, 2, BLOCK), self._dtype)  # until the first run sets the entries
-        entries, index = Entries([none] * self._n), self._index[level]
+        none = np.zeros((blocks(norm_of.channels), 1, 2, BLOCK), self._dtype)  # until the first run sets the entries
+        entries, index, size = Entries([none] * self._n), self._index[level], self._sizes[level]
         self._entries.append(entries)
+        if fuses(size):
+            step = modulated_conv(
+                self._tier, x, entries, index, conv_of.weight, conv_of.bias, residual, y, mean=mean, rstd=rstd,
+                shift=shift, leaky=leaky, in_channels=conv_of.in_channels, out_channels=conv_of.out_channels,
+                kernel_size=conv_of.kernel_size, residual_shift=residual_shift,
+            )  # fmt: skip
+            self._steps.append(step)
+            return
+        hidden = self._map("hidden", norm_of.channels, size, border=1)
         self._steps.append(
             modulate(self._tier, x, entries, index, hidden, mean=mean, rstd=rstd, shift=shift, leaky=leaky)
         )
-        return hidden
+        self._conv(conv_of, hidden, y, residual, residual_shift)
 
     def _conv(self, of: PackedConv, x: Array, y: Array, residual: Array | None = None, shift: int = 0) -> None:
         self._steps.append(
@@ -133,11 +146,26 @@ class ConvProgram:
 
     def _image(self, x: Array) -> None:
         last, size = self._packed.conv_img, self._sizes[-1]
-        hidden = self._map("hidden", last.in_channels, size, border=1)
-        self._steps.append(modulate(self._tier, x, None, None, hidden))
         y = self._map("dx", last.out_channels, size)
-        self._conv(last, hidden, y)
+        if fuses(size):
+            step = modulated_conv(
+                self._tier, x, None, None, last.weight, last.bias, None, y, in_channels=last.in_channels,
+                out_channels=last.out_channels, kernel_size=last.kernel_size,
+            )  # fmt: skip
+            self._steps.append(step)
+        else:
+            hidden = self._map("hidden", last.in_channels, size, border=1)
+            self._steps.append(modulate(self._tier, x, None, None, hidden))
+            self._conv(last, hidden, y)
         self._steps.append(image(self._tier, y, self.values, self.pixels))
+
+
+def fuses(size: Size) -> bool:
+    """Whether a conv modulates its input itself, band by band.
+
+    Small maps have large weights: there the map is modulated once, and each weight is read by one thread only.
+    """
+    return size[0] * size[1] >= FUSED_PIXELS
 
 
 def start_patches(symbols: Symbols, upsamplings: int, outside: int) -> npt.NDArray[np.int32]:
