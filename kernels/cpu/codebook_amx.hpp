@@ -48,23 +48,28 @@ struct CodebookAmx {
     // Rows behind the last repeat it: nobody reads their products.
     static void gather(const spade_codebook& args, int64_t first, int64_t count, bf16* to) {
         const auto* actv = static_cast<const bf16*>(args.actv);
-        for (int64_t r = 0; r < (count + 31) / 32 * 32; ++r) {
-            const int32_t* patch = args.patches + (first + (r < count ? r : count - 1)) * args.taps;
-            for (int64_t tap = 0; tap < args.taps; ++tap)
-                for (int64_t block = 0; block < hidden_blocks; ++block)
-                    _mm512_store_si512(to + ((r / 32 * args.taps + tap) * hidden_blocks + block) * amx_step + r % 32 * amx_block,
-                                       _mm512_loadu_si512(actv + patch[tap] * SPADE_HIDDEN + block * amx_block));
-        }
+        for (int64_t row = 0; row < count; row += 32)
+            for (int64_t tap = 0; tap < args.taps; ++tap) {
+                const bf16* from[32];
+                for (int64_t r = 0; r < 32; ++r) {
+                    const int64_t patch = first + (row + r < count ? row + r : count - 1);
+                    from[r] = actv + static_cast<int64_t>(args.patches[patch * args.taps + tap]) * SPADE_HIDDEN;
+                }
+                for (int64_t channel = 0; channel < SPADE_HIDDEN; channel += amx_block)
+                    for (int64_t r = 0; r < 32; ++r, to += amx_block)
+                        _mm512_store_si512(to, _mm512_loadu_si512(from[r] + channel));
+            }
     }
 
     static void multiply(const spade_codebook& args, int64_t block, int64_t first, int64_t count,
                          const bf16* gathered) {
         const int64_t blocks = args.taps * hidden_blocks;
+        const bool far = codebook_amx_far(args.blocks);
         for (int64_t b = 0; b < 2; ++b) {
             const int64_t number = block * 2 + b;
             const bf16* weight = static_cast<const bf16*>(args.weight) + number * blocks * amx_step;
             const AmxPanel panel{weight,
-                                 number + 1 < args.blocks * 2 ? weight + blocks * amx_step : nullptr,
+                                 far && number + 1 < args.blocks * 2 ? weight + blocks * amx_step : nullptr,
                                  args.bias + number * amx_block,
                                  blocks,
                                  amx_step,

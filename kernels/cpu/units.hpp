@@ -14,8 +14,11 @@ constexpr int64_t embed_unit_rows = 32;
 constexpr int64_t codebook_columns = 64;    // of a block: 32 a and 32 b
 constexpr int64_t codebook_unit_rows = 96;  // of the gathered form
 
-// Rows that amx gathers at once. Many columns have weights that exceed the cache: more rows, so that they are read less.
-constexpr int64_t codebook_amx_rows(int64_t blocks) { return blocks >= 8 ? 256 : 128; }
+// Whether the weights of so many columns exceed the second-level cache.
+constexpr bool codebook_amx_far(int64_t blocks) { return blocks >= 8; }
+
+// Rows that amx gathers at once: more where the weights come from afar, so that they are read less often.
+constexpr int64_t codebook_amx_rows(int64_t blocks) { return codebook_amx_far(blocks) ? 256 : 128; }
 
 }  // namespace spade
 
