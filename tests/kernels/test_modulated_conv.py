@@ -1,0 +1,132 @@
+"""A modulated conv gives the bits of modulate and then conv, in every tier, however it is cut into bands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from native import each_tier, plain, poison, random_values, run_steps
+
+from kernels.layouts import Array, Float32, empty_padded, empty_plain, pad_channels, to_entries
+from kernels.steps import Entries, Int32, StepError, Tier, conv, modulate, modulated_conv, pack_conv, tier_dtype
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes of one modulated conv. residual: None, or its shift."""
+
+    n: int = 1
+    channels: tuple[int, int] = (32, 32)
+    size: tuple[int, int] = (4, 8)
+    k: int = 3
+    shift: int = 0
+    residual: int | None = None
+    norm: bool = False
+    entries: bool = True
+
+
+CASES = [
+    Case(),
+    Case(2, (48, 64), (6, 10), shift=1, residual=0),
+    Case(3, (16, 3), (34, 20)),
+    Case(1, (64, 33), (70, 18), k=1, shift=1, residual=1),
+    Case(2, (32, 16), (40, 36), shift=1, residual=1, norm=True),
+    Case(1, (64, 32), (7, 17), residual=0),
+    Case(1, (32, 3), (18, 6), entries=False),
+    Case(1, (256, 40), (24, 66), shift=1),
+]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What both ways read."""
+
+    x: Array
+    entries: Entries | None
+    index: Int32 | None
+    mean: Float32 | None
+    rstd: Float32 | None
+    weight: Float32
+    bias: Float32
+    residual: Array | None
+
+
+def draw(case: Case, tier: Tier) -> Data:
+    random = np.random.default_rng(case.size[0] * case.size[1])
+    (h, w), (c_in, c_out), s = case.size, case.channels, case.residual or 0
+    tables = [to_entries(*random_values(random, (2, 7, c_in), tier), tier_dtype(tier)) for _ in range(case.n)]
+    mean, rstd = pad_channels(np.abs(random.standard_normal((2, case.n, c_in))))
+    return Data(
+        plain(random_values(random, (case.n, c_in, h >> case.shift, w >> case.shift), tier), tier),
+        Entries(tables) if case.entries else None,
+        random.integers(0, 7, (case.n, h, w)).astype(np.int32) if case.entries else None,
+        mean if case.norm else None,
+        rstd if case.norm else None,
+        random.standard_normal((c_out, c_in, case.k, case.k)).astype(np.float32),
+        pad_channels(random.standard_normal(c_out)),
+        None if case.residual is None else plain(random_values(random, (case.n, c_out, h >> s, w >> s), tier), tier),
+    )
+
+
+def run_both(case: Case, tier: Tier, threads: int = 1) -> tuple[Array, Array]:
+    """y in one step, and in two."""
+    data, (h, w), (c_in, c_out) = draw(case, tier), case.size, case.channels
+    packed = pack_conv(tier, data.weight)
+    one, two = (poison(empty_plain(case.n, c_out, h, w, tier_dtype(tier))) for _ in range(2))
+    of_conv = {"in_channels": c_in, "out_channels": c_out, "kernel_size": case.k, "residual_shift": case.residual or 0}
+    run_steps(
+        modulated_conv(
+            tier, data.x, data.entries, data.index, packed, data.bias, data.residual, one, mean=data.mean,
+            rstd=data.rstd, shift=case.shift, **of_conv,
+        ),
+        threads=threads,
+    )  # fmt: skip
+    hidden = empty_padded(case.n, c_in, h, w, tier_dtype(tier))
+    run_steps(
+        modulate(tier, data.x, data.entries, data.index, hidden, mean=data.mean, rstd=data.rstd, shift=case.shift),
+        conv(tier, hidden, packed, data.bias, data.residual, two, **of_conv),
+    )
+    return one, two
+
+
+@each_tier
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_same_bits_as_two_steps(tier: Tier, case: Case, threads: int) -> None:
+    one, two = run_both(case, tier, threads)
+    assert np.array_equal(one, two)
+
+
+@each_tier
+def test_an_image_does_not_depend_on_its_batch(tier: Tier) -> None:
+    case = Case(3, (32, 48), (38, 20), shift=1, residual=0)
+    data, (h, w) = draw(case, tier), case.size
+    assert data.entries is not None
+    assert data.index is not None
+    assert data.residual is not None
+    packed = pack_conv(tier, data.weight)
+    outputs = []
+    for images in (slice(0, 3), slice(0, 1), slice(1, 2), slice(2, 3)):
+        y = poison(empty_plain(images.stop - images.start, 48, h, w, tier_dtype(tier)))
+        entries = Entries(data.entries.tables[images])
+        step = modulated_conv(
+            tier, data.x[images], entries, data.index[images], packed, data.bias, data.residual[images], y,
+            in_channels=32, out_channels=48, kernel_size=3, shift=1,
+        )  # fmt: skip
+        run_steps(step)
+        outputs.append(y)
+    assert np.array_equal(outputs[0], np.concatenate(outputs[1:]))
+
+
+@each_tier
+def test_errors_name_the_step(tier: Tier) -> None:
+    data, y = draw(Case(), tier), empty_plain(1, 32, 4, 8, tier_dtype(tier))
+    packed = pack_conv(tier, data.weight)
+    sizes = {"in_channels": 32, "out_channels": 32, "kernel_size": 3}
+    with pytest.raises(StepError, match=r"\[modulated_conv\] expected entries with index"):
+        modulated_conv(tier, data.x, data.entries, None, packed, data.bias, None, y, **sizes)
+    with pytest.raises(StepError, match=r"\[modulated_conv\] expected bias as C-contiguous float32 \[32\]"):
+        modulated_conv(tier, data.x, data.entries, data.index, packed, data.bias[:-1], None, y, **sizes)
+    with pytest.raises(StepError, match=r"\[modulated_conv\] expected residual_shift 0, or 1"):
+        modulated_conv(tier, data.x, data.entries, data.index, packed, data.bias, None, y, **sizes, residual_shift=2)
