@@ -158,12 +158,17 @@ std::vector<Field> conv_fields() {
             SPADE_FIELD(kernel_size), SPADE_FIELD(residual_shift)};
 }
 
-// The fields of both, those of the conv as `conv_<name>`.
+// The fields of both pairs: those of the conv as `conv_<name>`, those of the shortcut as `shortcut_<..>`.
 std::vector<Field> modulated_conv_fields() {
-    std::vector<Field> fields = modulate_fields();
-    for (auto& [name, offset, format] : fields) offset += offsetof(spade_modulated_conv, modulate);
-    for (const auto& [name, offset, format] : conv_fields())
-        fields.emplace_back("conv_" + std::string(name), offset + offsetof(spade_modulated_conv, conv), format);
+    using Args = spade_modulated_conv;
+    std::vector<Field> fields{SPADE_FIELD(has_shortcut)};
+    const auto add = [&fields](const std::string& prefix, size_t start, const std::vector<Field>& of) {
+        for (const auto& [name, offset, format] : of) fields.emplace_back(prefix + name, start + offset, format);
+    };
+    add("", offsetof(Args, modulate), modulate_fields());
+    add("conv_", offsetof(Args, conv), conv_fields());
+    add("shortcut_", offsetof(Args, shortcut_modulate), modulate_fields());
+    add("shortcut_conv_", offsetof(Args, shortcut), conv_fields());
     return fields;
 }
 

@@ -6,6 +6,7 @@ T is float32, or bf16 as its uint16 bits. A block is 32 channels; CB = ceil(C / 
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -106,7 +107,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int =
     if size >= HUGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
         alignment = HUGE_PAGE
         memory = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)  # a kernel without them says nothing
+        with suppress(OSError):  # a kernel built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
         raw = np.frombuffer(memory, np.uint8)
     else:
         raw = np.empty(size + alignment, np.uint8)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ TIER_VARIABLE = "SPADE_CPU_TIER"
 Tier = Literal["avx2", "avx512", "avx512bf16", "amx"]
 Form = Literal["gathered", "per_tap"]
 Int32 = npt.NDArray[np.int32]
+_Value = TypeVar("_Value")
 
 _TIER_DTYPES: dict[Tier, DType] = {"avx2": "float32", "avx512": "float32", "avx512bf16": "bf16", "amx": "bf16"}
 
@@ -442,6 +443,26 @@ def conv(
     return _step("conv", tier, {"x": x, **arrays}, **numbers)
 
 
+@dataclass(frozen=True, eq=False)
+class Shortcut:
+    """A second modulated conv, 1x1, without bias and activation, that is added to the first.
+
+    Attributes:
+        x: plain map T [N, H >> shift, CBs, W >> shift, 32].
+        entries, index, mean, rstd, shift: as in `modulate`.
+        weight: from `pack_conv` for the same tier, 1x1.
+    """
+
+    x: Array
+    entries: Entries | None
+    index: Int32 | None
+    weight: npt.NDArray[np.uint8]
+    in_channels: int
+    mean: Float32 | None = None
+    rstd: Float32 | None = None
+    shift: int = 0
+
+
 def modulated_conv(
     tier: Tier,
     x: Array,
@@ -460,10 +481,11 @@ def modulated_conv(
     shift: int = 0,
     leaky: bool = True,
     residual_shift: int = 0,
+    shortcut: Shortcut | None = None,
 ) -> Step:
     """`modulate`, then `conv`, in bands of rows that stay in the cache: the same bits, without the map between.
 
-    Args: see there.
+    Args: see there. With a shortcut there is no residual.
     """
     op = "modulated_conv"
     _expect_rank(op, "y", y, 5)
@@ -473,10 +495,34 @@ def modulated_conv(
     conv_arrays, conv_numbers = _convolution(
         op, tier, weight, bias, residual, y, in_channels, out_channels, kernel_size, residual_shift
     )
-    arrays |= {f"conv_{name}": array for name, array in conv_arrays.items()}
-    numbers |= {f"conv_{name}": number for name, number in conv_numbers.items()}
+    arrays |= _prefixed("conv_", conv_arrays)
+    numbers |= _prefixed("conv_", conv_numbers)
+    if shortcut is not None:
+        if residual is not None:
+            raise StepError(f"[{op}] expected a residual or a shortcut but got both")
+        more_arrays, more_numbers, more_kept = _shortcut(tier, shortcut, y, out_channels)
+        arrays, numbers, kept = arrays | more_arrays, numbers | more_numbers, (*kept, *more_kept)
     step = _step(op, tier, arrays, **numbers)
     return Step(step.kind, step.record, (*step.arrays, *kept))
+
+
+def _shortcut(
+    tier: Tier, of: Shortcut, y: Array, out_channels: int
+) -> tuple[dict[str, Array | None], dict[str, int], tuple[Array, ...]]:
+    op, (n, height, out_blocks, width, _) = "modulated_conv shortcut", y.shape
+    size = (n, height, blocks(of.in_channels), width)
+    arrays, numbers, kept = _modulation(
+        op, tier, of.x, of.entries, of.index, of.mean, of.rstd, size, of.shift, leaky=False
+    )
+    no_bias = np.zeros(out_blocks * BLOCK, np.float32)
+    conv_arrays, conv_numbers = _convolution(op, tier, of.weight, no_bias, None, y, of.in_channels, out_channels, 1, 0)
+    arrays = _prefixed("shortcut_", arrays) | _prefixed("shortcut_conv_", conv_arrays)
+    numbers = _prefixed("shortcut_", numbers) | _prefixed("shortcut_conv_", conv_numbers)
+    return arrays, numbers | {"has_shortcut": 1}, kept
+
+
+def _prefixed(prefix: str, values: Mapping[str, _Value]) -> dict[str, _Value]:
+    return {prefix + name: value for name, value in values.items()}
 
 
 def _convolution(

@@ -1,6 +1,7 @@
 // Products on AMX tiles: 32 pixels (or rows) x 32 columns, bf16 summed in float32.
 //
-//   y[p, co] = bias[co] + sum over block, ky, kx, ci of x[p + (ky, kx), block, ci] * w[co, block, ky, kx, ci] (+ residual[p, co])
+//   y[p, co] = bias[co] + sum over block, ky, kx, ci of x[p + (ky, kx), block, ci] * w[co, block, ky, kx, ci]
+//              (+ sum over block, ci of s[p, block, ci] * v[co, block, ci]) (+ residual[p, co])
 //
 // Layout: 32 channels of a pixel are one row of a tile and its neighbours follow, so 16 pixels are one contiguous
 // kilobyte for every tap. Weights lie in panels of 32 columns, in the order of the sum: two tiles a tap.
@@ -77,21 +78,28 @@ inline void amx_pack_step(Weight weight, bf16* to) {
                 for (int64_t odd = 0; odd < 2; ++odd) *to++ = to_bf16(weight(column, channel + odd));
 }
 
-// What all tiles under one panel share.
-struct AmxPanel {
-    const bf16* weight;
-    const bf16* next_weight;  // of the panel that follows in memory, to be brought nearer meanwhile; or null
-    const float* bias;
+// One term of the sum: a map of blocks of channels, under K x K taps.
+struct AmxTerm {
+    const bf16* weight;    // of the panel
     int64_t blocks;        // of x
     int64_t block_stride;  // elements of x, as the next
     int64_t row_stride;
+};
+
+// What all tiles under one panel share.
+struct AmxPanel {
+    AmxTerm term;
+    AmxTerm shortcut;         // of one tap, from another map; no blocks: none
+    const bf16* next_weight;  // of the panel that follows in memory, to be brought nearer meanwhile; or null
+    const float* bias;
     int64_t pixel_stride;    // elements of y
     int64_t residual_shift;  // of the residual's columns
 };
 
 // The pixels of a tile, in two runs; without a second, it repeats the first and counts none.
 struct AmxPlace {
-    const bf16* x[2];  // at tap (0, 0) of block 0
+    const bf16* x[2];         // at tap (0, 0) of block 0
+    const bf16* shortcut[2];  // the same of the shortcut's map
     bf16* y[2];
     const bf16* residual[2];  // column 0 of the line that is read; or null
     int64_t column;
@@ -155,18 +163,18 @@ struct AmxStream {
     }
 };
 
-// Adds blocks block .. block_end - 1 of K x K taps to the sums in the tile registers. `ahead`: what the next tile reads
-// of x in the first of its blocks.
+// Adds blocks block .. block_end - 1 of a term to the sums in the tile registers. `ahead`: what the next tile reads of x in
+// the first of its blocks.
 template <int64_t K, bool Ahead>
-inline void amx_multiply(const AmxPanel& panel, const AmxPlace& place, int64_t block, int64_t block_end,
-                         const bf16* ahead, AmxStream& stream, AmxWaiting& waiting) {
+inline void amx_multiply(const AmxTerm& term, const bf16* const* x, int64_t block, int64_t block_end, const bf16* ahead,
+                         const AmxPanel& panel, AmxStream& stream, AmxWaiting& waiting) {
     // Of each line the next tile reads a run and its border; its first line is one that this tile reads now.
     constexpr int64_t ahead_pixels = (Tiles::amx_pixels + K - 1) / K;
-    const bf16* weight = panel.weight + block * K * K * amx_step;
-    for (; block < block_end; ++block, ahead += panel.block_stride)
+    const bf16* weight = term.weight + block * K * K * amx_step;
+    for (; block < block_end; ++block, ahead += term.block_stride)
         for (int64_t ky = 0; ky < K; ++ky) {
-            const int64_t at = block * panel.block_stride + ky * panel.row_stride;
-            const bf16 *first = place.x[0] + at, *second = place.x[1] + at, *then = ahead + ky * panel.row_stride;
+            const int64_t at = block * term.block_stride + ky * term.row_stride;
+            const bf16 *first = x[0] + at, *second = x[1] + at, *then = ahead + ky * term.row_stride;
 #pragma GCC unroll 3
             for (int64_t kx = 0; kx < K; ++kx, weight += amx_step) {
                 _tile_loadd(6, weight, 64);
@@ -192,13 +200,14 @@ inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
     constexpr int64_t most = 8, usual = 4, steps = 9, whole = 18;
     alignas(64) float sums[most][2 * amx_run_sums];
     amx_publish(sums);
+    const AmxTerm& term = panel.term;
     const int64_t group = count <= most ? count : usual;
-    const int64_t chunk = panel.blocks * K * K <= whole ? panel.blocks : steps / (K * K);
+    const int64_t chunk = term.blocks * K * K <= whole ? term.blocks : steps / (K * K);
     // A panel that only one group reads need not wait in the second-level cache: it is fetched shortly before its use.
     constexpr int64_t lines = amx_step * static_cast<int64_t>(sizeof(bf16)) / 64, shortly = 32 << 10;
     AmxStream stream;
     if (panel.next_weight != nullptr) {
-        const bf16* far = count <= most ? panel.weight + shortly / static_cast<int64_t>(sizeof(bf16)) : panel.next_weight;
+        const bf16* far = count <= most ? term.weight + shortly / static_cast<int64_t>(sizeof(bf16)) : panel.next_weight;
         stream = {reinterpret_cast<const char*>(far), (lines + count - 1) / count};
     }
     AmxWaiting waiting;
@@ -206,8 +215,8 @@ inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
         const int64_t size = count - first < group ? count - first : group;
         AmxPlace places[most];
         for (int64_t i = 0; i < size; ++i) places[i] = place_of(first + i);
-        for (int64_t block = 0; block < panel.blocks; block += chunk) {
-            const int64_t block_end = block + chunk < panel.blocks ? block + chunk : panel.blocks;
+        for (int64_t block = 0; block < term.blocks; block += chunk) {
+            const int64_t block_end = block + chunk < term.blocks ? block + chunk : term.blocks;
             for (int64_t i = 0; i < size; ++i) {
                 if (block == 0) {
                     _tile_zero(0);
@@ -217,12 +226,15 @@ inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
                 } else {
                     amx_load(sums[i]);
                 }
-                const bool more = i + 1 < size;
-                const bf16* ahead = places[more ? i + 1 : 0].x[1] + (more ? block : block_end) * panel.block_stride;
-                amx_multiply<K, Ahead>(panel, places[i], block, block_end, ahead, stream, waiting);
+                const bool more = i + 1 < size, last = block_end == term.blocks;
+                const bf16* ahead = places[more ? i + 1 : 0].x[1] + (more ? block : block_end) * term.block_stride;
+                amx_multiply<K, Ahead>(term, places[i].x, block, block_end, ahead, panel, stream, waiting);
+                if (last && panel.shortcut.blocks > 0)
+                    amx_multiply<1, false>(panel.shortcut, places[i].shortcut, 0, panel.shortcut.blocks, nullptr, panel,
+                                           stream, waiting);
                 waiting.finish(panel);
                 amx_store(sums[i]);
-                if (block_end == panel.blocks) waiting.take(sums[i], places[i]);
+                if (last) waiting.take(sums[i], places[i]);
             }
         }
     }

@@ -68,14 +68,9 @@ struct CodebookAmx {
         for (int64_t b = 0; b < 2; ++b) {
             const int64_t number = block * 2 + b;
             const bf16* weight = static_cast<const bf16*>(args.weight) + number * blocks * amx_step;
-            const AmxPanel panel{weight,
-                                 far && number + 1 < args.blocks * 2 ? weight + blocks * amx_step : nullptr,
-                                 args.bias + number * amx_block,
-                                 blocks,
-                                 amx_step,
-                                 0,
-                                 codebook_columns,
-                                 0};
+            const bf16* next = far && number + 1 < args.blocks * 2 ? weight + blocks * amx_step : nullptr;
+            const float* bias = args.bias + number * amx_block;
+            const AmxPanel panel{{weight, blocks, amx_step, 0}, {}, next, bias, codebook_columns, 0};
             auto* entries = static_cast<bf16*>(args.entries) + (block * args.entry_rows + first) * codebook_columns +
                             b * amx_block;
             amx_tiles<1, false>(panel, (count + 31) / 32, [&](int64_t i) {

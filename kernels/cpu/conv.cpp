@@ -27,13 +27,17 @@ int64_t spade_conv_units(const spade_conv* args) {
 }
 
 int64_t spade_modulated_conv_units(int32_t tier, const spade_modulated_conv* args) {
-    return args->conv.n * spade::conv_bands(args->conv, spade::element_bytes(tier)).of_image;
+    return args->conv.n * spade::conv_bands(*args, spade::element_bytes(tier)).of_image;
 }
 
 int64_t spade_modulated_conv_scratch_bytes(int32_t tier, const spade_modulated_conv* args) {
-    const spade_conv& conv = args->conv;
-    const int64_t element = spade::element_bytes(tier), rows = spade::conv_bands(conv, element).rows;
-    return (rows + 2) * (conv.width + 2) * spade::conv_blocks(conv.in_channels) * spade::conv_block * element;
+    const int64_t element = spade::element_bytes(tier), rows = spade::conv_bands(*args, element).rows;
+    int64_t elements = (rows + 2) * spade::conv_line(args->conv);
+    if (args->has_shortcut != 0) {
+        elements += rows * spade::conv_line(args->shortcut);
+        elements += rows * spade::conv_blocks(args->conv.out_channels) * args->conv.width * spade::conv_block;
+    }
+    return elements * element;
 }
 
 int64_t spade_conv_packed_bytes(int32_t tier, int64_t out_channels, int64_t in_channels, int64_t kernel_size) {

@@ -1,7 +1,7 @@
 // 3x3 and 1x1 convolution on AMX tiles, on maps in blocks of 32 channels; bf16, summed in float32.
 //
 //   y[n, r, c, co] = bias[co] + sum over ci block, ky, kx, ci of x[n, r + ky, c + kx, ci] * w[co, ci, ky, kx]
-//                    (+ residual[n, r >> s, c >> s, co])
+//                    (+ a second conv, 1x1, of another map) (+ residual[n, r >> s, c >> s, co])
 //
 // Every output sums in this one order, so how the work is cut changes no bit.
 //
@@ -26,6 +26,7 @@ namespace {
 
 struct ConvAmx {
     using E = bf16;
+    static constexpr bool sums_shortcuts = true;
 
     // ---- Packed weights: [panel][ci block][ky][kx][2][16 pairs of ci][16 co][2] ----
 
@@ -53,14 +54,26 @@ struct ConvAmx {
 
     // ---- Ranges of rows ----
 
-    // A run of pixels of one row; rows count through all images.
-    static void set_run(const spade_conv& args, const AmxPanel& panel, int64_t block, int64_t row, int run,
-                        AmxPlace& place) {
-        const int64_t image = row / args.height, r = row % args.height, shift = args.residual_shift;
+    static AmxTerm term_of(const spade_conv& args, int64_t block) {
+        const int64_t blocks = conv_blocks(args.in_channels), block_stride = (args.width + 2) * conv_block;
+        const int64_t panel = panel_elements(args.in_channels, args.kernel_size);
+        return {static_cast<const bf16*>(args.weight) + block * panel, blocks, block_stride, blocks * block_stride};
+    }
+
+    // The first tap of a pixel; rows count through all images.
+    static const bf16* pixel(const spade_conv& args, const AmxTerm& term, int64_t row, int64_t column) {
+        const int64_t image = row / args.height, r = row % args.height;
         const int64_t inside = args.kernel_size == 1 ? 1 : 0;  // k = 1 skips the border
+        return static_cast<const bf16*>(args.x) + (image * (args.height + 2) + r + inside) * term.row_stride +
+               (column + inside) * conv_block;
+    }
+
+    static void set_run(const spade_conv& args, const spade_conv* shortcut, const AmxPanel& panel, int64_t block,
+                        int64_t row, int run, AmxPlace& place) {
+        const int64_t image = row / args.height, r = row % args.height, shift = args.residual_shift;
         const int64_t out_blocks = conv_blocks(args.out_channels);
-        place.x[run] = static_cast<const bf16*>(args.x) + (image * (args.height + 2) + r + inside) * panel.row_stride +
-                       (place.column + inside) * conv_block;
+        place.x[run] = pixel(args, panel.term, row, place.column);
+        if (shortcut != nullptr) place.shortcut[run] = pixel(*shortcut, panel.shortcut, row, place.column);
         place.y[run] =
             static_cast<bf16*>(args.y) + ((row * out_blocks + block) * args.width + place.column) * conv_block;
         if (args.residual != nullptr) {
@@ -72,8 +85,8 @@ struct ConvAmx {
 
     // `runs` runs of `pixels` pixels from a column on, of rows row .. row_end - 1, two rows at a time.
     template <int64_t K>
-    static void columns(const spade_conv& args, const AmxPanel& panel, int64_t block, int64_t row, int64_t row_end,
-                        int64_t column, int64_t runs, int64_t pixels) {
+    static void columns(const spade_conv& args, const spade_conv* shortcut, const AmxPanel& panel, int64_t block,
+                        int64_t row, int64_t row_end, int64_t column, int64_t runs, int64_t pixels) {
         amx_tiles<K, true>(panel, (row_end - row + 1) / 2 * runs, [&](int64_t i) {
             AmxPlace place{};
             const int64_t first = row + i / runs * 2;
@@ -81,41 +94,46 @@ struct ConvAmx {
             place.column = column + i % runs * pixels;
             place.count[0] = pixels;
             place.count[1] = both ? pixels : 0;
-            set_run(args, panel, block, first, 0, place);
-            set_run(args, panel, block, first + both, 1, place);
+            set_run(args, shortcut, panel, block, first, 0, place);
+            set_run(args, shortcut, panel, block, first + both, 1, place);
             return place;
         });
     }
 
     template <int64_t K>
-    static void area_of(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
-        const int64_t blocks = conv_blocks(args.in_channels), block_stride = (args.width + 2) * conv_block;
-        const bf16* weight = static_cast<const bf16*>(args.weight) + block * panel_elements(args.in_channels, K);
+    static void area_of(const spade_conv& args, const spade_conv* shortcut, int64_t block, int64_t row,
+                        int64_t row_end) {
+        const AmxTerm term = term_of(args, block);
+        const bool last = (block + 1) * conv_block >= args.out_channels;
         const AmxPanel panel{
-            weight,
-            (block + 1) * conv_block < args.out_channels ? weight + panel_elements(args.in_channels, K) : nullptr,
+            term,
+            shortcut == nullptr ? AmxTerm{} : term_of(*shortcut, block),
+            last ? nullptr : term.weight + panel_elements(args.in_channels, K),
             args.bias + block * conv_block,
-            blocks,
-            block_stride,
-            blocks * block_stride,
             conv_block,
             args.residual_shift,
         };
         constexpr int64_t pixels = Tiles::amx_pixels;
         const int64_t runs = args.width / pixels, rest = args.width % pixels;
         Tiles tiles;
-        if (runs > 0) columns<K>(args, panel, block, row, row_end, 0, runs, pixels);
+        if (runs > 0) columns<K>(args, shortcut, panel, block, row, row_end, 0, runs, pixels);
         if (rest > 0) {
             tiles.configure(rest);
-            columns<K>(args, panel, block, row, row_end, runs * pixels, 1, rest);
+            columns<K>(args, shortcut, panel, block, row, row_end, runs * pixels, 1, rest);
         }
     }
 
-    static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
+    // The bias is that of both convs.
+    static void area_with_shortcut(const spade_conv& args, const spade_conv* shortcut, int64_t block, int64_t row,
+                                   int64_t row_end) {
         if (args.kernel_size == 3)
-            area_of<3>(args, block, row, row_end);
+            area_of<3>(args, shortcut, block, row, row_end);
         else
-            area_of<1>(args, block, row, row_end);
+            area_of<1>(args, shortcut, block, row, row_end);
+    }
+
+    static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
+        area_with_shortcut(args, nullptr, block, row, row_end);
     }
 
     // ---- The peak: products of tiles from registers alone ----

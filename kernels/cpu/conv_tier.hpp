@@ -62,29 +62,58 @@ struct ConvTier {
                                     static_cast<uintptr_t>(first * row_elements) * sizeof(T));
     }
 
+    // Rows row .. row_end - 1 of one image: what the lines of x become that the conv reads, in scratch. Gives the conv on it.
+    static spade_conv modulate_band(const spade_modulate& modulated, const spade_conv& conv, int64_t image, int64_t row,
+                                    int64_t row_end, E* scratch) {
+        const int64_t line = conv_line(conv), halo = conv.kernel_size == 1 ? 0 : 1;
+        const int64_t first = row + 1 - halo, last = row_end + 1 + halo;  // of the padded map
+        const int64_t before = image * (conv.height + 2);                 // lines of other images
+        spade_modulate of_band = modulated;
+        of_band.out = shifted(scratch, before + first, line);
+        modulate<V>(of_band, before + first, before + last);
+        spade_conv one = conv;
+        one.n = 1;
+        one.x = shifted(scratch, first, line);
+        return one;
+    }
+
     static void run_modulated(const spade_modulated_conv& args, int64_t begin, int64_t end, void* scratch) {
-        const ConvBands bands = conv_bands(args.conv, sizeof(E));
+        const ConvBands bands = conv_bands(args, sizeof(E));
         const spade_conv& whole = args.conv;
-        const int64_t height = whole.height, halo = whole.kernel_size == 1 ? 1 : 0;
-        const int64_t line = conv_blocks(whole.in_channels) * (whole.width + 2) * conv_block;
-        const int64_t out_line = conv_blocks(whole.out_channels) * whole.width * conv_block;
+        const int64_t height = whole.height, blocks = conv_blocks(whole.out_channels);
+        const int64_t out_line = blocks * whole.width * conv_block;
+        E* const rows = static_cast<E*>(scratch);
+        E* const shortcut_rows = rows + (bands.rows + 2) * conv_line(whole);
+        E* const shortcut_out = shortcut_rows + bands.rows * conv_line(args.shortcut);
         for (int64_t unit = begin; unit < end; ++unit) {
             const int64_t image = unit / bands.of_image, row = unit % bands.of_image * bands.rows;
             const int64_t row_end = row + bands.rows < height ? row + bands.rows : height;
-            spade_modulate modulated = args.modulate;
-            modulated.out = shifted(static_cast<E*>(scratch), image * (height + 2) + row, line);
-            const int64_t lines = image * (height + 2) + row;  // of the padded map
-            modulate<V>(modulated, lines + halo, lines + row_end - row + 2 - halo);
-            spade_conv conv = whole;
-            conv.n = 1;
-            conv.x = shifted(static_cast<E*>(scratch), row, line);
+            spade_conv conv = modulate_band(args.modulate, whole, image, row, row_end, rows);
             conv.y = static_cast<E*>(whole.y) + image * height * out_line;
             if (whole.residual != nullptr)
                 conv.residual = static_cast<const E*>(whole.residual) +
                                 image * (height >> whole.residual_shift) * (out_line >> whole.residual_shift);
-            const int64_t blocks = conv_is_few(whole.out_channels, whole.kernel_size) ? 1 : conv_blocks(whole.out_channels);
-            for (int64_t block = 0; block < blocks; ++block) area(conv, block, row, row_end);
+            if (args.has_shortcut == 0) {
+                areas(conv, row, row_end);
+                continue;
+            }
+            spade_conv shortcut = modulate_band(args.shortcut_modulate, args.shortcut, image, row, row_end, shortcut_rows);
+            if constexpr (Many::sums_shortcuts) {
+                for (int64_t block = 0; block < blocks; ++block)
+                    Many::area_with_shortcut(conv, &shortcut, block, row, row_end);
+            } else {
+                shortcut.y = shifted(shortcut_out, row, out_line);
+                areas(shortcut, row, row_end);
+                conv.residual = shortcut.y;
+                conv.residual_shift = 0;
+                areas(conv, row, row_end);
+            }
         }
+    }
+
+    static void areas(const spade_conv& args, int64_t row, int64_t row_end) {
+        const int64_t blocks = conv_is_few(args.out_channels, args.kernel_size) ? 1 : conv_blocks(args.out_channels);
+        for (int64_t block = 0; block < blocks; ++block) area(args, block, row, row_end);
     }
 
     static constexpr ConvFunctions functions{packed_bytes, pack, Many::peak};

@@ -41,14 +41,21 @@ struct ConvBands {
     int64_t of_image;
 };
 
-[[maybe_unused]] ConvBands conv_bands(const spade_conv& args, int64_t element_bytes) {
-    constexpr int64_t cached_bytes = 704 << 10, most = 16, wanted = 8;
-    const int64_t line_bytes = (args.width + 2) * conv_blocks(args.in_channels) * conv_block * element_bytes;
-    int64_t rows = cached_bytes / line_bytes - 2, even = args.n * args.height / wanted;
+constexpr int64_t conv_line(const spade_conv& args) {  // elements of x
+    return (args.width + 2) * conv_blocks(args.in_channels) * conv_block;
+}
+
+[[maybe_unused]] ConvBands conv_bands(const spade_modulated_conv& args, int64_t element_bytes) {
+    constexpr int64_t cached_bytes = 896 << 10, most = 16, wanted = 8;
+    const spade_conv& conv = args.conv;
+    const int64_t line = conv_line(conv) * element_bytes;
+    const int64_t shortcut = args.has_shortcut != 0 ? conv_line(args.shortcut) * element_bytes : 0;
+    int64_t rows = (cached_bytes - 2 * line) / (line + shortcut);
+    const int64_t even = conv.n * conv.height / wanted;
     rows = rows < even ? rows : even;
     rows = rows < most ? rows : most;
     rows = rows < 2 ? 2 : rows / 2 * 2;  // residuals of half the size and tiles of amx take two rows
-    return {rows, (args.height + rows - 1) / rows};
+    return {rows, (conv.height + rows - 1) / rows};
 }
 
 }  // namespace

@@ -224,10 +224,16 @@ typedef struct spade_conv {
 } spade_conv;
 
 /* conv(modulate(x)) without the map between: modulate.out and conv.x are not read; n, height and width are those of both.
- * Gives the same bits as the two steps. */
+ * Gives the same bits as the two steps.
+ *
+ * The shortcut is such a pair too, k = 1 and without bias, whose y is not written but added; conv.residual is null then.
+ * In the tier amx it is added before y is rounded, in the others as a residual, which is rounded first. */
 typedef struct spade_modulated_conv {
     spade_modulate modulate;
     spade_conv conv;
+    int64_t has_shortcut; /* 0 or 1 */
+    spade_modulate shortcut_modulate;
+    spade_conv shortcut; /* n, height, width and out_channels as in conv */
 } spade_modulated_conv;
 
 int64_t spade_modulated_conv_units(int32_t tier, const spade_modulated_conv* args);

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype, to_storage
+from kernels.layouts import BLOCK, Array, Float32, aligned_empty, blocks, storage_dtype, to_storage
 from kernels.steps import (
     Entries,
     Pool,
     Program,
+    Shortcut,
     Step,
     Tier,
     conv,
@@ -35,6 +37,18 @@ Size = tuple[int, int]
 
 LARGE = 64 * 64  # pixels
 _PLAIN = ("x0", "x1", "dx", "shortcut")  # the buffers of plain maps: block input, block output, and what is between
+
+
+@dataclass(frozen=True, eq=False)
+class _Modulation:
+    """How a conv's input is modulated; see `kernels.steps.modulate`."""
+
+    x: Array
+    entries: Entries | None
+    index: npt.NDArray[np.int32] | None
+    mean: Float32 | None
+    rstd: Float32 | None
+    shift: int
 
 
 class ConvProgram:
@@ -128,38 +142,57 @@ class ConvProgram:
     def _block(self, block: PackedBlock, number: int, x: Array, out_name: str, images: slice) -> Array:
         size, level, shift = self._sizes[block.level], block.level, block.shift
         dx = self._map("dx", images, block.conv_0.out_channels, size)
-        self._modulated_conv(block.norm_0, number, level, x, shift, block.conv_0, dx, images)
-        residual = x
-        if block.norm_s is not None and block.conv_s is not None:
-            number += 1
-            residual = self._map("shortcut", images, block.conv_s.out_channels, size)
-            self._modulated_conv(block.norm_s, number, level, x, shift, block.conv_s, residual, images, leaky=False)
-            shift = 0
         out = self._map(out_name, images, block.conv_1.out_channels, size)
-        self._modulated_conv(block.norm_1, number + 1, level, dx, 0, block.conv_1, out, images, residual, shift)
+        first = self._modulation(block.norm_0, number, level, x, shift, images)
+        self._modulated_conv(first, block.conv_0, dx)
+        if block.norm_s is None or block.conv_s is None:
+            last = self._modulation(block.norm_1, number + 1, level, dx, 0, images)
+            self._modulated_conv(last, block.conv_1, out, x, shift)
+            return out
+        beside = self._modulation(block.norm_s, number + 1, level, x, shift, images)
+        if is_large(size):
+            shortcut = Shortcut(
+                x, beside.entries, beside.index, block.conv_s.weight, block.conv_s.in_channels, beside.mean,
+                beside.rstd, shift,
+            )  # fmt: skip
+            last = self._modulation(block.norm_1, number + 2, level, dx, 0, images)
+            self._modulated_conv(last, block.conv_1, out, shortcut=shortcut)
+        else:
+            residual = self._map("shortcut", images, block.conv_s.out_channels, size)
+            self._modulated_conv(beside, block.conv_s, residual, leaky=False)
+            last = self._modulation(block.norm_1, number + 2, level, dx, 0, images)
+            self._modulated_conv(last, block.conv_1, out, residual)
         return out
 
-    def _modulated_conv(
-        self, by: PackedNorm, number: int, level: int, x: Array, shift: int, of: PackedConv, y: Array, images: slice,
-        residual: Array | None = None, residual_shift: int = 0, leaky: bool = True,
-    ) -> None:  # fmt: skip
-        count, size, mean, rstd = len(x), self._sizes[level], None, None
+    def _modulation(
+        self, by: PackedNorm, number: int, level: int, x: Array, shift: int, images: slice
+    ) -> _Modulation:
+        mean = rstd = None
         if by.instance:  # upsampling by repetition keeps mean and variance
-            mean, rstd = np.empty((2, count, blocks(by.channels) * BLOCK), np.float32)
+            mean, rstd = np.empty((2, len(x), blocks(by.channels) * BLOCK), np.float32)
             self._steps.append(norm(self._tier, x, mean, rstd, epsilon=NORM_EPS))
         none = np.zeros((blocks(by.channels), 1, 2, BLOCK), self._dtype)  # until the first run sets the entries
-        entries, index = Entries([none] * count), self._index[level][images]
+        entries = Entries([none] * len(x))
         self._entries.append((number, images, entries))
-        if is_large(size):
+        return _Modulation(x, entries, self._index[level][images], mean, rstd, shift)
+
+    def _modulated_conv(
+        self, by: _Modulation, of: PackedConv, y: Array, residual: Array | None = None, residual_shift: int = 0,
+        leaky: bool = True, shortcut: Shortcut | None = None,
+    ) -> None:  # fmt: skip
+        n, height, _, width, _ = y.shape
+        if is_large((height, width)):
             step = modulated_conv(
-                self._tier, x, entries, index, of.weight, of.bias, residual, y, mean=mean, rstd=rstd, shift=shift,
-                leaky=leaky, in_channels=of.in_channels, out_channels=of.out_channels, kernel_size=of.kernel_size,
-                residual_shift=residual_shift,
+                self._tier, by.x, by.entries, by.index, of.weight, of.bias, residual, y, mean=by.mean, rstd=by.rstd,
+                shift=by.shift, leaky=leaky, in_channels=of.in_channels, out_channels=of.out_channels,
+                kernel_size=of.kernel_size, residual_shift=residual_shift, shortcut=shortcut,
             )  # fmt: skip
             self._steps.append(step)
             return
-        hidden = self._map("hidden", images, by.channels, size, border=1)
-        step = modulate(self._tier, x, entries, index, hidden, mean=mean, rstd=rstd, shift=shift, leaky=leaky)
+        hidden = self._map("hidden", slice(0, n), of.in_channels, (height, width), border=1)
+        step = modulate(
+            self._tier, by.x, by.entries, by.index, hidden, mean=by.mean, rstd=by.rstd, shift=by.shift, leaky=leaky
+        )
         self._steps.append(step)
         self._conv(of, hidden, y, residual, residual_shift)
 
@@ -172,18 +205,8 @@ class ConvProgram:
         )  # fmt: skip
 
     def _image(self, x: Array, images: slice) -> None:
-        last, size = self._packed.conv_img, self._sizes[-1]
-        y = self._map("dx", images, last.out_channels, size)
-        if is_large(size):
-            step = modulated_conv(
-                self._tier, x, None, None, last.weight, last.bias, None, y, in_channels=last.in_channels,
-                out_channels=last.out_channels, kernel_size=last.kernel_size,
-            )  # fmt: skip
-            self._steps.append(step)
-        else:
-            hidden = self._map("hidden", images, last.in_channels, size, border=1)
-            self._steps.append(modulate(self._tier, x, None, None, hidden))
-            self._conv(last, hidden, y)
+        y = self._map("dx", images, self._packed.conv_img.out_channels, self._sizes[-1])
+        self._modulated_conv(_Modulation(x, None, None, None, None, 0), self._packed.conv_img, y)
         self._steps.append(image(self._tier, y, self.values[images], self.pixels[images]))
 
 

@@ -52,19 +52,11 @@ def _choose(precision: str) -> tuple[str, str, str]:
     """(engine, device, why) for this machine."""
     if torch.cuda.is_available():
         return "torch", "cuda", "there is a CUDA device"
-    if precision == "bf16" and "amx_bf16" in _cpu_flags():
-        return "torch", "cpu", "PyTorch's convs use this processor's AMX, the native kernels do not yet"
     try:
         tier = choose_tier("bf16" if precision == "bf16" else "float32")
     except TierError as error:
         return "torch", "cpu", str(error)
     return "cpu", "cpu", f"native kernels, tier {tier}"
-
-
-def _cpu_flags() -> set[str]:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
 def load_engine(

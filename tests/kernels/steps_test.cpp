@@ -23,7 +23,7 @@ struct Level {
 };
 
 struct Buffers {
-    Bytes actv, entries, x, padded, y, pointwise, shown, residual, shown_residual;
+    Bytes actv, entries, x, padded, y, banded, pointwise, shown, residual, shown_residual;
     std::vector<float> mean, rstd, values;
     Bytes pixels;
 };
@@ -61,6 +61,7 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
                 bytes(level.rows5 * blocks * 64),
                 bytes(pixels * blocks * 32),
                 bytes(level.n * (level.height + 2) * blocks * (level.width + 2) * 32),
+                bytes(pixels * blocks * 32),
                 bytes(pixels * blocks * 32),
                 bytes(pixels * blocks * 32),
                 bytes(pixels * 32),
@@ -127,6 +128,14 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
         step(SPADE_STEP_CONV, tier,
              spade_conv{out.padded.data(), packed_few.data(), no_bias.data(), out.shown_residual.data(),
                         out.shown.data(), n, h, w, c, 3, 3, shift}),
+        step(SPADE_STEP_MODULATED_CONV, tier,
+             spade_modulated_conv{{out.x.data(), tables.data(), table_rows.data(), index.data(), nullptr, nullptr, nullptr,
+                                   n, h, w, blocks, 0, 1},
+                                  {nullptr, packed3.data(), no_bias.data(), nullptr, out.banded.data(), n, h, w, c, c, 3, 0},
+                                  1,
+                                  {out.residual.data(), tables.data(), table_rows.data(), index.data(), nullptr, nullptr,
+                                   nullptr, n, h, w, blocks, shift, 0},
+                                  {nullptr, packed1.data(), no_bias.data(), nullptr, nullptr, n, h, w, c, c, 1, 0}}),
         step(SPADE_STEP_IMAGE, tier, spade_image{out.shown.data(), out.values.data(), out.pixels.data(), n, h, w}),
     };
     const std::unique_ptr<spade_pool, void (*)(spade_pool*)> pool(spade_pool_create(threads), &spade_pool_destroy);
@@ -138,7 +147,7 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
 
 bool equal(const Buffers& one, const Buffers& other) {
     return one.actv == other.actv && one.entries == other.entries && one.x == other.x && one.padded == other.padded &&
-           one.y == other.y && one.pointwise == other.pointwise && one.shown == other.shown &&
+           one.y == other.y && one.banded == other.banded && one.pointwise == other.pointwise && one.shown == other.shown &&
            one.residual == other.residual && one.mean == other.mean && one.rstd == other.rstd &&
            one.values == other.values && one.pixels == other.pixels;
 }

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from native import each_tier, plain, poison, random_values, run_steps
+from tolerances import UNIT, assert_within, sum_bound
 
-from kernels.layouts import Array, Float32, empty_padded, empty_plain, pad_channels, to_entries
-from kernels.steps import Entries, Int32, StepError, Tier, conv, modulate, modulated_conv, pack_conv, tier_dtype
+from kernels.conv import conv_numpy
+from kernels.layouts import (
+    Array,
+    Float32,
+    empty_padded,
+    empty_plain,
+    from_padded,
+    from_plain,
+    from_storage,
+    pad_channels,
+    to_entries,
+    to_storage,
+)
+from kernels.steps import (
+    Entries,
+    Int32,
+    Shortcut,
+    StepError,
+    Tier,
+    conv,
+    modulate,
+    modulated_conv,
+    pack_conv,
+    tier_dtype,
+)
 
 
 @dataclass(frozen=True)
@@ -130,3 +154,69 @@ def test_errors_name_the_step(tier: Tier) -> None:
         modulated_conv(tier, data.x, data.entries, data.index, packed, data.bias[:-1], None, y, **sizes)
     with pytest.raises(StepError, match=r"\[modulated_conv\] expected residual_shift 0, or 1"):
         modulated_conv(tier, data.x, data.entries, data.index, packed, data.bias, None, y, **sizes, residual_shift=2)
+
+
+SHORTCUTS = [
+    Case(2, (48, 64), (6, 10), shift=1),
+    Case(1, (64, 33), (38, 18), shift=1, norm=True),
+    Case(3, (32, 40), (34, 20)),
+    Case(1, (320, 32), (9, 35)),
+]
+
+
+@each_tier
+@pytest.mark.parametrize("case", SHORTCUTS, ids=str)
+def test_with_a_shortcut(tier: Tier, case: Case) -> None:
+    """Against the sum of two convs in float64, of the same rounded inputs; where the shortcut is rounded, to the bit."""
+    (h, w), (c_in, c_out), dtype = case.size, case.channels, tier_dtype(tier)
+    narrow = replace(case, channels=(32, c_out), shift=0)
+    data, beside = draw(narrow, tier), draw(case, tier)
+    weight, weight_s = data.weight, beside.weight[:, :, :1, :1].copy()
+    packed, packed_s = pack_conv(tier, weight), pack_conv(tier, weight_s)
+    of_conv = {"out_channels": c_out, "kernel_size": 3}
+    y = poison(empty_plain(case.n, c_out, h, w, dtype))
+    shortcut = Shortcut(
+        beside.x, beside.entries, beside.index, packed_s, c_in, beside.mean, beside.rstd, case.shift
+    )  # fmt: skip
+    run_steps(
+        modulated_conv(
+            tier, data.x, data.entries, data.index, packed, data.bias, None, y, mean=data.mean, rstd=data.rstd,
+            in_channels=32, **of_conv, shortcut=shortcut,
+        ),
+        threads=2,
+    )  # fmt: skip
+
+    hidden, hidden_s = empty_padded(case.n, 32, h, w, dtype), empty_padded(case.n, c_in, h, w, dtype)
+    residual, two = (empty_plain(case.n, c_out, h, w, dtype) for _ in range(2))
+    no_bias = np.zeros_like(data.bias)
+    run_steps(
+        modulate(tier, data.x, data.entries, data.index, hidden, mean=data.mean, rstd=data.rstd),
+        modulate(
+            tier, beside.x, beside.entries, beside.index, hidden_s, mean=beside.mean, rstd=beside.rstd,
+            shift=case.shift, leaky=False,
+        ),
+        conv(tier, hidden_s, packed_s, no_bias, None, residual, in_channels=c_in, out_channels=c_out, kernel_size=1),
+        conv(tier, hidden, packed, data.bias, residual, two, in_channels=32, **of_conv),
+    )  # fmt: skip
+    exact, exact_s = from_padded(hidden, 32), from_padded(hidden_s, c_in)
+    weight, weight_s = (from_storage(to_storage(v, dtype)) for v in (weight, weight_s))
+    bias = data.bias[:c_out].astype(np.float64)
+    added = conv_numpy(exact_s, weight_s, np.zeros(c_out))
+    expected = conv_numpy(exact, weight, bias) + added
+    sizes = conv_numpy(abs(exact), abs(weight), abs(bias)) + conv_numpy(abs(exact_s), abs(weight_s), np.zeros(c_out))
+    bound = sum_bound(sizes, 9 * 32 + c_in, expected, dtype) + UNIT[dtype] * 1.01 * abs(added)
+    assert_within(from_plain(y, c_out), expected, bound)
+    if tier != "amx":
+        assert np.array_equal(y, two)
+
+
+@each_tier
+def test_a_shortcut_and_a_residual_are_one_too_many(tier: Tier) -> None:
+    data, y = draw(Case(residual=0), tier), empty_plain(1, 32, 4, 8, tier_dtype(tier))
+    packed, packed_s = pack_conv(tier, data.weight), pack_conv(tier, data.weight[:, :, :1, :1].copy())
+    shortcut = Shortcut(data.x, data.entries, data.index, packed_s, 32)
+    with pytest.raises(StepError, match="expected a residual or a shortcut but got both"):
+        modulated_conv(
+            tier, data.x, data.entries, data.index, packed, data.bias, data.residual, y, in_channels=32,
+            out_channels=32, kernel_size=3, shortcut=shortcut,
+        )  # fmt: skip
