@@ -33,6 +33,8 @@ STRUCTS: dict[str, str] = {
     "channels modulation_stride gradient_stride statistics_stride norm leaky dtype layout",
     "modulate_codebook": "*x *entries *index *mean *rstd *out statistics_stride n height width channels shift leaky "
     "dtype layout",
+    "modulate_codebook_backward": "*x *entries *index *mean *rstd *dy *sorted *order *dx *dentries *scratch "
+    "scratch_bytes rows statistics_stride n height width channels shift leaky unscaled dtype",
 }
 
 
@@ -68,8 +70,9 @@ class Library:
             ) from error
         for name in ("spade_cuda_status_message", "spade_cuda_last_error"):
             getattr(self._dll, name).restype = ctypes.c_char_p
-        self._dll.spade_cuda_norm_scratch_bytes.restype = ctypes.c_int64
-        self._dll.spade_cuda_norm_scratch_bytes.argtypes = [ctypes.c_int64] * 4
+        for name in ("spade_cuda_norm_scratch_bytes", "spade_cuda_modulate_codebook_backward_scratch_bytes"):
+            getattr(self._dll, name).restype = ctypes.c_int64
+            getattr(self._dll, name).argtypes = [ctypes.c_int64] * 4
 
     @property
     def built(self) -> bool:
@@ -98,6 +101,13 @@ class Library:
         size = int(self._dll.spade_cuda_norm_scratch_bytes(n, pixels, channels, NORMS[norm]))
         if size < 0:
             self.check("norm_scratch_bytes", -size, n=n, pixels=pixels, channels=channels, norm=norm)
+        return size
+
+    def codebook_backward_scratch_bytes(self, n: int, height: int, width: int, channels: int) -> int:
+        """Scratch for the sorted sums of modulate_codebook_backward. Raises CudaError."""
+        size = int(self._dll.spade_cuda_modulate_codebook_backward_scratch_bytes(n, height, width, channels))
+        if size < 0:
+            self.check("modulate_codebook", -size, n=n, height=height, width=width, channels=channels)
         return size
 
 

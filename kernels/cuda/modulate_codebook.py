@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.cuda.library import LAYOUTS, CudaError, Library
+from kernels.cuda.library import LAYOUTS, CudaError, Library, Norm
+from kernels.cuda.modulate_dense import norm_backward, norm_backward_torch
 from kernels.cuda.tensors import (
     address,
     dtype_number,
@@ -91,3 +94,89 @@ def modulate_codebook_torch(
     a, b = entries[index].permute(0, 3, 1, 2).chunk(2, dim=1)  # [N, C, H, W]
     value = a * x + b
     return F.leaky_relu(value, SLOPE) if leaky else value
+
+
+def modulate_codebook_backward(
+    x: Tensor,
+    entries: Tensor,
+    index: Tensor,
+    dy: Tensor,
+    *,
+    mean: Tensor | None = None,
+    rstd: Tensor | None = None,
+    shift: int = 0,
+    leaky: bool = True,
+    norm: Norm = "given",
+    order: Order | None = None,
+    library: Library | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The gradients at x and, float32, at the entries.
+
+    Args:
+        x, entries, index, mean, rstd, shift, leaky: as in `modulate_codebook`; x of channels last, else copied.
+        dy: gradient of its output.
+        norm: "given" if mean and rstd do not depend on x, else how they came from it.
+        order: from `sort_index`: sums with the same bits every time; None adds atomically, in any order.
+
+    Raises CudaError.
+    """
+    library = library_of(x, library)
+    x, dy = in_layout(x, "nhwc"), in_layout(dy, "nhwc")
+    n, channels = x.shape[:2]
+    height, width = index.shape[1:]
+    expect_shape("modulate_codebook", "dy", dy, (n, channels, height, width), x.dtype)
+    dx = empty_map((n, channels, *x.shape[2:]), x, "nhwc")
+    dentries = torch.empty((len(entries), 2 * channels), dtype=torch.float32, device=x.device)
+    size = library.codebook_backward_scratch_bytes(n, height, width, channels) if order is not None else 1
+    scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
+    library.call(
+        "modulate_codebook_backward", stream_of(x), x=address(x), entries=address(entries), index=address(index),
+        mean=address(mean), rstd=address(rstd), dy=address(dy), sorted=None if order is None else address(order.rows),
+        order=None if order is None else address(order.pixels), dx=address(dx), dentries=address(dentries),
+        scratch=address(scratch), scratch_bytes=size, rows=len(entries),
+        statistics_stride=statistics_stride(mean, n, channels), n=n, height=height, width=width, channels=channels,
+        shift=shift, leaky=leaky, unscaled=norm != "given", dtype=dtype_number(x),
+    )  # fmt: skip
+    if norm != "given" and mean is not None and rstd is not None:
+        dx = norm_backward(x, dx, mean, rstd, norm=norm, library=library)
+    return dx, dentries
+
+
+@dataclass(frozen=True)
+class Order:
+    """The pixels of a level by their patch: `rows` int32, the index sorted, and `pixels` int64, where each lies."""
+
+    rows: Tensor
+    pixels: Tensor
+
+
+def sort_index(index: Tensor) -> Order:
+    """The order of an index [N, H, W]; one serves all norms of a level."""
+    rows, pixels = torch.sort(index.flatten(), stable=True)
+    return Order(rows, pixels)
+
+
+def modulate_codebook_backward_torch(
+    x: Tensor,
+    entries: Tensor,
+    index: Tensor,
+    dy: Tensor,
+    *,
+    mean: Tensor | None = None,
+    rstd: Tensor | None = None,
+    shift: int = 0,
+    leaky: bool = True,
+    norm: Norm = "given",
+) -> tuple[Tensor, Tensor]:
+    """What `modulate_codebook_backward` computes: the equations in kernels/cuda/modulate_codebook_backward.hpp."""
+    xn = x if mean is None or rstd is None else (x - mean[:, :, None, None]) * rstd[:, :, None, None]
+    wide = F.interpolate(xn, scale_factor=2, mode="nearest") if shift else xn
+    a, b = entries[index].permute(0, 3, 1, 2).chunk(2, dim=1)  # [N, C, H, W]
+    d = torch.where(a * wide + b > 0, dy, dy * (SLOPE if leaky else 1.0))
+    per_pixel = torch.cat([d * wide, d], dim=1).permute(0, 2, 3, 1).flatten(0, 2)  # [N H W, 2C]
+    dentries = torch.zeros_like(entries).index_add(0, index.flatten(), per_pixel)
+    g = a * d
+    if shift:
+        n, channels, height, width = g.shape
+        g = g.view(n, channels, height // 2, 2, width // 2, 2).sum((3, 5))
+    return norm_backward_torch(xn, g, rstd, norm), dentries

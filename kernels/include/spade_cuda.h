@@ -177,6 +177,37 @@ typedef struct spade_modulate_codebook {
 
 SPADE_CUDA_API int32_t spade_cuda_modulate_codebook(const spade_modulate_codebook* args, void* stream);
 
+/* The gradients of modulate_codebook, of NHWC maps. */
+typedef struct spade_modulate_codebook_backward {
+    const void* x;
+    const void* entries;
+    const int32_t* index;
+    const float* mean; /* as in the forward pass */
+    const float* rstd;
+    const void* dy;        /* gradient of out */
+    const int32_t* sorted; /* index in ascending order [n * height * width], or null: sums by atomic additions */
+    const int64_t* order;  /* the pixel of each, ascending where equal; with it, sums have the same bits every time */
+    void* dx;              /* gradient at x or, unscaled, at the normalised x: out */
+    float* dentries;       /* [rows][2][C], out, or null: not computed */
+    void* scratch;         /* if sorted */
+    int64_t scratch_bytes;
+    int64_t rows; /* of entries: U5 */
+    int64_t statistics_stride;
+    int64_t n;
+    int64_t height;
+    int64_t width;
+    int64_t channels;
+    int64_t shift;
+    int64_t leaky;
+    int64_t unscaled; /* 1: leave rstd out of dx, for spade_cuda_norm_backward */
+    int64_t dtype;
+} spade_modulate_codebook_backward;
+
+SPADE_CUDA_API int64_t spade_cuda_modulate_codebook_backward_scratch_bytes(int64_t n, int64_t height, int64_t width,
+                                                                           int64_t channels);
+SPADE_CUDA_API int32_t spade_cuda_modulate_codebook_backward(const spade_modulate_codebook_backward* args,
+                                                             void* stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -34,6 +34,12 @@ def stored_bound(computed: npt.ArrayLike, result: npt.ArrayLike, dtype: str) -> 
     return bound + UNIT[dtype] * (np.abs(np.asarray(result, np.float64)) + bound) + subnormal
 
 
+def normalised_rounding(count: int, dtype: str = "float32", stored: int = 0) -> float:
+    """Relative to the sizes that enter a normalised value: its mean and variance are sums of `count` values, each off
+    by at most gamma(count), and some ten operations follow; `stored` values in between are rounded to dtype."""
+    return gamma(2 * count + 10) + stored * UNIT[dtype]
+
+
 def assert_within(actual: npt.ArrayLike, expected: npt.ArrayLike, bound: npt.ArrayLike) -> None:
     """Every |actual - expected| <= bound; NaN and infinity in actual never are."""
     got, wanted = np.asarray(actual, np.float64), np.asarray(expected, np.float64)

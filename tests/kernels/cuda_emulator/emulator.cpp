@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -20,8 +21,11 @@ constexpr unsigned kMaxThreads = 1024;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 
+// Started by a context, then switched by jumps: those make no system call.
 struct Fibre {
     ucontext_t context;
+    jmp_buf place;
+    bool started = false;
     std::unique_ptr<char[]> stack{new char[kStackBytes]};
     State state = State::done;
     unsigned mask = 0;
@@ -29,7 +33,8 @@ struct Fibre {
 
 std::mutex turn;  // one kernel at a time: shared memory is static
 std::vector<Fibre> fibres;
-ucontext_t scheduler;
+ucontext_t starter;
+jmp_buf scheduler;
 unsigned current = 0, threads = 0;
 const std::function<void()>* body = nullptr;
 
@@ -38,23 +43,37 @@ const std::function<void()>* body = nullptr;
     std::abort();
 }
 
+void yield() {
+    if (_setjmp(fibres[current].place) == 0) _longjmp(scheduler, 1);
+}
+
 void entry() {
-    (*body)();
-    fibres[current].state = State::done;
-    swapcontext(&fibres[current].context, &scheduler);
+    for (;;) {  // once a block
+        (*body)();
+        fibres[current].state = State::done;
+        yield();
+    }
 }
 
 void wait(State state, unsigned mask) {
-    Fibre& own = fibres[current];
-    own.state = state;
-    own.mask = mask;
-    swapcontext(&own.context, &scheduler);
+    fibres[current].state = state;
+    fibres[current].mask = mask;
+    yield();
 }
 
 void resume(unsigned thread) {
     current = thread;
     threadIdx = dim3(thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y));
-    swapcontext(&scheduler, &fibres[thread].context);
+    if (_setjmp(scheduler) != 0) return;
+    Fibre& fibre = fibres[thread];
+    if (fibre.started) _longjmp(fibre.place, 1);
+    fibre.started = true;
+    getcontext(&fibre.context);
+    fibre.context.uc_stack.ss_sp = fibre.stack.get();
+    fibre.context.uc_stack.ss_size = kStackBytes;
+    fibre.context.uc_link = nullptr;
+    makecontext(&fibre.context, entry, 0);
+    swapcontext(&starter, &fibre.context);
 }
 
 // Lanes of a warp's mask that all wait with the same mask go on.
@@ -85,15 +104,7 @@ bool release_block() {
 }
 
 void run_block(bool reverse) {
-    for (unsigned thread = 0; thread < threads; ++thread) {
-        Fibre& fibre = fibres[thread];
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = fibre.stack.get();
-        fibre.context.uc_stack.ss_size = kStackBytes;
-        fibre.context.uc_link = nullptr;
-        makecontext(&fibre.context, entry, 0);
-        fibre.state = State::ready;
-    }
+    for (unsigned thread = 0; thread < threads; ++thread) fibres[thread].state = State::ready;
     for (;;) {
         bool ran = false, left = false;
         for (unsigned i = 0; i < threads; ++i) {
@@ -133,7 +144,7 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t& config, const std::functio
     if (threads == 0 || threads > kMaxThreads || config.gridDim.x == 0 || config.gridDim.x > 0x7FFFFFFFu ||
         config.gridDim.y == 0 || config.gridDim.y > 65535)
         return cudaErrorInvalidConfiguration;
-    if (fibres.size() < threads) fibres = std::vector<Fibre>(threads);
+    if (fibres.empty()) fibres = std::vector<Fibre>(kMaxThreads);
     body = &thread;
     blockDim = config.blockDim, gridDim = config.gridDim;
     const unsigned blocks = gridDim.x * gridDim.y;
