@@ -72,7 +72,8 @@ _STRUCTS = {name: type(f"spade_{name}", (ctypes.Structure,), {"_fields_": struct
 
 def _struct(op: str, arguments: Mapping[str, Argument]) -> ctypes.Structure:
     values = {k: (ctypes.c_int64 * MAX_LEVELS)(*v) if isinstance(v, Sequence) else v for k, v in arguments.items()}
-    return _STRUCTS[_STRUCT_OF.get(op, op)](**values)
+    struct: ctypes.Structure = _STRUCTS[_STRUCT_OF.get(op, op)](**values)
+    return struct
 
 
 class Library:
