@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ class CudaLevel:
 
 
 class CudaPlan:
-    """Memory for the plans of batches of one shape. `find`, then `counts` (which waits), then `write` or `levels`.
+    """Memory for the plans of batches of one shape. `find`, then `counts` (which waits), then `write`.
 
     Args:
         shape: (N, H, W) of the symbol maps.
@@ -60,16 +61,21 @@ class CudaPlan:
         for height, width in sizes:
             self._starts.append(self._starts[-1] + self.n * height * width)
         self.index = torch.empty(self._starts[-1], dtype=torch.int32, device=device)
-        self.offsets3, self.offsets5 = torch.empty((2, len(sizes) * self.n + 1), dtype=torch.int32, device=device)
+        self._offsets = torch.zeros((2, len(sizes) * self.n + 1), dtype=torch.int32, device=device)
+        self.offsets3, self.offsets5 = self._offsets
 
     def find(self) -> None:
         """Plan `symbols`: fills index and offsets, without waiting."""
         self._call("plan_find")
 
+    def read_offsets(self) -> tuple[list[int], list[int]]:
+        """offsets3 and offsets5 on the host, after `find`. Waits for the device: the one wait of a plan."""
+        three, five = self._offsets.cpu().tolist()
+        return three, five
+
     def counts(self) -> tuple[list[int], list[int]]:
-        """U3 and U5 of every level, after `find`. Waits for the device: the one wait of a plan."""
-        both = torch.stack([self.offsets3, self.offsets5])[:, :: self.n].cpu()
-        three, five = both.diff(dim=1).tolist()
+        """U3 and U5 of every level, after `find`. Waits."""
+        three, five = (_differences(offsets[:: self.n]) for offsets in self.read_offsets())
         return three, five
 
     def write(
@@ -119,3 +125,7 @@ def prefix_sums(counts: Sequence[int]) -> list[int]:
     for count in counts:
         sums.append(sums[-1] + count)
     return sums
+
+
+def _differences(sums: Sequence[int]) -> list[int]:
+    return [after - before for before, after in pairwise(sums)]
