@@ -71,8 +71,7 @@ struct PlanScratch {
 
 PlanScratch layout(int64_t positions, void* base) {
     PlanScratch scratch{};
-    scratch.slots = 2;
-    while (scratch.slots < 2 * positions) scratch.slots *= 2;
+    scratch.slots = plan_slots(positions);
     int64_t at = 0;
     const auto take = [&](int32_t*& pointer, int64_t count) {
         if (base != nullptr) pointer = reinterpret_cast<int32_t*>(static_cast<char*>(base) + at);

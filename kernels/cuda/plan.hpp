@@ -8,8 +8,8 @@
 //
 // Layout: a position counts the pixels of all levels one after the other, each level [n, h, w]; one thread a position.
 //
-// Bytes per position: 4 for the symbol and for each number, written once and read k * k times from cache; 4 or 8 in the
-// table, which holds at most half as many windows as slots. Operations: 3 k^2 for a hash, k^2 per comparison.
+// Bytes per position: 4 for the symbol and for each number, written once and read k * k times from cache; some 8 in the
+// table, which is at most three quarters full. Operations: 3 k^2 for a hash, k^2 per comparison.
 //
 // Fused: all levels in one launch of each step, so the plan of a batch is twelve launches and no wait.
 //

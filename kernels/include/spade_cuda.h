@@ -58,7 +58,7 @@ typedef enum spade_cuda_layout { SPADE_CUDA_NCHW = 0, SPADE_CUDA_NHWC = 1 } spad
 #define SPADE_CUDA_MAX_LEVELS 10
 
 /* All levels of a batch of symbol maps; see spade_plan_find in spade_kernels.h for what a plan is. Positions are the
- * pixels of all levels, level by level, [n][height][width] each; at most 2^29.
+ * pixels of all levels, level by level, [n][height][width] each; at most 3 * 2^29.
  *
  * find leaves index and offsets, and in scratch what write needs. offsets tell, over all levels, how many windows
  * appear before each map: level l of map i has rows offsets[l n + i] - offsets[l n] .. offsets[l n + i + 1] - offsets[l

@@ -17,13 +17,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EMULATOR = REPOSITORY / "tests" / "kernels" / "cuda_emulator"
 
 
+def compiler() -> str:
+    """The C++ compiler that built the kernels: $CXX, g++ or c++."""
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "c++"
+
+
 def compile_emulated(out: Path, *flags: str, kernels: Sequence[str] = ("*",)) -> None:
     """Compile kernel sources, all or those named, and the emulator into one shared library."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "c++"
     folder = REPOSITORY / "kernels" / "cuda"
     sources = [path for name in kernels for path in sorted(folder.glob(f"{name}.cu"))]
     command = [
-        compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+        compiler(), "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
         "-I", str(EMULATOR), "-I", str(REPOSITORY / "kernels" / "include"), "-x", "c++",
         *map(str, sources), str(folder / "status.cpp"), str(EMULATOR / "emulator.cpp"), *flags, "-o", str(out),
     ]  # fmt: skip
