@@ -115,9 +115,10 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
 }
 
 template <typename T, bool Norm>
-__device__ __forceinline__ void modulate_nhwc_any(const T* x, const T* entries, const int32_t* index, const float* mean,
-                                                  const float* rstd, T* out, const ModulateShape& shape, float slope,
-                                                  bool wide) {
+__device__ __forceinline__ void modulate_nhwc_any(const T* __restrict__ x, const T* __restrict__ entries,
+                                                  const int32_t* __restrict__ index, const float* __restrict__ mean,
+                                                  const float* __restrict__ rstd, T* __restrict__ out,
+                                                  const ModulateShape& shape, float slope, bool wide) {
     constexpr int V = kWide<T>;
     if (wide && shape.shift != 0) modulate_nhwc<T, V, true, Norm>(x, entries, index, mean, rstd, out, shape, slope);
     if (wide && shape.shift == 0) modulate_nhwc<T, V, false, Norm>(x, entries, index, mean, rstd, out, shape, slope);

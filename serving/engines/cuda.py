@@ -84,9 +84,7 @@ class CudaGenerator:
         times = times or CudaTimes()
         with self._lock:
             program = self._program(symbols.shape)
-            program.plan.symbols.copy_(_pinned(torch.from_numpy(symbols), self._device), non_blocking=True)
-            if style is not None:
-                program.style.copy_(_pinned(torch.from_numpy(style), self._device), non_blocking=True)
+            program.load(symbols, style)
             bucket, new = self._codebooks(symbols, program, times, clock)
             bucket.convs()
             times.convs_s += clock.lap()
@@ -125,7 +123,7 @@ class CudaGenerator:
         if missing:
             maps = symbols[[keys.index(key) for key in missing]]
             other = self._program(maps.shape)
-            other.plan.symbols.copy_(_pinned(torch.from_numpy(maps), self._device), non_blocking=True)
+            other.load(maps, None)
             computed, offsets = self._compute(other, times, clock)
             kept = keep_maps(computed.codebooks, other.plan, offsets, self._weights)
             found |= dict(zip(missing, kept, strict=True))
@@ -197,7 +195,3 @@ def _key(symbols: Symbols) -> bytes:
     digest = hashlib.blake2b(repr(symbols.shape).encode(), digest_size=16)
     digest.update(symbols.tobytes())
     return digest.digest()
-
-
-def _pinned(x: Tensor, device: torch.device) -> Tensor:
-    return x.pin_memory() if device.type == "cuda" else x

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,8 +38,6 @@ class CudaProgram:
     """Memory at fixed addresses, and the steps between. Not thread-safe.
 
     Attributes:
-        plan: its `symbols` are an input.
-        style: T [N, 256], an input, where the model takes one.
         values: float32 [N, 3, H, W] in -1..1, an output.
         pixels: uint8 [N, H, W, 3], an output.
     """
@@ -45,8 +45,10 @@ class CudaProgram:
     def __init__(self, weights: CudaWeights, shape: Shape, library: Library) -> None:
         self._weights, self._library, self._shape = weights, library, shape
         self.plan = make_plan(weights, shape, library)
-        self.plan.symbols.zero_()
-        self.style = torch.zeros((shape[0], STYLE_DIM), dtype=weights.dtype, device=weights.device)
+        # Recording runs the plan, on maps that must be in range. int16, since PyTorch does little with uint16.
+        self._symbols = self.plan.symbols.view(torch.int16)
+        self._symbols.zero_()
+        self._style = torch.zeros((shape[0], STYLE_DIM), dtype=weights.dtype, device=weights.device)
         self.values = torch.empty((shape[0], 3, *shape[1:]), dtype=torch.float32, device=weights.device)
         self.pixels = torch.empty((*shape, 3), dtype=torch.uint8, device=weights.device)
         self._buckets: dict[int, Bucket] = {}
@@ -60,6 +62,12 @@ class CudaProgram:
             compute = record(codebooks.compute, device)
             self._buckets[bucket] = Bucket(codebooks, compute, record(lambda: self._run_convs(codebooks), device))
         return self._buckets[bucket]
+
+    def load(self, symbols: npt.NDArray[np.uint16], style: npt.NDArray[np.float32] | None) -> None:
+        """Start the copies of the inputs: symbols [N, H, W], and style [N, 256] where the model takes one."""
+        self._symbols.copy_(_pinned(torch.from_numpy(symbols.view(np.int16)), self._weights.device), non_blocking=True)
+        if style is not None:
+            self._style.copy_(_pinned(torch.from_numpy(style), self._weights.device), non_blocking=True)
 
     # ---- Steps ----
 
@@ -100,12 +108,12 @@ class CudaProgram:
         weights, (n, _, _) = self._weights, self._shape
         h0, w0 = self.plan.sizes[0]
         if weights.fc is not None:
-            start: Tensor = weights.fc(self.style).view(n, -1, h0, w0)
+            start: Tensor = weights.fc(self._style).view(n, -1, h0, w0)
             return start.contiguous(memory_format=torch.channels_last)
         assert weights.table is not None
         assert weights.table_bias is not None
         step = 2**weights.config.upsamplings
-        small = self.plan.symbols.view(torch.int16)[:, ::step, ::step].int() & 0xFFFF  # NEAREST by a whole factor
+        small = self._symbols[:, ::step, ::step].int() & 0xFFFF  # NEAREST by a whole factor
         padded = F.pad(small, (1, 1, 1, 1), value=weights.config.symbols)
         patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9)  # [N h0 w0, 9]
         rows = torch.empty((len(patches), len(weights.table_bias)), dtype=weights.dtype, device=weights.device)
@@ -117,6 +125,10 @@ class CudaProgram:
 
 def _conv(conv: CudaConv, x: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, padding=conv.weight.shape[2] // 2)
+
+
+def _pinned(x: Tensor, device: torch.device) -> Tensor:
+    return x.pin_memory() if device.type == "cuda" else x
 
 
 def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -131,6 +143,7 @@ def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]
                 step()
         torch.cuda.current_stream(device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads may allocate meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             step()
     return graph.replay
