@@ -72,7 +72,7 @@ class ModulateCodebook:
             raise CudaError(
                 f"[cuda] expected PyCUDA but it cannot be imported: {error}; pip install 'spade-serve[gpu]'"
             ) from error
-        self._module = pycuda.driver.module_from_buffer(compile_ptx("modulate_codebook").encode())
+        self._module = pycuda.driver.module_from_buffer(compile_ptx("modulate_codebook").encode() + b"\0")
 
     def __call__(
         self,
@@ -93,6 +93,7 @@ class ModulateCodebook:
         inputs = [gpuarray.to_gpu(np.ascontiguousarray(array)) for array in (x, entries, index)]
         out = gpuarray.empty((n, height, width, x.shape[3]), x.dtype)
         kernel = self._module.get_function(launch.kernel)
-        kernel(*inputs, *map(np.int32, launch.sizes), out, grid=launch.grid, block=launch.block)
+        pointers = [array.gpudata for array in (*inputs, out)]
+        kernel(*pointers[:3], *map(np.int32, launch.sizes), pointers[3], grid=launch.grid, block=launch.block)
         result: npt.NDArray[Any] = out.get()
         return result
