@@ -69,7 +69,7 @@ int32_t embed(const spade_gather_embed& args, void (*kernel)(Gather<T, T>, int32
 
 template <typename T, typename Out>
 int32_t run_product(const Product<T, Out>& of, int64_t rows, void (*kernel)(Product<T, Out>, int32_t), void* stream) {
-    using Tile = std::conditional_t<sizeof(T) == 2, HalfTile, Tile2<FloatTile::rows, FloatTile::columns, 1>>;
+    using Tile = std::conditional_t<sizeof(T) == 2, HalfTile, ProductTile<FloatTile::rows, FloatTile::columns, 1>>;
     const bool wide = of.columns % 8 == 0 && aligned({of.weight, of.out}, kWideBytes);
     const Launch grid = launch_tiles(rows, of.columns, Tile::rows, Tile::columns);
     return launch(kernel, grid, stream, of, static_cast<int32_t>(wide));

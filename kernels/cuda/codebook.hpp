@@ -91,7 +91,7 @@ struct Product {
 
 // Rows and columns of out that a block computes, and the depth of a step.
 template <int Rows, int Columns, int Depth>
-struct Tile2 {
+struct ProductTile {
     static constexpr int rows = Rows, columns = Columns, depth = Depth;
 };
 
@@ -105,7 +105,7 @@ __device__ __forceinline__ int64_t gathered_row(const Product<T, Out>& of, int32
 // ---- Tensor cores: 128 x 128 by 8 warps, each 32 x 64 as 2 x 4 products of 16 x 16 ----
 
 constexpr int kWmma = 16;
-using HalfTile = Tile2<128, 128, 32>;
+using HalfTile = ProductTile<128, 128, 32>;
 // Rows of shared memory are 16 bytes longer than they need be: 16 rows then lie in different banks.
 constexpr int kPitchA = HalfTile::depth + 8, kPitchB = HalfTile::columns + 8, kPitchOut = kWmma + 4;
 
@@ -220,7 +220,7 @@ __device__ __forceinline__ void product_half(const Product<T, Out>& of, HalfShar
 
 // ---- float32: 64 x 64 by 256 threads, each 4 x 4 ----
 
-using FloatTile = Tile2<64, 64, 16>;
+using FloatTile = ProductTile<64, 64, 16>;
 
 struct FloatShared {
     float a[FloatTile::depth][FloatTile::rows + 4];

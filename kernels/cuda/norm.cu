@@ -6,17 +6,17 @@
     extern "C" __global__ void __launch_bounds__(256, 2) spade_norm_statistics_##dtype(                               \
         const T* x, spade::ReduceShape shape, spade::ReduceTargets targets, int32_t wide) {                           \
         if (wide != 0)                                                                                                \
-            spade::reduce_groups<T, spade::kWide<T>, spade::Moments>(x, nullptr, nullptr, nullptr, shape, targets);   \
+            spade::reduce_groups<T, spade::kWide<T>, spade::Moments>({x, nullptr, nullptr, nullptr}, shape, targets); \
         else                                                                                                          \
-            spade::reduce_groups<T, 1, spade::Moments>(x, nullptr, nullptr, nullptr, shape, targets);                 \
+            spade::reduce_groups<T, 1, spade::Moments>({x, nullptr, nullptr, nullptr}, shape, targets);               \
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                              \
         spade_norm_sums_##dtype(const T* x, const T* g, const float* mean, const float* rstd,                         \
                                 spade::ReduceShape shape, spade::ReduceTargets targets, int32_t wide) {               \
         if (wide != 0)                                                                                                \
-            spade::reduce_groups<T, spade::kWide<T>, spade::GradientSums>(x, g, mean, rstd, shape, targets);          \
+            spade::reduce_groups<T, spade::kWide<T>, spade::GradientSums>({x, g, mean, rstd}, shape, targets);        \
         else                                                                                                          \
-            spade::reduce_groups<T, 1, spade::GradientSums>(x, g, mean, rstd, shape, targets);                        \
+            spade::reduce_groups<T, 1, spade::GradientSums>({x, g, mean, rstd}, shape, targets);                      \
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                              \
         spade_norm_apply_##dtype(const T* x, const T* g, const float* mean, const float* rstd, const float* first,    \

@@ -15,7 +15,7 @@
 #ifndef SPADE_CUDA_NORM_HPP
 #define SPADE_CUDA_NORM_HPP
 
-#include "vectors.hpp"
+#include "rows.hpp"
 
 namespace spade {
 
@@ -186,112 +186,92 @@ __device__ void merge_splits(const ReduceShape& shape, const ReduceTargets& targ
     targets.second[at] = second;
 }
 
-template <typename T, int V, template <int> class SumsOf>
-__device__ __forceinline__ void reduce_groups(const T* __restrict__ x, const T* __restrict__ g,
-                                              const float* __restrict__ mean, const float* __restrict__ rstd,
-                                              const ReduceShape& shape, const ReduceTargets& targets) {
-    using Sums = SumsOf<V>;
-    __shared__ Sums all[kReduceThreads];
-    __shared__ bool last;
-    const Unit unit = unit_at(shape, blockDim.x, V, blockIdx.x);
-    const int32_t channel = unit.channel + (shape.nhwc ? static_cast<int32_t>(threadIdx.x) * V : 0);
-    const int64_t row = static_cast<int64_t>(unit.group) * shape.channels;
+template <typename T>
+struct ReduceSources {
+    const T *x, *g;  // g: of GradientSums only, as are the next two
+    const float *mean, *rstd;
+};
+
+// This thread's share of a unit, V lanes from `channel` on.
+template <typename T, int V, typename Sums>
+__device__ __forceinline__ Sums sum_items(const ReduceSources<T>& of, const ReduceShape& shape, const Unit& unit,
+                                          int32_t channel) {
+    const int64_t row = static_cast<int64_t>(unit.group) * shape.channels + channel;
     const int32_t items = group_items(shape, V), each = (items + shape.splits - 1) / shape.splits;
     const int32_t end = min(items, (unit.split + 1) * each);
     Sums own;
     own.clear();
-    if (channel < shape.channels) {
-        float centre[V], scale[V];
-        for (int i = 0; Sums::kTwo && i < V; ++i) {
-            centre[i] = mean[row + channel + (shape.nhwc ? i : 0)];
-            scale[i] = rstd[row + channel + (shape.nhwc ? i : 0)];
-        }
-        for (int32_t item = unit.split * each + threadIdx.y; item < end; item += blockDim.y) {
-            const int64_t offset = item_offset(shape, V, unit.group, channel, item);
-            const Vector<T, V> values = load<T, V>(x + offset);
-            float wide[V], gradient[V];
-            for (int i = 0; i < V; ++i) wide[i] = to_float(values.values[i]);
-            if constexpr (Sums::kTwo) {
-                const Vector<T, V> gradients = load<T, V>(g + offset);
-#pragma unroll
-                for (int i = 0; i < V; ++i) {
-                    wide[i] = (wide[i] - centre[i]) * scale[i];
-                    gradient[i] = to_float(gradients.values[i]);
-                }
-            }
-            own.add(wide, gradient);
-        }
+    float centre[V], scale[V];
+    for (int i = 0; Sums::kTwo && i < V; ++i) {
+        centre[i] = of.mean[row + (shape.nhwc ? i : 0)];
+        scale[i] = of.rstd[row + (shape.nhwc ? i : 0)];
     }
+    for (int32_t item = unit.split * each + threadIdx.y; item < end; item += blockDim.y) {
+        const int64_t offset = item_offset(shape, V, unit.group, channel, item);
+        const Vector<T, V> values = load<T, V>(of.x + offset);
+        float wide[V], gradient[V];
+        for (int i = 0; i < V; ++i) wide[i] = to_float(values.values[i]);
+        if constexpr (Sums::kTwo) {
+            const Vector<T, V> gradients = load<T, V>(of.g + offset);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                wide[i] = (wide[i] - centre[i]) * scale[i];
+                gradient[i] = to_float(gradients.values[i]);
+            }
+        }
+        own.add(wide, gradient);
+    }
+    return own;
+}
+
+// Writes what a block has of one channel: the result or, of a split unit, a partial.
+template <typename Sums>
+__device__ void write_lane(const ReduceShape& shape, const ReduceTargets& targets, int64_t at, int32_t split,
+                           float count, float first, float second) {
+    if (shape.splits > 1) {
+        float* partial = targets.partials + (at * shape.splits + split) * 3;
+        partial[0] = count, partial[1] = first, partial[2] = second;
+        return;
+    }
+    Sums::finish(count, targets.epsilon, first, second);
+    targets.first[at] = first;
+    targets.second[at] = second;
+}
+
+// Whether this block is the last of its unit; all others' partials can then be read.
+__device__ __forceinline__ bool is_last_of_unit(const ReduceShape& shape, const ReduceTargets& targets) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0)
+        last = atomicAdd(&targets.counters[blockIdx.x / shape.splits], 1u) + 1 == static_cast<unsigned>(shape.splits);
+    __syncthreads();
+    __threadfence();
+    return last;
+}
+
+template <typename T, int V, template <int> class SumsOf>
+__device__ __forceinline__ void reduce_groups(const ReduceSources<T>& of, const ReduceShape& shape,
+                                              const ReduceTargets& targets) {
+    using Sums = SumsOf<V>;
+    __shared__ Sums all[kReduceThreads];
+    const Unit unit = unit_at(shape, blockDim.x, V, blockIdx.x);
+    const int32_t channel = unit.channel + (shape.nhwc ? static_cast<int32_t>(threadIdx.x) * V : 0);
+    Sums own;
+    own.clear();
+    if (channel < shape.channels) own = sum_items<T, V, Sums>(of, shape, unit, channel);
     all[threadIdx.y * blockDim.x + threadIdx.x] = own;
     merge_block<Sums, V>(all, !shape.nhwc);
-    const bool writes = threadIdx.y == 0 && channel < shape.channels;
-    const int lanes = shape.nhwc ? V : 1;
-    for (int i = 0; writes && i < lanes; ++i) {
-        const int64_t at = row + channel + i;
-        float first = all[threadIdx.x].first[i], second = all[threadIdx.x].second[i];
-        if (shape.splits == 1) {
-            Sums::finish(all[threadIdx.x].count, targets.epsilon, first, second);
-            targets.first[at] = first;
-            targets.second[at] = second;
-            continue;
-        }
-        float* partial = targets.partials + (at * shape.splits + unit.split) * 3;
-        partial[0] = all[threadIdx.x].count;
-        partial[1] = first;
-        partial[2] = second;
-    }
-    if (shape.splits == 1) return;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0 && threadIdx.y == 0) {
-        const unsigned done = atomicAdd(&targets.counters[blockIdx.x / shape.splits], 1u);
-        last = done + 1 == static_cast<unsigned>(shape.splits);
-    }
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
-    for (int i = 0; writes && i < lanes; ++i) merge_splits<Sums>(shape, targets, row + channel + i);
+    const int64_t at = static_cast<int64_t>(unit.group) * shape.channels + channel;
+    const int lanes = threadIdx.y != 0 || channel >= shape.channels ? 0 : shape.nhwc ? V : 1;
+    const Sums& sums = all[threadIdx.x];
+    for (int i = 0; i < lanes; ++i)
+        write_lane<Sums>(shape, targets, at + i, unit.split, sums.count, sums.first[i], sums.second[i]);
+    if (shape.splits == 1 || !is_last_of_unit(shape, targets)) return;
+    for (int i = 0; i < lanes; ++i) merge_splits<Sums>(shape, targets, at + i);
 }
 
-// ---- Elements in rows: what every elementwise kernel goes through ----
-
-// A map as rows of one kind: pixels of C channels (NHWC) or planes of pixels (NCHW).
-struct RowShape {
-    int32_t n, pixels, channels;
-    int64_t modulation_stride;  // of gamma and beta: elements between pixels (NHWC) or images (NCHW)
-    int64_t statistics_stride;
-    bool nhwc;
-};
-
-__host__ __device__ inline int32_t row_count(const RowShape& shape) {
-    return shape.n * (shape.nhwc ? shape.pixels : shape.channels);
-}
-
-__host__ __device__ inline int32_t row_length(const RowShape& shape) {
-    return shape.nhwc ? shape.channels : shape.pixels;
-}
-
-struct RowPlace {
-    int64_t map, modulation, statistics;  // element offsets; statistics: of the first lane
-};
-
-__host__ __device__ inline RowPlace place_at(const RowShape& shape, int32_t row, int32_t element) {
-    const int64_t map = static_cast<int64_t>(row) * row_length(shape) + element;
-    if (shape.nhwc)
-        return {map, row * shape.modulation_stride + element, row / shape.pixels * shape.statistics_stride + element};
-    const int32_t image = row / shape.channels, channel = row - image * shape.channels;
-    return {map, image * shape.modulation_stride + static_cast<int64_t>(channel) * shape.pixels + element,
-            image * shape.statistics_stride + channel};
-}
-
-// Calls body(place, row, element) for every vector of V elements that is this thread's.
-template <int V, typename Body>
-__device__ __forceinline__ void for_each_vector(const RowShape& shape, const Body& body) {
-    const int32_t rows = row_count(shape), vectors = row_length(shape) / V;
-    for (int32_t row = blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += gridDim.x * blockDim.y)
-        for (int32_t vector = blockIdx.y * blockDim.x + threadIdx.x; vector < vectors; vector += gridDim.y * blockDim.x)
-            body(place_at(shape, row, vector * V), row, vector * V);
-}
+// ---- Through the statistics ----
 
 // dx = rstd * (g - first - xn * second); dx may be g.
 template <typename T, int V, bool Nhwc>
