@@ -35,11 +35,20 @@ class Setting:
         labels: folder of label maps, or None for drawn ones.
         dry_run: small inputs on the CPU; stop before the first launch.
         ends: time.monotonic() by which the step leaves out what it has not begun.
+        out: where the report goes, or None.
     """
 
     labels: Path | None
     dry_run: bool
     ends: float
+    out: Path | None = None
+
+    def save(self, report: Report) -> None:
+        """Write the report so far: a step that is ended keeps its rows."""
+        if self.out is not None:
+            unfinished = self.out.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(report))
+            unfinished.replace(self.out)
 
 
 @dataclass(frozen=True)
@@ -137,9 +146,9 @@ def main(
 ) -> None:
     """Check and measure all kernels, the generator and a training step on a GPU; exit with 1 if a step fails."""
     if step_name is not None:
-        own = run_step(step_name, Setting(labels, dry_run, time.monotonic() + seconds))
-        if json_path is not None:
-            json_path.write_text(json.dumps(own))
+        setting = Setting(labels, dry_run, time.monotonic() + seconds, json_path)
+        own = run_step(step_name, setting)
+        setting.save(own)
         sys.exit(1 if own.get("passed") is False else 0)
     from benchmarks.gpu_table import markdown
 

@@ -65,6 +65,7 @@ def kernels(setting: Setting) -> Report:
         row["ratio"] = row["eager_ms"] / row["ms"] if case.eager else None
         row["passed"] = row["error"] <= case.limit
         rows.append(row)
+        setting.save({"rows": rows, "out_of_time": left_out})
     if setting.dry_run:
         return {"would_time": rows}
     return {"rows": rows, "out_of_time": left_out, "passed": all(row["passed"] for row in rows)}

@@ -132,6 +132,7 @@ def model(setting: Setting) -> Report:
             times = seconds(run, batches)
             error = run(batches_of(maps, 8)[0]).float() - exact if size == 8 else None
             rows.append(_row(name, size, times, error))
+            setting.save({"rows": rows, "out_of_time": left_out})
         del run
         torch.cuda.empty_cache()
     return {"rows": rows, "out_of_time": left_out}

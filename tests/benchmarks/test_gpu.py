@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import STEPS, measure
+from benchmarks.gpu import STEPS, Step, measure
 from benchmarks.gpu_cases import cases
 from benchmarks.gpu_checks import error_of
 from benchmarks.gpu_model import batches_of
@@ -61,6 +62,20 @@ def test_a_step_that_fails_is_reported_and_the_rest_goes_on() -> None:
     if not torch.cuda.is_available():
         assert "failed" in report
     assert report["wall_s"] > 0
+
+
+def test_a_step_that_is_ended_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """
+import sys, time
+from pathlib import Path
+from benchmarks.gpu import Setting
+Setting(None, False, 0.0, Path(sys.argv[-1])).save({"rows": [{"ms": 1.5}]})
+time.sleep(60)
+"""
+    monkeypatch.setattr("benchmarks.gpu._command", lambda _name, _setting: [sys.executable, "-c", program])
+    report = measure(Step("model", 15, ""), None, dry_run=False)
+    assert report["rows"] == [{"ms": 1.5}]
+    assert report["failed"] == "not done after 15 s"
 
 
 def test_unknown_steps_are_named() -> None:
