@@ -1,0 +1,49 @@
+// A map as rows: what every elementwise kernel goes through.
+#ifndef SPADE_CUDA_ROWS_HPP
+#define SPADE_CUDA_ROWS_HPP
+
+#include "vectors.hpp"
+
+namespace spade {
+
+// Rows are pixels of C channels (NHWC) or planes of pixels (NCHW).
+struct RowShape {
+    int32_t n, pixels, channels;
+    int64_t modulation_stride;  // of gamma and beta: elements between pixels (NHWC) or images (NCHW)
+    int64_t statistics_stride;
+    bool nhwc;
+};
+
+__host__ __device__ inline int32_t row_count(const RowShape& shape) {
+    return shape.n * (shape.nhwc ? shape.pixels : shape.channels);
+}
+
+__host__ __device__ inline int32_t row_length(const RowShape& shape) {
+    return shape.nhwc ? shape.channels : shape.pixels;
+}
+
+struct RowPlace {
+    int64_t map, modulation, statistics;  // element offsets; statistics: of the first lane
+};
+
+__host__ __device__ inline RowPlace place_at(const RowShape& shape, int32_t row, int32_t element) {
+    const int64_t map = static_cast<int64_t>(row) * row_length(shape) + element;
+    if (shape.nhwc)
+        return {map, row * shape.modulation_stride + element, row / shape.pixels * shape.statistics_stride + element};
+    const int32_t image = row / shape.channels, channel = row - image * shape.channels;
+    return {map, image * shape.modulation_stride + static_cast<int64_t>(channel) * shape.pixels + element,
+            image * shape.statistics_stride + channel};
+}
+
+// Calls body(place, row, element) for every vector of V elements that is this thread's.
+template <int V, typename Body>
+__device__ __forceinline__ void for_each_vector(const RowShape& shape, const Body& body) {
+    const int32_t rows = row_count(shape), vectors = row_length(shape) / V;
+    for (int32_t row = blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += gridDim.x * blockDim.y)
+        for (int32_t vector = blockIdx.y * blockDim.x + threadIdx.x; vector < vectors; vector += gridDim.y * blockDim.x)
+            body(place_at(shape, row, vector * V), row, vector * V);
+}
+
+}  // namespace spade
+
+#endif
