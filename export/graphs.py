@@ -137,9 +137,7 @@ def _with_folded(generator: Generator, kind: type[nn.Module], dtype: torch.dtype
 
 def modulate(x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
     """a[index] * x + b[index], a node spade::Modulate: x [N, C, h, w], entries [U5, 2C], index [N, h, w]."""
-    return torch.onnx.ops.symbolic(
-        "spade::Modulate", (x, entries, index), {"slope": 1.0}, dtype=x.dtype, shape=x.shape, version=1
-    )
+    return torch.onnx.ops.symbolic("spade::Modulate", (x, entries, index), dtype=x.dtype, shape=x.shape, version=1)
 
 
 def _entries(norm: CodebookNorm, level: LevelTensors) -> Tensor:

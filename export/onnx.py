@@ -26,6 +26,7 @@ from export.graphs import CodebookGraph, DenseGraph, ImageKind
 from spade_core.colours import class_names, class_palette
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.generator import Generator
+from spade_core.spade import LEAKY_SLOPE
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["dense", "codebook"]
@@ -36,20 +37,19 @@ MAX_BATCH = 256
 # A protobuf message ends at 2 GiB; what is left is for everything but the weights.
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**26
 PREFIX = "spade."
+DOMAIN = "spade"
 
-# Any runtime inlines the body; TensorRT takes a registered plugin of the same name before it (export/plugin.py).
-MODULATE = f"""
-<domain: "spade", opset_import: ["" : {OPSET}]>
-Modulate <slope> (x, entries, index) => (y)
-{{
+# Any runtime inlines the bodies; TensorRT takes a registered plugin of the same name before them
+# (export/tensorrt_plugin.py). Two functions, not one with an attribute: a plugin's kernel is then chosen by its name.
+_MODULATE_BODY = """
     per_pixel = Gather <axis = 0> (entries, index)
     channels_first = Transpose <perm = [0, 3, 1, 2]> (per_pixel)
     a, b = Split <axis = 1, num_outputs = 2> (channels_first)
-    scaled = Mul (a, x)
-    shifted = Add (scaled, b)
-    y = LeakyRelu <alpha: float = @slope> (shifted)
-}}
-"""
+    scaled = Mul (a, x)"""
+FUNCTIONS = {
+    "Modulate": _MODULATE_BODY + "\n    y = Add (scaled, b)",
+    "ModulateLeaky": _MODULATE_BODY + f"\n    z = Add (scaled, b)\n    y = LeakyRelu <alpha = {LEAKY_SLOPE}> (z)",
+}
 
 
 class ExportError(ValueError):
@@ -94,7 +94,7 @@ def export_codebook(
     size: tuple[int, int] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the codebook graph: standard operators, and the modulate step as the local function spade::Modulate.
+    """Write the codebook graph: standard operators, and the modulate step as local functions (`functions`).
 
     Inputs, for each level i (smallest first), int32: patches3_i [U3, k*k], patches5_i [U5, k*k], index_i [N, h, w], as
     `kernels.plan.Level` has them; and style float32 [N, 256] or, without a style input, start int32 [N, h0, w0], the
@@ -114,7 +114,7 @@ def export_codebook(
     graph = CodebookGraph(sized, DTYPES[precision], image)
     model = _traced(graph, (start, levels), {}, ({0: batch}, dynamic), names)
     _fuse_leaky_relu(model.graph)
-    model.functions.append(onnx.parser.parse_function(MODULATE))
+    model.functions.extend(functions())
     _finish(model, path, config, {"form": "codebook", "precision": precision, "image": image}, metadata)
 
 
@@ -168,8 +168,18 @@ def _traced(graph: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sha
     return program.model_proto
 
 
+def functions() -> list[Any]:
+    """spade::Modulate and spade::ModulateLeaky: x [N, C, h, w], entries [U5, 2C], index [N, h, w] -> y [N, C, h, w]."""
+    return [
+        onnx.parser.parse_function(
+            f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]> {name} (x, entries, index) => (y) {{{body}\n}}'
+        )
+        for name, body in FUNCTIONS.items()
+    ]
+
+
 def _fuse_leaky_relu(graph: Any) -> None:
-    """A leaky ReLU that alone reads a spade::Modulate becomes its slope: the kernel then writes the map once."""
+    """A Modulate that is read by a leaky ReLU alone becomes a ModulateLeaky: the kernel then writes the map once."""
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
         for name in node.input:
@@ -177,7 +187,7 @@ def _fuse_leaky_relu(graph: Any) -> None:
     for node in [n for n in graph.node if n.op_type == "Modulate"]:
         after = readers[node.output[0]]
         if len(after) == 1 and after[0].op_type == "LeakyRelu":
-            node.attribute[0].f = after[0].attribute[0].f
+            node.op_type = "ModulateLeaky"
             node.output[0] = after[0].output[0]
             graph.node.remove(after[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import onnx
 import pytest
 from small import small, some_maps
 
-from export.onnx import ExportError, export_codebook, export_dense, read_metadata, save
+from export.onnx import OPSET, ExportError, export_codebook, export_dense, functions, read_metadata, save
 from export.verify import check_file, compare, open_session, refuse_wrong
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.seeded import seeded_generator
@@ -62,35 +63,33 @@ def codebook_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_modulate_is_a_function_that_holds_the_leaky_relu(codebook_file: Path) -> None:
     model = onnx.load(str(codebook_file))
-    slopes = [node.attribute[0].f for node in model.graph.node if node.op_type == "Modulate"]
-    # Seven blocks of two norms, each with its ReLU in it; four shortcuts, which have none.
-    assert sorted(round(slope, 6) for slope in slopes) == [0.2] * 14 + [1.0] * 4
-    assert [(f.domain, f.name) for f in model.functions] == [("spade", "Modulate")]
-    assert sum(node.op_type == "LeakyRelu" for node in model.graph.node) == 1  # before conv_img
+    calls = Counter(node.op_type for node in model.graph.node)
+    # Seven blocks of two norms, each with its ReLU in it; four shortcuts, which have none; and one before conv_img.
+    assert (calls["ModulateLeaky"], calls["Modulate"], calls["LeakyRelu"]) == (14, 4, 1)
+    assert [(f.domain, f.name) for f in model.functions] == [("spade", "Modulate"), ("spade", "ModulateLeaky")]
 
 
-def test_the_body_of_modulate_is_its_formula(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "slope"), [("Modulate", 1.0), ("ModulateLeaky", 0.2)])
+def test_the_body_of_modulate_is_its_formula(name: str, slope: float, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     x, entries = random.standard_normal((2, 5, 4, 6)), random.standard_normal((7, 10))
     index = random.integers(0, 7, (2, 4, 6)).astype(np.int32)
-    got = open_session("onnxruntime", _one_modulate(tmp_path))(
+    got = open_session("onnxruntime", _one_modulate(tmp_path, name))(
         {"x": x.astype(np.float32), "entries": entries.astype(np.float32), "index": index}
     )
     a, b = np.split(entries[index].transpose(0, 3, 1, 2), 2, axis=1)
     expected = a * x + b
-    expected = np.where(expected > 0, expected, np.float32(0.2) * expected)
+    expected = np.where(expected > 0, expected, np.float32(slope) * expected)
     np.testing.assert_allclose(got, expected, atol=8 * np.finfo(np.float32).eps * np.abs(expected).max())
 
 
-def _one_modulate(folder: Path) -> Path:
-    from export.onnx import MODULATE, OPSET
-
+def _one_modulate(folder: Path, name: str) -> Path:
     model: Any = onnx.parser.parse_model(f"""
         <ir_version: 10, opset_import: ["": {OPSET}, "spade": 1]>
         g (float[N, C, H, W] x, float[U, D] entries, int32[N, H, W] index) => (float[N, C, H, W] y)
-        {{ y = spade.Modulate <slope: float = 0.2> (x, entries, index) }}
+        {{ y = spade.{name} (x, entries, index) }}
     """)
-    model.functions.append(onnx.parser.parse_function(MODULATE))
+    model.functions.extend(functions())
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, str(folder / "modulate.onnx"))
     return folder / "modulate.onnx"
@@ -138,4 +137,4 @@ def test_a_model_with_a_style_has_one_size(tmp_path: Path) -> None:
 
 def test_a_foreign_file_has_no_properties(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="without its properties"):
-        read_metadata(onnx.load(str(_one_modulate(tmp_path))))
+        read_metadata(onnx.load(str(_one_modulate(tmp_path, "Modulate"))))
