@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-UNIT = {"float32": 2.0**-24, "bf16": 2.0**-8}
+UNIT = {"float32": 2.0**-24, "bf16": 2.0**-8, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 SMALLEST = 2.0**-126  # smallest normal number of float32 and bf16: bf16 instructions flush what lies below
 
 
@@ -25,6 +25,19 @@ def sum_bound(
     """Bound of a sum of `length` products whose sizes add up to `sizes`, stored as dtype."""
     computed = gamma(length + 1) * np.asarray(sizes, np.float64) + (length + 1) * SMALLEST
     return computed + UNIT[dtype] * (np.abs(np.asarray(result, np.float64)) + computed)
+
+
+def stored_bound(computed: npt.ArrayLike, result: npt.ArrayLike, dtype: str) -> npt.NDArray[np.float64]:
+    """Bound of a value that is off by at most `computed` before it is stored as dtype."""
+    bound = np.asarray(computed, np.float64)
+    subnormal = 2.0**-25 if dtype == "float16" else SMALLEST  # half the distance of the numbers next to zero
+    return bound + UNIT[dtype] * (np.abs(np.asarray(result, np.float64)) + bound) + subnormal
+
+
+def normalised_rounding(count: int, dtype: str = "float32", stored: int = 0) -> float:
+    """Relative to the sizes that enter a normalised value: its mean and variance are sums of `count` values, each off
+    by at most gamma(count), and some ten operations follow; `stored` values in between are rounded to dtype."""
+    return gamma(2 * count + 10) + stored * UNIT[dtype]
 
 
 def assert_within(actual: npt.ArrayLike, expected: npt.ArrayLike, bound: npt.ArrayLike) -> None:

@@ -1,0 +1,1 @@
+"""CUDA kernels, their twins and their Python side; see docs/cuda.md."""

@@ -1,0 +1,75 @@
+// How many threads and blocks a kernel gets. Host code without CUDA: tests run it for every size.
+#ifndef SPADE_CUDA_LAUNCH_HPP
+#define SPADE_CUDA_LAUNCH_HPP
+
+#include <algorithm>
+#include <cstdint>
+
+namespace spade {
+
+constexpr int kThreads = 256;  // of a block: eight warps, so that any of 1..8 blocks may fill a multiprocessor
+
+// Pixels and rows are counted in 32 bits, in loops that step past the end once: hence a limit below 2^31.
+constexpr int64_t kMaxPixels = INT64_C(1) << 30;
+constexpr int64_t kMaxChannels = INT64_C(1) << 16;
+constexpr int64_t kMaxBlocks = (INT64_C(1) << 31) - 1;  // gridDim.x
+constexpr int64_t kMaxBlocksY = 65535;                  // gridDim.y
+
+struct Launch {
+    int64_t blocks;
+    int threads_x, threads_y;
+    int64_t blocks_y = 1;
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// `rows` rows of `columns` accesses each: threads_x of them side by side, threads_y rows at a time, both in strides.
+// `resident` is how many blocks run at once on this device (occupancy x multiprocessors): no more are started.
+inline Launch launch_rows(int64_t rows, int64_t columns, int64_t resident) {
+    Launch launch{};
+    launch.threads_x = static_cast<int>(std::clamp<int64_t>(columns, 1, kThreads));
+    launch.threads_y = static_cast<int>(std::clamp<int64_t>(rows, 1, kThreads / launch.threads_x));
+    launch.blocks = std::clamp<int64_t>(ceil_div(rows, launch.threads_y), 1, std::max<int64_t>(resident, 1));
+    return launch;
+}
+
+// As launch_rows, with long rows split over blocks_y where there are too few rows to fill the device.
+inline Launch launch_split_rows(int64_t rows, int64_t columns, int64_t resident) {
+    Launch launch = launch_rows(rows, columns, resident);
+    const int64_t split = ceil_div(columns, launch.threads_x), wanted = ceil_div(resident, launch.blocks);
+    launch.blocks_y = std::clamp<int64_t>(std::min(split, wanted), 1, kMaxBlocksY);
+    return launch;
+}
+
+// A reduction of `items` accesses in each of `units` units: threads_x columns of a unit side by side, the rest of the
+// block along its items, and each unit split until the device is full or a thread would have fewer than four items.
+struct ReduceLaunch {
+    Launch launch;
+    int splits;
+};
+
+constexpr int64_t kMaxSplits = 64;
+constexpr int64_t kMaxSplitUnits = 4096;  // units x splits, beyond which nothing is split: bounds the scratch
+
+inline int max_splits(int64_t units) {
+    return static_cast<int>(std::clamp<int64_t>(kMaxSplitUnits / units, 1, kMaxSplits));
+}
+
+inline ReduceLaunch launch_reduce(int64_t units, int threads_x, int64_t items, int64_t resident) {
+    const int threads_y = kThreads / threads_x;
+    const int64_t fill = ceil_div(std::max<int64_t>(resident, 1), units), fine = items / (4 * threads_y);
+    const int64_t splits = std::clamp<int64_t>(std::min(fill, fine), 1, max_splits(units));
+    return {{units * splits, threads_x, threads_y}, static_cast<int>(splits)};
+}
+
+// `items` independent blocks of kThreads threads, in a stride.
+inline Launch launch_blocks(int64_t items, int64_t resident) {
+    return {std::clamp<int64_t>(items, 1, std::max<int64_t>(resident, 1)), kThreads, 1};
+}
+
+// One thread per item.
+inline Launch launch_items(int64_t items) { return {std::max<int64_t>(ceil_div(items, kThreads), 1), kThreads, 1}; }
+
+}  // namespace spade
+
+#endif

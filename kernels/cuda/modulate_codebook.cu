@@ -1,0 +1,100 @@
+// Entry points and launch of modulate_codebook.hpp.
+//
+// The kernels have C names and take plain pointers and sizes, so that their PTX can be launched by any driver code:
+//   spade_modulate_codebook_<layout>_<dtype>          with a norm
+//   spade_modulate_codebook_<layout>_<dtype>_plain    inputs, then 32-bit sizes, then the output, and no norm: the
+//   order
+//                                                     in which a TensorRT ahead-of-time plugin passes arguments
+// Launch: NHWC with launch_rows(groups, channels / vector), NCHW with launch_blocks(tiles); both take any grid.
+
+#include "check.hpp"
+#include "modulate_codebook.hpp"
+
+namespace spade {
+namespace {
+
+__device__ __forceinline__ float slope_of(int32_t is_leaky) { return is_leaky != 0 ? kSlope : 1.0f; }
+
+}  // namespace
+}  // namespace spade
+
+#define SPADE_MODULATE_CODEBOOK(dtype, T)                                                                          \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype(                     \
+        const T* x, const T* entries, const int32_t* index, const float* mean, const float* rstd, T* out,          \
+        spade::ModulateShape shape, int32_t leaky, int32_t wide) {                                                 \
+        spade::modulate_nhwc_any<T>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky), wide != 0); \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype(                     \
+        const T* x, const T* entries, const int32_t* index, const float* mean, const float* rstd, T* out,          \
+        spade::ModulateShape shape, int32_t leaky, int32_t) {                                                      \
+        spade::modulate_nchw<T>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky));                \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype##_plain(             \
+        const T* x, const T* entries, const int32_t* index, int32_t n, int32_t height, int32_t width,              \
+        int32_t channels, int32_t shift, int32_t leaky, T* out) {                                                  \
+        const spade::ModulateShape shape{n, height, width, channels, shift, 0};                                    \
+        spade::modulate_nhwc_any<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky),       \
+                                    channels % spade::kWide<T> == 0);                                              \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype##_plain(             \
+        const T* x, const T* entries, const int32_t* index, int32_t n, int32_t height, int32_t width,              \
+        int32_t channels, int32_t shift, int32_t leaky, T* out) {                                                  \
+        const spade::ModulateShape shape{n, height, width, channels, shift, 0};                                    \
+        spade::modulate_nchw<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky));          \
+    }
+
+SPADE_MODULATE_CODEBOOK(float32, float)
+SPADE_MODULATE_CODEBOOK(float16, __half)
+SPADE_MODULATE_CODEBOOK(bfloat16, __nv_bfloat16)
+#undef SPADE_MODULATE_CODEBOOK
+
+namespace spade {
+namespace {
+
+template <typename T>
+using ModulateKernel = void (*)(const T*, const T*, const int32_t*, const float*, const float*, T*, ModulateShape,
+                                int32_t, int32_t);
+
+template <typename T>
+int32_t run(const spade_modulate_codebook& args, void* stream, ModulateKernel<T> nhwc, ModulateKernel<T> nchw) {
+    const ModulateShape shape{static_cast<int32_t>(args.n),     static_cast<int32_t>(args.height),
+                              static_cast<int32_t>(args.width), static_cast<int32_t>(args.channels),
+                              static_cast<int32_t>(args.shift), args.statistics_stride};
+    const bool wide = args.channels % kWide<T> == 0 && aligned({args.x, args.entries, args.out}, kWideBytes);
+    const bool last = args.layout == SPADE_CUDA_NHWC;
+    const ModulateKernel<T> kernel = last ? nhwc : nchw;
+    const int64_t resident = resident_blocks(kernel, kThreads);
+    const Launch grid = last ? launch_rows(group_count(shape), args.channels / (wide ? kWide<T> : 1), resident)
+                             : launch_blocks(tile_count(shape), resident);
+    return launch(kernel, grid, stream, static_cast<const T*>(args.x), static_cast<const T*>(args.entries), args.index,
+                  args.mean, args.rstd, static_cast<T*>(args.out), shape, static_cast<int32_t>(args.leaky),
+                  static_cast<int32_t>(wide));
+}
+
+int32_t check(const spade_modulate_codebook* args) {
+    if (args == nullptr || any_null({args->x, args->entries, args->index, args->out})) return SPADE_CUDA_ERROR_NULL;
+    if ((args->mean == nullptr) != (args->rstd == nullptr)) return SPADE_CUDA_ERROR_NULL;
+    if (!is_dtype(args->dtype)) return SPADE_CUDA_ERROR_DTYPE;
+    if (!within(args->layout, SPADE_CUDA_NCHW, SPADE_CUDA_NHWC)) return SPADE_CUDA_ERROR_LAYOUT;
+    if (!is_map(args->n, args->height, args->width, args->channels) || !within(args->shift, 0, 1))
+        return SPADE_CUDA_ERROR_SIZE;
+    if (args->shift == 1 && (args->height % 2 != 0 || args->width % 2 != 0)) return SPADE_CUDA_ERROR_SIZE;
+    if (!aligned({args->x, args->entries, args->out}, element_bytes(args->dtype)) ||
+        !aligned({args->index, args->mean, args->rstd}, 4))
+        return SPADE_CUDA_ERROR_ALIGN;
+    return SPADE_CUDA_OK;
+}
+
+}  // namespace
+}  // namespace spade
+
+extern "C" int32_t spade_cuda_modulate_codebook(const spade_modulate_codebook* args, void* stream) {
+    using namespace spade;
+    if (const int32_t status = check(args); status != SPADE_CUDA_OK) return status;
+    if (args->dtype == SPADE_CUDA_FLOAT16)
+        return run<__half>(*args, stream, spade_modulate_codebook_nhwc_float16, spade_modulate_codebook_nchw_float16);
+    if (args->dtype == SPADE_CUDA_BFLOAT16)
+        return run<__nv_bfloat16>(*args, stream, spade_modulate_codebook_nhwc_bfloat16,
+                                  spade_modulate_codebook_nchw_bfloat16);
+    return run<float>(*args, stream, spade_modulate_codebook_nhwc_float32, spade_modulate_codebook_nchw_float32);
+}

@@ -1,0 +1,186 @@
+// SPADE's modulation, read through the plan's index, so that gamma and beta are never stored per pixel.
+//
+//   out[p][c] = act(a[index[p]][c] * ((x[q][c] - mean[c]) * rstd[c]) + b[index[p]][c]),   q = p, or p upsampled from x
+//
+// Layout: maps NHWC, or NCHW through tiles of shared memory; entries [U5][2][C], so a row is read along the channels.
+//
+// Bytes, E = sizeof(T), per pixel of out: E C written, E C read (E C / 4 with the x2 upsampling), 4 for the index. The
+// entries, 2 E C U5 in all, come from L2 and L1: neighbours share patches, and patches are numbered in scan order.
+// Operations: one fused multiply-add per element, two more with a norm, and a select.
+//
+// Fused: normalisation, the x2 upsampling in the read, the activation.
+//
+// A thread of the NHWC kernel has four pixels under way, since each first waits for its index and then for its row:
+// with the upsampling the four that share one pixel of x, which is read once; else four neighbours.
+#ifndef SPADE_CUDA_MODULATE_CODEBOOK_HPP
+#define SPADE_CUDA_MODULATE_CODEBOOK_HPP
+
+#include "vectors.hpp"
+
+namespace spade {
+
+struct ModulateShape {
+    int32_t n, height, width, channels;  // of out
+    int32_t shift;
+    int64_t statistics_stride;
+};
+
+// ---- Which pixels a thread takes ----
+
+struct Group {
+    int32_t count;      // 1..4
+    int32_t pixels[4];  // of out; those behind count repeat the last, so that all may be read
+    int32_t source;     // of x with the upsampling; without it pixels are those of x too
+};
+
+// Groups there are: pixels of x with the upsampling, else fours of pixels.
+__host__ __device__ inline int32_t group_count(const ModulateShape& shape) {
+    const int32_t pixels = shape.n * shape.height * shape.width;
+    return shape.shift != 0 ? pixels / 4 : (pixels + 3) / 4;
+}
+
+__host__ __device__ inline Group group_at(const ModulateShape& shape, int32_t group) {
+    Group at{};
+    if (shape.shift != 0) {
+        const int32_t width = shape.width / 2, row = group / width, column = group - row * width;
+        const int32_t first = 2 * row * shape.width + 2 * column;
+        at.count = 4;
+        at.source = group;
+        for (int32_t i = 0; i < 4; ++i) at.pixels[i] = first + (i & 1) + (i >> 1) * shape.width;
+        return at;
+    }
+    const int32_t pixels = shape.n * shape.height * shape.width, first = 4 * group;
+    at.count = pixels - first < 4 ? pixels - first : 4;
+    at.source = first;
+    for (int32_t i = 0; i < 4; ++i) at.pixels[i] = i < at.count ? first + i : pixels - 1;
+    return at;
+}
+
+// Pixel of x, within its image, under a pixel of out.
+__host__ __device__ inline int32_t source_pixel(const ModulateShape& shape, int32_t pixel) {
+    if (shape.shift == 0) return pixel;
+    const int32_t row = pixel / shape.width, column = pixel - row * shape.width;
+    return (row / 2) * (shape.width / 2) + column / 2;
+}
+
+// ---- NHWC ----
+
+template <typename T, int V, bool Up>
+__device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* __restrict__ entries,
+                                              const int32_t* __restrict__ index, const float* __restrict__ mean,
+                                              const float* __restrict__ rstd, T* __restrict__ out,
+                                              const ModulateShape& shape, float slope) {
+    const int32_t groups = group_count(shape), vectors = shape.channels / V;
+    const int32_t image = shape.height * shape.width;
+    const int64_t channels = shape.channels;
+    for (int32_t group = blockIdx.x * blockDim.y + threadIdx.y; group < groups; group += gridDim.x * blockDim.y) {
+        const Group at = group_at(shape, group);
+        int32_t rows[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) rows[i] = index[at.pixels[i]];
+        for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
+            const int32_t channel = vector * V;
+            Vector<T, V> values[Up ? 1 : 4], a[4], b[4];
+#pragma unroll
+            for (int i = 0; i < (Up ? 1 : 4); ++i)
+                values[i] = load<T, V>(x + (Up ? at.source : at.pixels[i]) * channels + channel);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const T* entry = entries + rows[i] * 2 * channels + channel;
+                a[i] = load<T, V>(entry);
+                b[i] = load<T, V>(entry + channels);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                if (i >= at.count) continue;
+                float result[V];
+                const int64_t statistics = at.pixels[i] / image * shape.statistics_stride + channel;
+#pragma unroll
+                for (int j = 0; j < V; ++j) {
+                    float value = to_float(values[Up ? 0 : i].values[j]);
+                    if (mean != nullptr) value = (value - mean[statistics + j]) * rstd[statistics + j];
+                    value = fmaf(to_float(a[i].values[j]), value, to_float(b[i].values[j]));
+                    result[j] = value > 0 ? value : value * slope;
+                }
+                store<T, V>(out + at.pixels[i] * channels + channel, result);
+            }
+        }
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void modulate_nhwc_any(const T* x, const T* entries, const int32_t* index, const float* mean,
+                                                  const float* rstd, T* out, const ModulateShape& shape, float slope,
+                                                  bool wide) {
+    if (wide && shape.shift != 0) modulate_nhwc<T, kWide<T>, true>(x, entries, index, mean, rstd, out, shape, slope);
+    if (wide && shape.shift == 0) modulate_nhwc<T, kWide<T>, false>(x, entries, index, mean, rstd, out, shape, slope);
+    if (!wide && shape.shift != 0) modulate_nhwc<T, 1, true>(x, entries, index, mean, rstd, out, shape, slope);
+    if (!wide && shape.shift == 0) modulate_nhwc<T, 1, false>(x, entries, index, mean, rstd, out, shape, slope);
+}
+
+// ---- NCHW ----
+
+constexpr int kTile = 32;  // pixels and channels of a tile: a warp reads x along the one and entries along the other
+
+struct Tile {
+    int32_t image, pixel, channel;  // pixel within the image
+};
+
+__host__ __device__ inline int32_t tiles_of(int32_t size) { return (size + kTile - 1) / kTile; }
+
+__host__ __device__ inline int64_t tile_count(const ModulateShape& shape) {
+    return static_cast<int64_t>(shape.n) * tiles_of(shape.height * shape.width) * tiles_of(shape.channels);
+}
+
+// Channels run fastest, so that blocks at work share index and entries.
+__host__ __device__ inline Tile tile_at(const ModulateShape& shape, int64_t tile) {
+    const int32_t across = tiles_of(shape.channels), along = tiles_of(shape.height * shape.width);
+    const int64_t rest = tile / across;
+    return {static_cast<int32_t>(rest / along), static_cast<int32_t>(rest % along) * kTile,
+            static_cast<int32_t>(tile % across) * kTile};
+}
+
+template <typename T>
+__device__ __forceinline__ void modulate_nchw(const T* __restrict__ x, const T* __restrict__ entries,
+                                              const int32_t* __restrict__ index, const float* __restrict__ mean,
+                                              const float* __restrict__ rstd, T* __restrict__ out,
+                                              const ModulateShape& shape, float slope) {
+    __shared__ float values[kTile][kTile + 1];  // [channel][pixel], one more column against bank conflicts
+    const int32_t image = shape.height * shape.width, source_image = image >> (2 * shape.shift);
+    const int64_t channels = shape.channels, tiles = tile_count(shape);
+    const int lane = threadIdx.x % kTile, warp = threadIdx.x / kTile, warps = blockDim.x / kTile;
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const Tile at = tile_at(shape, tile);
+        const int32_t pixel = at.pixel + lane, source = source_pixel(shape, pixel);
+        for (int i = warp; i < kTile; i += warps) {
+            const int32_t channel = at.channel + i;
+            if (channel >= shape.channels || pixel >= image) continue;
+            values[i][lane] = to_float(x[(at.image * channels + channel) * source_image + source]);
+        }
+        __syncthreads();
+        for (int i = warp; i < kTile; i += warps) {
+            const int32_t channel = at.channel + lane;
+            if (channel >= shape.channels || at.pixel + i >= image) continue;
+            const int64_t row = index[static_cast<int64_t>(at.image) * image + at.pixel + i];
+            float value = values[lane][i];
+            if (mean != nullptr) {
+                const int64_t statistics = at.image * shape.statistics_stride + channel;
+                value = (value - mean[statistics]) * rstd[statistics];
+            }
+            const T* entry = entries + row * 2 * channels + channel;
+            value = fmaf(to_float(entry[0]), value, to_float(entry[channels]));
+            values[lane][i] = value > 0 ? value : value * slope;
+        }
+        __syncthreads();
+        for (int i = warp; i < kTile; i += warps) {
+            const int32_t channel = at.channel + i;
+            if (channel >= shape.channels || pixel >= image) continue;
+            out[(at.image * channels + channel) * image + pixel] = from_float<T>(values[i][lane]);
+        }
+        __syncthreads();
+    }
+}
+
+}  // namespace spade
+
+#endif

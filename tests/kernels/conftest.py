@@ -1,0 +1,5 @@
+"""Fixtures of the kernel tests."""
+
+from cuda_emulated import emulated
+
+__all__ = ["emulated"]

@@ -1,0 +1,42 @@
+"""The CUDA kernels' own sources, compiled for the CPU with the headers in cuda_emulator/, as a `Library`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kernels.cuda.library import Library
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EMULATOR = REPOSITORY / "tests" / "kernels" / "cuda_emulator"
+
+
+def compile_emulated(out: Path) -> None:
+    """Compile every kernel source and the emulator into one shared library."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "c++"
+    sources = [*sorted((REPOSITORY / "kernels" / "cuda").glob("*.cu")), REPOSITORY / "kernels" / "cuda" / "status.cpp"]
+    command = [
+        compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+        "-I", str(EMULATOR), "-I", str(REPOSITORY / "kernels" / "include"), "-x", "c++",
+        *map(str, sources), str(EMULATOR / "emulator.cpp"), "-o", str(out),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """Built once for all parallel workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    library = shared / "libspade_cuda_emulated.so"
+    with Path(f"{library}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            compile_emulated(library)
+    return Library(library, device="cpu")

@@ -1,0 +1,150 @@
+// As much of CUDA as the kernels use, on the CPU: compiled against this folder's headers they run as they stand.
+//
+// A block's threads are fibres of one OS thread, switched at barriers and warp operations only, in an order that the
+// environment variable SPADE_EMULATOR_ORDER turns round ("reverse"): a kernel that reads what it has not waited for
+// gives another result. Blocks run one after the other. A barrier that some thread of the block never reaches, or a
+// warp operation that a lane of its mask never reaches, ends the process with a message.
+#ifndef SPADE_EMULATOR_CUDA_RUNTIME_H
+#define SPADE_EMULATOR_CUDA_RUNTIME_H
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <tuple>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+// ---- Host side ----
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+using cudaStream_t = struct emulated_stream*;
+
+struct cudaLaunchConfig_t {
+    dim3 gridDim, blockDim;
+    size_t dynamicSmemBytes = 0;
+    cudaStream_t stream = nullptr;
+};
+
+const char* cudaGetErrorString(cudaError_t error);
+
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+    *value = 3;  // few, so that kernels go round their strides
+    return cudaSuccess;
+}
+
+template <typename Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
+    *blocks = 1;
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t) {
+    std::memset(pointer, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t emulated_launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread);
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+    const std::tuple<Parameters...> kept(arguments...);
+    return emulated_launch(*config, [&] { std::apply(kernel, kept); });
+}
+
+// ---- Barriers and warp operations ----
+
+void __syncthreads();
+void emulated_warp_barrier(unsigned mask);
+unsigned emulated_lane();
+extern uint64_t emulated_exchange[][32];  // [warp][lane]
+unsigned emulated_warp();
+
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) { emulated_warp_barrier(mask); }
+
+template <typename Value>
+Value emulated_shuffle(unsigned mask, Value value, unsigned from) {
+    static_assert(sizeof(Value) <= 8);
+    std::memcpy(&emulated_exchange[emulated_warp()][emulated_lane()], &value, sizeof(Value));
+    emulated_warp_barrier(mask);
+    Value result;
+    std::memcpy(&result, &emulated_exchange[emulated_warp()][from], sizeof(Value));
+    emulated_warp_barrier(mask);
+    return result;
+}
+
+template <typename Value>
+Value __shfl_xor_sync(unsigned mask, Value value, int lanes) {
+    return emulated_shuffle(mask, value, emulated_lane() ^ static_cast<unsigned>(lanes));
+}
+
+template <typename Value>
+Value __shfl_sync(unsigned mask, Value value, int lane) {
+    return emulated_shuffle(mask, value, static_cast<unsigned>(lane));
+}
+
+template <typename Value>
+Value __shfl_up_sync(unsigned mask, Value value, unsigned by) {
+    const unsigned lane = emulated_lane();
+    return emulated_shuffle(mask, value, lane >= by ? lane - by : lane);
+}
+
+// ---- Memory ----
+
+inline void __threadfence() {}
+
+template <typename Value>
+Value __ldcg(const Value* address) {
+    return *address;
+}
+
+template <typename Value>
+Value atomicAdd(Value* address, Value value) {
+    const Value old = *address;
+    *address = old + value;
+    return old;
+}
+
+inline int atomicMin(int* address, int value) {
+    const int old = *address;
+    if (value < old) *address = value;
+    return old;
+}
+
+inline int atomicCAS(int* address, int expected, int value) {
+    const int old = *address;
+    if (old == expected) *address = value;
+    return old;
+}
+
+inline unsigned atomicInc(unsigned* address, unsigned limit) {
+    const unsigned old = *address;
+    *address = old >= limit ? 0 : old + 1;
+    return old;
+}
+
+inline float rsqrtf(float value) { return 1 / std::sqrt(value); }
+using std::fmaf;
+
+inline int min(int a, int b) { return a < b ? a : b; }
+
+#endif

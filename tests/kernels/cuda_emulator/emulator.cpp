@@ -1,0 +1,157 @@
+// Runs a block's threads as fibres; see cuda_runtime.h.
+
+#include <ucontext.h>
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+uint64_t emulated_exchange[32][32];
+
+namespace {
+
+constexpr size_t kStackBytes = 64 << 10;
+constexpr unsigned kMaxThreads = 1024;
+
+enum class State { ready, at_block_barrier, at_warp_barrier, done };
+
+// Started by a context, then switched by jumps: those make no system call.
+struct Fibre {
+    ucontext_t context;
+    jmp_buf place;
+    bool started = false;
+    std::unique_ptr<char[]> stack{new char[kStackBytes]};
+    State state = State::done;
+    unsigned mask = 0;
+};
+
+std::mutex turn;  // one kernel at a time: shared memory is static
+std::vector<Fibre> fibres;
+ucontext_t starter;
+jmp_buf scheduler;
+unsigned current = 0, threads = 0;
+const std::function<void()>* body = nullptr;
+
+[[noreturn]] void fail(const char* what) {
+    std::fprintf(stderr, "[emulator] block %u, thread %u: %s\n", blockIdx.x, current, what);
+    std::abort();
+}
+
+void yield() {
+    if (_setjmp(fibres[current].place) == 0) _longjmp(scheduler, 1);
+}
+
+void entry() {
+    for (;;) {  // once a block
+        (*body)();
+        fibres[current].state = State::done;
+        yield();
+    }
+}
+
+void wait(State state, unsigned mask) {
+    fibres[current].state = state;
+    fibres[current].mask = mask;
+    yield();
+}
+
+void resume(unsigned thread) {
+    current = thread;
+    threadIdx = dim3(thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y));
+    if (_setjmp(scheduler) != 0) return;
+    Fibre& fibre = fibres[thread];
+    if (fibre.started) _longjmp(fibre.place, 1);
+    fibre.started = true;
+    getcontext(&fibre.context);
+    fibre.context.uc_stack.ss_sp = fibre.stack.get();
+    fibre.context.uc_stack.ss_size = kStackBytes;
+    fibre.context.uc_link = nullptr;
+    makecontext(&fibre.context, entry, 0);
+    swapcontext(&starter, &fibre.context);
+}
+
+// Lanes of a warp's mask that all wait with the same mask go on.
+bool release_warp(unsigned first) {
+    bool released = false;
+    for (unsigned lane = 0; lane < 32 && first + lane < threads; ++lane) {
+        const Fibre& one = fibres[first + lane];
+        if (one.state != State::at_warp_barrier) continue;
+        bool all = true;
+        for (unsigned other = 0; other < 32; ++other)
+            if (one.mask >> other & 1)
+                all = all && first + other < threads && fibres[first + other].state == State::at_warp_barrier &&
+                      fibres[first + other].mask == one.mask;
+        if (!all) continue;
+        const unsigned mask = one.mask;
+        for (unsigned other = 0; other < 32; ++other)
+            if (mask >> other & 1) fibres[first + other].state = State::ready;
+        released = true;
+    }
+    return released;
+}
+
+bool release_block() {
+    for (unsigned thread = 0; thread < threads; ++thread)
+        if (fibres[thread].state != State::at_block_barrier) return false;
+    for (unsigned thread = 0; thread < threads; ++thread) fibres[thread].state = State::ready;
+    return true;
+}
+
+void run_block(bool reverse) {
+    for (unsigned thread = 0; thread < threads; ++thread) fibres[thread].state = State::ready;
+    for (;;) {
+        bool ran = false, left = false;
+        for (unsigned i = 0; i < threads; ++i) {
+            const unsigned thread = reverse ? threads - 1 - i : i;
+            if (fibres[thread].state == State::ready) resume(thread), ran = true;
+        }
+        for (unsigned thread = 0; thread < threads; ++thread) left = left || fibres[thread].state != State::done;
+        if (!left) return;
+        if (ran) {
+            for (unsigned first = 0; first < threads; first += 32) release_warp(first);
+            release_block();
+            continue;
+        }
+        fail("a barrier or warp operation that some thread never reaches");
+    }
+}
+
+}  // namespace
+
+void __syncthreads() { wait(State::at_block_barrier, 0); }
+void emulated_warp_barrier(unsigned mask) {
+    if ((mask >> emulated_lane() & 1) == 0) fail("a warp operation whose mask leaves this lane out");
+    wait(State::at_warp_barrier, mask);
+}
+unsigned emulated_lane() { return current % 32; }
+unsigned emulated_warp() { return current / 32; }
+
+const char* cudaGetErrorString(cudaError_t error) {
+    return error == cudaSuccess ? "no error" : "invalid configuration argument";
+}
+
+cudaError_t emulated_launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
+    const std::lock_guard<std::mutex> lock(turn);
+    const char* order = std::getenv("SPADE_EMULATOR_ORDER");
+    const bool reverse = order != nullptr && std::strcmp(order, "reverse") == 0;
+    threads = config.blockDim.x * config.blockDim.y * config.blockDim.z;
+    if (threads == 0 || threads > kMaxThreads || config.gridDim.x == 0 || config.gridDim.x > 0x7FFFFFFFu ||
+        config.gridDim.y == 0 || config.gridDim.y > 65535)
+        return cudaErrorInvalidConfiguration;
+    if (fibres.empty()) fibres = std::vector<Fibre>(kMaxThreads);
+    body = &thread;
+    blockDim = config.blockDim, gridDim = config.gridDim;
+    const unsigned blocks = gridDim.x * gridDim.y;
+    for (unsigned i = 0; i < blocks; ++i) {
+        const unsigned block = reverse ? blocks - 1 - i : i;
+        blockIdx = dim3(block % gridDim.x, block / gridDim.x, 0);
+        run_block(reverse);
+    }
+    return cudaSuccess;
+}

@@ -1,0 +1,166 @@
+"""The CUDA codebook kernels' own source, run on the CPU, against the NumPy twin of the CPU kernel."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+import torch
+from tolerances import assert_within, gamma, stored_bound
+from torch import Tensor
+
+from kernels.cuda.library import DTYPES, CudaError, Layout, Library
+from kernels.cuda.modulate_codebook import modulate_codebook, modulate_codebook_torch
+from kernels.cuda.tensors import in_layout
+from kernels.modulate import modulate_numpy
+
+each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
+each_layout = pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+
+
+def random_case(
+    dtype: str, size: tuple[int, int, int], channels: int, layout: Layout, *, shift: int = 0, rows: int = 6
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(x, entries, index): x [N, C, H >> shift, W >> shift] in the layout."""
+    random = torch.Generator().manual_seed(channels * size[2] + size[1])
+    n, height, width = size
+    kind = getattr(torch, dtype)
+    x = torch.randn(n, channels, height >> shift, width >> shift, generator=random).to(kind)
+    entries = torch.randn(rows, 2 * channels, generator=random).to(kind)
+    index = torch.randint(0, rows, size, generator=random, dtype=torch.int32)
+    return in_layout(x, layout), entries, index
+
+
+def check(
+    library: Library, dtype: str, case: tuple[Tensor, Tensor, Tensor], *, shift: int = 0, leaky: bool = True,
+    mean: Tensor | None = None, rstd: Tensor | None = None,
+) -> None:  # fmt: skip
+    x, entries, index = case
+    out = modulate_codebook(x, entries, index, mean=mean, rstd=rstd, shift=shift, leaky=leaky, library=library)
+    wide = [None if t is None else t.expand(len(x), -1).double().numpy() for t in (mean, rstd)]
+    a, b = entries.double().chunk(2, dim=1)
+    arrays = [t.numpy() for t in (x.double(), a, b, index)]
+    expected = modulate_numpy(*arrays, mean=wide[0], rstd=wide[1], shift=shift, leaky=leaky)
+    sizes = modulate_numpy(
+        *(np.abs(t) for t in arrays[:3]), arrays[3], shift=shift, leaky=False,
+        mean=None if wide[0] is None else -np.abs(wide[0]), rstd=wide[1],
+    )  # fmt: skip
+    # Four roundings (subtract, scale, multiply and add, slope), then that of T.
+    assert_within(out.double().numpy(), expected, stored_bound(gamma(4) * sizes, expected, dtype))
+    assert out.shape == expected.shape
+    assert out.dtype == x.dtype
+
+
+@each_dtype
+@each_layout
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 2, 3), (2, 3, 7), (3, 2, 12), (1, 5, 33)])
+@pytest.mark.parametrize("channels", [1, 5, 8, 40, 96])
+def test_every_size(
+    emulated: Library, dtype: str, layout: Layout, size: tuple[int, int, int], channels: int
+) -> None:  # fmt: skip
+    check(emulated, dtype, random_case(dtype, size, channels, layout))
+
+
+@each_dtype
+@each_layout
+@pytest.mark.parametrize("channels", [6, 32])
+@pytest.mark.parametrize("norm", ["none", "image", "batch"])
+@pytest.mark.parametrize("leaky", [True, False])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_every_variant(
+    emulated: Library, dtype: str, layout: Layout, channels: int, norm: str, leaky: bool, shift: int
+) -> None:
+    mean = rstd = None
+    if norm != "none":
+        random = torch.Generator().manual_seed(1)
+        mean, rstd = torch.rand(2, 2 if norm == "image" else 1, channels, generator=random) + 0.5
+    case = random_case(dtype, (2, 4, 6), channels, layout, shift=shift)
+    check(emulated, dtype, case, shift=shift, leaky=leaky, mean=mean, rstd=rstd)
+
+
+@each_layout
+@pytest.mark.parametrize("channels", [64, 1040, 3])
+def test_more_work_than_threads_goes_round(emulated: Library, layout: Layout, channels: int) -> None:
+    check(emulated, "float16", random_case("float16", (2, 24, 34), channels, layout, rows=50))
+    check(emulated, "float16", random_case("float16", (2, 24, 34), channels, layout, shift=1, rows=50), shift=1)
+
+
+@each_layout
+def test_addresses_that_are_not_multiples_of_16_bytes(emulated: Library, layout: Layout) -> None:
+    x, entries, index = random_case("float16", (1, 4, 6), 16, layout)
+    shifted = torch.empty(entries.numel() + 1, dtype=entries.dtype)[1:].view_as(entries).copy_(entries)
+    assert shifted.data_ptr() % 16 == 2
+    expected = modulate_codebook(x, entries, index, library=emulated)
+    assert torch.equal(modulate_codebook(x, shifted, index, library=emulated), expected)
+
+
+@each_layout
+@pytest.mark.parametrize("shift", [0, 1])
+def test_nothing_is_written_beside_the_output(emulated: Library, layout: Layout, shift: int) -> None:
+    x, entries, index = random_case("float16", (2, 6, 10), 24, layout, shift=shift)
+    room = torch.full((64 + 2 * 24 * 60 + 64,), 7.0, dtype=torch.float16)
+    inside = room[64:-64]
+    out = inside.view(2, 24, 6, 10) if layout == "nchw" else inside.view(2, 6, 10, 24).permute(0, 3, 1, 2)
+    modulate_codebook(x, entries, index, shift=shift, out=out, library=emulated)
+    assert (room[:64] == 7).all()
+    assert (room[-64:] == 7).all()
+    assert torch.equal(out, modulate_codebook(x, entries, index, shift=shift, library=emulated))
+
+
+@each_layout
+def test_the_order_of_threads_changes_no_bit(
+    emulated: Library, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, entries, index = random_case("float32", (2, 8, 34), 40, layout)
+    first = modulate_codebook(x, entries, index, library=emulated)
+    monkeypatch.setenv("SPADE_EMULATOR_ORDER", "reverse")
+    assert torch.equal(modulate_codebook(x, entries, index, library=emulated), first)
+
+
+def test_the_torch_twin_is_the_numpy_twin() -> None:
+    x, entries, index = random_case("float32", (2, 4, 6), 5, "nhwc", shift=1)
+    mean, rstd = torch.rand(2, 2, 5) + 0.5
+    a, b = entries.double().chunk(2, dim=1)
+    expected = modulate_numpy(
+        x.double().numpy(), a.numpy(), b.numpy(), index.numpy(), mean=mean.numpy(), rstd=rstd.numpy(), shift=1
+    )
+    out = modulate_codebook_torch(x.double(), entries.double(), index, mean=mean.double(), rstd=rstd.double(), shift=1)
+    np.testing.assert_allclose(out.numpy(), expected, rtol=1e-12)
+
+
+def test_bad_arguments_are_named(emulated: Library) -> None:
+    x, entries, index = random_case("float16", (1, 4, 6), 8, "nhwc")
+    with pytest.raises(CudaError, match=r"\[modulate_codebook\] expected shift 0, or 1 with even sizes, but got 2 for"):
+        modulate_codebook(x, entries, index, shift=2, library=emulated)
+    with pytest.raises(CudaError, match=r"expected index torch.int32 \[1, 4, 6\] but got torch.int64"):
+        modulate_codebook(x, entries, index.long(), library=emulated)
+    with pytest.raises(CudaError, match=r"expected entries torch.float16 \[6, 16\] but got torch.float32 \[6, 16\]"):
+        modulate_codebook(x, entries.float(), index, library=emulated)
+    with pytest.raises(CudaError, match=r"expected a tensor of float32, float16, bfloat16 but got torch.float64"):
+        modulate_codebook(x.double(), entries.double(), index, library=emulated)
+    with pytest.raises(CudaError, match=r"expected statistics float32 \[1, 8\] or .* but got torch.float32 \[8\]"):
+        modulate_codebook(x, entries, index, mean=torch.zeros(8), rstd=torch.ones(8), library=emulated)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"out": None}, "a required pointer, or one of a pair, is null"),
+        ({"mean": 16}, "a required pointer, or one of a pair, is null"),
+        ({"dtype": 3}, "the dtype is not float32"),
+        ({"layout": 2}, "the layout is not NCHW"),
+        ({"height": 0}, "a size is below 1"),
+        ({"n": 2**20, "height": 2**6, "width": 2**6}, "above its limit"),
+        ({"shift": 1, "width": 5}, "a size is below 1, above its limit, or does not fit another; got .*width=5"),
+        ({"x": 17}, "a pointer is not aligned to its element"),
+    ],
+)
+def test_the_library_refuses_what_it_cannot_run(emulated: Library, change: dict[str, int | None], text: str) -> None:
+    memory = ctypes.create_string_buffer(4096)
+    at = ctypes.addressof(memory)
+    arguments = {
+        "x": at, "entries": at, "index": at, "out": at, "n": 1, "height": 2, "width": 2, "channels": 2, "layout": 1
+    }  # fmt: skip
+    with pytest.raises(CudaError, match=rf"\[modulate_codebook\] .*{text}"):
+        emulated.call("modulate_codebook", 0, **(arguments | change))
