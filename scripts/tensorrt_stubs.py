@@ -69,17 +69,22 @@ def generate_typings() -> None:
         command = [sys.executable, "-m", "pybind11_stubgen", module, "--output-dir", str(FOLDER / "typings")]
         run([*command, "--ignore-all-errors"], "generate type stubs (pybind11-stubgen is in the extra `dev`)")
     for path in (FOLDER / "typings").rglob("*.pyi"):
-        # Two things the bindings' own signatures say that no Python function can.
-        text = re.sub(r"\bin: ", "in_: ", path.read_text())
-        text = text.replace(
-            "= None, channel_axis: typing.SupportsInt)", "= None, channel_axis: typing.SupportsInt = 0)"
-        )
-        # And two names that the generator meets before their classes.
-        text = text.replace("_flag(self, flag: ...)", "_flag(self, flag: OnnxParserFlag)")
-        text = text.replace("get_error(self, index: typing.SupportsInt) -> ...:",
-                            "get_error(self, index: typing.SupportsInt) -> ParserError:")  # fmt: skip
+        text = mended(path.read_text())
         ast.parse(text, str(path))
         path.write_text(text)
+
+
+def mended(text: str) -> str:
+    """A stub without what the bindings' signatures say but no Python function can, and with names resolved."""
+    text = re.sub(r"\bin: ", "in_: ", text)
+    text = re.sub(r"channel_axis: typing.SupportsInt\)", "channel_axis: typing.SupportsInt = 0)", text)
+    text = re.sub(r"(_flag\(self, flag: )\.\.\.\)", r"\1OnnxParserFlag)", text)
+    text = re.sub(r"(def get_error\(.*\) -> )\.\.\.:", r"\1ParserError:", text)
+    # `tensorrt.bool` is a data type, and hides the type of every flag.
+    text = re.sub(r"(: |-> )bool\b", r"\1builtins.bool", text)
+    return text.replace(
+        "from __future__ import annotations\n", "from __future__ import annotations\nimport builtins\n", 1
+    )
 
 
 def environment() -> dict[str, str]:

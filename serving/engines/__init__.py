@@ -15,7 +15,7 @@ Instances = npt.NDArray[np.int32]  # [N, H, W]
 Style = npt.NDArray[np.float32]  # [N, 256]
 Images = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB
 
-ENGINES = ("auto", "torch", "cpu")
+ENGINES = ("auto", "torch", "cpu", "tensorrt")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -44,7 +44,7 @@ class Engine(Protocol):
     Attributes:
         config: what the weights were made for.
         name: `torch`, `cpu` or `tensorrt`.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or, of a tensorrt engine, `fp16`.
     """
 
     config: GeneratorConfig

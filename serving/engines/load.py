@@ -19,6 +19,11 @@ from spade_core.seeded import seeded_encoder, seeded_generator
 UNTRAINED = "untrained"  # the value of the metadata field `weights` of seeded checkpoints
 UNTRAINED_NOTICE = "no weights given: preset %r runs on seeded, UNTRAINED weights and paints noise, not a scene"
 
+NO_ENGINE_FILE = (
+    "[engine] expected an engine file (spade.plan of `spade export --to tensorrt`) for engine 'tensorrt' but got a "
+    "checkpoint or none; export one, publish it, and serve the repository with `spade serve --repository`"
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +42,8 @@ def make_engine(checkpoint: Checkpoint, name: str, precision: str, threads: int 
 
     Raises ValueError for a name or a precision there is not, TierError for `cpu` on a processor without its kernels.
     """
+    if name == "tensorrt":
+        raise ValueError(NO_ENGINE_FILE)
     if name not in ENGINES:
         raise ValueError(f"[engine] expected an engine out of {', '.join(ENGINES)} but got {name!r}")
     device = "cpu"
@@ -74,5 +81,14 @@ def load_engine(
     precision: str = "fp32",
     threads: int | None = None,
 ) -> Engine:
-    """`load_checkpoint`, then `make_engine`. Raises ValueError, naming what cannot be had."""
+    """`load_checkpoint`, then `make_engine`; for `tensorrt`, the engine file that `weights` names.
+
+    Raises ValueError, naming what cannot be had, and ImportError for `tensorrt` where its packages are not installed.
+    """
+    if name == "tensorrt":
+        if weights is None:
+            raise ValueError(NO_ENGINE_FILE)
+        from serving.engines.tensorrt import TensorrtEngine
+
+        return TensorrtEngine(weights)
     return make_engine(load_checkpoint(weights, preset), name, precision, threads)
