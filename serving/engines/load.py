@@ -19,11 +19,6 @@ from spade_core.seeded import seeded_encoder, seeded_generator
 UNTRAINED = "untrained"  # the value of the metadata field `weights` of seeded checkpoints
 UNTRAINED_NOTICE = "no weights given: preset %r runs on seeded, UNTRAINED weights and paints noise, not a scene"
 
-NO_ENGINE_FILE = (
-    "[engine] expected an engine file (spade.plan of `spade export --to tensorrt`) for engine 'tensorrt' but got a "
-    "checkpoint or none; export one, publish it, and serve the repository with `spade serve --repository`"
-)
-
 log = logging.getLogger(__name__)
 
 
@@ -42,8 +37,6 @@ def make_engine(checkpoint: Checkpoint, name: str, precision: str, threads: int 
 
     Raises ValueError for a name or a precision there is not, TierError for `cpu` on a processor without its kernels.
     """
-    if name == "tensorrt":
-        raise ValueError(NO_ENGINE_FILE)
     if name not in ENGINES:
         raise ValueError(f"[engine] expected an engine out of {', '.join(ENGINES)} but got {name!r}")
     device = "cpu"
@@ -87,7 +80,7 @@ def load_engine(
     """
     if name == "tensorrt":
         if weights is None:
-            raise ValueError(NO_ENGINE_FILE)
+            raise ValueError("[engine] expected an engine file of `spade export --to tensorrt` but got none")
         from serving.engines.tensorrt import TensorrtEngine
 
         return TensorrtEngine(weights)
