@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,22 @@ class ManifestError(ValueError):
     """A folder that is not what its manifest says; the message names every file at fault."""
 
 
-def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Hash every file of `folder` into its manifest.json, on disk when this returns. `facts` are JSON values."""
-    files = {name: sha256(folder / name) for name in _names(folder)}
-    path = folder / NAME
-    with path.open("w", encoding="utf-8") as file:
+def write_manifest(folder: Path, facts: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
+    """Hash the files `names` of `folder`, or all, into its manifest.json; on disk when this returns.
+
+    `facts` are JSON values.
+    """
+    files = {name: sha256(folder / name) for name in (_names(folder) if names is None else sorted(names))}
+    draft = folder / f".{NAME}.tmp"
+    with draft.open("w", encoding="utf-8") as file:
         json.dump({"format": 1, "facts": dict(facts), "sha256": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+    draft.replace(folder / NAME)
 
 
-def verify_manifest(folder: Path) -> dict[str, Any]:
-    """The facts, when every file is there and as it was written, and no other is. Raises ManifestError."""
+def verify_manifest(folder: Path, *, alone: bool = True) -> dict[str, Any]:
+    """The facts, when every file is there and as it was written and, if `alone`, no other is. Raises ManifestError."""
     try:
         manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
         facts, expected = dict(manifest["facts"]), dict(manifest["sha256"])
@@ -39,7 +43,8 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     found = set(_names(folder))
     faults = [f"{name} is missing" for name in sorted(set(expected) - found)]
-    faults += [f"{name} is not in the manifest" for name in sorted(found - set(expected))]
+    if alone:
+        faults += [f"{name} is not in the manifest" for name in sorted(found - set(expected))]
     faults += [
         f"{name} has sha256 {actual[:12]}.., not {expected[name][:12]}.."
         for name in sorted(found & set(expected))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spade_core.config import GeneratorConfig
-from spade_core.demo_maps import demo_map
+from spade_core.demo_maps import SCENE_IDS, demo_map
 from spade_core.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
 from spade_core.style import style_from_seed
 
@@ -28,8 +28,7 @@ def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> M
     """The first `count` maps of `folder` (its label/ and inst/, if any) at the model's size, or drawn ones."""
     size = (config.height, config.width)
     if folder is None:
-        drawn = [demo_map(seed, config) for seed in range(count)]
-        labels, instances = np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
+        labels, instances = drawn_maps(config, count)
     else:
         label_dir = folder / "label" if (folder / "label").is_dir() else folder
         paths = sorted(label_dir.glob("*.png"))[:count]
@@ -43,3 +42,17 @@ def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> M
     edges = instances if config.instance_edges else None
     style = np.stack([style_from_seed(i) for i in range(len(labels))]) if config.style else None
     return Maps(labels, edges, prepare(labels, edges, config).astype(np.int32), style)
+
+
+def drawn_maps(config: GeneratorConfig, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Labels and instances [count, H, W]: landscapes, or rectangles where the classes are not known by name."""
+    if config.preset in SCENE_IDS and max(SCENE_IDS[config.preset]) < config.classes:
+        drawn = [demo_map(seed, config) for seed in range(count)]
+        return np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
+    random = np.random.default_rng(0)
+    labels = np.zeros((count, config.height, config.width), np.uint8)
+    for one in labels:
+        for _ in range(24):
+            top, left = random.integers(config.height), random.integers(config.width)
+            one[top : top + config.height // 3, left : left + config.width // 3] = random.integers(config.label_nc)
+    return labels, labels.astype(np.int32)

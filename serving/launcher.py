@@ -138,7 +138,7 @@ def _follow(server: Server) -> contextlib.AbstractContextManager[None]:
     """A repository's publisher finds the server while this lasts."""
     if server.options.repository is None:
         return contextlib.nullcontext()
-    return announced(server.options.repository, server.http_url, server.secret)
+    return announced(server.options.repository, server.grpc_url, server.secret)
 
 
 def run(options: ServeOptions) -> int:

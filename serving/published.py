@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tritonclient.http as triton_http
+import tritonclient.grpc as triton_grpc
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException
@@ -86,9 +86,15 @@ def publish_engine(
 ) -> Version:
     """Publish a TensorRT engine file: of the dense graph for Triton's own backend, of the codebook graph for ours.
 
-    `engine` has its manifest beside it (`export.tensorrt`); `facts["form"]` says which graph. As `publish_checkpoint`.
+    `facts` are those of `export.tensorrt.build_engine`. As `publish_checkpoint`.
     """
+    stripped = facts["options"]["strip_weights"]
     if facts["form"] == "dense":
+        if stripped:
+            raise PublishError(
+                "[publish] expected an engine with its weights but got one without: Triton's own backend cannot put "
+                "them back; export without --strip-weights, or the codebook graph"
+            )
         model = tensorrt_config(options, config)
         return _publish(
             root, {"model.plan": engine}, model, spade_image_config(options, config, plain_upstream=True), facts, keep
@@ -96,6 +102,9 @@ def publish_engine(
     model = spade_config(options)
     set_parameters(model, {"package": None, "published": True, "weights": engine.name, "engine": "tensorrt"})
     files = {engine.name: engine, "model.py": MODEL_CODE / "spade" / "model.py"}
+    if stripped:
+        onnx_file = engine.with_suffix(".onnx")
+        files |= {path.name: path for path in (onnx_file, *engine.parent.glob(f"{onnx_file.name}.*.data"))}
     return _publish(root, files, model, spade_image_config(options, config), facts, keep)
 
 
@@ -147,12 +156,12 @@ def check_live(root: Path) -> Version:
 
 
 @contextlib.contextmanager
-def announced(root: Path, http_url: str, secret: str) -> Iterator[None]:
+def announced(root: Path, grpc_url: str, secret: str) -> Iterator[None]:
     """While the block runs, `_go_live` finds the server. The file is its owner's alone: the secret is in it."""
     path = root / SERVER_FILE
     draft = path.with_name(f"{SERVER_FILE}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"pid": os.getpid(), "http_url": http_url, "secret": secret}, file)
+        json.dump({"pid": os.getpid(), "grpc_url": grpc_url, "secret": secret}, file)
     draft.replace(path)
     try:
         yield
@@ -210,11 +219,11 @@ def _go_live(root: Path, number: int) -> None:
     try:
         for name in changed:
             _ask_server(root, name)
-    except (InferenceServerException, OSError) as error:
+    except InferenceServerException as error:
         reason = str(error).split("\n\nAt:")[0]  # without the model's Python stack
         if before is not None:
             for name in _switch(root, root / "spade" / str(before)):
-                with contextlib.suppress(InferenceServerException, OSError):
+                with contextlib.suppress(InferenceServerException):
                     _ask_server(root, name)
         raise PublishError(
             f"[publish] expected the server to load version {number} of '{root}' but it refused: {reason}; "
@@ -241,11 +250,9 @@ def _ask_server(root: Path, model: str) -> None:
         return
     if not Path(f"/proc/{found['pid']}").exists():
         return  # killed without a word; the next start reads the configuration that is there now
-    address = found["http_url"].removeprefix("http://")
-    with triton_http.InferenceServerClient(
-        address, connection_timeout=_LOAD_TIMEOUT_S, network_timeout=_LOAD_TIMEOUT_S
-    ) as client:
-        client.load_model(model, headers={ADMIN_HEADER: found["secret"]})
+    with triton_grpc.InferenceServerClient(found["grpc_url"].removeprefix("grpc://")) as client:
+        header = {f"triton-grpc-protocol-{ADMIN_HEADER}": found["secret"]}
+        client.load_model(model, headers=header, client_timeout=_LOAD_TIMEOUT_S)
 
 
 def _put(source: Path, target: Path) -> None:

@@ -18,13 +18,14 @@ from serving.client import Client, ServerError
 from serving.engines.load import load_checkpoint
 from serving.engines.torch import TorchEngine
 from serving.launcher import ServeOptions, serve
-from serving.published import publish_engine, versions
+from serving.published import PublishError, publish_engine, versions
 from serving.repository import ModelOptions, tensorrt_config
 from spade_core.checkpoints import save
 from spade_core.config import GeneratorConfig
 from spade_core.seeded import seeded_generator
 from spade_core.style import style_from_seed
 
+FACTS = {"form": "dense", "options": {"strip_weights": False}}
 STYLED = replace(TINY, style=True, instance_edges=False, dont_care=False)
 
 
@@ -59,7 +60,7 @@ def repository(tmp_path: Path) -> Path:
     save(tmp_path / "w.safetensors", seeded_generator(STYLED))
     (tmp_path / "spade.plan").write_text(str(tmp_path / "w.safetensors"))
     root = tmp_path / "repository"
-    publish_engine(root, tmp_path / "spade.plan", ModelOptions(decoders=1), STYLED, {"form": "dense"})
+    publish_engine(root, tmp_path / "spade.plan", ModelOptions(decoders=1), STYLED, FACTS)
     assert sorted(file.name for file in (root / "spade" / "1").iterdir()) == [
         "manifest.json", "model.plan", "spade.pbtxt", "spade_image.pbtxt",
     ]  # fmt: skip
@@ -92,9 +93,14 @@ def test_a_codebook_engine_is_served_by_our_backend(tmp_path: Path) -> None:
     config: GeneratorConfig = TINY
     (tmp_path / "spade.plan").write_bytes(b"engine")
     root = tmp_path / "repository"
-    publish_engine(root, tmp_path / "spade.plan", ModelOptions(), config, {"form": "codebook", "precision": "fp16"})
+    facts = {"form": "codebook", "precision": "fp16", "options": {"strip_weights": True}}
+    (tmp_path / "spade.onnx").write_bytes(b"weights")
+    publish_engine(root, tmp_path / "spade.plan", ModelOptions(), config, facts)
     model = text_format.Parse((root / "spade" / "config.pbtxt").read_text(), pb.ModelConfig())
     assert model.backend == "python"
     assert model.parameters["engine"].string_value == '"tensorrt"'
     assert model.parameters["weights"].string_value == '"spade.plan"'
     assert (root / "spade" / "1" / "spade.plan").read_bytes() == b"engine"
+    assert (root / "spade" / "1" / "spade.onnx").read_bytes() == b"weights"  # an engine without weights needs them
+    with pytest.raises(PublishError, match="Triton's own backend cannot put them back"):
+        publish_engine(root, tmp_path / "spade.plan", ModelOptions(), config, facts | {"form": "dense"})

@@ -1,0 +1,54 @@
+"""The first half of `spade export`: weights to an ONNX file, checked, and compared with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from export.graphs import ImageKind
+from export.maps import read_maps
+from export.onnx import Form, Precision, export_codebook, export_dense
+from export.verify import Row, check_file, compare, refuse_wrong
+from spade_core.generator import Generator
+
+Report = Callable[[str], None]
+
+
+def export_onnx(
+    generator: Generator,
+    path: Path,
+    *,
+    form: Form,
+    precision: Precision,
+    image: ImageKind,
+    size: tuple[int, int] | None,
+    metadata: Mapping[str, str],
+    report: Report,
+) -> dict[str, str]:
+    """Write the graph and check it (onnx.checker, shape inference, TensorRT's operators). Returns its properties.
+
+    Raises ExportError, VerifyError.
+    """
+    report(f"tracing the {form} graph in {precision}")
+    write = export_dense if form == "dense" else export_codebook
+    write(generator, path, precision=precision, image=image, size=size, metadata=metadata)
+    report("checking the graph")
+    return check_file(path)
+
+
+def verify_onnx(
+    generator: Generator, path: Path, *, size: tuple[int, int] | None, maps: Path | None, count: int, report: Report
+) -> Sequence[Row]:
+    """Compare the file with PyTorch's float32 dense form on `count` label maps of a folder, or drawn ones.
+
+    Raises VerifyError when a runtime computes another image; its rows are in the message.
+    """
+    config = generator.config
+    if size is not None:
+        config = replace(config, height=size[0], width=size[1])
+    report(f"comparing with PyTorch on {count} label maps")
+    read = read_maps(config, maps, count)
+    rows = compare(path, generator, read.labels, read.instances, read.style)
+    refuse_wrong(path, rows)
+    return rows
