@@ -48,22 +48,12 @@ class Int8Row:
     megabytes: float
 
 
-def one(maps: Maps, i: int) -> tuple[Any, Any, Any]:
-    """Labels, instances and style of map `i`, as a batch of one."""
-    part = slice(i, i + 1)
-    return (
-        maps.labels[part],
-        None if maps.instances is None else maps.instances[part],
-        None if maps.style is None else maps.style[part],
-    )
-
-
 def run(
     generator: Generator, maps: Maps, calibrate: int, form: Form, repeats: int, threads: int, folder: Path
 ) -> list[Int8Row]:
     """Export, quantise on the first `calibrate` maps, and measure both files in every runtime on the others."""
     make_feed = dense_feed if form == "dense" else codebook_feed
-    feeds = [make_feed(*one(maps, i), generator.config) for i in range(len(maps.labels))]
+    feeds = [make_feed(*maps.one(i), generator.config) for i in range(len(maps.labels))]
     files = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
     (export_dense if form == "dense" else export_codebook)(generator, files["fp32"])
     quantise(files["fp32"], files["int8"], feeds[:calibrate])

@@ -23,6 +23,15 @@ class Maps:
     symbols: npt.NDArray[np.int32]
     style: npt.NDArray[np.float32] | None
 
+    def one(self, i: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32] | None, npt.NDArray[np.float32] | None]:
+        """Labels, instances and style of map `i`, as a batch of one."""
+        part = slice(i, i + 1)
+        return (
+            self.labels[part],
+            None if self.instances is None else self.instances[part],
+            None if self.style is None else self.style[part],
+        )
+
 
 def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> Maps:
     """The first `count` maps of `folder` (its label/ and inst/, if any) at the model's size, or drawn ones."""

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,9 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option(
     "--verify-maps", type=click.IntRange(1), default=2, show_default=True, help="How many maps to compare on."
 )
+@click.option(
+    "--int8", is_flag=True, help="Experiment: also write spade.int8.onnx, main convs in INT8, calibrated on the maps."
+)
 @click.option("--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True, help="Of TensorRT.")
 @click.option("--timing-cache", type=click.Path(dir_okay=False, path_type=Path), help="Keep TensorRT's timings here.")
 @click.option("--reproducible", is_flag=True, help="Build from the timing cache only, the same engine every time.")
@@ -120,7 +123,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 def export(
     weights: Path | None, preset: str, out: Path, targets: tuple[str, ...], graph: str, precision: str, image: str,
     batch: tuple[int, int, int], size: tuple[int, int] | None, maps: Path | None, verify: bool, verify_maps: int,
-    optimization_level: int, timing_cache: Path | None, reproducible: bool, version_compatible: bool,
+    int8: bool, optimization_level: int, timing_cache: Path | None, reproducible: bool, version_compatible: bool,
     hardware_compatible: bool, refit: bool, strip_weights: bool, plugin: bool, publish: Path | None, keep: int,
     max_batch: int,
 ) -> None:  # fmt: skip
@@ -150,6 +153,8 @@ def export(
             f"--precision {precision}: the engines of this machine take {' or '.join(PRECISIONS)}; "
             "add tensorrt to --to, or publish by itself"
         )
+    if int8 and precision != "fp32":
+        raise click.UsageError(f"--int8: it starts from a float32 graph, not --precision {precision}")
     if "tensorrt" in targets and "triton" in targets and image != "uint8":
         raise click.UsageError("--image float: an engine that is served answers with uint8 images")
     with _failures_as_messages():
@@ -161,7 +166,7 @@ def export(
             source["source_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         facts: dict[str, Any] = {**checkpoint.metadata, **source}
         if {"onnx", "tensorrt"} & set(targets):
-            facts = _make_onnx(checkpoint, out, graph, precision, image, size, maps, verify, verify_maps, facts)
+            facts = _make_onnx(checkpoint, out, graph, precision, image, size, maps, verify, verify_maps, int8, facts)
         if "tensorrt" in targets:
             from export.tensorrt import EngineOptions
 
@@ -179,24 +184,30 @@ def export(
 
 def _make_onnx(
     checkpoint: Any, out: Path, graph: Any, precision: Any, image: Any, size: tuple[int, int] | None,
-    maps: Path | None, verify: bool, count: int, metadata: dict[str, str],
+    maps: Path | None, verify: bool, count: int, int8: bool, metadata: dict[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     from export.manifest import write_manifest
-    from export.pipeline import export_onnx, verify_onnx
+    from export.pipeline import export_int8, export_onnx, verify_onnx
     from export.verify import table
 
-    path = out / "spade.onnx"
+    path, quantised = out / "spade.onnx", out / "spade.int8.onnx"
+    chosen: dict[str, Any] = {"size": size, "maps": maps, "count": count}
     with _status() as report:
         facts = export_onnx(
             checkpoint.generator, path, form=graph, precision=precision, image=image, size=size, metadata=metadata,
             report=report,
         )  # fmt: skip
-        rows: Sequence[Any] = ()
-        if verify:
-            rows = verify_onnx(checkpoint.generator, path, size=size, maps=maps, count=count, report=report)
+        made = _files(path)
+        if int8:
+            export_int8(checkpoint.generator, path, quantised, report=report, **chosen)
+            made += _files(quantised)
+        rows: list[Any] = []
+        for file in (path, *([quantised] if int8 else [])):
+            if verify:
+                rows += verify_onnx(checkpoint.generator, file, report=report, **chosen)
     if rows:
         _stdout.print(table(rows))
-    write_manifest(out, facts, [file.name for file in _files(path)])
+    write_manifest(out, facts, [file.name for file in made])
     _stdout.print(f"{path}: {_megabytes(path)}, {graph}, {precision}, image {image}", soft_wrap=True)
     return dict(facts)
 

@@ -29,12 +29,15 @@ def test_export_writes_a_verified_file_with_a_manifest(tiny_weights: Path, tmp_p
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").touch()  # not ours, and left alone
     result = spade(
-        "export", "--weights", tiny_weights, "--out", tmp_path / "out", "--graph", "codebook", "--size", "32x64"
-    )
+        "export", "--weights", tiny_weights, "--out", tmp_path / "out", "--graph", "codebook", "--size", "32x64",
+        "--int8",
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     for text in ("onnxruntime", "openvino", "PSNR dB", "ok", "codebook, fp32, image uint8"):
         assert text in result.output
+    assert result.output.count(" int8 ") == 2
     facts = verify_manifest(tmp_path / "out", alone=False)
+    assert (tmp_path / "out" / "spade.int8.onnx").stat().st_size < (tmp_path / "out" / "spade.onnx").stat().st_size
     assert (facts["form"], facts["source"]) == ("codebook", "tiny.safetensors")
     assert (json.loads(facts["config"])["height"], json.loads(facts["config"])["width"]) == (32, 64)
     model = onnx.load(str(tmp_path / "out" / "spade.onnx"))
@@ -77,6 +80,7 @@ def test_versions_are_published_listed_and_rolled_back(tiny_weights: Path, tmp_p
         (["--batch", "4,2,8"], "expected a batch 1 <= MIN <= OPT <= MAX but got (4, 2, 8)"),
         (["--batch", "many"], "expected MIN,OPT,MAX, three whole numbers, but got 'many'"),
         (["--size", "256"], "expected HxW, for instance 256x512, but got '256'"),
+        (["--int8", "--precision", "bf16"], "it starts from a float32 graph, not --precision bf16"),
         (["--to", "triton"], "name the model repository with --publish"),
         (["--to", "triton", "--publish", "r", "--precision", "fp16"], "the engines of this machine take fp32 or bf16"),
     ],
