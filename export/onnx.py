@@ -39,7 +39,7 @@ EXTERNAL_ABOVE_BYTES = 2**31 - 2**26
 PREFIX = "spade."
 DOMAIN = "spade"
 
-# Any runtime inlines the bodies; TensorRT takes a registered plugin of the same name before them
+# Runtimes inline the bodies; TensorRT takes a registered plugin of the same name before them
 # (export/tensorrt_plugin.py). Two functions, not one with an attribute: a plugin's kernel is then chosen by its name.
 _MODULATE_BODY = """
     per_pixel = Gather <axis = 0> (entries, index)

@@ -102,6 +102,8 @@ def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progr
     monitor = ProgressMonitor(progress)
     build.progress_monitor = monitor
     plan = cast("trt.IHostMemory | None", builder.build_serialized_network(network, build))
+    if monitor.interrupted:
+        raise KeyboardInterrupt
     if plan is None:
         reason = "it was stopped" if monitor.stopped else "it failed; the log above has TensorRT's reason"
         raise EngineError(f"[tensorrt] expected an engine of '{onnx_path}' but {reason}")
@@ -207,6 +209,7 @@ class ProgressMonitor(trt.IProgressMonitor):
         self.progress = progress
         self.steps: dict[str, int] = {}
         self.stopped = False
+        self.interrupted = False
 
     def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: Any) -> None:  # noqa: ARG002
         self.steps[phase_name] = int(num_steps)
@@ -222,6 +225,8 @@ class ProgressMonitor(trt.IProgressMonitor):
         # An exception must not travel through TensorRT's threads.
         try:
             going = self.progress(phase, done, self.steps.get(phase, done))
+        except KeyboardInterrupt:
+            going, self.interrupted = False, True
         except Exception:
             log.exception("progress of the engine build failed; the build goes on")
             going = True

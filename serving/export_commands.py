@@ -109,6 +109,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 )
 @click.option("--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True, help="Of TensorRT.")
 @click.option("--timing-cache", type=click.Path(dir_okay=False, path_type=Path), help="Keep TensorRT's timings here.")
+@click.option("--workspace-mb", type=click.IntRange(1), help="Most scratch memory of an engine.  [default: all]")
 @click.option("--reproducible", is_flag=True, help="Build from the timing cache only, the same engine every time.")
 @click.option("--version-compatible", is_flag=True, help="The engine runs on later versions of TensorRT.")
 @click.option("--hardware-compatible", is_flag=True, help="The engine runs on every GPU from Ampere on.")
@@ -123,7 +124,8 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 def export(
     weights: Path | None, preset: str, out: Path, targets: tuple[str, ...], graph: str, precision: str, image: str,
     batch: tuple[int, int, int], size: tuple[int, int] | None, maps: Path | None, verify: bool, verify_maps: int,
-    int8: bool, optimization_level: int, timing_cache: Path | None, reproducible: bool, version_compatible: bool,
+    int8: bool, optimization_level: int, timing_cache: Path | None, workspace_mb: int | None, reproducible: bool,
+    version_compatible: bool,
     hardware_compatible: bool, refit: bool, strip_weights: bool, plugin: bool, publish: Path | None, keep: int,
     max_batch: int,
 ) -> None:  # fmt: skip
@@ -172,7 +174,7 @@ def export(
 
             options = EngineOptions(
                 batch, optimization_level, timing_cache, reproducible, version_compatible, hardware_compatible, refit,
-                strip_weights, plugin,
+                strip_weights, plugin, None if workspace_mb is None else workspace_mb << 20,
             )  # fmt: skip
             facts = _make_engine(out, options)
         if publish is not None:

@@ -152,6 +152,7 @@ def check_live(root: Path) -> Version:
     version = _version(root, number, number)
     if version.fault:
         raise PublishError(f"{version.fault}, with `spade repository {root} --roll-back`")
+    _switch(root, root / "spade" / str(number))  # a publication that was killed may have left the other one behind
     return version
 
 

@@ -100,7 +100,13 @@ def options() -> dict[str, Any]:
     assert isinstance(monitor, trt.IProgressMonitor)
     monitor.phase_start("tactics", None, 3)
     going = [monitor.step_complete("tactics", step) for step in range(3)]
-    return {"flags": sorted(config.flags), "level": config.hardware_compatibility_level.name,
+
+    def interrupted(*_arguments: object) -> bool:
+        raise KeyboardInterrupt
+
+    ctrl_c = ProgressMonitor(interrupted)
+    going.append(ctrl_c.step_complete("tactics", 0))
+    return {"interrupted": ctrl_c.interrupted, "flags": sorted(config.flags), "level": config.hardware_compatibility_level.name,
             "verbosity": config.profiling_verbosity.name, "network": network_flags(), "going": going,
             "steps": steps, "stopped": monitor.stopped}  # fmt: skip
 

@@ -91,7 +91,8 @@ def test_options_become_flags_and_progress_can_end_a_build(stubs: ModuleType) ->
     found = probe(stubs, "options")
     assert found["flags"] == ["REFIT_IDENTICAL", "STRIP_PLAN", "VERSION_COMPATIBLE"]
     assert (found["level"], found["verbosity"]) == ("AMPERE_PLUS", "DETAILED")
-    assert found["going"] == [True, False, False]
+    assert found["going"] == [True, False, False, False]  # the last by Ctrl-C, which must not cross the library
+    assert found["interrupted"]
     assert found["steps"][:2] == [["tactics", 0, 3], ["tactics", 1, 3]]
     assert found["stopped"]
 

@@ -199,6 +199,16 @@ def test_an_interrupted_publication_leaves_nothing(
     assert check_live(root).number == 1
 
 
+def test_a_publication_killed_half_way_is_finished_at_the_next_start(
+    tmp_path: Path, weights: Callable[[int], Path]
+) -> None:
+    root = tmp_path / "repository"
+    folder = root / "spade" / str(publish(root, weights(1)).number)
+    (root / "spade_image" / "config.pbtxt").write_text('name: "spade_image"')
+    assert check_live(root).number == 1
+    assert (root / "spade_image" / "config.pbtxt").read_bytes() == (folder / "spade_image.pbtxt").read_bytes()
+
+
 def test_an_empty_repository_is_said(tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="expected a published version"):
         check_live(tmp_path)
