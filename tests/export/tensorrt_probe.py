@@ -106,9 +106,11 @@ def options() -> dict[str, Any]:
 
     ctrl_c = ProgressMonitor(interrupted)
     going.append(ctrl_c.step_complete("tactics", 0))
-    return {"interrupted": ctrl_c.interrupted, "flags": sorted(config.flags), "level": config.hardware_compatibility_level.name,
-            "verbosity": config.profiling_verbosity.name, "network": network_flags(), "going": going,
-            "steps": steps, "stopped": monitor.stopped}  # fmt: skip
+    return {
+        "flags": sorted(config.flags), "level": config.hardware_compatibility_level.name,
+        "verbosity": config.profiling_verbosity.name, "network": network_flags(), "going": going, "steps": steps,
+        "stopped": monitor.stopped, "interrupted": ctrl_c.interrupted,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -68,8 +68,9 @@ def test_every_call_has_the_types_of_the_real_bindings(stubs: ModuleType, tmp_pa
         "    trtp.aot_impl(1)\n"
     )
     output = strict_mypy(stubs, *SOURCES, wrong)
-    assert [line.split(":")[1] for line in output.splitlines() if ": error:" in line] == ["4", "5", "6", "7"], output
-    assert all(str(wrong) in line for line in output.splitlines() if ": error:" in line), output
+    errors = [line.split(":")[:2] for line in output.splitlines() if ": error:" in line]
+    # By name: for a file with the same content as the last run's, mypy's cache has the path of that one.
+    assert [(Path(path).name, line) for path, line in errors] == [("wrong.py", f"{i}") for i in range(4, 8)], output
 
 
 def test_every_name_is_in_the_real_bindings(stubs: ModuleType) -> None:
