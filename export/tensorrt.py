@@ -19,6 +19,7 @@ import onnx
 from export.manifest import sha256
 from export.onnx import read_metadata
 from export.profiles import Range, check_batch, input_ranges
+from export.ptx import compile_ptx
 from spade_core.config import GeneratorConfig
 
 try:
@@ -79,7 +80,7 @@ def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progr
     """Build the engine of an ONNX file of `spade export`; writes `plan_path` and, beside it, `<stem>.layers.json`.
 
     Returns facts for a manifest: configuration, form, precision, TensorRT's version, options, hash of the ONNX file.
-    Raises EngineError, ValueError. Takes minutes; `progress` may end it.
+    Raises EngineError, PtxError, ValueError. Takes minutes; `progress` may end it.
     """
     metadata = read_metadata(onnx.load(str(onnx_path), load_external_data=False))
     config = GeneratorConfig.from_dict(json.loads(metadata["config"]))
@@ -87,7 +88,8 @@ def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progr
     if metadata["form"] == "codebook" and options.plugin:
         from export.tensorrt_plugin import register
 
-        register()
+        ptx = compile_ptx()  # here, and not when TensorRT asks: an error must not cross its library
+        register(lambda: ptx)
     builder = _builder(logger)
     network = builder.create_network(network_flags())
     parse(network, logger, onnx_path)

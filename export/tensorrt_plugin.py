@@ -12,8 +12,6 @@ from collections.abc import Callable
 import tensorrt as trt
 import tensorrt.plugin as trtp
 
-from export.ptx import compile_ptx
-
 THREADS = 256
 TILE = 32  # pixels and channels of a block's tile (kTile in modulate_codebook.hpp)
 _DTYPES = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16"}
@@ -26,7 +24,7 @@ def kernel_name(dtype: trt.DataType) -> str:
     return f"spade_modulate_codebook_nchw_{_DTYPES[dtype]}_plain"
 
 
-def register(ptx: Callable[[], str] = compile_ptx, lazy: bool = False) -> None:
+def register(ptx: Callable[[], str], lazy: bool = False) -> None:
     """Make both plugins known to TensorRT, once in a process. `ptx` is called when an engine asks for the kernel.
 
     `lazy` leaves them out of TensorRT's own registry, for machines that have only its bindings.
