@@ -19,7 +19,7 @@ import onnx
 from export.manifest import sha256
 from export.onnx import read_metadata
 from export.profiles import Range, check_batch, input_ranges
-from export.ptx import compile_ptx
+from kernels.cuda.toolkit import ToolkitError, compile_ptx
 from spade_core.config import GeneratorConfig
 
 try:
@@ -80,7 +80,7 @@ def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progr
     """Build the engine of an ONNX file of `spade export`; writes `plan_path` and, beside it, `<stem>.layers.json`.
 
     Returns facts for a manifest: configuration, form, precision, TensorRT's version, options, hash of the ONNX file.
-    Raises EngineError, PtxError, ValueError. Takes minutes; `progress` may end it.
+    Raises EngineError, ValueError. Takes minutes; `progress` may end it.
     """
     metadata = read_metadata(onnx.load(str(onnx_path), load_external_data=False))
     config = GeneratorConfig.from_dict(json.loads(metadata["config"]))
@@ -88,7 +88,7 @@ def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progr
     if metadata["form"] == "codebook" and options.plugin:
         from export.tensorrt_plugin import register
 
-        ptx = compile_ptx()  # here, and not when TensorRT asks: an error must not cross its library
+        ptx = _plugin_ptx()  # here, and not when TensorRT asks: an error must not cross its library
         register(lambda: ptx)
     builder = _builder(logger)
     network = builder.create_network(network_flags())
@@ -120,6 +120,13 @@ def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progr
         "onnx_sha256": sha256(onnx_path),
         "layers": len(layers["Layers"]),
     }
+
+
+def _plugin_ptx() -> str:
+    try:
+        return compile_ptx("modulate_codebook")
+    except ToolkitError as error:
+        raise EngineError(f"{error}, or leave the plugin out (--no-plugin): its step is then plain operators") from None
 
 
 def _builder(logger: trt.Logger) -> trt.Builder:

@@ -38,7 +38,8 @@ def main() -> None:
     pip("install", "--quiet", "--upgrade", "pip>=24")
     install_torch()
     print("building the kernels and installing the rest", flush=True)
-    pip("install", "--quiet", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
+    extras = ",".join(filter(None, [extra, "nvcc" if extra == "dev" and needs_nvcc() else ""]))
+    pip("install", "--quiet", "--editable", f"{ROOT}[{extras}]" if extras else str(ROOT))
     install_triton()
     stamp.write_text(f"{wanted} {extra}\n")
 
@@ -63,7 +64,7 @@ def check_machine() -> None:
 def fingerprint() -> str:
     """Changes with everything the installation is made from: requirements, build files, native sources, Python."""
     digest = hashlib.sha256(f"{sys.version} {TORCH} {TRITON}".encode())
-    native = [p for suffix in ("cpp", "cu", "h") for p in (ROOT / "kernels").rglob(f"*.{suffix}")]
+    native = [p for suffix in ("cpp", "cu", "h", "hpp") for p in (ROOT / "kernels").rglob(f"*.{suffix}")]
     for path in [ROOT / "pyproject.toml", ROOT / "CMakeLists.txt", *sorted(native)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -80,6 +81,12 @@ def install_torch() -> None:
     else:
         print(f"installing {TORCH} from pip's own index, since {TORCH_CPU_INDEX} cannot be reached", flush=True)
         pip("install", "--quiet", TORCH)
+
+
+def needs_nvcc() -> bool:
+    """Whether the tests of the CUDA kernels need the compiler from PyPI: there is no other, and it has one for here."""
+    there = shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").exists()
+    return not there and sys.platform == "linux" and platform.machine() in {"x86_64", "aarch64"}
 
 
 def install_triton() -> None:

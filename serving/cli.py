@@ -48,7 +48,7 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(PRECISIONS),
             default="fp32",
             show_default=True,
-            help="Of weights and activations; bf16 is faster on processors that have it.",
+            help="Of weights and activations; bf16 is faster on processors that have it. fp16 needs CUDA.",
         ),
         click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: one per core]"),
     ]

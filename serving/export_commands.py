@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from serving.engines import PRECISIONS
 from spade_core.config import PRESETS
 
 _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -150,11 +149,8 @@ def export(
         targets = (*targets, "triton")
     if "triton" in targets and publish is None:
         raise click.UsageError("--to triton: name the model repository with --publish")
-    if publish is not None and "tensorrt" not in targets and precision not in PRECISIONS:
-        raise click.UsageError(
-            f"--precision {precision}: the engines of this machine take {' or '.join(PRECISIONS)}; "
-            "add tensorrt to --to, or publish by itself"
-        )
+    if publish is not None and "tensorrt" not in targets and precision == "fp16":
+        _stderr.print("note: a checkpoint at fp16 is served on an NVIDIA GPU only", soft_wrap=True)
     if int8 and precision != "fp32":
         raise click.UsageError(f"--int8: it starts from a float32 graph, not --precision {precision}")
     if "tensorrt" in targets and "triton" in targets and image != "uint8":

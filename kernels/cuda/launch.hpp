@@ -11,6 +11,7 @@ constexpr int kThreads = 256;  // of a block: eight warps, so that any of 1..8 b
 
 // Pixels and rows are counted in 32 bits, in loops that step past the end once: hence a limit below 2^31.
 constexpr int64_t kMaxPixels = INT64_C(1) << 30;
+constexpr int64_t kMaxPlanPositions = INT64_C(3) << 29;  // a third more slots are then at most 2^31
 constexpr int64_t kMaxChannels = INT64_C(1) << 16;
 constexpr int64_t kMaxBlocks = (INT64_C(1) << 31) - 1;  // gridDim.x
 constexpr int64_t kMaxBlocksY = 65535;                  // gridDim.y
@@ -65,6 +66,18 @@ inline ReduceLaunch launch_reduce(int64_t units, int threads_x, int64_t items, i
 // `items` independent blocks of kThreads threads, in a stride.
 inline Launch launch_blocks(int64_t items, int64_t resident) {
     return {std::clamp<int64_t>(items, 1, std::max<int64_t>(resident, 1)), kThreads, 1};
+}
+
+// A matrix in tiles, one block each; rows along gridDim.x, which is the longer.
+inline Launch launch_tiles(int64_t rows, int64_t columns, int64_t tile_rows, int64_t tile_columns) {
+    return {ceil_div(rows, tile_rows), kThreads, 1, ceil_div(columns, tile_columns)};
+}
+
+// Slots of the plan's hash table: a power of two, and at least a third more than there can be windows.
+inline int64_t plan_slots(int64_t positions) {
+    int64_t slots = 2;
+    while (slots < positions + ceil_div(positions, 3)) slots *= 2;
+    return slots;
 }
 
 // One thread per item.

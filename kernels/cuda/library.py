@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 NAME = "libspade_cuda.so"
 
@@ -23,8 +24,14 @@ LAYOUTS: dict[str, int] = {"nchw": 0, "nhwc": 1}
 NORMS: dict[str, int] = {"given": 0, "instance": 1, "batch": 2}
 ERROR_LAUNCH = 7
 
-# Fields of every struct of arguments, in order: `*` marks a pointer, `.` a double, the rest are int64.
+# Fields of every struct of arguments, in order: `*` marks a pointer, `.` a double, `[` an int64 for each level of a
+# plan, the rest are int64.
 STRUCTS: dict[str, str] = {
+    "plan_batch": "*symbols *index *offsets3 *offsets5 *patches3 *patches5 *scratch scratch_bytes levels n map_height "
+    "map_width row_stride n_symbols kernel_size [height [width [first3 [room3 [first5 [room5",
+    "gather_embed": "*table *bias *patches *out *first_row *last_row rows taps symbols depth relu zero_row dtype",
+    "gather_codebook": "*actv *patches *weight *bias *entries *products *first_row *last_row *first_actv_row "
+    "*last_actv_row rows actv_rows taps channels dtype",
     "norm_statistics": "*x *mean *rstd *scratch scratch_bytes n pixels channels norm .epsilon dtype layout",
     "norm_backward": "*x *g *mean *rstd *dx *scratch scratch_bytes n pixels channels norm dtype layout",
     "modulate_dense": "*x *gamma *beta *mean *rstd *out *scratch scratch_bytes n pixels channels modulation_stride "
@@ -38,17 +45,35 @@ STRUCTS: dict[str, str] = {
 }
 
 
+# The struct of an operation, where it has another name.
+_STRUCT_OF = {
+    "plan_find": "plan_batch",
+    "plan_write": "plan_batch",
+    "embed": "gather_embed",
+    "codebook": "gather_codebook",
+}
+MAX_LEVELS = 10
+
+Argument = float | Sequence[int] | None
+
+
 class CudaError(RuntimeError):
     """CUDA kernels that are not there, or arguments or a launch that they refused."""
 
 
-def struct_fields(name: str) -> list[tuple[str, type[ctypes._SimpleCData[object]]]]:
+def struct_fields(name: str) -> list[tuple[str, Any]]:
     """Names and C types of a struct's fields."""
-    kinds = {"*": ctypes.c_void_p, ".": ctypes.c_double}
-    return [(word.lstrip("*."), kinds.get(word[0], ctypes.c_int64)) for word in STRUCTS[name].split()]  # type: ignore[misc]
+    kinds: dict[str, Any] = {"*": ctypes.c_void_p, ".": ctypes.c_double, "[": ctypes.c_int64 * MAX_LEVELS}
+    return [(word.lstrip("*.["), kinds.get(word[0], ctypes.c_int64)) for word in STRUCTS[name].split()]
 
 
 _STRUCTS = {name: type(f"spade_{name}", (ctypes.Structure,), {"_fields_": struct_fields(name)}) for name in STRUCTS}
+
+
+def _struct(op: str, arguments: Mapping[str, Argument]) -> ctypes.Structure:
+    values = {k: (ctypes.c_int64 * MAX_LEVELS)(*v) if isinstance(v, Sequence) else v for k, v in arguments.items()}
+    struct: ctypes.Structure = _STRUCTS[_STRUCT_OF.get(op, op)](**values)
+    return struct
 
 
 class Library:
@@ -70,18 +95,15 @@ class Library:
             ) from error
         for name in ("spade_cuda_status_message", "spade_cuda_last_error"):
             getattr(self._dll, name).restype = ctypes.c_char_p
-        for name in ("spade_cuda_norm_scratch_bytes", "spade_cuda_modulate_codebook_backward_scratch_bytes"):
-            getattr(self._dll, name).restype = ctypes.c_int64
-            getattr(self._dll, name).argtypes = [ctypes.c_int64] * 4
 
     @property
     def built(self) -> bool:
         """Whether it holds CUDA kernels, or only says that it does not."""
         return bool(self._dll.spade_cuda_built())
 
-    def call(self, op: str, stream: int, **arguments: float | None) -> None:
+    def call(self, op: str, stream: int, **arguments: Argument) -> None:
         """Launch `spade_cuda_<op>` on a stream. Pointers are addresses; one left out is null. Raises CudaError."""
-        struct = _STRUCTS[op](**arguments)
+        struct = _struct(op, arguments)
         status = self._dll[f"spade_cuda_{op}"](ctypes.byref(struct), ctypes.c_void_p(stream))
         self.check(op, status, **arguments)
 
@@ -92,22 +114,37 @@ class Library:
         message = self._dll.spade_cuda_status_message(status).decode()
         if status == ERROR_LAUNCH:
             message += f": {self._dll.spade_cuda_last_error().decode()}"
-        pointers = {name for name, kind in struct_fields(op) if kind is ctypes.c_void_p} if op in STRUCTS else set()
+        struct = _STRUCT_OF.get(op, op)
+        pointers = (
+            {name for name, kind in struct_fields(struct) if kind is ctypes.c_void_p} if struct in STRUCTS else ()
+        )
         passed = ", ".join(f"{name}={value}" for name, value in arguments.items() if name not in pointers)
         raise CudaError(f"[{op}] {message}; got {passed}")
 
     def norm_scratch_bytes(self, n: int, pixels: int, channels: int, norm: Norm) -> int:
         """Scratch for a kernel that computes or passes through statistics. Raises CudaError."""
-        size = int(self._dll.spade_cuda_norm_scratch_bytes(n, pixels, channels, NORMS[norm]))
+        return self._size("norm_scratch_bytes", n=n, pixels=pixels, channels=channels, norm=NORMS[norm])
+
+    def plan_scratch_bytes(self, **sizes: Argument) -> int:
+        """Scratch for the plan of a batch, from its sizes. Raises CudaError."""
+        function = self._dll.spade_cuda_plan_scratch_bytes
+        function.restype = ctypes.c_int64
+        size = int(function(ctypes.byref(_struct("plan_find", sizes))))
         if size < 0:
-            self.check("norm_scratch_bytes", -size, n=n, pixels=pixels, channels=channels, norm=norm)
+            self.check("plan_find", -size, **sizes)
         return size
 
     def codebook_backward_scratch_bytes(self, n: int, height: int, width: int, channels: int) -> int:
         """Scratch for the sorted sums of modulate_codebook_backward. Raises CudaError."""
-        size = int(self._dll.spade_cuda_modulate_codebook_backward_scratch_bytes(n, height, width, channels))
+        name = "modulate_codebook_backward_scratch_bytes"
+        return self._size(name, n=n, height=height, width=width, channels=channels)
+
+    def _size(self, op: str, **sizes: int) -> int:
+        function = self._dll[f"spade_cuda_{op}"]
+        function.restype = ctypes.c_int64
+        size = int(function(*map(ctypes.c_int64, sizes.values())))
         if size < 0:
-            self.check("modulate_codebook", -size, n=n, height=height, width=width, channels=channels)
+            self.check(op, -size, **sizes)
         return size
 
 

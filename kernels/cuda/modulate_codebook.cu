@@ -18,29 +18,36 @@ __device__ __forceinline__ float slope_of(int32_t is_leaky) { return is_leaky !=
 }  // namespace
 }  // namespace spade
 
-#define SPADE_MODULATE_CODEBOOK(dtype, T)                                                                          \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype(                     \
-        const T* x, const T* entries, const int32_t* index, const float* mean, const float* rstd, T* out,          \
-        spade::ModulateShape shape, int32_t leaky, int32_t wide) {                                                 \
-        spade::modulate_nhwc_any<T>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky), wide != 0); \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype(                     \
-        const T* x, const T* entries, const int32_t* index, const float* mean, const float* rstd, T* out,          \
-        spade::ModulateShape shape, int32_t leaky, int32_t) {                                                      \
-        spade::modulate_nchw<T>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky));                \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype##_plain(             \
-        const T* x, const T* entries, const int32_t* index, int32_t n, int32_t height, int32_t width,              \
-        int32_t channels, int32_t shift, int32_t leaky, T* out) {                                                  \
-        const spade::ModulateShape shape{n, height, width, channels, shift, 0};                                    \
-        spade::modulate_nhwc_any<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky),       \
-                                    channels % spade::kWide<T> == 0);                                              \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype##_plain(             \
-        const T* x, const T* entries, const int32_t* index, int32_t n, int32_t height, int32_t width,              \
-        int32_t channels, int32_t shift, int32_t leaky, T* out) {                                                  \
-        const spade::ModulateShape shape{n, height, width, channels, shift, 0};                                    \
-        spade::modulate_nchw<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky));          \
+#define SPADE_MODULATE_CODEBOOK(dtype, T)                                                                           \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype(                      \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,                  \
+        const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,                        \
+        spade::ModulateShape shape, int32_t leaky, int32_t wide) {                                                  \
+        if (mean != nullptr)                                                                                        \
+            spade::modulate_nhwc_any<T, true>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky),    \
+                                              wide != 0);                                                           \
+        else                                                                                                        \
+            spade::modulate_nhwc_any<T, false>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky),   \
+                                               wide != 0);                                                          \
+    }                                                                                                               \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype(                      \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,                  \
+        const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,                        \
+        spade::ModulateShape shape, int32_t leaky, int32_t) {                                                       \
+        spade::modulate_nchw<T>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky));                 \
+    }                                                                                                               \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype##_plain(              \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n,       \
+        int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) {       \
+        const spade::ModulateShape shape{n, height, width, channels, shift, 0};                                     \
+        spade::modulate_nhwc_any<T, false>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky), \
+                                           channels % spade::kWide<T> == 0);                                        \
+    }                                                                                                               \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype##_plain(              \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n,       \
+        int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) {       \
+        const spade::ModulateShape shape{n, height, width, channels, shift, 0};                                     \
+        spade::modulate_nchw<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky));           \
     }
 
 SPADE_MODULATE_CODEBOOK(float32, float)

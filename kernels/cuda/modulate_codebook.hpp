@@ -65,11 +65,13 @@ __host__ __device__ inline int32_t source_pixel(const ModulateShape& shape, int3
 
 // ---- NHWC ----
 
-template <typename T, int V, bool Up>
+// Norm takes registers, so it has fewer pixels under way.
+template <typename T, int V, bool Up, bool Norm>
 __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* __restrict__ entries,
                                               const int32_t* __restrict__ index, const float* __restrict__ mean,
                                               const float* __restrict__ rstd, T* __restrict__ out,
                                               const ModulateShape& shape, float slope) {
+    constexpr int kAtOnce = Norm ? 2 : 4;
     const int32_t groups = group_count(shape), vectors = shape.channels / V;
     const int32_t image = shape.height * shape.width;
     const int64_t channels = shape.channels;
@@ -80,42 +82,48 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
         for (int i = 0; i < 4; ++i) rows[i] = index[at.pixels[i]];
         for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
             const int32_t channel = vector * V;
-            Vector<T, V> values[Up ? 1 : 4], a[4], b[4];
+            Vector<T, V> shared_value;
+            if constexpr (Up) shared_value = load<T, V>(x + at.source * channels + channel);
 #pragma unroll
-            for (int i = 0; i < (Up ? 1 : 4); ++i)
-                values[i] = load<T, V>(x + (Up ? at.source : at.pixels[i]) * channels + channel);
+            for (int first = 0; first < 4; first += kAtOnce) {
+                Vector<T, V> values[kAtOnce], a[kAtOnce], b[kAtOnce];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const T* entry = entries + rows[i] * 2 * channels + channel;
-                a[i] = load<T, V>(entry);
-                b[i] = load<T, V>(entry + channels);
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                if (i >= at.count) continue;
-                float result[V];
-                const int64_t statistics = at.pixels[i] / image * shape.statistics_stride + channel;
-#pragma unroll
-                for (int j = 0; j < V; ++j) {
-                    float value = to_float(values[Up ? 0 : i].values[j]);
-                    if (mean != nullptr) value = (value - mean[statistics + j]) * rstd[statistics + j];
-                    value = fmaf(to_float(a[i].values[j]), value, to_float(b[i].values[j]));
-                    result[j] = value > 0 ? value : value * slope;
+                for (int i = 0; i < kAtOnce; ++i) {
+                    const T* entry = entries + rows[first + i] * 2 * channels + channel;
+                    values[i] = Up ? shared_value : load<T, V>(x + at.pixels[first + i] * channels + channel);
+                    a[i] = load<T, V>(entry);
+                    b[i] = load<T, V>(entry + channels);
                 }
-                store<T, V>(out + at.pixels[i] * channels + channel, result);
+#pragma unroll
+                for (int i = 0; i < kAtOnce; ++i) {
+                    if (first + i >= at.count) continue;
+                    float result[V];
+                    const int32_t pixel = at.pixels[first + i];
+                    const int64_t statistics = Norm ? pixel / image * shape.statistics_stride + channel : 0;
+#pragma unroll
+                    for (int j = 0; j < V; ++j) {
+                        float value = to_float(values[i].values[j]);
+                        if constexpr (Norm) value = (value - mean[statistics + j]) * rstd[statistics + j];
+                        value = fmaf(to_float(a[i].values[j]), value, to_float(b[i].values[j]));
+                        result[j] = value > 0 ? value : value * slope;
+                    }
+                    store<T, V>(out + pixel * channels + channel, result);
+                }
             }
         }
     }
 }
 
-template <typename T>
-__device__ __forceinline__ void modulate_nhwc_any(const T* x, const T* entries, const int32_t* index, const float* mean,
-                                                  const float* rstd, T* out, const ModulateShape& shape, float slope,
-                                                  bool wide) {
-    if (wide && shape.shift != 0) modulate_nhwc<T, kWide<T>, true>(x, entries, index, mean, rstd, out, shape, slope);
-    if (wide && shape.shift == 0) modulate_nhwc<T, kWide<T>, false>(x, entries, index, mean, rstd, out, shape, slope);
-    if (!wide && shape.shift != 0) modulate_nhwc<T, 1, true>(x, entries, index, mean, rstd, out, shape, slope);
-    if (!wide && shape.shift == 0) modulate_nhwc<T, 1, false>(x, entries, index, mean, rstd, out, shape, slope);
+template <typename T, bool Norm>
+__device__ __forceinline__ void modulate_nhwc_any(const T* __restrict__ x, const T* __restrict__ entries,
+                                                  const int32_t* __restrict__ index, const float* __restrict__ mean,
+                                                  const float* __restrict__ rstd, T* __restrict__ out,
+                                                  const ModulateShape& shape, float slope, bool wide) {
+    constexpr int V = kWide<T>;
+    if (wide && shape.shift != 0) modulate_nhwc<T, V, true, Norm>(x, entries, index, mean, rstd, out, shape, slope);
+    if (wide && shape.shift == 0) modulate_nhwc<T, V, false, Norm>(x, entries, index, mean, rstd, out, shape, slope);
+    if (!wide && shape.shift != 0) modulate_nhwc<T, 1, true, Norm>(x, entries, index, mean, rstd, out, shape, slope);
+    if (!wide && shape.shift == 0) modulate_nhwc<T, 1, false, Norm>(x, entries, index, mean, rstd, out, shape, slope);
 }
 
 // ---- NCHW ----

@@ -53,6 +53,92 @@ typedef enum spade_cuda_dtype {
 
 typedef enum spade_cuda_layout { SPADE_CUDA_NCHW = 0, SPADE_CUDA_NHWC = 1 } spade_cuda_layout;
 
+/* ---- The plan ---- */
+
+#define SPADE_CUDA_MAX_LEVELS 10
+
+/* All levels of a batch of symbol maps; see spade_plan_find in spade_kernels.h for what a plan is. Positions are the
+ * pixels of all levels, level by level, [n][height][width] each; at most 3 * 2^29.
+ *
+ * find leaves index and offsets, and in scratch what write needs. offsets tell, over all levels, how many windows
+ * appear before each map: level l of map i has rows offsets[l n + i] - offsets[l n] .. offsets[l n + i + 1] - offsets[l
+ * n] of the tables of level l. The caller reads them, once for all levels, makes room, and calls write; or it has the
+ * room, and nothing waits. */
+typedef struct spade_plan_batch {
+    const uint16_t* symbols; /* [n][map_height][map_width], rows row_stride apart, values 0 .. n_symbols - 1 */
+    int32_t* index;          /* [positions], out: rows of patches5 of the position's level */
+    int32_t* offsets3;       /* [levels * n + 1], out */
+    int32_t* offsets5;       /* [levels * n + 1], out */
+    int32_t* patches3;       /* rows of k * k symbols, outside = n_symbols; out of write */
+    int32_t* patches5;       /* rows of k * k rows of the level's patches3, outside = their number; out of write */
+    void* scratch;
+    int64_t scratch_bytes;
+    int64_t levels;
+    int64_t n;
+    int64_t map_height;
+    int64_t map_width;
+    int64_t row_stride;
+    int64_t n_symbols;
+    int64_t kernel_size; /* k: 1, 3 or 5 */
+    int64_t height[SPADE_CUDA_MAX_LEVELS];
+    int64_t width[SPADE_CUDA_MAX_LEVELS];
+    int64_t first3[SPADE_CUDA_MAX_LEVELS]; /* the row of patches3 where a level's table begins */
+    int64_t room3[SPADE_CUDA_MAX_LEVELS];  /* and how many rows it has; those beyond are not written */
+    int64_t first5[SPADE_CUDA_MAX_LEVELS];
+    int64_t room5[SPADE_CUDA_MAX_LEVELS];
+} spade_plan_batch;
+
+/* Negative: minus a status. Reads the sizes only. */
+SPADE_CUDA_API int64_t spade_cuda_plan_scratch_bytes(const spade_plan_batch* plan);
+SPADE_CUDA_API int32_t spade_cuda_plan_find(const spade_plan_batch* plan, void* stream);
+SPADE_CUDA_API int32_t spade_cuda_plan_write(const spade_plan_batch* plan, void* stream);
+
+/* ---- Embed and codebook ---- */
+
+/* Rows may be counted on the device: with first_row and last_row, pointers to two of the plan's offsets, there are
+ * *last_row - *first_row of them, and at most `rows`. */
+
+/* out = act(bias + sum over taps of table[tap][patches[row][tap]]). */
+typedef struct spade_gather_embed {
+    const void* table;      /* T [taps][symbols + 1][depth], row `symbols` of each tap zero */
+    const float* bias;      /* [depth] */
+    const int32_t* patches; /* [rows][taps], 0 .. symbols */
+    void* out;              /* T [rows + zero_row][depth] */
+    const int32_t* first_row;
+    const int32_t* last_row;
+    int64_t rows;
+    int64_t taps;
+    int64_t symbols;
+    int64_t depth;
+    int64_t relu;     /* 0 or 1 */
+    int64_t zero_row; /* 1: the row behind the last is written too, with zeros */
+    int64_t dtype;
+} spade_gather_embed;
+
+SPADE_CUDA_API int32_t spade_cuda_embed(const spade_gather_embed* args, void* stream);
+
+/* entries[u] = bias + sum over taps of actv[patches[u][tap]] x weight[tap]. Without `products`, gathered rows are
+ * multiplied; with it, every row of actv is multiplied once per tap, and gathered rows of the products are summed. */
+typedef struct spade_gather_codebook {
+    const void* actv;       /* T [actv_rows][128], at a multiple of 16 bytes; the last row zero */
+    const int32_t* patches; /* [rows][taps], 0 .. actv_rows - 1 */
+    const void* weight;     /* T [taps * 128][2 C], a before b; with products, [128][taps * 2 C] */
+    const float* bias;      /* [2 C] */
+    void* entries;          /* T [rows][2][C] */
+    float* products;        /* [actv_rows][taps * 2 C], scratch at a multiple of 16 bytes, or null */
+    const int32_t* first_row;
+    const int32_t* last_row;
+    const int32_t* first_actv_row; /* of actv without its last */
+    const int32_t* last_actv_row;
+    int64_t rows;
+    int64_t actv_rows;
+    int64_t taps;
+    int64_t channels;
+    int64_t dtype;
+} spade_gather_codebook;
+
+SPADE_CUDA_API int32_t spade_cuda_codebook(const spade_gather_codebook* args, void* stream);
+
 /* ---- Norms ---- */
 
 /* Where the statistics of a norm come from, mean and 1 / sqrt(variance + epsilon), float32 [groups][C]. */

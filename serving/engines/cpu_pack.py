@@ -96,12 +96,12 @@ def pack_generator(generator: Generator, tier: Tier, threads: int) -> PackedGene
             return _block(*walked, config, tier)
 
     with ThreadPoolExecutor(threads) as pool:
-        blocks = tuple(pool.map(pack, _walk(generator)))
+        blocks = tuple(pool.map(pack, walk(generator)))
     with torch.no_grad():
         return PackedGenerator(config, _start(generator, tier), blocks, _conv(generator.conv_img, tier))
 
 
-def _walk(generator: Generator) -> list[tuple[ResidualBlock, int, int]]:
+def walk(generator: Generator) -> list[tuple[ResidualBlock, int, int]]:
     """The blocks in order, each with its level and the upsampling before it."""
     middle = int(generator.config.upsampling != "normal")
     ups = [generator.up_0, generator.up_1, generator.up_2, generator.up_3]

@@ -1,7 +1,8 @@
-"""The torch engine: the reference. Dense or codebook form, float32 or bf16, CPU or CUDA."""
+"""The torch engine: the reference. Dense or codebook form, float32 or bf16, on CUDA fp16 too."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Literal, get_args
 
@@ -9,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernels.cuda.library import CudaError, installed
 from kernels.plan import plan
 from serving.engines import Images, Instances, Labels, Style, Timings
+from serving.engines.cuda import CudaGenerator, CudaTimes
 from spade_core.codebook import CodebookSeconds, fold_generator, level_tensors, synthesize_codebook
 from spade_core.config import GeneratorConfig, level_sizes
 from spade_core.dense import synthesize_dense
@@ -18,10 +21,12 @@ from spade_core.generator import Generator
 from spade_core.label_maps import prepare
 from spade_core.style import check_style
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Form = Literal["codebook", "dense"]
 
-_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+log = logging.getLogger(__name__)
 
 
 class TorchEngine:
@@ -29,7 +34,7 @@ class TorchEngine:
 
     Args:
         generator: in eval mode; it is moved and converted in place.
-        precision: fp32 or bf16, of weights and activations. Image values leave in float32.
+        precision: fp32, bf16 or, on CUDA, fp16, of weights and activations. Image values leave in float32.
         form: codebook, or dense as the paper writes it.
         threads: of PyTorch's pool, which all engines of a process share; None leaves it.
     """
@@ -44,8 +49,9 @@ class TorchEngine:
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
-        if precision not in _DTYPES:
-            raise ValueError(f"[engine] expected precision {' or '.join(_DTYPES)} but got {precision!r}")
+        known = [name for name in _DTYPES if name != "fp16" or torch.device(device).type == "cuda"]
+        if precision not in known:
+            raise ValueError(f"[engine] expected precision {' or '.join(known)} but got {precision!r}")
         if form not in get_args(Form):
             raise ValueError(f"[engine] expected form {' or '.join(get_args(Form))} but got {form!r}")
         if threads is not None:
@@ -57,6 +63,9 @@ class TorchEngine:
         self.form: Form = form
         self._device = torch.device(device)
         dtype = _DTYPES[precision]
+        self._cuda = _cuda_generator(generator, dtype, self._device) if form == "codebook" else None
+        if self._cuda is not None:
+            return
         # Folding reads the float32 weights, so it comes before the conversion.
         self._folded = fold_generator(generator.to(self._device), dtype) if form == "codebook" else {}
         self._generator = generator.to(dtype=dtype)
@@ -67,6 +76,9 @@ class TorchEngine:
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> Images:
         """Label maps [N, H, W] -> images [N, H, W, 3]; see `serving.engines.Engine`."""
+        if self._cuda is not None:
+            on_host: Images = self._run_cuda(self._cuda, labels, instances, style, timings, values=False).numpy()
+            return on_host
         image = self.image(labels, instances, style, timings)
         # The published models truncate: 0.999 of a grey level is still 0.
         pixels = ((image + 1) * 127.5).clamp_(0, 255).to(torch.uint8)
@@ -77,6 +89,8 @@ class TorchEngine:
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> Tensor:
         """As `synthesize`, before rounding: float32 [N, 3, H, W] in -1..1."""
+        if self._cuda is not None:
+            return self._run_cuda(self._cuda, labels, instances, style, timings, values=True)
         timings = timings if timings is not None else Timings()
         began = time.perf_counter()
         symbols = prepare(labels, instances, self.config)  # [N, H, W]
@@ -102,3 +116,37 @@ class TorchEngine:
             level.index.size for level in levels
         )
         return out
+
+    def _run_cuda(
+        self,
+        cuda: CudaGenerator,
+        labels: Labels,
+        instances: Instances | None,
+        style: Style | None,
+        timings: Timings | None,
+        *,
+        values: bool,
+    ) -> Tensor:
+        symbols = prepare(labels, instances, self.config)  # [N, H, W]
+        styles = check_style(style, labels.shape[0], self.config)
+        times = CudaTimes() if timings is not None else None
+        out = cuda.run(symbols, styles, values=values, times=times)
+        if timings is not None and times is not None:
+            timings.plan_s += times.plan_s
+            timings.codebook_s += times.codebook_s
+            timings.convs_s += times.convs_s
+            timings.distinct_share = times.rows / times.pixels
+            timings.cached_maps += times.cached
+        return out
+
+
+def _cuda_generator(generator: Generator, dtype: torch.dtype, device: torch.device) -> CudaGenerator | None:
+    """The program on our CUDA kernels; None on the CPU, and where they were not built, which the log says."""
+    if device.type != "cuda":
+        return None
+    try:
+        library = installed()
+    except CudaError as error:
+        log.warning("the torch engine runs on PyTorch's operators alone: %s", error)
+        return None
+    return CudaGenerator(generator, dtype, device, library)

@@ -76,6 +76,20 @@ def plugin() -> list[dict[str, Any]]:
     return out
 
 
+def no_nvcc() -> str:
+    import export.tensorrt as builder
+
+    def missing(_source: str) -> str:
+        raise builder.ToolkitError("[cuda] expected nvcc on PATH but found none")
+
+    builder.compile_ptx = missing
+    try:
+        builder._plugin_ptx()
+    except builder.EngineError as error:
+        return str(error)
+    return "compiled"
+
+
 def options() -> dict[str, Any]:
     from export.tensorrt import EngineOptions, ProgressMonitor, configure, network_flags
 
@@ -119,6 +133,7 @@ if __name__ == "__main__":
         "names": lambda: names([Path(argument) for argument in arguments]),
         "build": lambda: build(Path(arguments[0])),
         "plugin": plugin,
+        "no-nvcc": no_nvcc,
         "options": options,
     }
     print(json.dumps(results[command]()))

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,19 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EMULATOR = REPOSITORY / "tests" / "kernels" / "cuda_emulator"
 
 
-def compile_emulated(out: Path) -> None:
-    """Compile every kernel source and the emulator into one shared library."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "c++"
-    sources = [*sorted((REPOSITORY / "kernels" / "cuda").glob("*.cu")), REPOSITORY / "kernels" / "cuda" / "status.cpp"]
+def compiler() -> str:
+    """The C++ compiler that built the kernels: $CXX, g++ or c++."""
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "c++"
+
+
+def compile_emulated(out: Path, *flags: str, kernels: Sequence[str] = ("*",)) -> None:
+    """Compile kernel sources, all or those named, and the emulator into one shared library."""
+    folder = REPOSITORY / "kernels" / "cuda"
+    sources = [path for name in kernels for path in sorted(folder.glob(f"{name}.cu"))]
     command = [
-        compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+        compiler(), "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
         "-I", str(EMULATOR), "-I", str(REPOSITORY / "kernels" / "include"), "-x", "c++",
-        *map(str, sources), str(EMULATOR / "emulator.cpp"), "-o", str(out),
+        *map(str, sources), str(folder / "status.cpp"), str(EMULATOR / "emulator.cpp"), *flags, "-o", str(out),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -82,7 +82,6 @@ def test_versions_are_published_listed_and_rolled_back(tiny_weights: Path, tmp_p
         (["--size", "256"], "expected HxW, for instance 256x512, but got '256'"),
         (["--int8", "--precision", "bf16"], "it starts from a float32 graph, not --precision bf16"),
         (["--to", "triton"], "name the model repository with --publish"),
-        (["--to", "triton", "--publish", "r", "--precision", "fp16"], "the engines of this machine take fp32 or bf16"),
     ],
 )
 def test_wrong_usage_is_said(wrong: list[str], text: str, tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The figures of a run on a GPU as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Report = dict[str, Any]
+
+_COLUMNS: dict[str, Sequence[str]] = {
+    "checks": ("kernel", "shape", "dtype", "error", "limit", "passed"),
+    "kernels": ("kernel", "shape", "dtype", "ms", "gb_per_s", "copy_gb_per_s", "share", "eager_ms", "ratio", "error"),
+    "model": ("engine", "batch", "seconds_median", "images_per_s", "max_error", "psnr_db"),
+    "training": ("form", "batch", "ms", "cosine_to_float32"),
+}
+
+
+def markdown(report: Report) -> str:
+    """One section per step that ran; a step without rows says what it says."""
+    lines = [f"# GPU benchmark, {report['date']}", ""]
+    if report["dry_run"]:
+        lines += ["Dry run: nothing was launched, and no figure here was measured.", ""]
+    for name in ("machine", "checks", "sanitizer", "kernels", "model", "training"):
+        if name in report:
+            lines += [f"## {name}", "", *_section(name, report[name]), ""]
+    return "\n".join(lines)
+
+
+def _section(name: str, step: Report) -> list[str]:
+    rows = step.get("rows", [])
+    lines = [f"- {key}: {_text(value)}" for key, value in step.items() if key != "rows"]
+    if not rows:
+        return lines
+    columns = _COLUMNS[name]
+    table = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    table += [f"| {' | '.join(_text(row.get(column)) for column in columns)} |" for row in rows]
+    return [*lines, "", *table]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"{len(value)}: {', '.join(map(str, value))[:400]}" if value else "none"
+    return str(value)

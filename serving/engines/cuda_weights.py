@@ -1,0 +1,149 @@
+"""A generator's weights as the CUDA program reads them: folded and converted once at load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from serving.engines.cpu_pack import walk
+from spade_core.codebook import fold, symbol_table
+from spade_core.config import GeneratorConfig
+from spade_core.generator import Generator
+from spade_core.spade import SPADE, ResidualBlock
+
+
+@dataclass(frozen=True)
+class CudaNorm:
+    """One SPADE norm; batch statistics, and the bias of the conv before it, are folded in.
+
+    Attributes:
+        table: T [k*k, symbols + 1, 128]. shared_bias: float32 [128].
+        weight: T [k*k * 128, 2C]. bias: float32 [2C].
+        instance: x is normalised with its own statistics first.
+    """
+
+    channels: int
+    table: Tensor
+    shared_bias: Tensor
+    weight: Tensor
+    bias: Tensor
+    instance: bool
+
+
+@dataclass(frozen=True)
+class CudaConv:
+    """One conv: weight T [Co, Ci, k, k], channels last, and bias T [Co] or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class CudaBlock:
+    """One residual block. `shift`: 1 if its input is upsampled by 2 first. `level`: index of its resolution level."""
+
+    level: int
+    shift: int
+    norm_0: CudaNorm
+    conv_0: CudaConv
+    norm_1: CudaNorm
+    conv_1: CudaConv
+    norm_s: CudaNorm | None
+    conv_s: CudaConv | None
+
+    @property
+    def norms(self) -> tuple[CudaNorm, ...]:
+        """In the order in which they run."""
+        return tuple(norm for norm in (self.norm_0, self.norm_s, self.norm_1) if norm is not None)
+
+
+@dataclass(frozen=True)
+class CudaWeights:
+    """Everything a program needs of a generator.
+
+    Attributes:
+        fc: the generator's own, T, if it starts from a style; else None.
+        table, table_bias: T [9, symbols + 1, 16 nf] and float32 [16 nf], if it starts from the label map.
+    """
+
+    config: GeneratorConfig
+    dtype: torch.dtype
+    device: torch.device
+    fc: nn.Linear | None
+    table: Tensor | None
+    table_bias: Tensor | None
+    blocks: tuple[CudaBlock, ...]
+    conv_img: CudaConv
+
+
+@torch.no_grad()
+def cuda_weights(generator: Generator, dtype: torch.dtype, device: torch.device) -> CudaWeights:
+    """The weights of a float32 generator in eval mode, converted and moved; the generator is only read."""
+    config = generator.config
+    fc = table = table_bias = None
+    if isinstance(generator.fc, nn.Linear):
+        fc = nn.Linear(generator.fc.in_features, generator.fc.out_features).to(device, dtype)
+        fc.load_state_dict(generator.fc.state_dict())
+    else:
+        assert isinstance(generator.fc, nn.Conv2d)
+        assert generator.fc.bias is not None
+        table = _table(generator.fc.weight, config, dtype, device)
+        table_bias = generator.fc.bias.float().to(device)
+    blocks = tuple(_block(*walked, config, dtype, device) for walked in walk(generator))
+    return CudaWeights(
+        config, dtype, device, fc, table, table_bias, blocks, _conv(generator.conv_img, dtype, device)
+    )  # fmt: skip
+
+
+def _block(
+    block: ResidualBlock, level: int, shift: int, config: GeneratorConfig, dtype: torch.dtype, device: torch.device
+) -> CudaBlock:
+    def norm(spade: SPADE, conv_bias: Tensor | None = None) -> CudaNorm:
+        return _norm(spade, conv_bias, config, dtype, device)
+
+    return CudaBlock(
+        level,
+        shift,
+        norm(block.norm_0),
+        CudaConv(_conv(block.conv_0, dtype, device).weight, None),
+        norm(block.norm_1, block.conv_0.bias),
+        _conv(block.conv_1, dtype, device),
+        norm(block.norm_s) if block.norm_s is not None else None,
+        _conv(block.conv_s, dtype, device) if block.conv_s is not None else None,
+    )
+
+
+def _norm(
+    spade: SPADE, conv_bias: Tensor | None, config: GeneratorConfig, dtype: torch.dtype, device: torch.device
+) -> CudaNorm:
+    folded = fold(spade, config, torch.float32)
+    weight, bias, channels = folded.weight, folded.bias, spade.mlp_gamma.out_channels
+    # a (x + c) + b = a x + (a c + b). Instance norm takes a constant away by itself.
+    if conv_bias is not None and folded.norm is None:
+        a_weight, b_weight = weight.double().chunk(2, dim=1)
+        a_bias, b_bias = bias.double().chunk(2)
+        constant = conv_bias.double()
+        weight = torch.cat([a_weight, b_weight + a_weight * constant], dim=1)
+        bias = torch.cat([a_bias, b_bias + a_bias * constant])
+    shared = spade.mlp_shared[0]
+    assert isinstance(shared, nn.Conv2d)
+    return CudaNorm(
+        channels,
+        _table(shared.weight, config, dtype, device),
+        folded.shared_bias.float().to(device),
+        weight.to(device, dtype).contiguous(),
+        bias.float().to(device),
+        instance=folded.norm is not None,
+    )
+
+
+def _table(weight: Tensor, config: GeneratorConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+    taps, depth = weight.shape[2] * weight.shape[3], weight.shape[0]
+    return symbol_table(weight, config).view(taps, config.symbols + 1, depth).to(device, dtype).contiguous()
+
+
+def _conv(conv: nn.Conv2d, dtype: torch.dtype, device: torch.device) -> CudaConv:
+    weight = conv.weight.detach().to(device, dtype).contiguous(memory_format=torch.channels_last)
+    return CudaConv(weight, conv.bias.detach().to(device, dtype) if conv.bias is not None else None)

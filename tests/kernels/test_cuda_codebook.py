@@ -1,0 +1,122 @@
+"""The CUDA embed and codebook kernels' own source, run on the CPU, against the NumPy twins of the CPU kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tolerances import assert_within, gamma, stored_bound
+from torch import Tensor
+
+from kernels.codebook import codebook_numpy
+from kernels.cuda.codebook import HIDDEN, DeviceRows, codebook, embed, per_tap_weight
+from kernels.cuda.library import DTYPES, CudaError, Library
+from kernels.embed import embed_numpy
+
+each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
+
+
+def normal(random: torch.Generator, *shape: int, dtype: str = "float32") -> Tensor:
+    return torch.randn(shape, generator=random).to(getattr(torch, dtype))
+
+
+def device_rows(rows: int) -> DeviceRows:
+    offsets = torch.tensor([5, 5 + rows], dtype=torch.int32)
+    return DeviceRows(offsets[:1], offsets[1:])
+
+
+@each_dtype
+@pytest.mark.parametrize("depth", [128, 24, 5])
+@pytest.mark.parametrize("zero_row", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+def test_embed(emulated: Library, dtype: str, depth: int, zero_row: bool, relu: bool) -> None:
+    random = torch.Generator().manual_seed(depth)
+    table, bias = normal(random, 9, 8, depth, dtype=dtype), normal(random, depth)
+    table[:, -1] = 0
+    patches = torch.randint(0, 8, (37, 9), generator=random, dtype=torch.int32)
+    out = torch.full((37 + zero_row, depth), torch.nan).to(table.dtype)
+    embed(table, bias, patches, out, relu=relu, zero_row=zero_row, library=emulated)
+    arrays = table.double().numpy(), bias.double().numpy(), patches.numpy()
+    expected = embed_numpy(*arrays, relu=relu, zero_row=zero_row)
+    sizes = embed_numpy(np.abs(arrays[0]), np.abs(arrays[1]), arrays[2], relu=False, zero_row=zero_row)
+    assert_within(out.double(), expected, stored_bound(gamma(10) * sizes, expected, dtype))
+    again = torch.full_like(out, 7)
+    embed(table, bias, patches, again, relu=relu, zero_row=zero_row, rows=device_rows(20), library=emulated)
+    assert torch.equal(again[:20], out[:20])
+    assert (again[20 : 20 + zero_row] == 0).all()
+    assert (again[20 + zero_row :] == 7).all()
+
+
+@each_dtype
+@pytest.mark.parametrize("per_tap", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "actv_rows", "channels", "taps"),
+    [(1, 1, 32, 1), (1, 2, 5, 9), (7, 3, 64, 9), (130, 14, 4, 9), (140, 150, 72, 1)],
+)
+def test_codebook(
+    emulated: Library, dtype: str, per_tap: bool, rows: int, actv_rows: int, channels: int, taps: int
+) -> None:
+    random = torch.Generator().manual_seed(rows + channels)
+    actv = normal(random, actv_rows, HIDDEN, dtype=dtype).relu()
+    actv[-1] = 0
+    patches = torch.randint(0, actv_rows, (rows, taps), generator=random, dtype=torch.int32)
+    weight, bias = normal(random, taps * HIDDEN, 2 * channels, dtype=dtype), normal(random, 2 * channels)
+    room = torch.full((64 + rows * 2 * channels + 64,), 7).to(actv.dtype)
+    entries = room[64:-64].view(rows, 2 * channels)
+    products = torch.empty(actv_rows, taps * 2 * channels) if per_tap else None
+    codebook(
+        actv, patches, per_tap_weight(weight) if per_tap else weight, bias, entries, products=products, library=emulated
+    )
+    arrays = actv.double().numpy(), patches.numpy(), weight.double().numpy(), bias.double().numpy()
+    expected = codebook_numpy(*arrays)
+    sizes = codebook_numpy(np.abs(arrays[0]), arrays[1], np.abs(arrays[2]), np.abs(arrays[3]))
+    bound = stored_bound(gamma(taps * HIDDEN + taps) * sizes, expected, dtype)
+    assert_within(entries.double(), expected, bound)
+    assert (room[:64] == 7).all()
+    assert (room[-64:] == 7).all()
+
+
+@pytest.mark.parametrize("per_tap", [False, True])
+def test_codebook_of_rows_counted_on_the_device(emulated: Library, per_tap: bool) -> None:
+    random = torch.Generator().manual_seed(1)
+    actv = normal(random, 41, HIDDEN, dtype="bfloat16")
+    patches = torch.randint(0, 31, (300, 9), generator=random, dtype=torch.int32)
+    weight, bias = normal(random, 9 * HIDDEN, 16, dtype="bfloat16"), normal(random, 16)
+    weight = per_tap_weight(weight) if per_tap else weight
+    products = torch.empty(41, 9 * 16) if per_tap else None
+    whole, part = torch.zeros(2, 300, 16, dtype=torch.bfloat16)
+    codebook(actv, patches, weight, bias, whole, products=products, library=emulated)
+    codebook(
+        actv, patches, weight, bias, part, products=products, rows=device_rows(137), actv_rows=device_rows(30),
+        library=emulated,
+    )  # fmt: skip
+    assert torch.equal(part[:137], whole[:137])
+    assert (part[137:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_order_of_threads_changes_no_bit(
+    emulated: Library, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    random = torch.Generator().manual_seed(2)
+    actv = normal(random, 20, HIDDEN, dtype=dtype)
+    patches = torch.randint(0, 20, (150, 9), generator=random, dtype=torch.int32)
+    weight, bias = normal(random, 9 * HIDDEN, 40, dtype=dtype), normal(random, 40)
+    first, second = torch.zeros(2, 150, 40, dtype=actv.dtype)
+    codebook(actv, patches, weight, bias, first, library=emulated)
+    monkeypatch.setenv("SPADE_EMULATOR_ORDER", "reverse")
+    codebook(actv, patches, weight, bias, second, library=emulated)
+    assert torch.equal(first, second)
+
+
+def test_bad_arguments_are_named(emulated: Library) -> None:
+    actv, patches = torch.zeros(3, HIDDEN), torch.zeros((2, 9), dtype=torch.int32)
+    weight, bias, entries = torch.zeros(9 * HIDDEN, 8), torch.zeros(8), torch.zeros(2, 8)
+    with pytest.raises(CudaError, match=r"\[codebook\] expected weight torch.float32 \[1152, 8\] but got .*\[1151"):
+        codebook(actv, patches, weight[:-1], bias, entries, library=emulated)
+    with pytest.raises(CudaError, match=r"expected contiguous tensors but got one \[2, 8\] of strides \[1, 2\]"):
+        codebook(actv, patches, weight, bias, torch.zeros(8, 2).T, library=emulated)
+    with pytest.raises(CudaError, match=r"\[codebook\] a pointer is not aligned"):
+        codebook(torch.zeros(3 * HIDDEN + 1)[1:].view(3, HIDDEN), patches, weight, bias, entries, library=emulated)
+    with pytest.raises(CudaError, match=r"\[embed\] expected out torch.float32 \[3, 8\] but got .* \[2, 8\]"):
+        embed(torch.zeros(9, 4, 8), bias, patches, entries, relu=True, zero_row=True, library=emulated)

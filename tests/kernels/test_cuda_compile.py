@@ -1,0 +1,98 @@
+"""nvcc compiles every CUDA kernel for every architecture without spilling a register."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cuda_emulated import REPOSITORY
+
+from kernels.cuda.library import STRUCTS, Library, library_path, struct_fields
+from kernels.cuda.toolkit import ARCHITECTURES, KERNELS, SOURCES, ToolkitError, compile_ptx, find_nvcc, run_nvcc
+
+HEADER = (REPOSITORY / "kernels" / "include" / "spade_cuda.h").read_text()
+
+_RESOURCES = re.compile(
+    r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'"
+    r".*?(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads"
+    r".*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+def resources(source: str, folder: Path) -> Iterator[re.Match[str]]:
+    """What ptxas says of every kernel of a source, for every architecture."""
+    targets = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in ARCHITECTURES]
+    printed = run_nvcc(
+        ["-Xptxas", "-v", "-Werror", "all-warnings", *targets, "-c", KERNELS / f"{source}.cu", "-o", folder / "out.o"]
+    )
+    return _RESOURCES.finditer(printed)
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source != "error"])
+def test_no_kernel_spills(source: str, tmp_path: Path, record_property: pytest.RecordProperty) -> None:
+    kernels = re.findall(r"extern \"C\" __global__", (KERNELS / f"{source}.cu").read_text())
+    seen = []
+    for match in resources(source, tmp_path):
+        seen.append((match["kernel"], match["architecture"]))
+        record_property(f"{match['kernel']} {match['architecture']}", f"{match['registers']} registers")
+        assert (match["stack"], match["stores"], match["loads"]) == ("0", "0", "0"), match[0]
+    assert len(seen) == len(set(seen)) >= len(kernels) * len(ARCHITECTURES)
+    assert {architecture for _, architecture in seen} == set(ARCHITECTURES)
+
+
+def test_every_source_is_compiled() -> None:
+    assert sorted(SOURCES) == sorted(path.stem for path in KERNELS.glob("*.cu"))
+    cmake = (REPOSITORY / "CMakeLists.txt").read_text()
+    assert f"foreach(op {' '.join(SOURCES)})" in cmake
+
+
+def test_ptx_names_the_kernels_of_a_plugin() -> None:
+    ptx = compile_ptx("modulate_codebook")
+    for layout in ("nhwc", "nchw"):
+        for dtype in ("float32", "float16", "bfloat16"):
+            name = f"spade_modulate_codebook_{layout}_{dtype}_plain"
+            (parameters,) = re.findall(rf"\.visible \.entry {name}\((.*?)\)", ptx, re.DOTALL)
+            kinds = re.findall(r"\.param \.(\w+) (?:\.ptr \S+ \S+ )?\w", parameters)
+            assert kinds == ["u64"] * 3 + ["u32"] * 6 + ["u64"], name
+
+
+def test_without_a_compiler_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda _self: False)
+    with pytest.raises(ToolkitError, match=r"expected nvcc on PATH, .* but found none; install the CUDA toolkit"):
+        find_nvcc({"PATH": ""})
+
+
+def test_a_compiler_that_fails_is_quoted() -> None:
+    with pytest.raises(ToolkitError, match=r"nvcc failed: .*nowhere.cu"):
+        run_nvcc(["-c", "nowhere.cu"])
+
+
+@pytest.mark.parametrize("name", list(STRUCTS))
+def test_structs_are_those_of_the_header(name: str) -> None:
+    (body,) = re.findall(rf"typedef struct spade_{name} \{{(.*?)\}} spade_{name};", HEADER, re.DOTALL)
+    declared = re.findall(
+        r"(\w+)\s*(\*?)\s*(\w+)(\[SPADE_CUDA_MAX_LEVELS\])?;", re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL)
+    )
+    kinds = {
+        ctypes.c_void_p: ("*", ""),
+        ctypes.c_int64: ("", ""),
+        ctypes.c_double: ("", ""),
+        ctypes.c_int64 * 10: ("", "["),
+    }
+    ours = [(field, *kinds[kind]) for field, kind in struct_fields(name)]
+    assert ours == [(field, star, array[:1]) for _, star, field, array in declared]
+    doubles = {field for field, kind in struct_fields(name) if kind is ctypes.c_double}
+    assert doubles == {field for kind, _, field, _ in declared if kind == "double"}
+
+
+def test_the_installed_library_has_every_function_of_the_header() -> None:
+    functions = set(re.findall(r"SPADE_CUDA_API [^;(]*?(spade_cuda_\w+)\(", HEADER))
+    assert len(functions) > 12
+    printed = subprocess.run(["nm", "-D", "--defined-only", library_path()], capture_output=True, text=True, check=True)
+    assert functions <= {line.split()[-1] for line in printed.stdout.splitlines()}
+    assert isinstance(Library(library_path()).built, bool)

@@ -1,0 +1,21 @@
+"""Index and launch arithmetic of the CUDA kernels at sizes up to 64 images of 4096 x 4096, as plain C++."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from cuda_emulated import EMULATOR, REPOSITORY, compiler
+
+
+def test_up_to_64_images_of_4096_by_4096(tmp_path: Path) -> None:
+    program = tmp_path / "cuda_index_test"
+    command = [
+        compiler(), "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+        "-fsanitize=undefined", "-fno-sanitize-recover=all", "-I", EMULATOR, "-I", REPOSITORY / "kernels" / "include",
+        REPOSITORY / "tests" / "kernels" / "cuda_index_test.cpp", EMULATOR / "emulator.cpp", "-o", program,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("cuda_index_test: all equal\n", 0), done.stderr
