@@ -21,7 +21,10 @@ from serving.engines import Timings
 from serving.engines.torch import TorchEngine
 from spade_core.seeded import seeded_generator
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.xdist_group("engine_tensorrt"),  # two exports, made once
+]
 
 LABELS = blocks(1, count=5, size=64, classes=8)
 INSTANCES = LABELS.astype(np.int32)
