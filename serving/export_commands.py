@@ -22,6 +22,7 @@ _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=Fals
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+_EXTRA = ("onnx", "onnxscript", "onnxruntime", "openvino")
 TARGETS = ("onnx", "tensorrt", "triton")
 
 
@@ -319,6 +320,16 @@ def _megabytes(path: Path) -> str:
 def _failures_as_messages() -> Iterator[None]:
     try:
         yield
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        _stderr.print(
+            f"error: [export] expected the package {error.name} but it is not installed; "
+            "`pip install 'spade-serve[export]'`",
+            markup=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if isinstance(error, click.exceptions.Exit):
             raise

@@ -97,3 +97,12 @@ def test_without_tensorrt_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.M
     assert result.exit_code == 1
     assert "expected the package tensorrt but it is not installed" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "export.pipeline", raising=False)
+    monkeypatch.delitem(sys.modules, "export.onnx", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = spade("export", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "expected the package onnx but it is not installed; `pip install 'spade-serve[export]'`" in result.output
