@@ -69,14 +69,17 @@ class Load:
         self.stop = threading.Event()
 
     def client(self, url: str) -> None:
-        with Client(url) as client:
-            while not self.stop.is_set():
-                self.answers.append(client.synthesize(LABELS, LABELS.astype(np.int32)).images)
+        try:
+            with Client(url) as client:
+                while not self.stop.is_set():
+                    self.answers.append(client.synthesize(LABELS, LABELS.astype(np.int32)).images)
+        finally:
+            self.stop.set()
 
     def wait(self, more: int = 8) -> None:
         wanted = len(self.answers) + more
         while len(self.answers) < wanted:
-            assert not self.stop.wait(0.01)
+            assert not self.stop.wait(0.01), "a client ended"
 
 
 @contextmanager
@@ -90,8 +93,8 @@ def under_load(server: Server) -> Iterator[Load]:
             load.wait()
         finally:
             load.stop.set()
-        for client in clients:
-            client.result()  # raises what a request was refused with
+            for client in clients:
+                client.result()  # raises what a request was refused with
 
 
 def spoil(file: Path) -> None:
