@@ -1,45 +1,7 @@
-"""The label maps that benchmarks run on: real ones from a folder, or drawn ones."""
+"""The label maps that benchmarks run on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from export.maps import Maps, read_maps
 
-import numpy as np
-import numpy.typing as npt
-
-from spade_core.config import GeneratorConfig
-from spade_core.demo_maps import demo_map
-from spade_core.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
-from spade_core.style import style_from_seed
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Input: labels, instances and symbols [N, H, W], style [N, 256]; instances and style None where unused."""
-
-    labels: npt.NDArray[np.uint8]
-    instances: npt.NDArray[np.int32] | None
-    symbols: npt.NDArray[np.int32]
-    style: npt.NDArray[np.float32] | None
-
-
-def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> Maps:
-    """The first `count` maps of `folder` (its label/ and inst/, if any) at the model's size, or drawn ones."""
-    size = (config.height, config.width)
-    if folder is None:
-        drawn = [demo_map(seed, config) for seed in range(count)]
-        labels, instances = np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
-    else:
-        label_dir = folder / "label" if (folder / "label").is_dir() else folder
-        paths = sorted(label_dir.glob("*.png"))[:count]
-        if not paths:
-            raise ValueError(f"[benchmark] expected PNG label maps in {label_dir} but found none")
-        labels = np.stack([resize_nearest(read_label_map(p), *size) for p in paths])
-        instances = np.zeros(labels.shape, np.int32)
-        if (folder / "inst").is_dir():
-            inst = [folder / "inst" / p.name for p in paths]
-            instances = np.stack([resize_nearest(read_instance_map(p), *size) for p in inst])
-    edges = instances if config.instance_edges else None
-    style = np.stack([style_from_seed(i) for i in range(len(labels))]) if config.style else None
-    return Maps(labels, edges, prepare(labels, edges, config).astype(np.int32), style)
+__all__ = ["Maps", "read_maps"]

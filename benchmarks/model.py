@@ -2,7 +2,7 @@
 
     python -m benchmarks.model --preset coco --labels DIR --peers torch-fp32,openvino-bf16 --json out.json
 
-Peers get the checked symbol map, so their time leaves out edges and checks; ours starts at labels and instances.
+All start at labels and instances; PyTorch's and our time includes the checks of a request, the other peers' does not.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def runner(name: str, config: GeneratorConfig, weights: Path | None, onnx: Path,
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-        return lambda _l, _i, symbols, style: np.asarray(session.run(None, _feed(symbols, style))[0])
+        return lambda labels, instances, _s, style: np.asarray(session.run(None, _feed(labels, instances, style))[0])
     import openvino
 
     hints = {
@@ -100,11 +100,12 @@ def runner(name: str, config: GeneratorConfig, weights: Path | None, onnx: Path,
         "PERFORMANCE_HINT": "LATENCY",
     }
     model = openvino.Core().compile_model(str(onnx), "CPU", hints)
-    return lambda _l, _i, symbols, style: np.array(model(_feed(symbols, style))[0])
+    return lambda labels, instances, _s, style: np.array(model(_feed(labels, instances, style))[0])
 
 
-def _feed(symbols: Array, style: Array | None) -> dict[str, Array]:
-    return {"symbols": symbols} if style is None else {"symbols": symbols, "style": style}
+def _feed(labels: Array, instances: Array | None, style: Array | None) -> dict[str, Array]:
+    feed = {"labels": labels, "instances": instances, "style": style}
+    return {name: array for name, array in feed.items() if array is not None}
 
 
 def _torch_runner(config: GeneratorConfig, weights: Path | None, form: str, precision: str, threads: int) -> Run:

@@ -1,51 +1,234 @@
-"""A generator as an ONNX file: the dense graph, standard operators only."""
+"""A generator as an ONNX file: the dense graph, or the codebook graph with the plan's tensors as inputs.
+
+Batch-norm statistics are folded into the weights (checkpoints hold spectral norm folded already). Precision is the
+graph's own: weights and activations are float32, float16 or bfloat16, style and float images stay float32.
+"""
 
 from __future__ import annotations
 
+import copy
+import json
+import logging
+import secrets
+import shutil
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
+import onnx
+import onnx.parser
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from spade_core.config import STYLE_DIM
-from spade_core.dense import synthesize_dense
+from export.graphs import CodebookGraph, DenseGraph, ImageKind
+from spade_core.colours import class_names, class_palette
+from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.generator import Generator
+from spade_core.spade import LEAKY_SLOPE
 
-OPSET = 20
+Precision = Literal["fp32", "fp16", "bf16"]
+Form = Literal["dense", "codebook"]
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+OPSET = 25  # the highest that TensorRT 11.4 reads; ONNX Runtime reads higher ones
+MAX_BATCH = 256
+# A protobuf message ends at 2 GiB; what is left is for everything but the weights.
+EXTERNAL_ABOVE_BYTES = 2**31 - 2**26
+PREFIX = "spade."
+DOMAIN = "spade"
+
+# Runtimes inline the bodies; TensorRT takes a registered plugin of the same name before them
+# (export/tensorrt_plugin.py). Two functions, not one with an attribute: a plugin's kernel is then chosen by its name.
+_MODULATE_BODY = """
+    per_pixel = Gather <axis = 0> (entries, index)
+    channels_first = Transpose <perm = [0, 3, 1, 2]> (per_pixel)
+    a, b = Split <axis = 1, num_outputs = 2> (channels_first)
+    scaled = Mul (a, x)"""
+FUNCTIONS = {
+    "Modulate": _MODULATE_BODY + "\n    y = Add (scaled, b)",
+    "ModulateLeaky": _MODULATE_BODY + f"\n    z = Add (scaled, b)\n    y = LeakyRelu <alpha = {LEAKY_SLOPE}> (z)",
+}
 
 
-class _DenseGraph(nn.Module):
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, symbols: Tensor, style: Tensor | None = None) -> Tensor:
-        return torch.tanh(synthesize_dense(self.generator, symbols, style))
+class ExportError(ValueError):
+    """A generator that cannot be exported as asked; the message holds the value and the fix."""
 
 
-def export_dense(generator: Generator, path: Path) -> None:
-    """Write the dense float32 graph: symbols int32 [N, H, W], style [N, 256] if any -> image [N, 3, H, W] in -1..1.
+def export_dense(
+    generator: Generator,
+    path: Path,
+    *,
+    precision: Precision = "fp32",
+    image: ImageKind = "float",
+    size: tuple[int, int] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write the dense graph: standard operators only.
 
-    The batch is dynamic, the size is the configuration's. Symbols are `spade_core.label_maps.prepare`'s.
+    Inputs: labels uint8 [N, H, W]; instances int32 [N, H, W] and style float32 [N, 256] where the model has them.
+    Output: image float32 [N, 3, H, W] in -1..1, or uint8 [N, H, W, 3]. The batch is dynamic; H x W is `size`, else the
+    configuration's. Labels are not checked in the graph. `metadata` joins the model's properties. Raises ExportError.
     """
-    config = generator.config
+    sized = _sized(generator, size)
+    config = sized.config
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     # A batch of two: the exporter takes a size of one for a constant.
-    inputs: tuple[Tensor, ...] = (torch.zeros((2, config.height, config.width), dtype=torch.int32),)
+    kwargs: dict[str, Any] = {"labels": torch.zeros((2, config.height, config.width), dtype=torch.uint8)}
+    if config.instance_edges:
+        kwargs["instances"] = torch.zeros((2, config.height, config.width), dtype=torch.int32)
     if config.style:
-        inputs += (torch.zeros((2, STYLE_DIM)),)
-    names = ["symbols", "style"][: len(inputs)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's notes on its own internals
-        torch.onnx.export(
-            _DenseGraph(generator),
-            inputs,
-            str(path),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=names,
-            output_names=["image"],
-            dynamic_shapes=tuple({0: torch.export.Dim("batch", min=1, max=256)} for _ in inputs),
-            external_data=True,
-            verbose=False,
+        kwargs["style"] = torch.zeros((2, STYLE_DIM))
+    graph = DenseGraph(sized, DTYPES[precision], image)
+    model = _traced(graph, (), kwargs, {name: {0: batch} for name in kwargs}, list(kwargs))
+    _finish(model, path, config, {"form": "dense", "precision": precision, "image": image}, metadata)
+
+
+def export_codebook(
+    generator: Generator,
+    path: Path,
+    *,
+    precision: Precision = "fp32",
+    image: ImageKind = "float",
+    size: tuple[int, int] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write the codebook graph: standard operators, and the modulate step as local functions (`functions`).
+
+    Inputs, for each level i (smallest first), int32: patches3_i [U3, k*k], patches5_i [U5, k*k], index_i [N, h, w], as
+    `kernels.plan.Level` has them; and style float32 [N, 256] or, without a style input, start int32 [N, h0, w0], the
+    symbols at the start size. Batch and patch counts are dynamic. Output and arguments as `export_dense`.
+    """
+    sized = _sized(generator, size)
+    config = sized.config
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    h0, w0 = config.level_sizes[0]
+    start = torch.zeros((2, STYLE_DIM)) if config.style else torch.zeros((2, h0, w0), dtype=torch.int32)
+    names, levels, dynamic = ["style" if config.style else "start"], [], []
+    for i, (height, width) in enumerate(config.level_sizes):
+        shapes = ((3, config.spade_kernel**2), (4, config.spade_kernel**2), (2, height, width))
+        levels.append(tuple(torch.zeros(shape, dtype=torch.int32) for shape in shapes))
+        dynamic.append(({0: _rows(f"u3_{i}")}, {0: _rows(f"u5_{i}")}, {0: batch}))
+        names += [f"patches3_{i}", f"patches5_{i}", f"index_{i}"]
+    graph = CodebookGraph(sized, DTYPES[precision], image)
+    model = _traced(graph, (start, levels), {}, ({0: batch}, dynamic), names)
+    _fuse_leaky_relu(model.graph)
+    model.functions.extend(functions())
+    _finish(model, path, config, {"form": "codebook", "precision": precision, "image": image}, metadata)
+
+
+def read_metadata(model: Any) -> dict[str, str]:
+    """The properties that `spade export` wrote into a model, without their prefix. Raises ExportError."""
+    found = {p.key.removeprefix(PREFIX): p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
+    if "config" not in found:
+        raise ExportError("[export] expected an ONNX file of `spade export` but got one without its properties")
+    return found
+
+
+def _rows(name: str) -> Any:
+    return torch.export.Dim(name, min=1)
+
+
+def _sized(generator: Generator, size: tuple[int, int] | None) -> Generator:
+    """A copy in eval mode whose configuration has the image size asked for."""
+    config = generator.config
+    size = size or (config.height, config.width)
+    if config.style and size != (config.height, config.width):
+        raise ExportError(
+            f"[export] expected {config.height}x{config.width}, the one size of a model with a style input, "
+            f"but got {size[0]}x{size[1]}; leave --size out"
         )
+    generator = copy.deepcopy(generator).eval()
+    generator.config = replace(config, height=size[0], width=size[1])
+    return generator
+
+
+def _traced(graph: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, names: Sequence[str]) -> Any:
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)  # a line for each operator of torchvision, which is not installed
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter's notes on its own internals
+            program = torch.onnx.export(
+                graph,
+                args,
+                kwargs=kwargs,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=["image"],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+    assert program is not None
+    return program.model_proto
+
+
+def functions() -> list[Any]:
+    """spade::Modulate and spade::ModulateLeaky: x [N, C, h, w], entries [U5, 2C], index [N, h, w] -> y [N, C, h, w]."""
+    return [
+        onnx.parser.parse_function(
+            f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]> {name} (x, entries, index) => (y) {{{body}\n}}'
+        )
+        for name, body in FUNCTIONS.items()
+    ]
+
+
+def _fuse_leaky_relu(graph: Any) -> None:
+    """A Modulate that is read by a leaky ReLU alone becomes a ModulateLeaky: the kernel then writes the map once."""
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in [n for n in graph.node if n.op_type == "Modulate"]:
+        after = readers[node.output[0]]
+        if len(after) == 1 and after[0].op_type == "LeakyRelu":
+            node.op_type = "ModulateLeaky"
+            node.output[0] = after[0].output[0]
+            graph.node.remove(after[0])
+
+
+def _finish(
+    model: Any, path: Path, config: GeneratorConfig, form: Mapping[str, str], metadata: Mapping[str, str] | None
+) -> None:
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input):
+        del part.metadata_props[:]  # the exporter's, with stack traces of the machine it ran on
+    for part in (*model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+    model.producer_name, model.graph.name = "spade-serve", f"spade_{form['form']}"
+    properties = {
+        **(metadata or {}),
+        "format": "1",
+        **form,
+        "preset": config.preset,
+        "config": json.dumps(config.to_dict()),
+        "classes": json.dumps(class_names(config)),
+        "palette": json.dumps(class_palette(config).tolist()),
+    }
+    onnx.helper.set_model_props(model, {PREFIX + key: value for key, value in properties.items()})
+    save(model, path)
+
+
+def save(model: Any, path: Path, external_above_bytes: int = EXTERNAL_ABOVE_BYTES) -> None:
+    """Write a model, whole or not at all; weights above the limit go to a file `<name>.<hex>.data` beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unique = secrets.token_hex(4)
+    data = path.with_name(f"{path.name}.{unique}.data")
+    draft = path.with_name(f".{path.name}.{unique}.tmp")
+    draft.mkdir()
+    old = set(path.parent.glob(f"{path.name}.*.data"))
+    try:
+        if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > external_above_bytes:
+            onnx.save_model(model, str(draft / path.name), save_as_external_data=True, location=data.name)
+            (draft / data.name).replace(data)
+        else:
+            onnx.save_model(model, str(draft / path.name))
+        (draft / path.name).replace(path)
+        for stale in old:
+            stale.unlink()
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

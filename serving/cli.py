@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from serving.engines import ENGINES, PRECISIONS
+from serving.export_commands import export, repository
 from spade_core.config import PRESETS
 
 _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -208,17 +209,25 @@ def synthesize(
     help="Seconds to answer accepted requests after SIGTERM.",
 )
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep Triton's log here.")
+@click.option(
+    "--repository",
+    "served",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Serve the live version of this repository (`spade export --publish`) and follow it, instead of --weights.",
+)
 @click.pass_context
 def serve(
     context: click.Context, weights: Path | None, preset: str, engine: str, precision: str, threads: int | None,
     host: str, http_port: int, grpc_port: int, metrics_port: int, max_batch: int, queue_delay_us: int, queue_size: int,
     queue_timeout: float, decoders: int, max_pixels: int, start_timeout: float, drain: int, log_file: Path | None,
+    served: Path | None,
 ) -> None:  # fmt: skip
     """Serve a model over gRPC and HTTP with NVIDIA Triton until SIGTERM or Ctrl-C.
 
     \b
     spade serve
     spade serve --weights coco.safetensors --precision bf16 --threads 8
+    spade serve --repository repo/
 
     Models: `spade` (tensors) and `spade_image` (PNG in, image file out). Exit status: 0 stopped by a signal with every
     accepted request answered, 1 did not start or ended by itself (the reason is shown), 2 wrong usage.
@@ -234,10 +243,11 @@ def serve(
         )  # fmt: skip
         options = ServeOptions(
             model=model, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port,
-            start_timeout_s=start_timeout, drain_s=drain, log_file=log_file,
+            start_timeout_s=start_timeout, drain_s=drain, log_file=log_file, repository=served,
             verbose=context.find_root().params["verbose"],
         )  # fmt: skip
-    _say_if_untrained(weights, preset)
+    if served is None:
+        _say_if_untrained(weights, preset)
     sys.exit(run(options))
 
 
@@ -322,6 +332,10 @@ def demo(
         _say_if_untrained(weights, preset)
         for line in run(model, out, count):
             _stdout.print(line, markup=False, soft_wrap=True)
+
+
+main.add_command(export)
+main.add_command(repository)
 
 
 class _Bar:

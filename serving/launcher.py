@@ -23,6 +23,7 @@ from types import FrameType
 from serving.exec_with_parent import __file__ as exec_with_parent
 from serving.progress import Progress
 from serving.protocol import MODELS
+from serving.published import ADMIN_HEADER, PublishError, announced, check_live
 from serving.repository import ModelOptions, write_repository
 from serving.triton_install import InstallError, TritonInstall, find_tritonserver, make_backend_directory
 from spade_core.config import GeneratorConfig, preset
@@ -50,7 +51,8 @@ class ServeOptions:
     """Where the server listens and how long it may take.
 
     Attributes:
-        model: what is served.
+        model: what is served, unless there is a repository.
+        repository: a folder of published versions (serving/published.py) to serve instead, and to follow.
         host: address of all three ports. Keep 127.0.0.1 unless a firewall or a proxy stands before it.
         http_port, grpc_port, metrics_port: 0 picks a free one.
         start_timeout_s: longest time until both models are ready.
@@ -60,6 +62,7 @@ class ServeOptions:
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)
+    repository: Path | None = None
     host: str = "127.0.0.1"
     http_port: int = 8000
     grpc_port: int = 8001
@@ -73,10 +76,11 @@ class ServeOptions:
 class Server:
     """A running server. Made by `serve`; every method may be called again after the server has stopped."""
 
-    def __init__(self, options: ServeOptions, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, options: ServeOptions, process: subprocess.Popen[bytes], log: Path, secret: str) -> None:
         self.options = options
         self.process = process
         self.log = log
+        self.secret = secret
 
     @property
     def grpc_url(self) -> str:
@@ -114,17 +118,27 @@ def serve(options: ServeOptions, report: Report = lambda _: None) -> Iterator[Se
     """A server that is ready for requests; stopped, with its files and shared memory removed, at the end of the block.
 
     `report` receives a line of progress now and then. Raises ServeError with Triton's reason when it does not start,
-    InstallError when there is no Triton, ValueError when the options cannot be served. The server ends with the thread
-    that started it, whatever ends that.
+    InstallError when there is no Triton, PublishError for a repository without a whole version, ValueError when the
+    options cannot be served. The server ends with the thread that started it, whatever ends that.
     """
+    if options.repository is not None:
+        check_live(options.repository)
     config = served_config(options.model)
     install = find_tritonserver()
     with _run_directory() as run:
         server = _start(install, options, config, run, report)
         try:
-            yield server
+            with _follow(server):
+                yield server
         finally:
             server.stop()
+
+
+def _follow(server: Server) -> contextlib.AbstractContextManager[None]:
+    """A repository's publisher finds the server while this lasts."""
+    if server.options.repository is None:
+        return contextlib.nullcontext()
+    return announced(server.options.repository, server.grpc_url, server.secret)
 
 
 def run(options: ServeOptions) -> int:
@@ -142,7 +156,7 @@ def run(options: ServeOptions) -> int:
                 _watch(server, progress.line)
         except _Stopped:
             return _stopped(stop.server, progress)
-        except (ServeError, InstallError, ValueError) as error:
+        except (ServeError, InstallError, PublishError, ValueError) as error:
             progress.line(str(error))
             return 1
     return 1
@@ -160,13 +174,14 @@ def served_config(options: ModelOptions) -> GeneratorConfig:
 
 
 def _start(install: TritonInstall, options: ServeOptions, config: GeneratorConfig, run: Path, report: Report) -> Server:
-    repository = write_repository(run / "models", options.model, config)
+    repository = options.repository or write_repository(run / "models", options.model, config)
     backends = make_backend_directory(install, run / "backends")
     log = options.log_file or run / "triton.log"
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         chosen = _choose_ports(options)
-        command = _command(install, chosen, repository, backends, run.name)
-        server = Server(chosen, _spawn(command, install, log), log)
+        secret = secrets.token_hex(16)
+        command = _command(install, chosen, repository, backends, run.name, secret)
+        server = Server(chosen, _spawn(command, install, log), log, secret)
         try:
             _wait_until_ready(server, report)
         except BaseException as error:
@@ -180,8 +195,9 @@ def _start(install: TritonInstall, options: ServeOptions, config: GeneratorConfi
     raise AssertionError("unreachable")
 
 
-def _command(install: TritonInstall, options: ServeOptions, repository: Path, backends: Path, name: str) -> list[str]:
-    secret = secrets.token_hex(16)
+def _command(
+    install: TritonInstall, options: ServeOptions, repository: Path, backends: Path, name: str, secret: str
+) -> list[str]:
     gpu = Path("/dev/nvidiactl").exists()
     return [
         str(install.binary),
@@ -198,8 +214,8 @@ def _command(install: TritonInstall, options: ServeOptions, repository: Path, ba
         f"--grpc-port={options.grpc_port}",
         f"--metrics-address={options.host}",
         f"--metrics-port={options.metrics_port}",
-        f"--http-restricted-api={_RESTRICTED}:spade-admin={secret}",
-        f"--grpc-restricted-protocol={_RESTRICTED}:spade-admin={secret}",
+        f"--http-restricted-api={_RESTRICTED}:{ADMIN_HEADER}={secret}",
+        f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_HEADER}={secret}",
         f"--exit-timeout-secs={options.drain_s}",
         f"--allow-gpu-metrics={str(gpu).lower()}",
         *([] if gpu else ["--pinned-memory-pool-byte-size=0"]),

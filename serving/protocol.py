@@ -42,9 +42,10 @@ def write_parameters(values: Mapping[str, Any]) -> dict[str, str]:
 def check_package(parameters: Mapping[str, Any]) -> None:
     """Raises RuntimeError where a model process imports another `serving` than the launcher's.
 
+    A published version names no package: it may be served where it was not made.
     Triton's stub takes its packages from the interpreter's own site-packages, and reads no PYTHONPATH.
     """
-    if parameters["package"] != PACKAGE:
+    if parameters["package"] not in (None, PACKAGE):
         raise RuntimeError(
             f"[serve] expected the model to import {parameters['package']}, as the launcher does, but got {PACKAGE}; "
             "pip install the package into the environment of `spade serve`, and do not rely on PYTHONPATH"

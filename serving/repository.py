@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from serving.protocol import PACKAGE, RequestTimings, write_parameters
 from spade_core.config import STYLE_DIM, GeneratorConfig
 
-_MODEL_CODE = Path(__file__).parent / "triton"
+MODEL_CODE = Path(__file__).parent / "triton"
 _MICROSECONDS = 1_000_000
 
 
@@ -57,15 +57,16 @@ class ModelOptions:
 
 def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig) -> Path:
     """Writes both models under `root` (made if absent) and returns it. `config` is the one of the weights served."""
-    for model in (_spade_config(options), _spade_image_config(options, config)):
+    for model in (spade_config(options), spade_image_config(options, config)):
         folder = root / model.name
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(text_format.MessageToString(model), encoding="utf-8")
-        shutil.copyfile(_MODEL_CODE / model.name / "model.py", folder / "1" / "model.py")
+        shutil.copyfile(MODEL_CODE / model.name / "model.py", folder / "1" / "model.py")
     return root
 
 
-def _spade_config(options: ModelOptions) -> Any:
+def spade_config(options: ModelOptions) -> Any:
+    """The configuration of `spade` on the Python backend."""
     model = _model("spade", options, 1, options.queue_delay_us)
     model.input.extend(
         [
@@ -76,10 +77,11 @@ def _spade_config(options: ModelOptions) -> Any:
     )
     model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1, -1, 3]))
     model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
-    _set_parameters(
+    set_parameters(
         model,
         {
             "package": PACKAGE,
+            "published": False,
             "weights": None if options.weights is None else str(options.weights.resolve()),
             "preset": options.preset,
             "engine": options.engine,
@@ -91,7 +93,8 @@ def _spade_config(options: ModelOptions) -> Any:
     return model
 
 
-def _spade_image_config(options: ModelOptions, config: GeneratorConfig) -> Any:
+def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_upstream: bool = False) -> Any:
+    """The configuration of `spade_image`; `plain_upstream` where `spade` is an engine file without checks, timings."""
     # Batches form in `spade`; waiting here as well would only part these requests from the raw ones.
     model = _model("spade_image", options, options.decoders, queue_delay_us=0)
     model.input.extend(
@@ -107,7 +110,38 @@ def _spade_image_config(options: ModelOptions, config: GeneratorConfig) -> Any:
     model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1]))
     model.output.append(pb.ModelOutput(name="image_bytes", data_type=pb.TYPE_INT32, dims=[1]))
     model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
-    _set_parameters(model, {"config": config.to_dict()})
+    set_parameters(
+        model, {"config": config.to_dict(), "plain_upstream": plain_upstream, "max_pixels": options.max_pixels}
+    )
+    return model
+
+
+def tensorrt_config(options: ModelOptions, config: GeneratorConfig) -> Any:
+    """The configuration of `spade` on Triton's own TensorRT backend, for an engine of the dense graph (`model.plan`).
+
+    Its inputs are the graph's: labels are not checked, and a style is no seed. `spade_image` before it does both.
+    """
+    model = _model("spade", options, 1, options.queue_delay_us)
+    model.backend = "tensorrt"
+    model.default_model_filename = "model.plan"
+    height, width = config.height, config.width
+    inputs = {"labels": (pb.TYPE_UINT8, [height, width])}
+    if config.instance_edges:
+        inputs["instances"] = (pb.TYPE_INT32, [height, width])
+    if config.style:
+        inputs["style"] = (pb.TYPE_FP32, [STYLE_DIM])
+    model.input.extend(pb.ModelInput(name=name, data_type=kind, dims=dims) for name, (kind, dims) in inputs.items())
+    model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[height, width, 3]))
+    model.instance_group[0].kind = pb.ModelInstanceGroup.KIND_GPU
+    # Heeded under --rate-limit=execution_count: one batch of this model at a time, whatever else shares the GPU.
+    resource = pb.ModelRateLimiter.Resource(name="spade_execution", count=1)
+    model.instance_group[0].rate_limiter.CopyFrom(pb.ModelRateLimiter(resources=[resource], priority=1))
+    model.optimization.cuda.graphs = True
+    for batch in dict.fromkeys((1, options.max_batch)):
+        warmup = pb.ModelWarmup(name=f"batch {batch}", batch_size=batch, count=2)
+        for name, (kind, dims) in inputs.items():
+            warmup.inputs[name].CopyFrom(pb.ModelWarmup.Input(data_type=kind, dims=dims, zero_data=True))
+        model.model_warmup.append(warmup)
     return model
 
 
@@ -137,6 +171,7 @@ def _model(name: str, options: ModelOptions, instances: int, queue_delay_us: int
     )
 
 
-def _set_parameters(model: Any, values: dict[str, Any]) -> None:
+def set_parameters(model: Any, values: dict[str, Any]) -> None:
+    """Sets or replaces parameters, which the model reads with `serving.protocol.read_parameters`."""
     for key, text in write_parameters(values).items():
         model.parameters[key].string_value = text

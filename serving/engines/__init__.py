@@ -15,7 +15,7 @@ Instances = npt.NDArray[np.int32]  # [N, H, W]
 Style = npt.NDArray[np.float32]  # [N, 256]
 Images = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB
 
-ENGINES = ("auto", "torch", "cpu")
+ENGINES = ("auto", "torch", "cpu")  # of a checkpoint; `tensorrt` comes from an engine file
 PRECISIONS = ("fp32", "bf16", "fp16")  # fp16 on CUDA only
 
 

@@ -66,5 +66,14 @@ def load_engine(
     precision: str = "fp32",
     threads: int | None = None,
 ) -> Engine:
-    """`load_checkpoint`, then `make_engine`. Raises ValueError, naming what cannot be had."""
+    """`load_checkpoint`, then `make_engine`; for `tensorrt`, the engine file that `weights` names.
+
+    Raises ValueError, naming what cannot be had, and ImportError for `tensorrt` where its packages are not installed.
+    """
+    if name == "tensorrt":
+        if weights is None:
+            raise ValueError("[engine] expected an engine file of `spade export --to tensorrt` but got none")
+        from serving.engines.tensorrt import TensorrtEngine
+
+        return TensorrtEngine(weights)
     return make_engine(load_checkpoint(weights, preset), name, precision, threads)

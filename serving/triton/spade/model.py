@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
+from export.manifest import verify_manifest
 from serving.batch import Done, Item, RequestError, check_item, run_items
 from serving.engines import Timings
 from serving.engines.load import load_engine
@@ -35,11 +36,14 @@ class TritonPythonModel:
         silence_capsules()
         options = read_parameters(args["model_config"])
         check_package(options)
+        version = Path(args["model_repository"], args["model_version"])
+        if options["published"]:
+            verify_manifest(version)  # a version that is not whole is refused, and the one before it stays
         weights = options["weights"]
         self.max_pixels: int = options["max_pixels"]
         self.engine = load_engine(
             options["engine"],
-            None if weights is None else Path(weights),
+            None if weights is None else version / weights,  # a published one lies here, any other path is absolute
             options["preset"],
             options["precision"],
             options["threads"],

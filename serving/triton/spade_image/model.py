@@ -10,14 +10,17 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
+from serving.batch import check_item
 from serving.images import decode_maps, encode_images, pad_files, read_encoding
 from serving.metrics import SPADE_IMAGE, Metrics
-from serving.protocol import read_parameters
+from serving.protocol import RequestTimings, read_parameters
 from serving.triton.tensors import make_tensor, read_inputs, read_output, silence_capsules
 from spade_core.config import GeneratorConfig
 
@@ -32,7 +35,11 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
         silence_capsules()
-        self.config = GeneratorConfig.from_dict(read_parameters(args["model_config"])["config"])
+        parameters = read_parameters(args["model_config"])
+        self.config = GeneratorConfig.from_dict(parameters["config"])
+        self.plain_upstream: bool = parameters["plain_upstream"]
+        self.max_pixels: int = parameters["max_pixels"]
+        self.outputs = ["image"] if self.plain_upstream else ["image", "timings"]
         self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": "spade_image"})
         # zlib and the image codecs let go of the interpreter lock.
         self.workers = ThreadPoolExecutor(max_workers=4)
@@ -69,15 +76,17 @@ class TritonPythonModel:
         encoding = read_encoding(parameters)
         tensors = read_inputs(request)
         inputs = await self._run("spade_image_decode_seconds", self._decode, tensors)
-        inputs += [make_tensor(name, tensors[name]) for name in _FORWARDED if name in tensors]
+        if not self.plain_upstream:
+            inputs += [make_tensor(name, tensors[name]) for name in _FORWARDED if name in tensors]
         sent = {key: value for key, value in parameters.items() if key == "sent_unix_us"}
         upstream = pb_utils.InferenceRequest(
-            model_name="spade", inputs=inputs, requested_output_names=["image", "timings"], parameters=sent
+            model_name="spade", inputs=inputs, requested_output_names=self.outputs, parameters=sent
         )
         response = await upstream.async_exec()
         if response.has_error():
             raise UpstreamError(response.error().message(), response.error().code())
-        images, timings = (read_output(response, name) for name in ("image", "timings"))
+        images = read_output(response, "image")
+        timings = self._no_timings(images) if self.plain_upstream else read_output(response, "timings")
         files = await self._run("spade_image_encode_seconds", encode_images, images, encoding)
         padded, lengths = pad_files(files)
         outputs: dict[str, npt.NDArray[Any]] = {"image": padded, "image_bytes": lengths, "timings": timings}
@@ -92,7 +101,25 @@ class TritonPythonModel:
 
     def _decode(self, tensors: dict[str, Any]) -> list[Any]:
         maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config)
+        if self.plain_upstream:
+            maps = self._checked(maps, tensors)
         return [make_tensor(name, array) for name, array in maps.items()]
+
+    def _checked(self, maps: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+        """What an engine file takes: it checks nothing and knows no seed, so that is done here."""
+        item = check_item(
+            self.config,
+            self.max_pixels,
+            maps["labels"],
+            maps.get("instances"),
+            tensors.get("style"),
+            tensors.get("seed"),
+        )
+        inputs = {"labels": item.labels, "instances": item.instances, "style": item.style}
+        return {name: array for name, array in inputs.items() if array is not None}
+
+    def _no_timings(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        return np.full((len(images), len(fields(RequestTimings))), np.nan, np.float32)
 
 
 class UpstreamError(RuntimeError):

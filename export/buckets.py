@@ -1,0 +1,45 @@
+"""A plan's tables at a few lengths instead of any, so that an engine meets the same shapes again.
+
+A shape that repeats costs an engine no new shape inference, and can be replayed as a CUDA graph. Rows are added that no
+index refers to: the image is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from kernels import _native
+from kernels.plan import Level
+
+STEPS = 4  # lengths between two powers of two: at most a fifth of a long table is padding
+LEAST = 64
+
+
+def bucket(rows: int, largest: int) -> int:
+    """The length for a table of `rows`: LEAST or a multiple of a quarter of a power of two, and at most `largest`."""
+    if rows <= LEAST:
+        return min(LEAST, largest)
+    step = 1 << max(0, (rows - 1).bit_length() - 1)
+    step = max(1, step // STEPS)
+    return min(largest, -(-rows // step) * step)
+
+
+def padded(level: Level, rows3: int, rows5: int) -> Level:
+    """A level whose tables have `rows3` and `rows5` rows, at least as many as now."""
+    count3, count5 = len(level.patches3), len(level.patches5)
+    patches3 = np.zeros((rows3, level.patches3.shape[1]), np.int32)  # symbol 0, which there always is
+    patches3[:count3] = level.patches3
+    patches5 = np.full((rows5, level.patches5.shape[1]), rows3, np.int32)  # outside
+    _native.rebase(level.patches5, count3, 0, rows3, patches5[:count5])  # "outside" is the row after the last
+    return replace(level, patches3=patches3, patches5=patches5)
+
+
+def bucketed(levels: list[Level], max_batch: int) -> list[Level]:
+    """Every level padded to buckets, for an engine built for up to `max_batch` maps."""
+    out = []
+    for level in levels:
+        largest = max_batch * level.index.shape[1] * level.index.shape[2]
+        out.append(padded(level, bucket(len(level.patches3), largest), bucket(len(level.patches5), largest)))
+    return out

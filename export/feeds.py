@@ -1,0 +1,51 @@
+"""Label maps to the inputs of the two graphs, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.plan import Level, plan
+from spade_core.config import GeneratorConfig, level_sizes
+from spade_core.label_maps import prepare
+from spade_core.style import check_style
+
+Feed = dict[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+
+
+def dense_feed(labels: Array, instances: Array | None, style: Array | None, config: GeneratorConfig) -> Feed:
+    """Inputs of the dense graph: labels uint8 [N, H, W], instances int32 [N, H, W], style [N, 256]. Raises ValueError.
+
+    The graph itself checks nothing, so this does.
+    """
+    prepare(labels, instances, config)
+    feed = {"labels": labels, "instances": instances, "style": check_style(style, len(labels), config)}
+    return {name: np.ascontiguousarray(array) for name, array in feed.items() if array is not None}
+
+
+def codebook_feed(labels: Array, instances: Array | None, style: Array | None, config: GeneratorConfig) -> Feed:
+    """Inputs of the codebook graph, made from the plan of the maps; arguments as `dense_feed`. Raises ValueError."""
+    symbols = prepare(labels, instances, config)  # [N, H, W]
+    styles = check_style(style, len(labels), config)
+    sizes = level_sizes(symbols.shape[1], symbols.shape[2], config.upsamplings)
+    levels = plan(symbols, sizes, config.symbols, config.spade_kernel)
+    return level_feed(levels) | start_feed(symbols, styles, config)
+
+
+def start_feed(symbols: Array, style: Array | None, config: GeneratorConfig) -> Feed:
+    """The input the start map is made from: the style or, without one, the symbols at the start size [N, h0, w0]."""
+    if style is not None:
+        return {"style": style}
+    step = 2**config.upsamplings
+    return {"start": np.ascontiguousarray(symbols[:, ::step, ::step], np.int32)}
+
+
+def level_feed(levels: list[Level]) -> Feed:
+    """A plan's tables and index of each level, smallest first."""
+    feed: Feed = {}
+    for i, level in enumerate(levels):
+        feed |= {f"patches3_{i}": level.patches3, f"patches5_{i}": level.patches5, f"index_{i}": level.index}
+    return feed

@@ -1,0 +1,72 @@
+"""A folder's manifest: the sha256 of every file in it, and facts about them. What it does not match is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+
+
+class ManifestError(ValueError):
+    """A folder that is not what its manifest says; the message names every file at fault."""
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
+    """Hash the files `names` of `folder`, or all, into its manifest.json; on disk when this returns.
+
+    `facts` are JSON values.
+    """
+    files = {name: sha256(folder / name) for name in (_names(folder) if names is None else sorted(names))}
+    draft = folder / f".{NAME}.tmp"
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump({"format": 1, "facts": dict(facts), "sha256": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(folder / NAME)
+
+
+def verify_manifest(folder: Path, *, alone: bool = True) -> dict[str, Any]:
+    """The facts, when every file is there and as it was written and, if `alone`, no other is. Raises ManifestError."""
+    try:
+        manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        facts, expected = dict(manifest["facts"]), dict(manifest["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"[manifest] expected a whole {NAME} in '{folder}' but got {error!r}; it was not written to its end, or "
+            "changed since: publish it again"
+        ) from None
+    found = set(_names(folder))
+    faults = [f"{name} is missing" for name in sorted(set(expected) - found)]
+    if alone:
+        faults += [f"{name} is not in the manifest" for name in sorted(found - set(expected))]
+    faults += [
+        f"{name} has sha256 {actual[:12]}.., not {expected[name][:12]}.."
+        for name in sorted(found & set(expected))
+        if (actual := sha256(folder / name)) != expected[name]
+    ]
+    if faults:
+        raise ManifestError(
+            f"[manifest] expected the files that were published in '{folder}' but got: {'; '.join(faults)}; "
+            "publish it again, or roll back"
+        )
+    return facts
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _names(folder: Path) -> list[str]:
+    """Files below `folder`, but the manifest and what Python compiles, by relative path."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(name) for name in files if str(name) != NAME and "__pycache__" not in name.parts)

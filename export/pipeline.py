@@ -1,0 +1,81 @@
+"""The first half of `spade export`: weights to an ONNX file, checked, and compared with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from export.feeds import codebook_feed, dense_feed
+from export.graphs import ImageKind
+from export.int8 import quantise
+from export.maps import read_maps
+from export.onnx import Form, Precision, export_codebook, export_dense
+from export.verify import Row, check_file, compare, refuse_wrong
+from spade_core.config import GeneratorConfig
+from spade_core.generator import Generator
+
+Report = Callable[[str], None]
+
+
+def export_onnx(
+    generator: Generator,
+    path: Path,
+    *,
+    form: Form,
+    precision: Precision,
+    image: ImageKind,
+    size: tuple[int, int] | None,
+    metadata: Mapping[str, str],
+    report: Report,
+) -> dict[str, str]:
+    """Write the graph and check it (onnx.checker, shape inference, TensorRT's operators). Returns its properties.
+
+    Raises ExportError, VerifyError.
+    """
+    report(f"tracing the {form} graph in {precision}")
+    write = export_dense if form == "dense" else export_codebook
+    write(generator, path, precision=precision, image=image, size=size, metadata=metadata)
+    report("checking the graph")
+    return check_file(path)
+
+
+def verify_onnx(
+    generator: Generator, path: Path, *, size: tuple[int, int] | None, maps: Path | None, count: int, report: Report
+) -> Sequence[Row]:
+    """Compare the file with PyTorch's float32 dense form on `count` label maps of a folder, or drawn ones.
+
+    Raises VerifyError when a runtime computes another image; its rows are in the message.
+    """
+    report(f"comparing with PyTorch on {count} label maps")
+    read = read_maps(_sized(generator, size), maps, count)
+    rows = compare(path, generator, read.labels, read.instances, read.style)
+    refuse_wrong(path, rows)
+    return rows
+
+
+def export_int8(
+    generator: Generator,
+    path: Path,
+    out: Path,
+    *,
+    size: tuple[int, int] | None,
+    maps: Path | None,
+    count: int,
+    report: Report,
+) -> None:
+    """Write `out`, the float32 file `path` with its main convs in INT8, calibrated on `count` label maps.
+
+    Raises ExportError, VerifyError.
+    """
+    report(f"calibrating INT8 on {count} label maps")
+    config = _sized(generator, size)
+    read = read_maps(config, maps, count)
+    make_feed = dense_feed if check_file(path)["form"] == "dense" else codebook_feed
+    quantise(path, out, (make_feed(*read.one(i), config) for i in range(count)))
+    check_file(out)
+
+
+def _sized(generator: Generator, size: tuple[int, int] | None) -> GeneratorConfig:
+    config = generator.config
+    return config if size is None else replace(config, height=size[0], width=size[1])

@@ -1,0 +1,139 @@
+"""Run by test_tensorrt.py with the real bindings on PYTHONPATH: looks up every name that our sources use.
+
+tensorrt_probe.py names FILE..     every trt.A.B and trtp.A in the files is there
+tensorrt_probe.py build ONNX       the build, up to the first call that needs TensorRT's library
+tensorrt_probe.py plugin           both plugins, registered and asked for their kernel
+tensorrt_probe.py options          every builder flag, by the name it is set with
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tensorrt as trt
+import tensorrt.plugin as trtp
+
+MODULES: dict[str, ModuleType] = {"trt": trt, "trtp": trtp}
+
+
+def chain(node: ast.AST) -> list[str] | None:
+    """`trt.A.B` as ["trt", "A", "B"]; None for anything else."""
+    if isinstance(node, ast.Name):
+        return [node.id] if node.id in MODULES else None
+    if isinstance(node, ast.Attribute) and (inner := chain(node.value)):
+        return [*inner, node.attr]
+    return None
+
+
+def names(paths: list[Path]) -> dict[str, bool]:
+    """Every such chain of the files, and whether the bindings have it. Quoted annotations are read too."""
+    found: dict[str, bool] = {}
+    for path in paths:
+        tree = ast.parse(path.read_text())
+        quoted = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        trees = [tree, *(ast.parse(text, mode="eval") for text in quoted if text.startswith("trt."))]
+        for part in (node for each in trees for node in ast.walk(each)):
+            if (parts := chain(part)) and len(parts) > 1:
+                there: Any = MODULES[parts[0]]
+                for name in parts[1:]:
+                    there = getattr(there, name, None)
+                found[".".join(parts)] = there is not None
+    return found
+
+
+def build(onnx_path: Path) -> str:
+    from export.tensorrt import EngineError, EngineOptions, build_engine
+
+    try:
+        build_engine(onnx_path, onnx_path.with_suffix(".plan"), EngineOptions(plugin=False), lambda *_: True)
+    except EngineError as error:
+        return str(error)
+    return "built"
+
+
+def plugin() -> list[dict[str, Any]]:
+    import tensorrt.plugin._tensor as tensor
+
+    from export.tensorrt_plugin import register
+
+    register(ptx=lambda: "// ptx", lazy=True)
+    out = []
+    for name in ("Modulate", "ModulateLeaky"):
+        defined = getattr(trtp.op.spade, name)
+        descriptions = [trtp.TensorDesc(tensor.ShapeExprs(rank, _is_dummy=True), dtype) for rank, dtype in (
+            (4, trt.float16), (2, trt.float16), (3, trt.int32))]  # fmt: skip
+        (like,) = [defined.register_func(*descriptions)]
+        kernel, ptx, launch, arguments = defined.aot_impl_func(*descriptions, (like,), None)
+        assert isinstance(launch, trtp.KernelLaunchParams)
+        assert all(isinstance(argument, trtp.SymInt32) for argument in arguments)
+        out.append({"inputs": defined.input_tensor_names, "outputs": defined.num_outputs, "kernel": kernel, "ptx": ptx,
+                    "arguments": len(arguments), "output_dtype": str(like.dtype)})  # fmt: skip
+    return out
+
+
+def no_nvcc() -> str:
+    import export.tensorrt as builder
+
+    def missing(_source: str) -> str:
+        raise builder.ToolkitError("[cuda] expected nvcc on PATH but found none")
+
+    builder.compile_ptx = missing
+    try:
+        builder._plugin_ptx()
+    except builder.EngineError as error:
+        return str(error)
+    return "compiled"
+
+
+def options() -> dict[str, Any]:
+    from export.tensorrt import EngineOptions, ProgressMonitor, configure, network_flags
+
+    class Config:
+        """Records what is set: the library that would hold it is not there."""
+
+        def __init__(self) -> None:
+            self.flags: list[str] = []
+
+        def set_flag(self, flag: trt.BuilderFlag) -> None:
+            self.flags.append(flag.name)
+
+    config: Any = Config()
+    configure(config, EngineOptions(strip_weights=True, version_compatible=True, hardware_compatible=True))
+    steps: list[tuple[str, int, int]] = []
+
+    def progress(phase: str, done: int, of: int) -> bool:
+        steps.append((phase, done, of))
+        return done < 2
+
+    monitor = ProgressMonitor(progress)
+    assert isinstance(monitor, trt.IProgressMonitor)
+    monitor.phase_start("tactics", None, 3)
+    going = [monitor.step_complete("tactics", step) for step in range(3)]
+
+    def interrupted(*_arguments: object) -> bool:
+        raise KeyboardInterrupt
+
+    ctrl_c = ProgressMonitor(interrupted)
+    going.append(ctrl_c.step_complete("tactics", 0))
+    return {
+        "flags": sorted(config.flags), "level": config.hardware_compatibility_level.name,
+        "verbosity": config.profiling_verbosity.name, "network": network_flags(), "going": going, "steps": steps,
+        "stopped": monitor.stopped, "interrupted": ctrl_c.interrupted,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    results: dict[str, Any] = {
+        "names": lambda: names([Path(argument) for argument in arguments]),
+        "build": lambda: build(Path(arguments[0])),
+        "plugin": plugin,
+        "no-nvcc": no_nvcc,
+        "options": options,
+    }
+    print(json.dumps(results[command]()))

@@ -1,0 +1,134 @@
+"""The TensorRT path against the real 11.4 bindings, on libraries that hold nothing: types, names, the first call.
+
+What needs a GPU, that is building and running an engine, is not tested here or anywhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from small import small
+
+from export.onnx import export_dense
+from export.profiles import ProfileError, input_ranges
+from kernels.cuda.toolkit import ToolkitError, compile_ptx
+from spade_core.seeded import seeded_generator
+
+ROOT = Path(__file__).resolve().parents[2]
+PROBE = Path(__file__).with_name("tensorrt_probe.py")
+SOURCES = [ROOT / "export/tensorrt.py", ROOT / "export/tensorrt_plugin.py", ROOT / "serving/engines/tensorrt.py"]
+
+pytestmark = pytest.mark.xdist_group("tensorrt")
+
+
+@pytest.fixture(scope="module")
+def stubs() -> ModuleType:
+    """scripts/tensorrt_stubs.py, after it has run: the bindings' wheel comes from PyPI the first time."""
+    script = ROOT / "scripts" / "tensorrt_stubs.py"
+    subprocess.run([sys.executable, str(script)], check=True)
+    spec = importlib.util.spec_from_file_location("tensorrt_stubs", script)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def probe(stubs: ModuleType, *arguments: str | Path) -> Any:
+    command = [sys.executable, str(PROBE), *map(str, arguments)]
+    done = subprocess.run(command, env=stubs.environment(), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def strict_mypy(stubs: ModuleType, *files: Path) -> str:
+    cache = stubs.FOLDER / "mypy"  # PyTorch's types take long to read the first time
+    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={cache}", *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=stubs.environment())
+    return done.stdout
+
+
+def test_every_call_has_the_types_of_the_real_bindings(stubs: ModuleType, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        "import tensorrt as trt\n"
+        "import tensorrt.plugin as trtp\n"
+        "def f(config: trt.IBuilderConfig, context: trt.IExecutionContext) -> None:\n"
+        "    config.set_flag(trt.BuilderFlag.FP16)\n"  # gone in 11
+        "    config.set_memory_pool_limit(pool=trt.MemoryPoolType.WORKSPACE, size=1)\n"  # it is pool_size
+        "    context.execute_async_v2(0)\n"
+        "    trtp.aot_impl(1)\n"
+    )
+    output = strict_mypy(stubs, *SOURCES, wrong)
+    errors = [line.split(":")[:2] for line in output.splitlines() if ": error:" in line]
+    # By name: for a file with the same content as the last run's, mypy's cache has the path of that one.
+    assert [(Path(path).name, line) for path, line in errors] == [("wrong.py", f"{i}") for i in range(4, 8)], output
+
+
+def test_every_name_is_in_the_real_bindings(stubs: ModuleType) -> None:
+    found = probe(stubs, "names", *SOURCES)
+    assert [name for name, there in found.items() if not there] == []
+    assert {"trt.BuilderFlag.REFIT_IDENTICAL", "trtp.aot_impl", "trt.IOutputAllocator"} <= set(found)
+    assert len(found) > 40
+
+
+def test_the_build_runs_up_to_the_first_call_of_the_library(stubs: ModuleType, tmp_path: Path) -> None:
+    export_dense(seeded_generator(small("ade20k")), tmp_path / "m.onnx", image="uint8")
+    message = probe(stubs, "build", tmp_path / "m.onnx")
+    assert message.startswith("[tensorrt] expected a TensorRT builder but got none")
+    assert "tensorrt-cu13-libs" in message
+    assert not (tmp_path / "m.plan").exists()
+
+
+def test_options_become_flags_and_progress_can_end_a_build(stubs: ModuleType) -> None:
+    found = probe(stubs, "options")
+    assert found["flags"] == ["REFIT_IDENTICAL", "STRIP_PLAN", "VERSION_COMPATIBLE"]
+    assert (found["level"], found["verbosity"]) == ("AMPERE_PLUS", "DETAILED")
+    assert found["going"] == [True, False, False, False]  # the last by Ctrl-C, which must not cross the library
+    assert found["interrupted"]
+    assert found["steps"][:2] == [["tactics", 0, 3], ["tactics", 1, 3]]
+    assert found["stopped"]
+
+
+def test_plugins_register_and_name_their_kernel(stubs: ModuleType) -> None:
+    for plugin in probe(stubs, "plugin"):
+        assert plugin["inputs"] == ["x", "entries", "index"]
+        assert plugin["outputs"] == 1
+        assert plugin["kernel"] == "spade_modulate_codebook_nchw_float16_plain"
+        assert plugin["output_dtype"] == "DataType.HALF"
+        assert plugin["arguments"] == 6
+
+
+def test_ptx_holds_every_kernel_that_the_plugins_name() -> None:
+    try:
+        ptx = compile_ptx("modulate_codebook")
+    except ToolkitError as error:
+        pytest.skip(str(error))
+    for dtype in ("float32", "float16", "bfloat16"):
+        assert f".visible .entry spade_modulate_codebook_nchw_{dtype}_plain(" in ptx
+
+
+def test_without_nvcc_a_build_says_how_to_do_without(stubs: ModuleType) -> None:
+    message = probe(stubs, "no-nvcc")
+    assert "expected nvcc on PATH" in message
+    assert "--no-plugin" in message
+
+
+def test_profiles_cover_every_plan_of_the_batch() -> None:
+    config = small("coco", height=64, width=128)
+    ranges = input_ranges(config, "codebook", (1, 4, 8))
+    assert ranges["start"] == ((1, 2, 4), (4, 2, 4), (8, 2, 4))
+    assert ranges["index_5"] == ((1, 64, 128), (4, 64, 128), (8, 64, 128))
+    assert ranges["patches5_5"][2] == (8 * 64 * 128, 9)  # every pixel of the largest batch a patch of its own
+    for least, usual, largest in ranges.values():
+        assert all(a <= b <= c for a, b, c in zip(least, usual, largest, strict=True))
+    assert set(input_ranges(config, "dense", (1, 1, 1))) == {"labels", "instances"}
+    with pytest.raises(ProfileError, match=r"1 <= MIN <= OPT <= MAX but got \(4, 2, 8\)"):
+        input_ranges(config, "dense", (4, 2, 8))

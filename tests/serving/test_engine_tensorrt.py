@@ -1,0 +1,132 @@
+"""The tensorrt engine's own side, on a stand-in for the GPU: the images, the buffers, the graph."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import fake_gpu
+import numpy as np
+import pytest
+from served import TINY, blocks
+
+from export.manifest import ManifestError, write_manifest
+from export.onnx import export_codebook, export_dense
+from export.verify import check_file
+from serving.engines import Timings
+from serving.engines.torch import TorchEngine
+from spade_core.seeded import seeded_generator
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.xdist_group("engine_tensorrt"),  # two exports, made once
+]
+
+LABELS = blocks(1, count=5, size=64, classes=8)
+INSTANCES = LABELS.astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both graphs, each with a file that stands for its engine and a manifest."""
+    root = tmp_path_factory.mktemp("engines")
+    for form, write in (("dense", export_dense), ("codebook", export_codebook)):
+        write(seeded_generator(TINY), root / form / "spade.onnx", image="uint8")
+        facts: dict[str, Any] = dict(check_file(root / form / "spade.onnx"))
+        (root / form / "spade.plan").write_bytes(b"engine")
+        write_manifest(root / form, facts | {"options": {"batch": [2, 2, 4], "strip_weights": False}})
+    return root
+
+
+Load = Callable[..., Any]
+
+
+@pytest.fixture
+def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    def of(form: str, largest: dict[str, int] | None = None) -> Any:
+        trt, cuda = fake_gpu.tensorrt(folder / form / "spade.onnx", largest), fake_gpu.pycuda_driver()
+        package = ModuleType("pycuda")
+        package.driver = cuda  # type: ignore[attr-defined]
+        for name, module in {"tensorrt": trt, "pycuda": package, "pycuda.driver": cuda}.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.delitem(sys.modules, "serving.engines.tensorrt", raising=False)
+        module = importlib.import_module("serving.engines.tensorrt")
+        monkeypatch.setattr(module, "recording", fake_gpu.recording(trt.context))
+        fake_gpu.calls.clear()
+        return module.TensorrtEngine(folder / form / "spade.plan")
+
+    return of
+
+
+@pytest.mark.parametrize("form", ["dense", "codebook"])
+def test_images_are_the_torch_engines(load: Load, form: str) -> None:
+    engine, timings = load(form), Timings()
+    expected = TorchEngine(seeded_generator(TINY)).synthesize(LABELS, INSTANCES, None)
+    # Five maps: a full batch of four, then one, which the engine takes in a batch of two only.
+    images = engine.synthesize(LABELS, INSTANCES, None, timings)
+    assert images.shape == expected.shape
+    assert images.dtype == np.uint8
+    assert np.abs(images.astype(int) - expected).max() <= 1
+    assert timings.plan_s > 0
+    assert timings.convs_s > 0
+    assert engine._cuda.context.depth == 0
+
+
+def test_a_graph_is_recorded_when_shapes_repeat_and_launched_from_then_on(load: Load) -> None:
+    engine, two = load("codebook"), slice(0, 2)
+    first = engine.synthesize(LABELS[two], INSTANCES[two], None)
+    assert "record" not in fake_gpu.calls
+    engine.synthesize(LABELS[two], INSTANCES[two], None)
+    assert fake_gpu.calls.count("record") == 1
+    np.testing.assert_array_equal(engine.synthesize(LABELS[two], INSTANCES[two], None), first)
+    assert fake_gpu.calls.count("launch") == 1
+    # Other shapes: no graph, and the old one is not taken for these.
+    engine.synthesize(LABELS[:4], INSTANCES[:4], None)
+    assert fake_gpu.calls.count("launch") == 1
+    np.testing.assert_array_equal(engine.synthesize(LABELS[two], INSTANCES[two], None), first)
+    assert fake_gpu.calls.count("launch") == 1
+    # Nothing is allocated any more.
+    before = fake_gpu.calls.count("mem_alloc")
+    for _ in range(3):
+        np.testing.assert_array_equal(engine.synthesize(LABELS[two], INSTANCES[two], None), first)
+    assert fake_gpu.calls.count("mem_alloc") == before
+    assert fake_gpu.calls.count("launch") == 3
+
+
+def test_a_graph_that_cannot_be_recorded_is_done_without(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    engine = load("dense")
+
+    def refuses(_stream: int) -> Any:
+        raise RuntimeError("capture is not permitted")
+
+    sys.modules["serving.engines.tensorrt"].recording = refuses  # type: ignore[attr-defined]
+    images = [engine.synthesize(LABELS[:2], INSTANCES[:2], None) for _ in range(3)]
+    np.testing.assert_array_equal(images[0], images[2])
+    assert "capture is not permitted" in caplog.text
+
+
+def test_what_an_engine_cannot_do_is_said(load: Load, folder: Path, tmp_path: Path) -> None:
+    engine = load("dense")
+    with pytest.raises(ValueError, match=r"expected maps of 64x64, .* but got 32x32"):
+        engine.synthesize(LABELS[:, ::2, ::2], INSTANCES[:, ::2, ::2], None)
+    with pytest.raises(ValueError, match=r"expected ids 0\.\.8 .* but got 9"):
+        engine.synthesize(np.full_like(LABELS, 9), INSTANCES, None)
+    with pytest.raises(ValueError, match=r"labels within the engine's profile but got shape \[4, 64, 64\]"):
+        load("dense", {"labels": 1}).synthesize(LABELS, INSTANCES, None)
+    module = sys.modules["serving.engines.tensorrt"]
+    facts: dict[str, Any] = dict(check_file(folder / "dense" / "spade.onnx"))
+    facts["options"] = {"batch": [1, 1, 1], "strip_weights": False}
+    (tmp_path / "spade.plan").write_bytes(b"of another version")
+    write_manifest(tmp_path, facts)
+    with pytest.raises(RuntimeError, match=r"bound to the TensorRT version and the GPU"):
+        module.TensorrtEngine(tmp_path / "spade.plan")
+    write_manifest(tmp_path, facts | {"image": "float"})
+    with pytest.raises(ValueError, match="expected an engine with uint8 images but got float"):
+        module.TensorrtEngine(tmp_path / "spade.plan")
+    (tmp_path / "spade.plan").write_bytes(b"changed")
+    with pytest.raises(ManifestError, match=r"spade.plan has sha256"):
+        module.TensorrtEngine(tmp_path / "spade.plan")

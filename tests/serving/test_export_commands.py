@@ -1,0 +1,108 @@
+"""`spade export` and `spade repository`: output, messages, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from served import FREE_PORTS, TINY, blocks
+
+from export.manifest import verify_manifest
+from serving.cli import main
+from serving.client import Client
+from serving.launcher import ServeOptions, serve
+from spade_core.checkpoints import save
+from spade_core.seeded import seeded_generator
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def spade(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_export_writes_a_verified_file_with_a_manifest(tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()  # not ours, and left alone
+    result = spade(
+        "export", "--weights", tiny_weights, "--out", tmp_path / "out", "--graph", "codebook", "--size", "32x64",
+        "--int8",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for text in ("onnxruntime", "openvino", "PSNR dB", "ok", "codebook, fp32, image uint8"):
+        assert text in result.output
+    assert result.output.count(" int8 ") == 2
+    facts = verify_manifest(tmp_path / "out", alone=False)
+    assert (tmp_path / "out" / "spade.int8.onnx").stat().st_size < (tmp_path / "out" / "spade.onnx").stat().st_size
+    assert (facts["form"], facts["source"]) == ("codebook", "tiny.safetensors")
+    assert (json.loads(facts["config"])["height"], json.loads(facts["config"])["width"]) == (32, 64)
+    model = onnx.load(str(tmp_path / "out" / "spade.onnx"))
+    properties = {p.key: p.value for p in model.metadata_props}
+    assert properties["spade.source_sha256"] == facts["source_sha256"]
+
+
+def test_versions_are_published_listed_and_rolled_back(tiny_weights: Path, tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    save(tmp_path / "second.safetensors", seeded_generator(TINY, 2))
+    for weights in (tiny_weights, tmp_path / "second.safetensors"):
+        result = spade(
+            "export", "--weights", weights, "--out", tmp_path / "o", "--to", "triton", "--publish", root, "--keep", "2"
+        )
+        assert result.exit_code == 0, result.output
+    assert "version 2 is live" in result.output
+    listed = spade("repository", root)
+    assert listed.exit_code == 0
+    assert "tiny.safetensors" in listed.output
+    assert "version 1 is live" in spade("repository", root, "--roll-back").output
+    labels = blocks(1, size=64, classes=8)
+    with serve(ServeOptions(repository=root, **FREE_PORTS)) as server, Client(server.grpc_url) as client:
+        assert client.synthesize(labels, labels.astype("int32")).images.shape == (1, 64, 64, 3)
+        assert "version 2 is live" in spade("repository", root, "--version", "2").output
+    (root / "spade" / "2" / "weights.safetensors").write_bytes(b"")
+    damaged = spade("repository", root)
+    assert damaged.exit_code == 1
+    assert "DAMAGED" in damaged.output
+    assert "weights.safetensors has sha256" in damaged.output
+    assert spade("repository", root, "--version", "9").exit_code == 1
+    refused = spade("serve", "--repository", root, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    assert refused.exit_code == 1
+    assert "--roll-back" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (["--to", "onnx,openvino"], "expected names out of onnx, tensorrt, triton but got 'onnx,openvino'"),
+        (["--batch", "4,2,8"], "expected a batch 1 <= MIN <= OPT <= MAX but got (4, 2, 8)"),
+        (["--batch", "many"], "expected MIN,OPT,MAX, three whole numbers, but got 'many'"),
+        (["--size", "256"], "expected HxW, for instance 256x512, but got '256'"),
+        (["--int8", "--precision", "bf16"], "it starts from a float32 graph, not --precision bf16"),
+        (["--to", "triton"], "name the model repository with --publish"),
+    ],
+)
+def test_wrong_usage_is_said(wrong: list[str], text: str, tmp_path: Path) -> None:
+    result = spade("export", "--out", tmp_path / "out", *wrong)
+    assert result.exit_code == 2
+    assert text in " ".join(result.output.replace("│", "").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_tensorrt_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    result = spade("export", "--out", tmp_path / "out", "--to", "tensorrt")
+    assert result.exit_code == 1
+    assert "expected the package tensorrt but it is not installed" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "export.pipeline", raising=False)
+    monkeypatch.delitem(sys.modules, "export.onnx", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = spade("export", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "expected the package onnx but it is not installed; `pip install 'spade-serve[export]'`" in result.output
