@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.plan import Level
+from spade_core.baselines import AnyGenerator
 from spade_core.config import HIDDEN, GeneratorConfig
+from spade_core.dense import one_hot
 from spade_core.generator import Generator
 from spade_core.spade import SPADE
 
@@ -107,7 +109,7 @@ def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None
     )
 
 
-def fold_generator(generator: Generator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
+def fold_generator(generator: AnyGenerator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
     """`fold` of every norm. Inference does this once; training once a step."""
     return {m: fold(m, generator.config, dtype) for m in generator.modules() if isinstance(m, SPADE)}
 
@@ -140,7 +142,7 @@ def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None) 
 
 
 def synthesize_codebook(
-    generator: Generator,
+    generator: AnyGenerator,
     folded: dict[SPADE, Folded],
     symbols: Tensor,
     levels: dict[tuple[int, int], LevelTensors],
@@ -158,6 +160,9 @@ def synthesize_codebook(
         seconds.total += time.perf_counter() - began
         return modulate(x, entries, level.index, folded[spade].norm)
 
+    if not isinstance(generator, Generator):
+        baseline: Tensor = generator(one_hot(symbols, generator.config, dtype), style, normalise)
+        return baseline
     start = generator.style_start(style.to(dtype)) if style is not None else label_start(generator, symbols)
     out: Tensor = generator(start.contiguous(memory_format=torch.channels_last), normalise)
     return out
