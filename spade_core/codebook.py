@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ from spade_core.spade import SPADE
 # Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
 # whose every pixel differs.
 GATHER_ROWS = 4096
+# Products per tap pay where this many windows share a hidden row: below, adding them up costs what they save.
+PER_TAP = 1.5
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def codebook(folded: Folded, level: LevelTensors) -> Tensor:
     """(a, b) of every distinct patch [U5, 2C]."""
     actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
     actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128], the last row is outside: the second conv pads with zeros
+    if PER_TAP * actv.shape[0] <= level.patches5.shape[0]:
+        return _per_tap(folded, actv, level.patches5)
     entries = []
     for windows in torch.split(level.patches5, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
         gathered = actv.index_select(0, windows.flatten()).view(windows.shape[0], -1)  # [.., k*k * 128]
@@ -132,13 +137,58 @@ def codebook(folded: Folded, level: LevelTensors) -> Tensor:
     return torch.cat(entries)
 
 
+def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:
+    """Multiply each hidden row once with every tap, then add up the nine products of a window: U3, not U5, rows."""
+    taps, hidden = windows.shape[1], actv.shape[1]
+    weight = folded.weight.view(taps, hidden, -1).permute(1, 0, 2).flatten(1)  # [128, k*k * 2C]
+    products = (actv @ weight).to(actv.dtype).view(actv.shape[0] * taps, -1)  # [(U3 + 1) * k*k, 2C], row u * k*k + t
+    rows = windows * taps + torch.arange(taps, dtype=windows.dtype, device=windows.device)
+    return F.embedding_bag(rows, products, mode="sum") + folded.bias
+
+
 def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None) -> Tensor:
     """a[index] * norm(x) + b[index]: x [N, C, h, w] (channels last), entries [U5, 2C], index [N, h, w]."""
     if norm is not None:
         x = norm(x)
-    per_pixel = F.embedding(index, entries).permute(0, 3, 1, 2)  # [N, 2C, h, w]
+    if torch.is_grad_enabled() and (x.requires_grad or entries.requires_grad):
+        out: Tensor = _Modulate.apply(x, entries, index)  # type: ignore[no-untyped-call]
+        return out
+    return _modulated(x, entries, index.flatten())
+
+
+def _modulated(x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
+    per_pixel = entries.to(x.dtype).index_select(0, index)  # [N*h*w, 2C]
     a, b = per_pixel.chunk(2, dim=1)
-    return torch.addcmul(b, a, x)
+    return _as_image(torch.addcmul(b, a, _as_rows(x)), x)
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # [N*h*w, C]
+
+
+def _as_image(rows: Tensor, like: Tensor) -> Tensor:
+    n, c, h, w = like.shape
+    return rows.view(n, h, w, c).permute(0, 3, 1, 2)  # [N, C, h, w], channels last
+
+
+class _Modulate(torch.autograd.Function):
+    """`_modulated` that keeps x and the codebook for its gradient, not gamma and beta at every pixel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(x, entries, index)
+        return _modulated(x, entries, index.flatten())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, entries, index = ctx.saved_tensors
+        rows, flat, pixels = _as_rows(x), _as_rows(grad), index.flatten()
+        a = entries[:, : x.shape[1]].to(flat.dtype).index_select(0, pixels)  # [N*h*w, C]
+        # The sum over an entry's pixels is long: never in bfloat16.
+        both = torch.cat([flat * rows, flat], dim=1).to(entries.dtype)  # [N*h*w, 2C]
+        grad_entries = torch.ops.aten.embedding_dense_backward(both, pixels, entries.shape[0], -1, False)
+        return _as_image(flat * a, x), grad_entries, None
 
 
 def synthesize_codebook(
