@@ -93,9 +93,7 @@ class RunConfig:
     log_steps: int = _say(50, "Steps between rows of statistics, each a mean over them.")
     sample_steps: int = _say(1000, "Steps between sample grids.")
     samples: int = _say(6, "Label maps in a sample grid.")
-    calibration: int = _say(
-        16, "Batches that measure the averaged generator's batch-norm statistics before it is used."
-    )
+    calibration: int = _say(16, "Batches that measure the averaged generator's batch-norm statistics before it is used.")
     weights_dtype: WeightsDtype = _say("float32", "Of the exported weights.")
 
 
@@ -133,7 +131,6 @@ _MODEL_HELP = {
     "norm": "Norm inside SPADE: instance, batch (each process its own), syncbatch (over all processes).",
     "spade_kernel": "Size of SPADE's convs: 1, 3 or 5.",
     "style": "Start from a style vector, with a style encoder; false starts from the label map.",
-    "architecture": "spade, or a baseline of the paper: concat, pix2pixhd, pix2pixhd-spade.",
     "architecture": "spade, or a baseline of the paper: concat, pix2pixhd, pix2pixhd-spade.",
 }
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from spade_core.baselines import AnyGenerator, new_generator
-from spade_core.baselines import AnyGenerator, new_generator
 from spade_core.codebook import fold_generator, synthesize_codebook
 from spade_core.dense import synthesize_dense
 from spade_core.discriminator import Discriminator

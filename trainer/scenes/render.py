@@ -68,9 +68,7 @@ class _Scene:
         dx, dy = self.random.uniform(0, 512, 2)
         x, y = self.x[at] * scale + dx, self.y[at] * scale + dy
         noise, step = table(roughness, 2), 3.0
-        slope = sample(noise, x + self.light_from * step, y - step) - sample(
-            noise, x - self.light_from * step, y + step
-        )
+        slope = sample(noise, x + self.light_from * step, y - step) - sample(noise, x - self.light_from * step, y + step)
         return np.tanh(slope)
 
     def lit(self, albedo: Floats, amount: Floats | float) -> Floats:
@@ -398,3 +396,5 @@ def _developed(s: _Scene, labels: Map) -> npt.NDArray[np.uint8]:
     image = np.where(edge[..., None], 0.35 * image + 0.65 * soft, image)
     grain = s.random.normal(0, 0.006, (s.height, s.width, 1)).astype(np.float32)
     return (np.clip(image + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
