@@ -17,6 +17,7 @@ from rich.table import Table
 
 from serving.engines import ENGINES, PRECISIONS
 from spade_core.config import PRESETS
+from trainer.evaluate_command import evaluate
 
 _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -397,6 +398,8 @@ def _style_of(checkpoint: Any, image: Path, seed: int | None) -> Any:
         )
     return style_from_image(checkpoint.encoder, read_style_image(image), seed)
 
+
+main.add_command(evaluate)
 
 if __name__ == "__main__":
     main()
