@@ -17,6 +17,7 @@ from rich.table import Table
 
 from serving.engines import ENGINES, PRECISIONS
 from spade_core.config import PRESETS
+from trainer.commands import scenes, train
 from trainer.evaluate_command import evaluate
 
 _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -332,6 +333,10 @@ def demo(
         _say_if_untrained(weights, preset)
         for line in run(model, out, count):
             _stdout.print(line, markup=False, soft_wrap=True)
+
+
+main.add_command(train)
+main.add_command(scenes)
 
 
 class _Bar:

@@ -6,6 +6,7 @@ A position counts every image that training has seen. Which example it is, its c
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +91,11 @@ class Stream(Dataset[Item]):
         if not self.examples:
             return scene_pixels(FIRST_TRAINING_SCENE + position, self.data, self.model)
         epoch, offset = divmod(position, len(self.examples))
-        return read_example(self.examples[_order(self.seed, epoch, len(self.examples))[offset]], self.model)
+        return self.example(int(_order(self.seed, epoch, len(self.examples))[offset]))
+
+    def example(self, index: int) -> Pixels:
+        """The files of one example, as they are."""
+        return read_example(self.examples[index], self.model)
 
 
 _orders: dict[tuple[int, int, int], npt.NDArray[np.int64]] = {}
@@ -197,11 +202,13 @@ def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int
         collate_fn=partial(collate, model=config.model, planned=planned),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         persistent_workers=False,
     )
     return iter(made)
 
 
-def _one_thread(worker: int) -> None:  # noqa: ARG001 - the loader passes it
+def _start_worker(worker: int) -> None:  # noqa: ARG001 - the loader passes it
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the trainer ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

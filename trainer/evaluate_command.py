@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from spade_core.config import PRESETS
+from trainer.commands import errors_as_messages
 
 if TYPE_CHECKING:
     from spade_core.baselines import AnyGenerator
@@ -105,7 +105,7 @@ def evaluate(
     from trainer import evaluate as run
     from trainer.judges import InceptionFile, feature_file, scenes_segmentation, segmentation_file
 
-    with _errors_as_messages():
+    with errors_as_messages("nothing was written"):
         if threads is not None:
             torch.set_num_threads(threads)
         if json_path is not None:  # a folder that cannot be made is better known before the work than after it
@@ -142,20 +142,6 @@ def evaluate(
         if json_path is not None:
             json_path.write_text(json.dumps(report, indent=1) + "\n")
         _stdout.print(_table(source, found))
-
-
-class _errors_as_messages:
-    """An expected error ends the command with its message and exit status 1; a bug keeps its traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ValueError | OSError | RuntimeError) and not isinstance(error, click.exceptions.Exit):
-            raise click.ClickException(str(error)) from None
-        if isinstance(error, KeyboardInterrupt):
-            _stderr.print("interrupted: nothing was written")
-            sys.exit(130)
 
 
 def _generator(weights: Path | None, preset: str | None) -> tuple[AnyGenerator, str]:

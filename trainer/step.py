@@ -48,8 +48,8 @@ def optimisers(networks: Networks, config: OptimConfig) -> Optimisers:
     if networks.encoder is not None:
         parameters += networks.encoder.parameters()
     return Optimisers(
-        torch.optim.Adam(parameters, lr=slow, betas=betas),
-        torch.optim.Adam(networks.discriminator.parameters(), lr=fast, betas=betas),
+        torch.optim.Adam(parameters, lr=slow, betas=betas, fused=True),
+        torch.optim.Adam(networks.discriminator.parameters(), lr=fast, betas=betas, fused=True),
     )
 
 

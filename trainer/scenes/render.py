@@ -19,7 +19,7 @@ Map = npt.NDArray[np.uint8]  # [H, W]
 Ids = npt.NDArray[np.int32]  # [H, W]
 
 ID = {name: i for i, name in enumerate(NAMES)}
-_GROUND = ("water", "grass", "sand", "snow", "road")
+_GROUND = ("water", "grass", "sand", "road")
 _STANDING = ("tree", "house", "roof", "rock")
 
 _WALLS = ((0.93, 0.90, 0.84), (0.90, 0.80, 0.62), (0.72, 0.34, 0.26), (0.62, 0.70, 0.76), (0.82, 0.76, 0.70))
@@ -59,9 +59,7 @@ class _Scene:
         far = 1 / (self.depth[at] + 0.12)
         dx, dy = self.random.uniform(0, 512, 2)
         x = (self.x[at] - 0.5) * far * scale
-        # Snow on a summit stands above the horizon, where the ground's rows would all be the same one.
-        rise = np.clip(self.horizon - self.y[at], 0, 1) * 4
-        return sample(table(roughness, 1), x + dx, (far + rise) * scale * stretch + dy)
+        return sample(table(roughness, 1), x + dx, far * scale * stretch + dy)
 
     def relief(self, at: npt.NDArray[np.intp], roughness: float, scale: float) -> Floats:
         """How much a rough surface faces the light, about -1..1: the slope of a noise towards it."""
@@ -103,8 +101,7 @@ def _scene(labels: Map, instances: Ids, palette: Palette, random: np.random.Gene
     rows, columns = np.indices((height, width), np.float32)
     above, below = _runs(labels)
     left, right = (d.T for d in _runs(labels.T))
-    ground = np.isin(labels, [ID[name] for name in _GROUND]).any(axis=1)
-    horizon = float(ground.argmax()) / height if ground.any() else 0.5
+    horizon = _horizon(labels)
     depth = np.clip((rows / height - horizon) / max(1 - horizon, 0.05), 0, 1)
     suns = np.flatnonzero(labels.ravel() == ID["sun"])
     sun = None
@@ -126,6 +123,19 @@ def _scene(labels: Map, instances: Ids, palette: Palette, random: np.random.Gene
         instances.ravel(),
         np.zeros((height * width, 3), np.float32),
     )
+
+
+def _horizon(labels: Map) -> float:
+    """Where the ground begins, 0..1: snow counts below the mountains only, since their summits carry it too."""
+    height = len(labels)
+    behind = np.flatnonzero(np.isin(labels, [ID["mountain"], ID["hill"]]).any(axis=1))
+    ground = np.isin(labels, [ID[name] for name in _GROUND])
+    if len(behind):
+        ground |= (labels == ID["snow"]) & (np.arange(height)[:, None] > behind[-1])
+    else:
+        ground |= labels == ID["snow"]
+    rows = ground.any(axis=1)
+    return float(rows.argmax()) / height if rows.any() else 0.5
 
 
 def _runs(labels: Map) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -226,9 +236,11 @@ def _sand(s: _Scene, at: At) -> Floats:
 
 
 def _snow(s: _Scene, at: At) -> Floats:
-    drifts = s.ground(at, 1.8, 22, 2.0)
+    """A field of snow and, above the horizon, a summit's."""
+    summit = s.y[at] < s.horizon
+    drifts = np.where(summit, 1.3 * s.relief(at, 1.6, 150) - 0.6, s.ground(at, 1.8, 22, 2.0))
     albedo = np.array([0.96, 0.97, 1.0], np.float32) * (1 + 0.012 * s.noise(at, 0.2, 500))[:, None]
-    return s.hazed(s.lit(albedo, 0.84 + 0.22 * drifts), 0.3 * (1 - s.depth[at]) ** 2)
+    return s.hazed(s.lit(albedo, 0.84 + 0.22 * drifts), np.where(summit, 0.7, 0.3 * (1 - s.depth[at]) ** 2))
 
 
 def _road(s: _Scene, at: At) -> Floats:
