@@ -337,6 +337,7 @@ def demo(
 
 main.add_command(train)
 main.add_command(scenes)
+main.add_command(evaluate)
 
 
 class _Bar:
@@ -403,8 +404,6 @@ def _style_of(checkpoint: Any, image: Path, seed: int | None) -> Any:
         )
     return style_from_image(checkpoint.encoder, read_style_image(image), seed)
 
-
-main.add_command(evaluate)
 
 if __name__ == "__main__":
     main()

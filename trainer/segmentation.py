@@ -118,7 +118,7 @@ def _conv(fin: int, fout: int) -> nn.Sequential:
 
 
 @click.command()
-@click.option("--steps", type=click.IntRange(1), default=600, show_default=True, help="Training steps.")
+@click.option("--steps", type=click.IntRange(1), default=1000, show_default=True, help="Training steps.")
 @click.option("--batch", type=click.IntRange(2), default=8, show_default=True, help="Scenes in a step.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and augmentation.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of PyTorch.")
