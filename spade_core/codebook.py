@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.plan import Level
+from spade_core.baselines import AnyGenerator
 from spade_core.config import HIDDEN, GeneratorConfig
+from spade_core.dense import one_hot
 from spade_core.generator import Generator
 from spade_core.spade import SPADE
 
@@ -110,7 +112,7 @@ def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None
     )
 
 
-def fold_generator(generator: Generator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
+def fold_generator(generator: AnyGenerator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
     """`fold` of every norm. Inference does this once; training once a step."""
     return {m: fold(m, generator.config, dtype) for m in generator.modules() if isinstance(m, SPADE)}
 
@@ -190,7 +192,7 @@ class _Modulate(torch.autograd.Function):
 
 
 def synthesize_codebook(
-    generator: Generator,
+    generator: AnyGenerator,
     folded: dict[SPADE, Folded],
     symbols: Tensor,
     levels: dict[tuple[int, int], LevelTensors],
@@ -208,6 +210,9 @@ def synthesize_codebook(
         seconds.total += time.perf_counter() - began
         return modulate(x, entries, level.index, folded[spade].norm)
 
+    if not isinstance(generator, Generator):
+        baseline: Tensor = generator(one_hot(symbols, generator.config, dtype), style, normalise)
+        return baseline
     start = generator.style_start(style.to(dtype)) if style is not None else label_start(generator, symbols)
     out: Tensor = generator(start.contiguous(memory_format=torch.channels_last), normalise)
     return out

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
+from spade_core.baselines import ConcatBlock, NormedConv
 from spade_core.spade import ResidualBlock
 
 SPECTRAL_EPS = 1e-12  # of the vectors' normalisation, as the reference trains it
@@ -41,7 +42,9 @@ def with_spectral_norm(module: Module) -> Module:
 def spectral_convs(module: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d]:
     """The convs that `with_spectral_norm` takes."""
     for part in module.modules():
-        if isinstance(part, ResidualBlock):
+        if isinstance(part, NormedConv):
+            yield part.conv
+        elif isinstance(part, ResidualBlock | ConcatBlock):
             yield from (conv for conv in (part.conv_0, part.conv_1, part.conv_s) if conv is not None)
         elif isinstance(part, nn.Sequential):
             for conv, norm in pairwise(part):

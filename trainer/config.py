@@ -131,6 +131,7 @@ _MODEL_HELP = {
     "norm": "Norm inside SPADE: instance, batch (each process its own), syncbatch (over all processes).",
     "spade_kernel": "Size of SPADE's convs: 1, 3 or 5.",
     "style": "Start from a style vector, with a style encoder; false starts from the label map.",
+    "architecture": "spade, or a baseline of the paper: concat, pix2pixhd, pix2pixhd-spade.",
 }
 
 

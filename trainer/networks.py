@@ -10,11 +10,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from spade_core.baselines import AnyGenerator, new_generator
 from spade_core.codebook import fold_generator, synthesize_codebook
 from spade_core.dense import synthesize_dense
 from spade_core.discriminator import Discriminator
 from spade_core.encoder import StyleEncoder
-from spade_core.generator import Generator
 from spade_core.spectral import folded_state, with_spectral_norm
 from trainer.config import TrainConfig
 from trainer.dataset import Batch
@@ -34,10 +34,10 @@ class Networks:
         average, average_encoder: without spectral norm, in eval mode; what is exported.
     """
 
-    generator: Generator
+    generator: AnyGenerator
     encoder: StyleEncoder | None
     discriminator: Discriminator
-    average: Generator
+    average: AnyGenerator
     average_encoder: StyleEncoder | None
 
     def trained(self) -> Iterator[tuple[str, nn.Module]]:
@@ -60,7 +60,7 @@ def build(config: TrainConfig, processes: Processes) -> Networks:
     sizes = config.networks
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        generator = _started(Generator(config.model))
+        generator = _started(new_generator(config.model))
         encoder = _started(StyleEncoder(sizes.encoder_nf)) if config.model.style else None
         discriminator = _started(
             Discriminator(
@@ -88,7 +88,7 @@ def build(config: TrainConfig, processes: Processes) -> Networks:
     return networks
 
 
-def synthesize(generator: Generator, batch: Batch, style: Tensor | None, form: str) -> Tensor:
+def synthesize(generator: AnyGenerator, batch: Batch, style: Tensor | None, form: str) -> Tensor:
     """The batch's images [N, 3, H, W] in -1..1, in the form asked for; differentiable in every parameter."""
     if form == "dense":
         return torch.tanh(synthesize_dense(generator, batch.symbols, style))

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from spade_core.baselines import AnyGenerator
 from spade_core.colours import class_palette, draw
-from spade_core.generator import Generator
 from spade_core.style import style_from_seed
 from trainer.config import TrainConfig
 from trainer.dataset import Batch, Stream, collate, item, scene_pixels
@@ -46,7 +46,7 @@ def choose_samples(stream: Stream, config: TrainConfig) -> Samples:
 
 
 @torch.no_grad()
-def sample_grid(samples: Samples, generator: Generator, networks: Networks, config: TrainConfig) -> Image:
+def sample_grid(samples: Samples, generator: AnyGenerator, networks: Networks, config: TrainConfig) -> Image:
     """Columns are maps; rows: the map, its real image, the image in the real one's style, and in three seeds' styles.
 
     Without a style encoder there is one row of images.
@@ -66,7 +66,7 @@ def sample_grid(samples: Samples, generator: Generator, networks: Networks, conf
 
 
 def _drawn(
-    generator: Generator, batch: Batch, style: torch.Tensor | None, config: TrainConfig
+    generator: AnyGenerator, batch: Batch, style: torch.Tensor | None, config: TrainConfig
 ) -> npt.NDArray[np.uint8]:
     images = synthesize(generator, batch, style, config.networks.form)  # [N, 3, H, W]
     pixels: npt.NDArray[np.uint8] = ((images + 1) * 127.5).clamp(0, 255).to(torch.uint8).cpu().numpy()

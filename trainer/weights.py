@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from spade_core.baselines import AnyGenerator
 from spade_core.checkpoints import save
 from spade_core.encoder import StyleEncoder
-from spade_core.generator import Generator
 from trainer.config import TrainConfig
 from trainer.dataset import Batch
 from trainer.networks import Networks, synthesize
@@ -20,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @torch.no_grad()
-def calibrated(networks: Networks, batches: Iterable[Batch], form: str) -> Generator:
+def calibrated(networks: Networks, batches: Iterable[Batch], form: str) -> AnyGenerator:
     """A copy of the averaged generator whose running statistics are its own, over `batches`; in eval mode.
 
     The trained weights' statistics do not fit averaged weights: their means over time are those of other activations
@@ -49,7 +49,7 @@ def _styles(encoder: StyleEncoder | None, batch: Batch) -> Tensor | None:
 
 
 def export_weights(
-    path: Path, generator: Generator, encoder: StyleEncoder | None, config: TrainConfig, step: int, images: int
+    path: Path, generator: AnyGenerator, encoder: StyleEncoder | None, config: TrainConfig, step: int, images: int
 ) -> None:
     """Write the checkpoint that `spade serve --weights` loads. Raises CheckpointError."""
     metadata = {

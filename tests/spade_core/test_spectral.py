@@ -49,6 +49,12 @@ def test_a_second_time_is_refused() -> None:
 
 @pytest.mark.parametrize("conv", [nn.Conv2d(3, 4, 3, bias=False), nn.ConvTranspose2d(4, 4, 3, bias=False)])
 def test_folded_weight_has_largest_singular_value_one(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(4, conv.in_channels * 9), full_matrices=False)
+    matrix = left * torch.tensor([3.0, 2.0, 1.0, 0.5]) @ right  # [out, in * 9], one direction well ahead of the others
+    weight = matrix.view(4, conv.in_channels, 3, 3)
+    with torch.no_grad():
+        conv.weight.copy_(weight.transpose(0, 1) if isinstance(conv, nn.ConvTranspose2d) else weight)
     module = with_spectral_norm(nn.Sequential(conv, nn.InstanceNorm2d(4)))
     with torch.no_grad():
         for _ in range(100):  # the power iteration converges
