@@ -27,7 +27,7 @@ def batches(config: TrainConfig, count: int = 1) -> list[Batch]:
 
 
 def gradients(networks: Networks, config: TrainConfig) -> dict[str, torch.Tensor]:
-    _passes(networks, batches(config)[0], None, config, ALONE)
+    _passes(networks, batches(config)[0], None, config, ALONE, 1.0)
     found = {}
     for name, module in networks.trained():
         for key, parameter in module.named_parameters():
@@ -83,7 +83,7 @@ def test_accumulated_passes_are_one_step_of_the_larger_batch() -> None:
         # Without spectral norm, whose power iteration goes on with every pass.
         networks = build(small_without_spectral(config), ALONE)
         for batch in batches(config, count):
-            _passes(networks, batch, None, config, ALONE)
+            _passes(networks, batch, None, config, ALONE, 1.0)
         found.append({k: p.grad for k, p in networks.generator.named_parameters()})
     for name, expected in found[0].items():
         got = found[1][name]
