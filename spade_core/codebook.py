@@ -180,7 +180,7 @@ class _Modulate(torch.autograd.Function):
         return _modulated(x, entries, index.flatten())
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, entries, index = ctx.saved_tensors
         rows, flat, pixels = _as_rows(x), _as_rows(grad), index.flatten()

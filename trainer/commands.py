@@ -21,7 +21,9 @@ _SHOWN = ("gan", "feature_matching", "kl", "discriminator")
 
 @click.command()
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path), required=False)
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change a field; may be repeated.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change a field; may be repeated."
+)
 @click.option("--out", metavar="DIR", help="Short for --set run.out=DIR.")
 @click.option("--dry-run", is_flag=True, help="Read the data, build everything, take one step; write nothing.")
 @click.option("--export-only", is_flag=True, help="Write weights, samples and report of the newest checkpoint.")
@@ -148,7 +150,9 @@ def scenes(count: int, out: Path, size: str, seed: int, style: str | None) -> No
     with errors_as_messages("the scenes written so far are whole"):
         height, width = parse_size(size)
         written = write_scenes(out, count, height=height, width=width, seed=seed, style=style)
-        for _ in track(written, "scenes", total=count, console=_stderr, disable=not _stderr.is_terminal, transient=True):
+        for _ in track(
+            written, "scenes", total=count, console=_stderr, disable=not _stderr.is_terminal, transient=True
+        ):
             pass
         _stdout.print(f"{count} scenes and {out / 'contact_sheet.png'} written", markup=False, soft_wrap=True)
 

@@ -1,5 +1,6 @@
 """What a training run is: one TOML file, a plain dataclass per section, every field with its help."""
 
+# ruff: noqa: RUF009 - `_say` is dataclasses.field with a help text
 from __future__ import annotations
 
 import json
@@ -94,7 +95,9 @@ class RunConfig:
     log_steps: int = _say(50, "Steps between rows of statistics, each a mean over them.")
     sample_steps: int = _say(1000, "Steps between sample grids.")
     samples: int = _say(6, "Label maps in a sample grid.")
-    calibration: int = _say(16, "Batches that measure the averaged generator's batch-norm statistics before it is used.")
+    calibration: int = _say(
+        16, "Batches that measure the averaged generator's batch-norm statistics before it is used."
+    )
     weights_dtype: WeightsDtype = _say("float32", "Of the exported weights.")
 
 
@@ -245,8 +248,8 @@ _AT_LEAST: dict[str, float] = {
     "networks.encoder_nf": 1, "networks.discriminator_nf": 1, "networks.discriminator_scales": 1,
     "networks.discriminator_layers": 1, "data.load_size": 1, "data.scenes": 1, "data.workers": 0, "optim.batch": 1,
     "optim.accumulate": 1, "optim.epochs": 0, "optim.decay_epochs": 0, "optim.lr": 0, "loss.feature_matching": 0,
-    "loss.perceptual": 0, "loss.kl": 0, "loss.kl_warmup": 0, "loss.pixel": 0, "run.seed": 0, "run.threads": 0, "run.checkpoint_steps": 1,
-    "run.keep": 1, "run.log_steps": 1, "run.sample_steps": 1, "run.samples": 1, "run.calibration": 1,
+    "loss.perceptual": 0, "loss.kl": 0, "loss.kl_warmup": 0, "loss.pixel": 0, "run.seed": 0,
+    "run.threads": 0, "run.checkpoint_steps": 1, "run.keep": 1, "run.log_steps": 1, "run.sample_steps": 1, "run.samples": 1, "run.calibration": 1,
 }  # fmt: skip
 
 

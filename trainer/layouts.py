@@ -106,5 +106,3 @@ def _instance(instances: Path, labels: Path, path: Path, names: _Folders) -> Pat
     if not found.is_file():
         raise DataError(f"[data] expected an instance map '{found}' for '{path}' but found none; add it")
     return found
-
-

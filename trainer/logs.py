@@ -66,4 +66,4 @@ def _tensorboard(folder: Path, step: int) -> Any:
     except ImportError:
         _log.warning("TensorBoard off: not installed; pip install 'spade-serve[train]'")
         return None
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

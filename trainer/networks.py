@@ -80,7 +80,7 @@ def build(config: TrainConfig, processes: Processes) -> Networks:
     for _, module in networks.everything():
         module.to(processes.device)
         if config.run.channels_last:
-            module.to(memory_format=torch.channels_last)
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average.requires_grad_(False)
     if average_encoder is not None:
         average_encoder.requires_grad_(False)

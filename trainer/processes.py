@@ -53,7 +53,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
     flat = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(flat)
     flat /= world
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 
@@ -80,9 +80,9 @@ class SyncBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         world = dist.get_world_size()
         wide = x.float()
-        mean = dist_grad.all_reduce(wide.mean((0, 2, 3))) / world  # [C]
+        mean = _sum(wide.mean((0, 2, 3))) / world  # [C]
         centred = wide - mean[None, :, None, None]
-        variance = dist_grad.all_reduce(centred.square().mean((0, 2, 3))) / world
+        variance = _sum(centred.square().mean((0, 2, 3))) / world
         self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * world)
         out: Tensor = (centred * torch.rsqrt(variance + self.eps)[None, :, None, None]).to(x.dtype)
         return out
@@ -102,3 +102,9 @@ def synchronise_norms(generator: nn.Module) -> None:
     for module in generator.modules():
         if isinstance(module, SPADE) and isinstance(module.param_free_norm, nn.BatchNorm2d):
             module.param_free_norm = SyncBatchNorm(module.param_free_norm.num_features)
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    """The sum over all processes; its gradient is the sum of theirs."""
+    total: Tensor = dist_grad.all_reduce(tensor)  # type: ignore[no-untyped-call]
+    return total

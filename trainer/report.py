@@ -81,7 +81,9 @@ def _curves(rows: Sequence[dict[str, float]], names: Sequence[str]) -> str:
     for value in (low, (low + high) / 2, high):
         y = point(steps[0], value).split(",")[1]
         lines.append(f'<text x="{left - 6}" y="{y}" text-anchor="end" font-size="12" fill="#555">{value:.3g}</text>')
-    lines.append(f'<text x="{width - 10}" y="{height - 6}" text-anchor="end" font-size="12">step {steps[-1]:.0f}</text>')
+    lines.append(
+        f'<text x="{width - 10}" y="{height - 6}" text-anchor="end" font-size="12">step {steps[-1]:.0f}</text>'
+    )
     return f'<svg viewBox="0 0 {width} {height}">{"".join(lines)}</svg>'
 
 

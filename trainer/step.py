@@ -115,12 +115,12 @@ def _passes(
     total = sum(value for name, value in terms.items() if name != "kl") / config.optim.accumulate
     total = total + terms["kl"] * (warmth * processes.world) if "kl" in terms else total
     assert isinstance(total, Tensor)
-    total.backward()
+    torch.autograd.backward(total)
     with half:
         outputs = networks.discriminator(torch.cat([_seen(segmap, fake.detach()), _seen(segmap, real)]))
         fakes, reals = split_fake_real(outputs)
         loss = discriminator_loss(reals, fakes, config.loss.gan)
-    (loss / config.optim.accumulate).backward()
+    torch.autograd.backward(loss / config.optim.accumulate)
     return {name: value.detach() for name, value in terms.items()} | {
         "discriminator": loss.detach(),
         "score_real": _score(reals),

@@ -61,7 +61,11 @@ def test_the_dense_form_has_no_plan() -> None:
 
 
 def test_cityscapes_license_plates_are_unlabeled(tmp_path: Path) -> None:
-    for folder, name in (("gtFine", "gtFine_labelIds"), ("gtFine", "gtFine_instanceIds"), ("leftImg8bit", "leftImg8bit")):
+    for folder, name in (
+        ("gtFine", "gtFine_labelIds"),
+        ("gtFine", "gtFine_instanceIds"),
+        ("leftImg8bit", "leftImg8bit"),
+    ):
         path = tmp_path / folder / "train/ulm" / f"ulm_0_{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.full((64, 128), 255, np.uint8)
@@ -75,7 +79,9 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     list(write_scenes(tmp_path, 1, height=32, width=32, seed=0, style=None))
     stream = Stream(small(data={"layout": "folder", "root": str(tmp_path)}))
     Image.new("RGB", (64, 32)).save(tmp_path / "images/000000.png")
-    with pytest.raises(DataError, match=r"expected '.*images/000000.png' to have the aspect of its label map, 32x32, but"):
+    with pytest.raises(
+        DataError, match=r"expected '.*images/000000.png' to have the aspect of its label map, 32x32, but"
+    ):
         stream[0]
     (tmp_path / "labels/000000.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"expected readable files but got an error at '.*labels/000000.png'"):

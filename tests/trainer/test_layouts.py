@@ -23,7 +23,10 @@ def test_a_folder_is_searched_as_deep_as_it_goes(tmp_path: Path) -> None:
     labels = [picture(tmp_path / "labels" / name, grey=True) for name in ("b.png", "town/a.png")]
     images = [picture(tmp_path / "images" / name) for name in ("b.jpg", "town/a.png")]
     found = find_examples("folder", tmp_path, preset("demo"))
-    assert [(e.labels, e.image, e.instances) for e in found] == [(labels[0], images[0], None), (labels[1], images[1], None)]
+    assert [(e.labels, e.image, e.instances) for e in found] == [
+        (labels[0], images[0], None),
+        (labels[1], images[1], None),
+    ]
 
 
 def test_coco(tmp_path: Path) -> None:
@@ -53,9 +56,11 @@ def test_cityscapes_pairs_by_the_name_before_the_kind(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     demo = preset("demo")
-    with pytest.raises(DataError, match=r"expected the folder '.*train_label' \(layout 'coco'\) but '.*' holds nothing"):
+    with pytest.raises(
+        DataError, match=r"expected the folder '.*train_label' \(layout 'coco'\) but '.*' holds nothing"
+    ):
         find_examples("coco", tmp_path, preset("coco"))
-    with pytest.raises(DataError, match="nowhere' does not exist; give data.root"):
+    with pytest.raises(DataError, match=r"nowhere' does not exist; give data.root"):
         find_examples("folder", tmp_path / "nowhere", demo)
     (tmp_path / "labels").mkdir()
     (tmp_path / "images").mkdir()

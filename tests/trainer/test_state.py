@@ -21,7 +21,9 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 def trained(config: TrainConfig) -> tuple[Networks, Optimisers]:
     networks = build(config, ALONE)
     adam = optimisers(networks, config.optim)
-    train_step(networks, adam, list(loader(Stream(config), config, Positions(0, 2, 0, 1, 2), 0)), None, config, ALONE, 0, 1)
+    train_step(
+        networks, adam, list(loader(Stream(config), config, Positions(0, 2, 0, 1, 2), 0)), None, config, ALONE, 0, 1
+    )
     return networks, adam
 
 
@@ -55,7 +57,9 @@ def test_faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"faults: .*generator.* is \[.*; give another run.out"):
         load_state(path, other, optimisers(other, small().optim))
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(StateError, match="expected a whole checkpoint but got .*delete it to resume from the one before"):
+    with pytest.raises(
+        StateError, match=r"expected a whole checkpoint but got .*delete it to resume from the one before"
+    ):
         load_state(path, networks, adam)
     with pytest.raises(StateError, match=r"expected to write '/dev/null/x/step-00000001.safetensors'"):
         save_state(Path("/dev/null/x"), networks, adam, 1, 2, keep=3)

@@ -72,7 +72,7 @@ def test_a_run_writes_weights_samples_statistics_and_a_report(tmp_path: Path) ->
     html = (result.folder / "report.html").read_text()
     assert html.count("data:image/jpeg;base64,") == 2
     assert html.count("<polyline") >= 6
-    assert "src=\"http" not in html
+    assert 'src="http' not in html
     assert list((result.folder / "tensorboard").iterdir())
 
 
@@ -208,10 +208,10 @@ def test_a_folder_keeps_its_networks_and_says_other_changes(tmp_path: Path, capl
 def test_runs_that_cannot_start(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="expected at least one step but got 8 images for steps of 16"):
         train(small(tmp_path / "run", optim={"batch": 16}))
-    with pytest.raises(ConfigError, match="expected optim.accumulate to be 1 or more but got 0"):
+    with pytest.raises(ConfigError, match=r"expected optim.accumulate to be 1 or more but got 0"):
         small(optim={"accumulate": 0})
     if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match="expected a CUDA GPU for run.device 'cuda'"):
+        with pytest.raises(RuntimeError, match=r"expected a CUDA GPU for run.device 'cuda'"):
             train(small(tmp_path / "run", run={"device": "cuda"}))
 
 

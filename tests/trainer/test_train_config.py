@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_run import small
 
 from spade_core.config import ConfigError
-from small_run import small
 from trainer.config import field_table, from_tables, load_config, to_toml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,7 +37,9 @@ def test_the_document_lists_every_field() -> None:
 def test_overrides_are_toml_values_or_bare_text(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(to_toml(small()))
-    config = load_config(path, ["optim.lr=1e-4", "model.nf=4", "run.out=out/x", "networks.form=dense", "data.flip=false"])
+    config = load_config(
+        path, ["optim.lr=1e-4", "model.nf=4", "run.out=out/x", "networks.form=dense", "data.flip=false"]
+    )
     assert (config.optim.lr, config.model.nf, config.run.out) == (1e-4, 4, "out/x")
     assert (config.networks.form, config.data.flip) == ("dense", False)
 

@@ -24,16 +24,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def write_scenes(
-    out: Path, count: int, *, height: int, width: int, seed: int, style: str | None
-) -> Iterator[Scene]:
+def write_scenes(out: Path, count: int, *, height: int, width: int, seed: int, style: str | None) -> Iterator[Scene]:
     """Write the scenes of seeds seed .. seed + count - 1, and `contact_sheet.png` of the first 24; yields each.
 
     Label maps are grey PNGs of ids, instance maps 16-bit PNGs. Raises SceneError.
     """
     for name in ("labels", "images", "instances"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    shown = []
+    shown: list[Scene] = []
     for at in range(seed, seed + count):
         one = scene(at, height=height, width=width, style=style)
         name = f"{at:06d}.png"

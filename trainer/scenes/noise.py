@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]  # float32, but for what NumPy widens
 
 SIZE = 512  # texels a side; a power of two, so that wrapping is a mask
 
@@ -22,11 +23,13 @@ def table(roughness: float, seed: int) -> Floats:
     spectrum = np.fft.rfft2(random.standard_normal((SIZE, SIZE))) / frequency**roughness
     spectrum[0, 0] = 0
     noise = np.fft.irfft2(spectrum, (SIZE, SIZE))
-    return (noise / noise.std()).astype(np.float32)
+    standard: Floats = (noise / noise.std()).astype(np.float32)
+    return standard
 
 
 def sample(noise: Floats, x: Floats, y: Floats) -> Floats:
     """The texels nearest to coordinates x, y (in texels, any sign)."""
     columns = np.floor(x).astype(np.int32) & (SIZE - 1)
     rows = np.floor(y).astype(np.int32) & (SIZE - 1)
-    return noise.ravel()[rows * SIZE + columns]
+    found: Floats = noise.ravel()[rows * SIZE + columns]
+    return found

@@ -179,9 +179,17 @@ def palette(style: str) -> Palette:
 
 def varied(base: Palette, random: np.random.Generator) -> Palette:
     """A palette near `base`: no two noons are the same."""
-    names = ("sky_top", "sky_low", "light", "grass", "foliage", "hill", "water")
-    changed = {name: _near(getattr(base, name), random) for name in names}
-    return replace(base, **changed, haze_amount=base.haze_amount * random.uniform(0.7, 1.2))
+    return replace(
+        base,
+        sky_top=_near(base.sky_top, random),
+        sky_low=_near(base.sky_low, random),
+        light=_near(base.light, random),
+        grass=_near(base.grass, random),
+        foliage=_near(base.foliage, random),
+        hill=_near(base.hill, random),
+        water=_near(base.water, random),
+        haze_amount=base.haze_amount * random.uniform(0.7, 1.2),
+    )
 
 
 def _near(colour: Colour, random: np.random.Generator) -> Colour:
