@@ -75,6 +75,7 @@ class LossConfig:
     perceptual: float = _say(10.0, "L1 between VGG19's features; off, and said so, without loss.vgg.")
     vgg: str = _say("", "File with torchvision's VGG19 weights (.pth or .safetensors).")
     kl: float = _say(0.05, "KL divergence of the encoder's style from the standard normal; where model.style is true.")
+    kl_warmup: int = _say(0, "Images over which loss.kl rises from 0, so that the style is used before it costs.")
     pixel: float = _say(0.0, "L1 between fake and real; not of the paper, a help where there is no VGG.")
 
 
@@ -244,7 +245,7 @@ _AT_LEAST: dict[str, float] = {
     "networks.encoder_nf": 0, "networks.discriminator_nf": 1, "networks.discriminator_scales": 1,
     "networks.discriminator_layers": 1, "data.load_size": 1, "data.scenes": 1, "data.workers": 0, "optim.batch": 1,
     "optim.accumulate": 1, "optim.epochs": 0, "optim.decay_epochs": 0, "optim.lr": 0, "loss.feature_matching": 0,
-    "loss.perceptual": 0, "loss.kl": 0, "loss.pixel": 0, "run.seed": 0, "run.threads": 0, "run.checkpoint_steps": 1,
+    "loss.perceptual": 0, "loss.kl": 0, "loss.kl_warmup": 0, "loss.pixel": 0, "run.seed": 0, "run.threads": 0, "run.checkpoint_steps": 1,
     "run.keep": 1, "run.log_steps": 1, "run.sample_steps": 1, "run.samples": 1, "run.calibration": 1,
 }  # fmt: skip
 

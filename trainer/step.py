@@ -74,13 +74,15 @@ def train_step(
     """Train on `batches` (one, or as many as are accumulated) and move the averages. Returns means of the losses.
 
     Args:
-        step: steps taken before, for the average's start.
+        step: steps taken before, for the starts of the average and of loss.kl.
         factor: on the learning rates, from `learning_rate`.
     """
     rates = [(side, group, group["lr"]) for _, side in optimiser.items() for group in side.param_groups]
+    images = step * config.optim.batch * config.optim.accumulate * processes.world
+    warmth = min(1.0, images / config.loss.kl_warmup) if config.loss.kl_warmup else 1.0
     sums: Statistics = {}
     for batch in batches:
-        for name, value in _passes(networks, batch, perceptual, config, processes).items():
+        for name, value in _passes(networks, batch, perceptual, config, processes, warmth).items():
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value / len(batches)
     for _, group, rate in rates:
         group["lr"] = rate * factor
@@ -95,9 +97,14 @@ def train_step(
 
 
 def _passes(
-    networks: Networks, batch: Batch, perceptual: PerceptualLoss | None, config: TrainConfig, processes: Processes
+    networks: Networks,
+    batch: Batch,
+    perceptual: PerceptualLoss | None,
+    config: TrainConfig,
+    processes: Processes,
+    warmth: float,
 ) -> Statistics:
-    """Forward and backward of both sides on one batch; the gradients add to those there are."""
+    """Forward and backward of both sides on one batch; the gradients add to those there are. `warmth` is loss.kl's."""
     form = torch.channels_last if config.run.channels_last else torch.contiguous_format
     real = (batch.images.float() / 127.5 - 1).contiguous(memory_format=form)  # [N, 3, H, W], -1..1
     half = torch.autocast(processes.device.type, torch.bfloat16, enabled=config.run.precision == "bf16")
@@ -106,7 +113,7 @@ def _passes(
         fake, terms = _generator_losses(networks, batch, segmap, real, perceptual, config)
     # The KL divergence is a sum over the whole batch, the others are means: gradients are averaged over processes.
     total = sum(value for name, value in terms.items() if name != "kl") / config.optim.accumulate
-    total = total + terms["kl"] * processes.world if "kl" in terms else total
+    total = total + terms["kl"] * (warmth * processes.world) if "kl" in terms else total
     assert isinstance(total, Tensor)
     total.backward()
     with half:

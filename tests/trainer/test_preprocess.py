@@ -35,8 +35,8 @@ def pixels(height: int, width: int) -> Pixels:
     ],
 )
 def test_sizes(mode: str, load_size: int, expected: tuple[int, int]) -> None:
-    # 144 x 216 has the aspect 2 : 3; the nearest sizes that the model takes are multiples of 32.
-    out = preprocess(pixels(144, 216), mode, load_size, False, CONFIG, np.random.default_rng(0))
+    # The model takes multiples of 32: 152 is nearer to 160, and 152 / 216 * 96 = 67.6 to 64.
+    out = preprocess(pixels(152, 216), mode, load_size, False, CONFIG, np.random.default_rng(0))
     assert out.labels.shape == expected
     assert out.image.shape == (*expected, 3)
     assert out.instances is not None

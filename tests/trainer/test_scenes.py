@@ -79,8 +79,10 @@ def test_files_are_what_training_and_synthesis_read(tmp_path: Path) -> None:
     assert [p.name for p in sorted((tmp_path / "labels").iterdir())] == ["000005.png", "000006.png", "000007.png"]
     assert (read_label_map(tmp_path / "labels/000006.png") == written[1].labels).all()
     assert (read_instance_map(tmp_path / "instances/000006.png") == written[1].instances).all()
-    assert (np.asarray(Image.open(tmp_path / "images/000006.png")) == written[1].image).all()
-    assert Image.open(tmp_path / "contact_sheet.png").size == (3 * 104 + 8, 2 * 64 + 16 + 8)
+    with Image.open(tmp_path / "images/000006.png") as image:
+        assert (np.asarray(image) == written[1].image).all()
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert sheet.size == (3 * 104 + 8, 2 * 64 + 16 + 8)
 
 
 def test_errors_name_the_choices() -> None:
