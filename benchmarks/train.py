@@ -88,6 +88,7 @@ def config_of(preset: str, form: str, precision: str, batch: int, sizes: dict[st
         {
             "model": {"preset": preset, **sizes},
             "networks": {"form": form},
+            "data": {"layout": "folder", "root": "."},  # nothing is read from it: `batches_of` makes the batches
             "optim": {"batch": batch},
             "run": {"precision": precision, "device": "auto"},
         },
@@ -243,12 +244,14 @@ def worker(spec: dict[str, Any]) -> None:
 
 
 def run(spec: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """(name, result) of each child, one after the other. Raises subprocess.CalledProcessError."""
+    """(name, result) of each child, one after the other; a child that fails ends the run."""
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             out = Path(folder, "result.json")
             task = json.dumps({**spec, "name": name, "out": str(out)})
-            subprocess.run([sys.executable, "-m", "benchmarks.train", "--worker", task], check=True)
+            done = subprocess.run([sys.executable, "-m", "benchmarks.train", "--worker", task], check=False)
+            if done.returncode:
+                sys.exit(f"error: '{name}' ended with status {done.returncode}; its reason is above")
             yield name, json.loads(out.read_text())
 
 

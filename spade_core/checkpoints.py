@@ -241,12 +241,13 @@ def _sync(path: Path) -> None:
 def _opened(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(9)
     except OSError as error:
         raise CheckpointError(
             f"[load] expected a readable checkpoint but got '{path}': {error.strerror or error}; check the path"
         ) from None
-    if start.startswith((b"PK\x03\x04", b"\x80")):
+    # A safetensors file starts with the length of its header, whose bytes may be anything, and then the header's "{".
+    if start[8:] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
         raise CheckpointError(
             f"[load] expected a safetensors checkpoint but got '{path}', a PyTorch file; run `spade convert` on it"
         )

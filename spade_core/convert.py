@@ -239,13 +239,13 @@ def _unpickle(path: Path) -> Any:
         raise ConvertError(
             f"[convert] expected a readable file but got '{path}': {error.strerror or error}; check the path"
         ) from None
-    for magic, text in _NOT_WEIGHTS.items():
-        if start.lstrip().startswith(magic):
-            raise ConvertError(f"[convert] expected PyTorch weights but got '{path}', {text}")
     if start[8:9] == b"{":
         raise ConvertError(
             f"[convert] expected PyTorch weights but got '{path}', a safetensors file; give it to --weights as it is"
         )
+    for magic, text in _NOT_WEIGHTS.items():
+        if start.lstrip().startswith(magic):
+            raise ConvertError(f"[convert] expected PyTorch weights but got '{path}', {text}")
     try:
         # Files of PyTorch before 1.6 are no zip archives and cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=start.startswith(b"PK\x03\x04"))

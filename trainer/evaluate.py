@@ -94,7 +94,7 @@ def evaluate(
     """Draw an image for every example and score it. `done` hears how many examples each batch added.
 
     Args:
-        generator: in eval mode; image i has the style of seed + i where the model takes one.
+        generator: in eval mode, on the device that draws; image i has the style of seed + i where it takes one.
         segment: for mIoU and pixel accuracy; None leaves them out.
         label_ids: the labels that `segment` knows: pixels of others are not counted; None: it knows all.
         inception: for FID; None leaves it out.
@@ -143,11 +143,12 @@ class _Drawing:
 
     def __init__(self, generator: AnyGenerator) -> None:
         self.generator, self.config = generator, generator.config
+        self.device = next(generator.parameters()).device
         with torch.inference_mode():
             self.folded = fold_generator(generator)
 
     def __call__(self, examples: Sequence[Pixels], seeds: Sequence[int]) -> Tensor:
-        """Examples of one size -> uint8 [N, 3, H, W]."""
+        """Examples of one size -> uint8 [N, 3, H, W] on the CPU."""
         config = self.config
         labels = np.stack([one.labels for one in examples])
         instances = None
@@ -155,12 +156,14 @@ class _Drawing:
             instances = np.stack([one.instances for one in examples if one.instances is not None])
         symbols = prepare(labels, instances, config)
         sizes = level_sizes(symbols.shape[1], symbols.shape[2], config.upsamplings)
-        levels = level_tensors(plan(symbols, sizes, config.symbols, config.spade_kernel), torch.device("cpu"))
-        style = torch.from_numpy(np.stack([style_from_seed(s) for s in seeds])) if config.style else None
+        levels = level_tensors(plan(symbols, sizes, config.symbols, config.spade_kernel), self.device)
+        style = None
+        if config.style:
+            style = torch.from_numpy(np.stack([style_from_seed(s) for s in seeds])).to(self.device)
         with torch.inference_mode():
-            on = torch.from_numpy(symbols.astype(np.int32))
-            image = torch.tanh(synthesize_codebook(self.generator, self.folded, on, levels, style))
-            return ((image + 1) * 127.5).clamp_(0, 255).to(torch.uint8).contiguous()
+            on_device = torch.from_numpy(symbols.astype(np.int32)).to(self.device)
+            image = torch.tanh(synthesize_codebook(self.generator, self.folded, on_device, levels, style))
+            return ((image + 1) * 127.5).clamp_(0, 255).to(torch.uint8).contiguous().cpu()
 
 
 def _diversity(

@@ -16,6 +16,8 @@ from spade_core.config import PRESETS
 from trainer.commands import errors_as_messages
 
 if TYPE_CHECKING:
+    import torch
+
     from spade_core.baselines import AnyGenerator
     from spade_core.config import GeneratorConfig
     from trainer.evaluate import Evaluation
@@ -78,13 +80,17 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first image's style.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images drawn at once.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="What draws and judges; `auto` takes a GPU if there is one.",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch.  [default: one per core]")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the scores here.")
 def evaluate(
     weights: Path | None, preset: str | None, data: Path | None, count: int | None, segmentation: Path | None,
     segmentation_size: int | None, segmentation_mean: tuple[float, ...], segmentation_std: tuple[float, ...],
     segmentation_classes: Path | None, inception: Path | None, features: Path | None, styles: int, diversity_maps: int,
-    seed: int, batch: int, threads: int | None, json_path: Path | None,
+    seed: int, batch: int, device: str, threads: int | None, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Score a generator: mIoU and pixel accuracy, FID, diversity of styles.
 
@@ -111,16 +117,23 @@ def evaluate(
         if json_path is not None:  # a folder that cannot be made is better known before the work than after it
             json_path.parent.mkdir(parents=True, exist_ok=True)
         classes = _classes(segmentation_classes)
+        place = _device(device)
         generator, source = _generator(weights, preset)
+        generator.to(place)
         total, examples = _examples(generator.config, source, data, count)
         judge = None
         if segmentation is not None:
             side = None if segmentation_size is None else (segmentation_size, segmentation_size)
             judge = segmentation_file(
-                segmentation, size=side, mean=segmentation_mean, std=segmentation_std, classes=classes
+                segmentation,
+                size=side,
+                mean=segmentation_mean,
+                std=segmentation_std,
+                classes=classes,
+                device=place,
             )
         elif data is None:
-            judge = scenes_segmentation()
+            judge = scenes_segmentation(place)
         else:
             _stderr.print("no mIoU: give --segmentation a network that knows the labels of --data", soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -128,8 +141,8 @@ def evaluate(
             task = progress.add_task("images", total=total)
             found = run.evaluate(
                 generator, examples, segment=judge, label_ids=classes,
-                inception=None if inception is None else InceptionFile(inception),
-                features=None if features is None else feature_file(features),
+                inception=None if inception is None else InceptionFile(inception, place),
+                features=None if features is None else feature_file(features, place),
                 styles=styles, diversity_maps=diversity_maps, batch=batch, seed=seed,
                 done=lambda n: progress.advance(task, n),
             )  # fmt: skip
@@ -142,6 +155,15 @@ def evaluate(
         if json_path is not None:
             json_path.write_text(json.dumps(report, indent=1) + "\n")
         _stdout.print(_table(source, found))
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise RuntimeError("[evaluate] expected a CUDA GPU for --device cuda but PyTorch sees none; take cpu or auto")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
 def _generator(weights: Path | None, preset: str | None) -> tuple[AnyGenerator, str]:

@@ -21,18 +21,21 @@ Segment = Callable[[Tensor], Tensor]
 """Images uint8 [N, 3, H, W] -> label ids int64 [N, H, W]; -1 where the network found a class that has none."""
 
 
+CPU = torch.device("cpu")
+
+
 class JudgeError(ValueError):
     """A network that cannot judge; the message holds the file, what it gave and what is expected."""
 
 
-def scenes_segmentation() -> Segment:
+def scenes_segmentation(device: torch.device = CPU) -> Segment:
     """The shipped network: images brought to its 128x128, its logits back to the image's size."""
-    network = segmentation.load_segmentation()
+    network = segmentation.load_segmentation().to(device)
 
     def segment(images: Tensor) -> Tensor:
-        small = _resized(images.float() / 127.5 - 1, (segmentation.SIZE, segmentation.SIZE))
+        small = _resized(images.to(device).float() / 127.5 - 1, (segmentation.SIZE, segmentation.SIZE))
         with torch.inference_mode():
-            return _labels_of(network(small), images.shape[2:])
+            return _labels_of(network(small), images.shape[2:]).cpu()
 
     return segment
 
@@ -44,6 +47,7 @@ def segmentation_file(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     classes: Sequence[int] | None = None,
+    device: torch.device = CPU,
 ) -> Segment:
     """A segmentation network from a file: `.onnx`, anything else is TorchScript.
 
@@ -53,16 +57,17 @@ def segmentation_file(
     Args:
         size: (h, w) of its input; None: the image's.
         classes: label id of each of its K classes, in order; None: they are the label ids.
+        device: where TorchScript runs; ONNX runs on the CPU.
 
     Raises JudgeError.
     """
-    run = _onnx(path) if path.suffix == ".onnx" else _torchscript(path)
+    run = _onnx(path) if path.suffix == ".onnx" else _torchscript(path, device)
     shift, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
 
     def segment(images: Tensor) -> Tensor:
         inputs = _resized(images.float() / 255, size or images.shape[2:])
         with torch.inference_mode():
-            out = _first(run((inputs - shift) / scale))
+            out = _first(run(((inputs - shift) / scale).to(CPU if path.suffix == ".onnx" else device)))
         if not isinstance(out, Tensor) or out.ndim not in (3, 4) or out.shape[0] != len(images):
             raise JudgeError(
                 f"[evaluate] expected logits [{len(images)}, K, h, w] or class ids [{len(images)}, h, w] of '{path}' "
@@ -73,7 +78,7 @@ def segmentation_file(
                 f"[evaluate] expected {out.shape[1]} label ids, one for each class of '{path}', "
                 f"but got {len(classes)}; list them in the network's order"
             )
-        found = _labels_of(out, images.shape[2:])
+        found = _labels_of(out, images.shape[2:]).cpu()
         if classes is None:
             return found
         ids = torch.tensor([*classes, -1])
@@ -92,16 +97,17 @@ class InceptionFile(nn.Module):
         num_features: D.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device = CPU) -> None:
         super().__init__()
-        self.path = path
-        self.network = _torchscript(path)
+        self.path, self.device = path, device
+        self.network = _torchscript(path, device)
         names = {argument.name for argument in self.network.forward.schema.arguments}
         self.raw = "return_features" in names
         self.num_features = int(self(torch.zeros((2, 3, 64, 64), dtype=torch.uint8)).shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images uint8 [N, 3, H, W] -> float64 [N, D]: FID is a difference of large numbers."""
+        """Images uint8 [N, 3, H, W] -> float64 [N, D] on the CPU: FID is a difference of large numbers."""
+        images = images.to(self.device)
         with torch.inference_mode():
             if self.raw:
                 out = self.network(images, return_features=True)
@@ -113,19 +119,19 @@ class InceptionFile(nn.Module):
                 f"[evaluate] expected features [{len(images)}, D] of '{self.path}' "
                 f"but got {list(out.shape) if isinstance(out, Tensor) else type(out).__name__}"
             )
-        return out.flatten(1).double()
+        return out.flatten(1).cpu().double()
 
 
-def feature_file(path: Path) -> Callable[[Tensor], list[Tensor]]:
+def feature_file(path: Path, device: torch.device = CPU) -> Callable[[Tensor], list[Tensor]]:
     """Feature maps from a TorchScript file: images uint8 [N, 3, H, W], given to it in -1..1, -> layers [N, C, h, w].
 
     Raises JudgeError.
     """
-    network = _torchscript(path)
+    network = _torchscript(path, device)
 
     def features(images: Tensor) -> list[Tensor]:
         with torch.inference_mode():
-            out = network(images.float() / 127.5 - 1)
+            out = network(images.to(device).float() / 127.5 - 1)
         layers = list(out) if isinstance(out, list | tuple) else [out]
         if not layers or not all(isinstance(layer, Tensor) and layer.ndim == 4 for layer in layers):
             got = [list(layer.shape) if isinstance(layer, Tensor) else type(layer).__name__ for layer in layers]
@@ -151,12 +157,12 @@ def _onnx(path: Path) -> Callable[[Tensor], Any]:
     return run
 
 
-def _torchscript(path: Path) -> Any:
+def _torchscript(path: Path, device: torch.device) -> Any:
     try:
         with warnings.catch_warnings():
             # PyTorch advises torch.export for new files; published judges are TorchScript.
             warnings.simplefilter("ignore", DeprecationWarning)
-            return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            return torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise JudgeError(f"[evaluate] expected a readable TorchScript file but got '{path}': {reason}") from None

@@ -30,7 +30,7 @@ class Networks:
     """What trains, and its average.
 
     Attributes:
-        encoder: None where the model takes no style.
+        encoder: None where the model takes no style, or noise alone.
         average, average_encoder: without spectral norm, in eval mode; what is exported.
     """
 
@@ -61,7 +61,7 @@ def build(config: TrainConfig, processes: Processes) -> Networks:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         generator = _started(new_generator(config.model))
-        encoder = _started(StyleEncoder(sizes.encoder_nf)) if config.model.style else None
+        encoder = _started(StyleEncoder(sizes.encoder_nf)) if config.model.style and sizes.encoder_nf else None
         discriminator = _started(
             Discriminator(
                 config.model.semantic_nc,

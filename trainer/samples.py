@@ -49,16 +49,17 @@ def choose_samples(stream: Stream, config: TrainConfig) -> Samples:
 def sample_grid(samples: Samples, generator: AnyGenerator, networks: Networks, config: TrainConfig) -> Image:
     """Columns are maps; rows: the map, its real image, the image in the real one's style, and in three seeds' styles.
 
-    Without a style encoder there is one row of images.
+    Without a style encoder there is no image in the real one's style; without styles there is one row of images.
     """
     device = next(generator.parameters()).device
     batch = samples.batch.to(device)
     rows = [samples.maps, samples.images]
-    if networks.average_encoder is None:
-        rows.append(_drawn(generator, batch, None, config))
-    else:
+    if networks.average_encoder is not None:
         mean, _ = networks.average_encoder(batch.images.float() / 127.5 - 1)
         rows.append(_drawn(generator, batch, mean, config))
+    if not config.model.style:
+        rows.append(_drawn(generator, batch, None, config))
+    else:
         for seed in STYLE_SEEDS:
             style = torch.from_numpy(style_from_seed(seed)).to(device).expand(len(batch.symbols), -1)
             rows.append(_drawn(generator, batch, style, config))

@@ -138,7 +138,7 @@ def _generator_losses(
 ) -> tuple[Tensor, Statistics]:
     weights = config.loss
     terms: Statistics = {}
-    style = None
+    style = batch.noise if config.model.style else None
     if networks.encoder is not None:
         mean, log_variance = networks.encoder(real)  # [N, 256] each
         style = mean.float() + torch.exp(0.5 * log_variance.float()) * batch.noise

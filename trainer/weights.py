@@ -35,17 +35,17 @@ def calibrated(networks: Networks, batches: Iterable[Batch], form: str) -> AnyGe
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over batches
     for batch in batches:
-        synthesize(generator, batch, _styles(networks.average_encoder, batch), form)
+        synthesize(generator, batch, _styles(networks.average_encoder, batch, generator.config.style), form)
     return generator.eval()
 
 
-def _styles(encoder: StyleEncoder | None, batch: Batch) -> Tensor | None:
+def _styles(encoder: StyleEncoder | None, batch: Batch, style: bool) -> Tensor | None:
     if encoder is None:
-        return None
+        return batch.noise if style else None
     mean, log_variance = encoder(batch.images.float() / 127.5 - 1)
-    style: Tensor = mean + torch.exp(0.5 * log_variance) * batch.noise
-    half = len(style) // 2
-    return torch.cat([style[:half], batch.noise[half:]])
+    sampled: Tensor = mean + torch.exp(0.5 * log_variance) * batch.noise
+    half = len(sampled) // 2
+    return torch.cat([sampled[:half], batch.noise[half:]])
 
 
 def export_weights(

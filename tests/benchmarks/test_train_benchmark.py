@@ -20,11 +20,12 @@ GRADIENTS = 1e-4
 
 @pytest.fixture
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(arguments: list[str], check: bool) -> None:
-        assert check
+    def run(arguments: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        assert not check
         threads = torch.get_num_threads()
         train.worker(json.loads(arguments[-1]))
         torch.set_num_threads(threads)
+        return subprocess.CompletedProcess(arguments, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
 
