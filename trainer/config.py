@@ -33,7 +33,9 @@ class NetworkConfig:
 
     form: Form = _say("codebook", "How SPADE's gamma and beta are computed; both give the same gradients.")
     spectral_norm: bool = _say(True, "Spectral norm on the convs of generator, encoder and discriminator.")
-    encoder_nf: int = _say(64, "Width of the style encoder's first conv, where model.style is true; 0: none, styles are noise.")
+    encoder_nf: int = _say(
+        64, "Width of the style encoder's first conv, where model.style is true; 0: none, styles are noise."
+    )
     discriminator_nf: int = _say(64, "Width of the discriminator's first conv.")
     discriminator_scales: int = _say(2, "PatchGANs, each on the image halved once more.")
     discriminator_layers: int = _say(4, "Convs of each PatchGAN before the last.")
@@ -245,12 +247,32 @@ def _toml(value: Any) -> str:
 
 
 _AT_LEAST: dict[str, float] = {
-    "networks.encoder_nf": 0, "networks.discriminator_nf": 1, "networks.discriminator_scales": 1,
-    "networks.discriminator_layers": 1, "data.load_size": 1, "data.scenes": 1, "data.workers": 0, "optim.batch": 1,
-    "optim.accumulate": 1, "optim.epochs": 0, "optim.decay_epochs": 0, "optim.lr": 0, "loss.feature_matching": 0,
-    "loss.perceptual": 0, "loss.kl": 0, "loss.kl_warmup": 0, "loss.pixel": 0, "run.seed": 0,
-    "run.threads": 0, "run.checkpoint_steps": 1, "run.keep": 1, "run.log_steps": 1, "run.sample_steps": 1, "run.samples": 1, "run.calibration": 1,
-}  # fmt: skip
+    "networks.encoder_nf": 0,
+    "networks.discriminator_nf": 1,
+    "networks.discriminator_scales": 1,
+    "networks.discriminator_layers": 1,
+    "data.load_size": 1,
+    "data.scenes": 1,
+    "data.workers": 0,
+    "optim.batch": 1,
+    "optim.accumulate": 1,
+    "optim.epochs": 0,
+    "optim.decay_epochs": 0,
+    "optim.lr": 0,
+    "loss.feature_matching": 0,
+    "loss.perceptual": 0,
+    "loss.kl": 0,
+    "loss.kl_warmup": 0,
+    "loss.pixel": 0,
+    "run.seed": 0,
+    "run.threads": 0,
+    "run.checkpoint_steps": 1,
+    "run.keep": 1,
+    "run.log_steps": 1,
+    "run.sample_steps": 1,
+    "run.samples": 1,
+    "run.calibration": 1,
+}
 
 
 def _check(config: TrainConfig) -> None:

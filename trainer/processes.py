@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_grad
 from torch import Tensor, nn
 
-from spade_core.spade import NORM_EPS, SPADE
+from spade_core.spade import NORM_EPS
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,13 @@ class SyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance * (count / max(count - 1, 1)), rate)
 
 
-def synchronise_norms(generator: nn.Module) -> None:
-    """Turn the batch norms inside SPADE into `SyncBatchNorm`, same keys."""
-    for module in generator.modules():
-        if isinstance(module, SPADE) and isinstance(module.param_free_norm, nn.BatchNorm2d):
-            module.param_free_norm = SyncBatchNorm(module.param_free_norm.num_features)
+def synchronise_norms(module: nn.Module) -> None:
+    """Turn the batch norms of a generator into `SyncBatchNorm`, same keys."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, SyncBatchNorm(child.num_features))
+        else:
+            synchronise_norms(child)
 
 
 def _sum(tensor: Tensor) -> Tensor:
