@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_grad
 from torch import Tensor, nn
 
-from spade_core.spade import NORM_EPS, SPADE
+from spade_core.spade import NORM_EPS
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def synchronise_norms(generator: nn.Module) -> None:
-    """Turn the batch norms inside SPADE into `SyncBatchNorm`, same keys."""
-    for module in generator.modules():
-        if isinstance(module, SPADE) and isinstance(module.param_free_norm, nn.BatchNorm2d):
-            module.param_free_norm = SyncBatchNorm(module.param_free_norm.num_features)
+    """Turn its batch norms, inside SPADE or a baseline's own, into `SyncBatchNorm`, same keys."""
+    for module in list(generator.modules()):
+        for name, norm in module.named_children():
+            if type(norm) is nn.BatchNorm2d:
+                setattr(module, name, SyncBatchNorm(norm.num_features))
