@@ -117,6 +117,8 @@ def evaluate(
         if json_path is not None:  # a folder that cannot be made is better known before the work than after it
             json_path.parent.mkdir(parents=True, exist_ok=True)
         classes = _classes(segmentation_classes)
+        if classes is not None and segmentation is None:
+            raise click.UsageError("--segmentation-classes: give the --segmentation network that it describes")
         place = _device(device)
         generator, source = _generator(weights, preset)
         generator.to(place)
@@ -147,9 +149,10 @@ def evaluate(
                 done=lambda n: progress.advance(task, n),
             )  # fmt: skip
         config = generator.config
+        judged_by = str(segmentation or "the scenes' own") if judge is not None else "none"
         report = {
             "model": source, "architecture": config.architecture, "height": config.height, "width": config.width,
-            "data": str(data or "scenes"), "seed": seed, "segmentation": str(segmentation or "the scenes' own"),
+            "data": str(data or "scenes"), "seed": seed, "segmentation": judged_by,
             "inception": str(inception or "none"), **found.to_dict(),
         }  # fmt: skip
         if json_path is not None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from small_run import small
+from torch import nn
 
-from spade_core.baselines import ABLATIONS
+from spade_core.baselines import ABLATIONS, ablation, new_generator
 from spade_core.checkpoints import load_any
-from spade_core.config import ConfigError
+from spade_core.config import ConfigError, preset
 from trainer.loop import train
+from trainer.processes import SyncBatchNorm, synchronise_norms
 
 WITH_NF = {name for name, change in ABLATIONS.items() if "nf" in change}
 
@@ -37,6 +40,18 @@ def test_noise_input_trains_without_an_encoder(tmp_path: Path) -> None:
     generator, encoder, _ = load_any(tmp_path / "weights.safetensors")
     assert generator.config.style
     assert encoder is None
+
+
+@pytest.mark.parametrize("name", ["spade", "concat", "pix2pixhd++", "pix2pixhd++ with spade"])
+def test_every_batch_norm_is_synchronised_under_its_own_key(name: str) -> None:
+    config = ablation(replace(preset("demo"), height=32, width=32, nf=2), name)
+    generator = new_generator(config)
+    keys = list(generator.state_dict())
+    synchronise_norms(generator)
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert all(isinstance(norm, SyncBatchNorm) for norm in norms)
+    assert list(generator.state_dict()) == keys
 
 
 def test_an_encoder_decoder_with_style_is_refused() -> None:

@@ -213,4 +213,6 @@ def test_wrong_usage_and_bad_files_are_told(tmp_path: Path) -> None:
     ids = spade("--preset", "demo", "--segmentation-classes", tmp_path / "ids.json")
     assert ids.exit_code == 1
     assert "expected a JSON list of label ids" in ids.output
+    (tmp_path / "ids.json").write_text("[1]")
+    assert spade("--preset", "demo", "--segmentation-classes", tmp_path / "ids.json").exit_code == 2
     assert spade("--preset", "demo", "--segmentation-mean", "1,2").exit_code == 2
