@@ -6,6 +6,7 @@ A position counts every image that training has seen. Which example it is, its c
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -194,7 +195,7 @@ class Positions:
 
 
 def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int) -> Iterator[Batch]:
-    """Batches in order, made by `workers` processes (0: by this one)."""
+    """Batches in order, made by `workers` processes (0: by this one). Raises DataError."""
     planned = config.networks.form == "codebook"
     made: DataLoader[Batch] = DataLoader(
         stream,  # type: ignore[arg-type]
@@ -205,7 +206,12 @@ def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int
         worker_init_fn=_start_worker,
         persistent_workers=False,
     )
-    return iter(made)
+    try:
+        yield from made
+    except (DataError, LabelMapError) as error:
+        # A worker's error comes wrapped in its traceback; the message is what the user needs.
+        found = re.search(r"Error: (\[.*)", str(error), re.DOTALL)
+        raise DataError(found[1].strip() if found else str(error)) from None
 
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001 - the loader passes it

@@ -83,6 +83,8 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         DataError, match=r"expected '.*images/000000.png' to have the aspect of its label map, 32x32, but"
     ):
         stream[0]
+    with pytest.raises(DataError, match=r"^\[data\] expected '.*' to have the aspect .* are the two a pair\?$"):
+        next(loader(stream, small(), Positions(0, 2, 0, 1, 2), workers=1))
     (tmp_path / "labels/000000.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"expected readable files but got an error at '.*labels/000000.png'"):
         stream[0]
