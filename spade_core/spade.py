@@ -58,8 +58,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, normalise: Normalise) -> Tensor:
         """x [N, fin, h, w] -> [N, fout, h, w]."""
-        dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), LEAKY_SLOPE))  # [N, fmid, h, w]
-        dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), LEAKY_SLOPE))  # [N, fout, h, w]
+        # In place: no form's gradient needs what its last sum gave, and a training step holds one map less a norm.
+        dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), LEAKY_SLOPE, inplace=True))  # [N, fmid, h, w]
+        dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), LEAKY_SLOPE, inplace=True))  # [N, fout, h, w]
         if self.conv_s is None or self.norm_s is None:
             shortcut = x
         else:
