@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,8 +85,6 @@ class _TrainBar:
     """A progress bar with images a second and time left; where there is no terminal, a line a row of statistics."""
 
     def __init__(self) -> None:
-        import os
-
         self.quiet = os.environ.get("RANK", "0") != "0"
         self._bars = Bars(
             TextColumn("{task.description}"),

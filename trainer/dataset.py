@@ -202,7 +202,7 @@ def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int
         batch_sampler=batches,
         collate_fn=partial(collate, model=config.model, planned=planned),
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=2 if workers else None,
         worker_init_fn=_start_worker,
         persistent_workers=False,
     )

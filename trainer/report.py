@@ -77,14 +77,14 @@ def _curves(rows: Sequence[dict[str, float]], names: Sequence[str]) -> str:
     for i, name in enumerate(names):
         points = " ".join(point(row["step"], row[name]) for row in rows if name in row)
         lines.append(f'<polyline fill="none" stroke="{_COLOURS[i]}" stroke-width="1.5" points="{points}"/>')
-        lines.append(f'<text x="{left + 8}" y="{24 + 16 * i}" fill="{_COLOURS[i]}" font-size="13">{name}</text>')
     for value in (low, (low + high) / 2, high):
         y = point(steps[0], value).split(",")[1]
         lines.append(f'<text x="{left - 6}" y="{y}" text-anchor="end" font-size="12" fill="#555">{value:.3g}</text>')
     lines.append(
         f'<text x="{width - 10}" y="{height - 6}" text-anchor="end" font-size="12">step {steps[-1]:.0f}</text>'
     )
-    return f'<svg viewBox="0 0 {width} {height}">{"".join(lines)}</svg>'
+    legend = " ".join(f'<b style="color:{_COLOURS[i]}">{name}</b>' for i, name in enumerate(names))
+    return f'<p>{legend}</p><svg viewBox="0 0 {width} {height}">{"".join(lines)}</svg>'
 
 
 def _figure(path: Path) -> str:

@@ -82,7 +82,7 @@ def train_step(
     warmth = min(1.0, images / config.loss.kl_warmup) if config.loss.kl_warmup else 1.0
     sums: Statistics = {}
     for batch in batches:
-        for name, value in _passes(networks, batch, perceptual, config, processes, warmth).items():
+        for name, value in add_gradients(networks, batch, perceptual, config, processes, warmth).items():
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value / len(batches)
     for _, group, rate in rates:
         group["lr"] = rate * factor
@@ -96,7 +96,7 @@ def train_step(
     return sums
 
 
-def _passes(
+def add_gradients(
     networks: Networks,
     batch: Batch,
     perceptual: PerceptualLoss | None,

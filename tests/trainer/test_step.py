@@ -14,7 +14,7 @@ from trainer.config import TrainConfig
 from trainer.dataset import Batch, Positions, Stream, loader
 from trainer.networks import Networks, build, update_average
 from trainer.processes import Processes
-from trainer.step import _passes, learning_rate, optimisers, train_step
+from trainer.step import add_gradients, learning_rate, optimisers, train_step
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 # The bar of the project for gradients of the two forms in float32, relative to the largest of a parameter.
@@ -27,7 +27,7 @@ def batches(config: TrainConfig, count: int = 1) -> list[Batch]:
 
 
 def gradients(networks: Networks, config: TrainConfig) -> dict[str, torch.Tensor]:
-    _passes(networks, batches(config)[0], None, config, ALONE, 1.0)
+    add_gradients(networks, batches(config)[0], None, config, ALONE, 1.0)
     found = {}
     for name, module in networks.trained():
         for key, parameter in module.named_parameters():
@@ -83,7 +83,7 @@ def test_accumulated_passes_are_one_step_of_the_larger_batch() -> None:
         # Without spectral norm, whose power iteration goes on with every pass.
         networks = build(small_without_spectral(config), ALONE)
         for batch in batches(config, count):
-            _passes(networks, batch, None, config, ALONE, 1.0)
+            add_gradients(networks, batch, None, config, ALONE, 1.0)
         found.append({k: p.grad for k, p in networks.generator.named_parameters()})
     for name, expected in found[0].items():
         got = found[1][name]

@@ -147,20 +147,24 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
     finish(command(shared, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))
     assert final_step(alone) == final_step(shared) == 2
     start, compared, moved = build(alone, Processes(0, 1, torch.device("cpu"))), 0, 0
-    expected, found = final_state(alone), final_state(shared)
+    first, expected, found = (
+        load_file(tmp_path / run / f"checkpoints/step-0000000{step}.safetensors")
+        for run, step in (("alone", 1), ("alone", 2), ("shared", 2))
+    )
+    first_found = load_file(tmp_path / "shared/checkpoints/step-00000001.safetensors")
     for side in ("generator", "discriminator"):
-        largest = max(float(g.abs().max()) for k, g in expected.items() if is_gradient(k, side))
+        largest = max(float(g.abs().max()) for k, g in first.items() if is_gradient(k, side))
         for i, (name, parameter) in enumerate(parameters(start, side)):
-            # Adam divides a gradient by its size: where it is all rounding (a bias before a norm), chance decides.
-            firm = torch.ones_like(parameter, dtype=torch.bool)
-            for _, path in checkpoints(tmp_path / "alone/checkpoints"):
-                firm &= load_file(path)[f"adam.{side}.{i}.exp_avg"].abs() > 1e-3 * largest
+            # Adam divides a gradient by its size: where it is all rounding (a bias before a norm), chance decides, and
+            # reaches the second gradient.
             gradient = f"adam.{side}.{i}.exp_avg"
-            assert float((expected[gradient] - found[gradient]).abs().max()) <= 1e-4 * largest, name
+            assert float((first[gradient] - first_found[gradient]).abs().max()) <= 2e-5 * largest, name
+            assert float((expected[gradient] - found[gradient]).abs().max()) <= 1e-3 * largest, name
+            firm = (first[gradient].abs() > 1e-3 * largest) & (expected[gradient].abs() > 1e-2 * largest)
             assert not ((expected[name] - found[name]).abs()[firm] > 0.05 * alone.optim.lr).any(), name
             moved += int(((expected[name] - parameter).abs()[firm] > 0.2 * alone.optim.lr).sum())
             compared += int(firm.sum())
-    assert compared > 5000
+    assert compared > 2000
     assert moved > compared / 2
     for name, tensor in expected.items():
         if name.endswith(("running_mean", "running_var")):
