@@ -159,17 +159,25 @@ def test_gradients_of_both_forms_agree_in_double_precision(norm: Norm, training:
         assert (dense - codebook).abs().max() <= 1e-10 * dense.abs().max().clamp(min=1), name
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("spade_kernel", [1, 3, 5])
-def test_products_per_tap_are_the_products_of_whole_windows(monkeypatch: pytest.MonkeyPatch, spade_kernel: int) -> None:
+def test_products_per_tap_are_the_products_of_whole_windows(
+    monkeypatch: pytest.MonkeyPatch, spade_kernel: int, training: bool
+) -> None:
     config = small(spade_kernel=spade_kernel)
-    spade = with_statistics(seeded_generator(config)).double().up_0.norm_0
+    spade = with_statistics(seeded_generator(config)).double().up_0.norm_0.train(training)
     symbols = mixed_maps(config, 64, 64)
     (level,) = level_tensors(plan(symbols, [(64, 64)], config.symbols, spade_kernel), torch.device("cpu")).values()
-    entries = []
+    entries, gradients = [], []
     for share in (0.0, float("inf")):  # always per tap, never
         monkeypatch.setattr(codebook_module, "PER_TAP", share)
-        entries.append(codebook(fold(spade, config), level))
+        with torch.enable_grad():
+            entries.append(codebook(fold(spade, config), level))
+            weights = torch.linspace(-1, 1, entries[-1].numel(), dtype=torch.float64).view_as(entries[-1])
+            gradients.append(torch.autograd.grad((entries[-1] * weights).sum(), list(spade.parameters())))
     assert (entries[0] - entries[1]).abs().max() <= 1e-12 * entries[1].abs().max()
+    for per_tap, whole in zip(*gradients, strict=True):
+        assert (per_tap - whole).abs().max() <= 1e-12 * whole.abs().max()
 
 
 def test_modulate_has_the_gradient_of_its_formula() -> None:
