@@ -45,7 +45,7 @@ def command(config: TrainConfig, *before: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    out, error = process.communicate(timeout=300)
+    out, error = process.communicate(timeout=500)
     assert process.returncode == 0, out + error
     return out + error
 
@@ -128,11 +128,14 @@ def final_step(config: TrainConfig) -> int:
 def test_sigterm_ends_a_run_with_a_checkpoint_and_a_hint(tmp_path: Path) -> None:
     config = small(tmp_path / "run", data={"scenes": 4000}, run={"checkpoint_steps": 100_000, "threads": 1})
     process = command(config)
-    while not (tmp_path / "run/statistics.jsonl").exists() or not rows(config):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    try:
+        while not (tmp_path / "run/statistics.jsonl").exists() or not rows(config):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=500)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "run the same command again to resume" in error
     assert final_step(config) >= 2
@@ -166,9 +169,9 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
             compared += int(firm.sum())
     assert compared > 2000
     assert moved > compared / 2
-    for name, tensor in expected.items():
-        if name.endswith(("running_mean", "running_var")):
-            torch.testing.assert_close(found[name], tensor, rtol=1e-2, atol=1e-4, msg=name)
+    for name, tensor in first.items():
+        if name.startswith("generator.") and name.endswith(("running_mean", "running_var")):
+            torch.testing.assert_close(first_found[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def is_gradient(key: str, side: str) -> bool:
