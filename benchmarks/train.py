@@ -49,8 +49,8 @@ class Row:
     """One contender. Seconds are of one step of `batch` images; multiply-adds are of one image, counted as it ran.
 
     Attributes:
-        peak_mb: most memory of the process (CPU) or of tensors (GPU) in a step, less what it held before: weights,
-            gradients' and Adam's buffers are not in it.
+        peak_mb: most memory of the process (CPU) or of tensors (GPU) in a step, less what it held before: gradients are
+            in it, weights and Adam's buffers are not.
         plan_ms: of one image, batch included, which the loader's workers do meanwhile.
     """
 
