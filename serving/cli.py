@@ -18,6 +18,8 @@ from rich.table import Table
 from serving.engines import ENGINES, PRECISIONS
 from serving.export_commands import export, repository
 from spade_core.config import PRESETS
+from trainer.commands import scenes, train
+from trainer.evaluate_command import evaluate
 
 _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -279,8 +281,14 @@ def convert(generator: Path, encoder: Path | None, preset: str | None, out: Path
 @main.command()
 @click.argument("weights", type=_FILE, required=False)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Show a preset's architecture instead of a file's.")
-def info(weights: Path | None, preset: str | None) -> None:
-    """Show what a checkpoint holds and what it costs: architecture, parameters, multiply-adds, origin."""
+@click.option("--baselines", is_flag=True, help="Show the paper's baselines and ablations of it in one table.")
+def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
+    """Show what a checkpoint holds and what it costs: architecture, parameters, multiply-adds, origin.
+
+    \b
+    spade info coco.safetensors
+    spade info --preset coco --baselines
+    """
     from spade_core.checkpoints import info as read_info
     from spade_core.config import preset as preset_config
     from spade_core.costs import dense_macs, parameters
@@ -300,6 +308,9 @@ def info(weights: Path | None, preset: str | None) -> None:
             )
         else:
             config, metadata = preset_config(preset or ""), {}
+    if baselines:
+        _stdout.print(_baselines_table(config))
+        return
     for name, value in config.to_dict().items():
         table.add_row(name, str(value))
     table.add_row("semantic_nc", str(config.semantic_nc))
@@ -336,6 +347,9 @@ def demo(
 
 main.add_command(export)
 main.add_command(repository)
+main.add_command(train)
+main.add_command(scenes)
+main.add_command(evaluate)
 
 
 class _Bar:
@@ -370,6 +384,19 @@ class _errors_as_messages:
         if isinstance(error, KeyboardInterrupt):
             _stderr.print("interrupted: the images written so far are whole")
             sys.exit(130)
+
+
+def _baselines_table(config: Any) -> Table:
+    from spade_core.baselines import ABLATIONS
+    from spade_core.costs import baseline_costs
+
+    table = Table("generator", "configuration", box=None, title=f"of '{config.preset}', {config.height}x{config.width}")
+    table.add_column("parameters, M", justify="right")
+    table.add_column("dense form, GMAC", justify="right")
+    for name, params, macs in baseline_costs(config):
+        change = ", ".join(f"{field} {value}" for field, value in ABLATIONS[name].items())
+        table.add_row(name, change, f"{params / 1e6:.2f}", f"{macs / 1e9:.1f}")
+    return table
 
 
 def _say_if_untrained(weights: Path | None, preset: str) -> None:

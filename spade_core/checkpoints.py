@@ -16,12 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spade_core.baselines import AnyGenerator, new_generator
 from spade_core.config import ConfigError, GeneratorConfig
 from spade_core.encoder import StyleEncoder
 from spade_core.generator import Generator
 
 FORMAT = "1"
 _RESERVED = "spade."
+_STATISTICS = (".running_mean", ".running_var")
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 
 
@@ -61,7 +63,7 @@ class CheckpointInfo:
 
 def save(
     path: Path,
-    generator: Generator,
+    generator: AnyGenerator,
     encoder: StyleEncoder | None = None,
     metadata: Mapping[str, str] | None = None,
     *,
@@ -86,7 +88,7 @@ def save(
     tensors: dict[str, Tensor] = {}
     for part, module in _parts(generator, encoder):
         for key, tensor in state_of(module).items():
-            keep = torch.float32 if ".param_free_norm." in key else dtype
+            keep = torch.float32 if key.endswith(_STATISTICS) else dtype
             tensors[f"{part}.{key}"] = tensor.detach().to("cpu", keep).contiguous()
     refuse_non_finite("save", str(path), tensors)
     header = {f"{_RESERVED}format": FORMAT, f"{_RESERVED}config": json.dumps(generator.config.to_dict())}
@@ -94,14 +96,28 @@ def save(
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint that `save` wrote. Raises CheckpointError, naming every missing, surplus or misshapen key."""
+    """Read a checkpoint that `save` wrote. Raises CheckpointError, naming every missing, surplus or misshapen key.
+
+    A baseline's is refused, since engines run SPADE only; `load_any` reads it.
+    """
+    generator, encoder, metadata = load_any(path)
+    if not isinstance(generator, Generator):
+        raise CheckpointError(
+            f"[load] expected a checkpoint of architecture 'spade' but got {generator.config.architecture!r} in "
+            f"'{path}'; engines run SPADE only: give a SPADE checkpoint, or evaluate this one with `spade evaluate`"
+        )
+    return Checkpoint(generator.config, generator, encoder, metadata)
+
+
+def load_any(path: Path) -> tuple[AnyGenerator, StyleEncoder | None, dict[str, str]]:
+    """As `load`, of a SPADE generator or a baseline: generator, encoder (None without one), metadata."""
     with _opened(path) as file:
         config, metadata = _header(path, file)
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     parts = {part: _strip(tensors, f"{part}.") for part in ("generator", "encoder")}
     stray = sorted(k for k in tensors if not k.startswith(("generator.", "encoder.")))
     with torch.device("meta"):  # the weights are assigned, so none is made first
-        generator = Generator(config)
+        generator = new_generator(config)
         encoder = StyleEncoder(encoder_nf(parts["encoder"])) if parts["encoder"] else None
     faults = key_faults(shapes_of(parts["generator"]), shapes_of(state_of(generator)), "generator.")
     if encoder is not None:
@@ -117,7 +133,7 @@ def load(path: Path) -> Checkpoint:
     for module, part in ((generator, "generator"), (encoder, "encoder")):
         if module is not None:
             fill(module, parts[part])
-    return Checkpoint(config, generator, encoder, metadata)
+    return generator, encoder, metadata
 
 
 def info(path: Path) -> CheckpointInfo:
@@ -130,7 +146,7 @@ def info(path: Path) -> CheckpointInfo:
             part, _, name = key.partition(".")
             view = file.get_slice(key)
             sizes[part] = sizes.get(part, 0) + int(torch.Size(view.get_shape()).numel())
-            if ".param_free_norm." not in name:
+            if not name.endswith(_STATISTICS):
                 kinds.add(str(view.get_dtype()))
     dtype = " and ".join(sorted(str(_DTYPES.get(k, k)).removeprefix("torch.") for k in kinds))
     return CheckpointInfo(config, metadata, dtype, sizes["generator"], sizes["encoder"])
@@ -189,7 +205,7 @@ def refuse_non_finite(op: str, name: str, tensors: Mapping[str, Tensor]) -> None
         )
 
 
-def _parts(generator: Generator, encoder: StyleEncoder | None) -> Iterable[tuple[str, nn.Module]]:
+def _parts(generator: AnyGenerator, encoder: StyleEncoder | None) -> Iterable[tuple[str, nn.Module]]:
     yield "generator", generator
     if encoder is not None:
         yield "encoder", encoder
@@ -225,12 +241,13 @@ def _sync(path: Path) -> None:
 def _opened(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(9)
     except OSError as error:
         raise CheckpointError(
             f"[load] expected a readable checkpoint but got '{path}': {error.strerror or error}; check the path"
         ) from None
-    if start.startswith((b"PK\x03\x04", b"\x80")):
+    # A safetensors file starts with the length of its header, whose bytes may be anything, and then the header's "{".
+    if start[8:] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
         raise CheckpointError(
             f"[load] expected a safetensors checkpoint but got '{path}', a PyTorch file; run `spade convert` on it"
         )

@@ -9,19 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.plan import Level
+from spade_core.baselines import AnyGenerator
 from spade_core.config import HIDDEN, GeneratorConfig
+from spade_core.dense import one_hot
 from spade_core.generator import Generator
 from spade_core.spade import SPADE
 
 # Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
 # whose every pixel differs.
 GATHER_ROWS = 4096
+# Products per tap pay where this many windows share a hidden row: below, adding them up costs what they save.
+PER_TAP = 1.5
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Folded:
     Attributes:
         table: [k*k * (symbols + 1), 128], row t * (symbols + 1) + s: what symbol s adds at tap t; outside adds zero.
         shared_bias: [128].
-        weight, bias: [k*k * 128, 2C] and [2C]: gathered hidden rows -> (a, b), the `1 +` in the bias.
+        weight, bias: [k*k * 128, 2C] and [2C]: gathered hidden rows -> (a, b), the `1 +` in the bias. While training,
+            weight is a view of [2C, k*k * 128]: a product reads either, and nothing is transposed in memory.
         norm: applied to x before a*x + b; None when its statistics are folded into weight and bias.
     """
 
@@ -83,7 +89,7 @@ def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None
     norm = spade.param_free_norm
     shared, gamma, beta = spade.mlp_shared[0], spade.mlp_gamma, spade.mlp_beta
     assert isinstance(shared, nn.Conv2d)
-    g_weight, b_weight = _rows(gamma.weight), _rows(beta.weight)  # [k*k * 128, C]
+    g_weight, b_weight = _by_tap(gamma.weight), _by_tap(beta.weight)  # [C, k*k * 128]
     assert isinstance(gamma.bias, Tensor)
     assert isinstance(beta.bias, Tensor)
     g_bias, b_bias = 1 + gamma.bias, beta.bias
@@ -94,20 +100,21 @@ def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None
         rstd = torch.rsqrt(norm.running_var.double() + norm.eps)
         shift = norm.running_mean.double() * rstd
         g_weight, b_weight, g_bias, b_bias = (t.double() for t in (g_weight, b_weight, g_bias, b_bias))
-        b_weight, b_bias = b_weight - g_weight * shift, b_bias - g_bias * shift
-        g_weight, g_bias = g_weight * rstd, g_bias * rstd
+        b_weight, b_bias = b_weight - g_weight * shift[:, None], b_bias - g_bias * shift
+        g_weight, g_bias = g_weight * rstd[:, None], g_bias * rstd
         keep = None
     dtype = dtype or shared.weight.dtype
+    weight = torch.cat([g_weight, b_weight]).to(dtype).t()  # [k*k * 128, 2C]
     return Folded(
         table=symbol_table(shared.weight, config).to(dtype),
         shared_bias=shared.bias.to(dtype) if shared.bias is not None else torch.zeros(HIDDEN, dtype=dtype),
-        weight=torch.cat([g_weight, b_weight], dim=1).to(dtype),
+        weight=weight if spade.training and weight.requires_grad else weight.contiguous(),
         bias=torch.cat([g_bias, b_bias]).to(dtype),
         norm=keep,
     )
 
 
-def fold_generator(generator: Generator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
+def fold_generator(generator: AnyGenerator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
     """`fold` of every norm. Inference does this once; training once a step."""
     return {m: fold(m, generator.config, dtype) for m in generator.modules() if isinstance(m, SPADE)}
 
@@ -123,6 +130,8 @@ def codebook(folded: Folded, level: LevelTensors) -> Tensor:
     """(a, b) of every distinct patch [U5, 2C]."""
     actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
     actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128], the last row is outside: the second conv pads with zeros
+    if PER_TAP * actv.shape[0] <= level.patches5.shape[0]:
+        return _per_tap(folded, actv, level.patches5)
     entries = []
     for windows in torch.split(level.patches5, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
         gathered = actv.index_select(0, windows.flatten()).view(windows.shape[0], -1)  # [.., k*k * 128]
@@ -130,17 +139,67 @@ def codebook(folded: Folded, level: LevelTensors) -> Tensor:
     return torch.cat(entries)
 
 
+def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:
+    """Multiply each hidden row once with every tap, then add up the nine products of a window: U3, not U5, rows."""
+    taps, hidden, width = windows.shape[1], actv.shape[1], folded.weight.shape[1]
+    if folded.weight.is_contiguous():
+        weight = folded.weight.view(taps, hidden, width).transpose(0, 1).reshape(hidden, -1)  # [128, k*k * 2C]
+    else:
+        weight = folded.weight.t().view(width, taps, hidden).transpose(0, 1).reshape(-1, hidden).t()
+    products = (actv @ weight).to(actv.dtype).view(actv.shape[0] * taps, -1)  # [(U3 + 1) * k*k, 2C], row u * k*k + t
+    rows = windows * taps + torch.arange(taps, dtype=windows.dtype, device=windows.device)
+    return F.embedding_bag(rows, products, mode="sum") + folded.bias
+
+
 def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None) -> Tensor:
     """a[index] * norm(x) + b[index]: x [N, C, h, w] (channels last), entries [U5, 2C], index [N, h, w]."""
     if norm is not None:
         x = norm(x)
-    per_pixel = F.embedding(index, entries).permute(0, 3, 1, 2)  # [N, 2C, h, w]
+    if torch.is_grad_enabled() and (x.requires_grad or entries.requires_grad):
+        out: Tensor = _Modulate.apply(x, entries, index)  # type: ignore[no-untyped-call]
+        return out
+    per_pixel = entries.to(x.dtype).index_select(0, index.flatten())  # [N*h*w, 2C]
     a, b = per_pixel.chunk(2, dim=1)
-    return torch.addcmul(b, a, x)
+    return _as_image(torch.addcmul(b, a, _as_rows(x)), x)
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # [N*h*w, C]
+
+
+def _as_image(rows: Tensor, like: Tensor) -> Tensor:
+    n, c, h, w = like.shape
+    return rows.view(n, h, w, c).permute(0, 3, 1, 2)  # [N, C, h, w], channels last
+
+
+class _Modulate(torch.autograd.Function):
+    """`modulate` that keeps x and the codebook for its gradient, not gamma and beta at every pixel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(x, entries, index)
+        # Written into a tensor of its own: a view could not be changed in place by what comes next.
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        a, b = entries.to(x.dtype).index_select(0, index.flatten()).chunk(2, dim=1)  # [N*h*w, C] each
+        torch.addcmul(b, a, _as_rows(x), out=out.permute(0, 2, 3, 1).view(-1, x.shape[1]))
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, entries, index = ctx.saved_tensors
+        rows, flat, pixels = _as_rows(x), _as_rows(grad), index.flatten()
+        a = entries[:, : x.shape[1]].to(flat.dtype).index_select(0, pixels)  # [N*h*w, C]
+        # The sum over an entry's pixels is long: never in bfloat16. Two sums need no [N*h*w, 2C].
+        sums = [
+            torch.ops.aten.embedding_dense_backward(part.to(entries.dtype), pixels, entries.shape[0], -1, False)
+            for part in (flat * rows, flat)
+        ]
+        return _as_image(flat * a, x), torch.cat(sums, dim=1), None
 
 
 def synthesize_codebook(
-    generator: Generator,
+    generator: AnyGenerator,
     folded: dict[SPADE, Folded],
     symbols: Tensor,
     levels: dict[tuple[int, int], LevelTensors],
@@ -158,6 +217,9 @@ def synthesize_codebook(
         seconds.total += time.perf_counter() - began
         return modulate(x, entries, level.index, folded[spade].norm)
 
+    if not isinstance(generator, Generator):
+        baseline: Tensor = generator(one_hot(symbols, generator.config, dtype), style, normalise)
+        return baseline
     start = generator.style_start(style.to(dtype)) if style is not None else label_start(generator, symbols)
     out: Tensor = generator(start.contiguous(memory_format=torch.channels_last), normalise)
     return out
@@ -175,8 +237,40 @@ def label_start(generator: Generator, symbols: Tensor) -> Tensor:
     return rows.view(*small.shape, -1).permute(0, 3, 1, 2)  # [N, 16 nf, h0, w0]
 
 
-def _rows(weight: Tensor) -> Tensor:
-    return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])  # [k*k * in, out], taps outermost
+def _by_tap(weight: Tensor) -> Tensor:
+    return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)  # [out, k*k * in]: no copy of channels-last weights
+
+
+class _SymbolTable(torch.autograd.Function):
+    """`symbol_table` of [out, k*k * semantic_nc]: only plain matrices are transposed; strided copies are far slower."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, classes: int, edges: bool, taps: int) -> Tensor:
+        ctx.shape = classes, edges, taps
+        rows = matrix.t().contiguous().view(taps, -1, matrix.shape[0])  # [k*k, semantic_nc, out]
+        table = rows.new_empty((taps, classes * (1 + edges) + 1, matrix.shape[0]))
+        table[:, -1] = 0
+        if edges:
+            pairs = table[:, :-1].view(taps, classes, 2, -1)
+            pairs[:, :, 0] = rows[:, :classes]
+            torch.add(rows[:, :classes], rows[:, -1:], out=pairs[:, :, 1])
+        else:
+            table[:, :-1] = rows
+        return table.flatten(0, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        classes, edges, taps = ctx.shape
+        symbols = grad.view(taps, -1, grad.shape[1])[:, :-1]
+        if edges:
+            pairs = symbols.view(taps, classes, 2, -1)
+            rows = grad.new_empty((taps, classes + 1, grad.shape[1]))
+            torch.add(pairs[:, :, 0], pairs[:, :, 1], out=rows[:, :classes])
+            rows[:, -1] = pairs[:, :, 1].sum(1)
+        else:
+            rows = symbols
+        return rows.flatten(0, 1).t().contiguous(), None, None, None
 
 
 def symbol_table(weight: Tensor, config: GeneratorConfig) -> Tensor:
@@ -184,9 +278,8 @@ def symbol_table(weight: Tensor, config: GeneratorConfig) -> Tensor:
 
     [k*k * (symbols + 1), out]; the row of "outside the image" is zero, an edge symbol's is its class plus the edge.
     """
-    by_class = weight.permute(2, 3, 1, 0).flatten(0, 1)  # [k*k, semantic_nc, out]
-    classes = by_class[:, : config.classes]
-    if config.instance_edges:
-        edge = by_class[:, -1:]
-        classes = torch.stack([classes, classes + edge], dim=2).flatten(1, 2)  # [k*k, 2 * classes, out]
-    return F.pad(classes, (0, 0, 0, 1)).flatten(0, 1)
+    taps = weight.shape[2] * weight.shape[3]
+    table: Tensor = _SymbolTable.apply(  # type: ignore[no-untyped-call]
+        _by_tap(weight), config.classes, config.instance_edges, taps
+    )
+    return table

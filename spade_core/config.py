@@ -7,12 +7,15 @@ from typing import Any, Literal, get_args, get_type_hints
 
 Norm = Literal["instance", "batch", "syncbatch"]
 Upsampling = Literal["normal", "more", "most"]
+Architecture = Literal["spade", "concat", "pix2pixhd", "pix2pixhd-spade"]
 
 STYLE_DIM = 256
 HIDDEN = 128  # channels between the two convs of a SPADE norm
 DONT_CARE = 255  # the "don't care" pixel value of a label map file
 
 UPSAMPLINGS: dict[Upsampling, int] = {"normal": 5, "more": 6, "most": 7}
+ENCODER_DECODERS = ("pix2pixhd", "pix2pixhd-spade")
+DOWNSAMPLINGS = 4  # of the encoder-decoders, undone by as many x2 steps
 
 
 class ConfigError(ValueError):
@@ -34,6 +37,8 @@ class GeneratorConfig:
         norm: parameter-free norm inside SPADE.
         spade_kernel: size of SPADE's own convs, 1, 3 or 5.
         style: the generator starts from a style vector [256]; without it, from the label map.
+        architecture: spade, or a baseline of the paper: concat (label map concatenated instead of SPADE), pix2pixhd,
+            pix2pixhd-spade (SPADE in place of each of its norms); see `spade_core.baselines`.
     """
 
     preset: str
@@ -47,6 +52,7 @@ class GeneratorConfig:
     norm: Norm
     spade_kernel: int
     style: bool
+    architecture: Architecture
 
     def __post_init__(self) -> None:
         _check(self)
@@ -68,7 +74,9 @@ class GeneratorConfig:
 
     @property
     def upsamplings(self) -> int:
-        """Number of x2 steps from the start size to the image."""
+        """Number of x2 steps from the smallest level to the image."""
+        if self.architecture in ENCODER_DECODERS:
+            return DOWNSAMPLINGS
         return UPSAMPLINGS[self.upsampling]
 
     @property
@@ -81,7 +89,11 @@ class GeneratorConfig:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> GeneratorConfig:
-        """The inverse of `to_dict`. Raises ConfigError, naming every unknown and missing field."""
+        """The inverse of `to_dict`. Raises ConfigError, naming every unknown and missing field.
+
+        Files of before there were baselines say no architecture: they hold SPADE generators.
+        """
+        values = {"architecture": "spade"} | values
         known = {f.name for f in fields(GeneratorConfig)}
         unknown, missing = sorted(set(values) - known), sorted(known - set(values))
         if unknown or missing:
@@ -119,6 +131,11 @@ def _check(config: GeneratorConfig) -> None:
         raise ConfigError(f"[config] expected spade_kernel 1, 3 or 5 but got {config.spade_kernel}")
     if config.nf < 2 or config.nf % 2:
         raise ConfigError(f"[config] expected nf to be even and at least 2 but got {config.nf}")
+    if config.architecture in ENCODER_DECODERS and (config.style or config.upsampling != "normal"):
+        raise ConfigError(
+            f"[config] expected style false and upsampling 'normal' of an encoder-decoder ({config.architecture}) but "
+            f"got style {config.style}, upsampling {config.upsampling!r}; it starts from the label map at full size"
+        )
     level_sizes(config.height, config.width, config.upsamplings)
 
 
@@ -131,6 +148,7 @@ def _preset(preset: str, label_nc: int, dont_care: bool, instance_edges: bool, *
         "norm": "syncbatch",
         "spade_kernel": 3,
         "style": False,
+        "architecture": "spade",
     }
     return GeneratorConfig(preset, label_nc, dont_care, instance_edges, **(paper | rest))
 

@@ -82,7 +82,7 @@ def convert(
 
     Raises ConvertError (wrong file, unknown architecture, or keys that differ: all named) and CheckpointError.
     """
-    state = _read(generator_pth)
+    state = read_state_dict(generator_pth)
     _refuse_other_network(generator_pth, state, "generator")
     weights = fold_spectral_norm(generator_pth, state)
     config = config or find_config(generator_pth, weights.tensors)
@@ -193,7 +193,7 @@ def _folded_weight(weight: Tensor, u: Tensor, v: Tensor | None) -> Tensor:
 
 
 def _encoder(path: Path) -> tuple[StyleEncoder, _Folded]:
-    state = _read(path)
+    state = read_state_dict(path)
     _refuse_other_network(path, state, "encoder")
     weights = fold_spectral_norm(path, state)
     with torch.device("meta"):
@@ -214,8 +214,8 @@ def _check(path: Path, tensors: Mapping[str, Tensor], module: nn.Module, kind: s
     refuse_non_finite("convert", str(path), tensors)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """A pickled state dict of tensors, nothing else: no code of the file is run."""
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A pickled state dict of tensors, nothing else: no code of the file is run. Raises ConvertError."""
     state = _unpickle(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
         raise ConvertError(
@@ -239,13 +239,13 @@ def _unpickle(path: Path) -> Any:
         raise ConvertError(
             f"[convert] expected a readable file but got '{path}': {error.strerror or error}; check the path"
         ) from None
-    for magic, text in _NOT_WEIGHTS.items():
-        if start.lstrip().startswith(magic):
-            raise ConvertError(f"[convert] expected PyTorch weights but got '{path}', {text}")
     if start[8:9] == b"{":
         raise ConvertError(
             f"[convert] expected PyTorch weights but got '{path}', a safetensors file; give it to --weights as it is"
         )
+    for magic, text in _NOT_WEIGHTS.items():
+        if start.lstrip().startswith(magic):
+            raise ConvertError(f"[convert] expected PyTorch weights but got '{path}', {text}")
     try:
         # Files of PyTorch before 1.6 are no zip archives and cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=start.startswith(b"PK\x03\x04"))

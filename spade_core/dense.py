@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spade_core.baselines import AnyGenerator
 from spade_core.config import GeneratorConfig
 from spade_core.generator import Generator
 from spade_core.spade import SPADE
 
 
-def synthesize_dense(generator: Generator, symbols: Tensor, style: Tensor | None) -> Tensor:
+def synthesize_dense(generator: AnyGenerator, symbols: Tensor, style: Tensor | None) -> Tensor:
     """Integer symbols [N, H, W], style [N, 256] (None without a style input) -> image before tanh [N, 3, H, W]."""
     dtype = generator.conv_img.weight.dtype
     segmap = one_hot(symbols, generator.config, dtype)  # [N, semantic_nc, H, W]
@@ -26,6 +27,9 @@ def synthesize_dense(generator: Generator, symbols: Tensor, style: Tensor | None
         out: Tensor = spade(x, segmap_at(x.shape[2], x.shape[3]))
         return out
 
+    if not isinstance(generator, Generator):
+        baseline: Tensor = generator(segmap, style, normalise)
+        return baseline
     if style is not None:
         start = generator.style_start(style.to(dtype))
     else:

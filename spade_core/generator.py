@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spade_core.config import STYLE_DIM, GeneratorConfig
+from spade_core.config import STYLE_DIM, ConfigError, GeneratorConfig
 from spade_core.spade import LEAKY_SLOPE, Normalise, ResidualBlock
 
 
@@ -14,6 +14,11 @@ class Generator(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
+        if config.architecture != "spade":
+            raise ConfigError(
+                f"[generator] expected architecture 'spade' but got {config.architecture!r}; "
+                "baselines are made by spade_core.baselines.new_generator"
+            )
         self.config = config
         nf = config.nf
         start_h, start_w = config.level_sizes[0]

@@ -23,7 +23,7 @@ class SPADE(nn.Module):
     def __init__(self, channels: int, config: GeneratorConfig) -> None:
         super().__init__()
         kernel, padding = config.spade_kernel, config.spade_kernel // 2
-        self.param_free_norm = _param_free_norm(config.norm, channels)
+        self.param_free_norm = param_free_norm(config.norm, channels)
         self.mlp_shared = nn.Sequential(nn.Conv2d(config.semantic_nc, HIDDEN, kernel, padding=padding), nn.ReLU())
         self.mlp_gamma = nn.Conv2d(HIDDEN, channels, kernel, padding=padding)
         self.mlp_beta = nn.Conv2d(HIDDEN, channels, kernel, padding=padding)
@@ -58,8 +58,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, normalise: Normalise) -> Tensor:
         """x [N, fin, h, w] -> [N, fout, h, w]."""
-        dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), LEAKY_SLOPE))  # [N, fmid, h, w]
-        dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), LEAKY_SLOPE))  # [N, fout, h, w]
+        # In place: no form's gradient needs what its last sum gave, and a training step holds one map less a norm.
+        dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), LEAKY_SLOPE, inplace=True))  # [N, fmid, h, w]
+        dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), LEAKY_SLOPE, inplace=True))  # [N, fout, h, w]
         if self.conv_s is None or self.norm_s is None:
             shortcut = x
         else:
@@ -68,7 +69,8 @@ class ResidualBlock(nn.Module):
         return out
 
 
-def _param_free_norm(norm: Norm, channels: int) -> nn.Module:
+def param_free_norm(norm: Norm, channels: int) -> nn.Module:
+    """The norm of x [N, C, h, w] without affine parameters."""
     if norm == "instance":
         return nn.InstanceNorm2d(channels, eps=NORM_EPS)
     # One process normalises over its own batch; a trainer of several converts to SyncBatchNorm, same keys.

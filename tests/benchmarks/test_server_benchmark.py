@@ -40,7 +40,7 @@ from spade_core.checkpoints import save
 from spade_core.config import GeneratorConfig
 from spade_core.seeded import seeded_generator
 
-TINY = GeneratorConfig("tiny", 8, True, True, 64, 64, 4, "normal", "batch", 3, False)
+TINY = GeneratorConfig("tiny", 8, True, True, 64, 64, 4, "normal", "batch", 3, False, "spade")
 
 
 def reply(images: int = 1, batch_size: int = 1, total_s: float = 1.0) -> Reply:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from spade_core.config import GeneratorConfig
 
-TINY = GeneratorConfig("tiny", 8, True, True, 64, 64, 8, "normal", "batch", 3, False)
+TINY = GeneratorConfig("tiny", 8, True, True, 64, 64, 8, "normal", "batch", 3, False, "spade")
 FREE_PORTS: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 
 

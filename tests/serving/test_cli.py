@@ -107,6 +107,12 @@ def test_info_of_the_presets_shows_the_published_counts(name: str, parameters: f
     assert f"{macs} GMAC" in output
 
 
+def test_info_shows_every_baseline_with_its_costs() -> None:
+    output = spade("info", "--preset", "coco", "--baselines").output
+    for text in ("pix2pixhd++ with spade", "238.01", "177.2", "spade_kernel 5", "455.9"):
+        assert text in output
+
+
 def test_info_without_a_subject_is_wrong_usage() -> None:
     assert spade("info").exit_code == 2
 

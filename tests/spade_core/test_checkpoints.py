@@ -85,6 +85,16 @@ def test_bfloat16_on_disk_is_float32_in_memory_and_statistics_stay_exact(tmp_pat
         assert torch.equal(loaded[key], expected), key
 
 
+def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
+    """The file starts with the header's length: as bytes it may look like the start of a pickle, or of anything."""
+    generator, starts = randomised(PLAIN), set()
+    for i in range(32):  # headers are padded to multiples of 8 bytes: after 32 every low byte has come
+        save(tmp_path / "w", generator, None, {"note": "x" * 8 * i})
+        starts.add((tmp_path / "w").read_bytes()[0])
+        assert info(tmp_path / "w").metadata == {"note": "x" * 8 * i}
+    assert 0x80 in starts
+
+
 def test_info_reads_the_header_alone(tmp_path: Path) -> None:
     generator, encoder = randomised(STYLED), StyleEncoder(4)
     save(tmp_path / "w", generator, encoder, {"note": "x"}, dtype=torch.bfloat16)

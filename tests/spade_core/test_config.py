@@ -34,9 +34,17 @@ def test_unknown_and_missing_fields_are_all_named() -> None:
         GeneratorConfig.from_dict(values | {"widht": 3})
 
 
+def test_a_configuration_of_before_the_baselines_is_spade() -> None:
+    values = preset("coco").to_dict()
+    del values["architecture"]
+    assert GeneratorConfig.from_dict(values) == preset("coco")
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        ({"architecture": "unet"}, "one of spade, concat, pix2pixhd, pix2pixhd-spade but got 'unet'"),
+        ({"architecture": "pix2pixhd", "style": True}, "style false .*but got style True"),
         ({"label_nc": 0}, "label_nc in 1..255 .* but got 0"),
         ({"label_nc": 256}, "label_nc in 1..255 .* but got 256"),
         ({"norm": "group"}, "norm to be one of instance, batch, syncbatch but got 'group'"),

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from kernels.plan import plan
-from spade_core.codebook import fold_generator, level_tensors, synthesize_codebook
+from spade_core import codebook as codebook_module
+from spade_core.codebook import codebook, fold, fold_generator, level_tensors, modulate, synthesize_codebook
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
 from spade_core.dense import synthesize_dense
 from spade_core.generator import Generator
@@ -156,3 +157,33 @@ def test_gradients_of_both_forms_agree_in_double_precision(norm: Norm, training:
         assert dense is not None
         assert codebook is not None
         assert (dense - codebook).abs().max() <= 1e-10 * dense.abs().max().clamp(min=1), name
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("spade_kernel", [1, 3, 5])
+def test_products_per_tap_are_the_products_of_whole_windows(
+    monkeypatch: pytest.MonkeyPatch, spade_kernel: int, training: bool
+) -> None:
+    config = small(spade_kernel=spade_kernel)
+    spade = with_statistics(seeded_generator(config)).double().up_0.norm_0.train(training)
+    symbols = mixed_maps(config, 64, 64)
+    (level,) = level_tensors(plan(symbols, [(64, 64)], config.symbols, spade_kernel), torch.device("cpu")).values()
+    entries, gradients = [], []
+    for share in (0.0, float("inf")):  # always per tap, never
+        monkeypatch.setattr(codebook_module, "PER_TAP", share)
+        with torch.enable_grad():
+            entries.append(codebook(fold(spade, config), level))
+            weights = torch.linspace(-1, 1, entries[-1].numel(), dtype=torch.float64).view_as(entries[-1])
+            gradients.append(torch.autograd.grad((entries[-1] * weights).sum(), list(spade.parameters())))
+    assert (entries[0] - entries[1]).abs().max() <= 1e-12 * entries[1].abs().max()
+    for per_tap, whole in zip(*gradients, strict=True):
+        assert (per_tap - whole).abs().max() <= 1e-12 * whole.abs().max()
+
+
+def test_modulate_has_the_gradient_of_its_formula() -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=random).requires_grad_()
+    entries = torch.randn(7, 6, dtype=torch.float64, generator=random).requires_grad_()
+    index = torch.randint(0, 7, (2, 4, 5), generator=random, dtype=torch.int32)
+    with torch.enable_grad():
+        assert torch.autograd.gradcheck(lambda a, b: modulate(a, b, index, None), (x, entries))

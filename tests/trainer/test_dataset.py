@@ -1,0 +1,99 @@
+"""The stream: a position is one image, whoever makes it; a batch brings its plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_run import small
+
+from kernels.plan import plan
+from trainer.dataset import Positions, Stream, collate, loader
+from trainer.layouts import DataError
+from trainer.scenes.files import write_scenes
+
+
+def test_a_position_is_the_same_image_every_time() -> None:
+    stream = Stream(small())
+    first, again, other = stream[5], Stream(small())[5], stream[6]
+    assert (first.image == again.image).all()
+    assert (first.noise == again.noise).all()
+    assert (first.image != other.image).any()
+    assert (Stream(small(run={"seed": 1}))[5].noise != first.noise).any()
+
+
+def test_an_epoch_of_a_folder_is_every_example_once_in_an_order_of_its_own(tmp_path: Path) -> None:
+    list(write_scenes(tmp_path, 6, height=32, width=32, seed=0, style=None))
+    stream = Stream(small(data={"layout": "folder", "root": str(tmp_path), "flip": False}))
+    assert stream.epoch == 6
+    epochs = [[stream[p].labels.tobytes() for p in range(6 * e, 6 * e + 6)] for e in range(3)]
+    assert all(set(epoch) == set(epochs[0]) and len(set(epoch)) == 6 for epoch in epochs)
+    assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
+
+
+def test_processes_share_the_positions_of_one_with_a_larger_batch() -> None:
+    alone = list(Positions(8, 24, 0, 1, 4))
+    shared = [a + b for a, b in zip(Positions(8, 24, 0, 2, 2), Positions(8, 24, 1, 2, 2), strict=True)]
+    assert alone == shared
+    assert len(Positions(0, 10, 0, 1, 4)) == 2, "a batch that is not full is left out"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_bring_their_plan_in_order(workers: int) -> None:
+    config = small()
+    batches = list(loader(Stream(config), config, Positions(0, 6, 0, 1, 2), workers))
+    assert len(batches) == 3
+    for i, batch in enumerate(batches):
+        items = [Stream(config)[2 * i], Stream(config)[2 * i + 1]]
+        assert (batch.images.numpy().transpose(0, 2, 3, 1) == np.stack([one.image for one in items])).all()
+        assert (batch.symbols.numpy() == np.stack([one.symbols for one in items])).all()
+        (level,) = plan(np.stack([one.symbols for one in items]), [(32, 32)], 16, 3)
+        assert torch.equal(batch.levels[32, 32].index, torch.from_numpy(level.index))
+        assert len(batch.levels) == 6
+
+
+def test_the_dense_form_has_no_plan() -> None:
+    config = small(networks={"form": "dense"})
+    assert next(loader(Stream(config), config, Positions(0, 2, 0, 1, 2), 0)).levels == {}
+
+
+def test_cityscapes_license_plates_are_unlabeled(tmp_path: Path) -> None:
+    for folder, name in (
+        ("gtFine", "gtFine_labelIds"),
+        ("gtFine", "gtFine_instanceIds"),
+        ("leftImg8bit", "leftImg8bit"),
+    ):
+        path = tmp_path / folder / "train/ulm" / f"ulm_0_{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((64, 128), 255, np.uint8)
+        Image.fromarray(pixels if folder == "gtFine" else pixels[..., None].repeat(3, 2)).save(path)
+    model = {"preset": "cityscapes", "nf": 2, "height": 64, "width": 128}
+    stream = Stream(small(model=model, data={"layout": "cityscapes", "root": str(tmp_path)}))
+    assert (stream[0].labels == 0).all()
+
+
+def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    list(write_scenes(tmp_path, 1, height=32, width=32, seed=0, style=None))
+    stream = Stream(small(data={"layout": "folder", "root": str(tmp_path)}))
+    Image.new("RGB", (64, 32)).save(tmp_path / "images/000000.png")
+    with pytest.raises(
+        DataError, match=r"expected '.*images/000000.png' to have the aspect of its label map, 32x32, but"
+    ):
+        stream[0]
+    with pytest.raises(DataError, match=r"^\[data\] expected '.*' to have the aspect .* are the two a pair\?$"):
+        next(loader(stream, small(), Positions(0, 2, 0, 1, 2), workers=1))
+    (tmp_path / "labels/000000.png").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"expected readable files but got an error at '.*labels/000000.png'"):
+        stream[0]
+
+
+def test_images_of_two_sizes_do_not_make_a_batch(tmp_path: Path) -> None:
+    for seed, side in ((0, 32), (1, 64)):
+        list(write_scenes(tmp_path, 1, height=side, width=side, seed=seed, style=None))
+    config = small(model={"style": False}, data={"layout": "folder", "root": str(tmp_path), "preprocess": "none"})
+    stream = Stream(config)
+    with pytest.raises(DataError, match=r"expected images of one size in a batch but got \[\(32, 32\), \(64, 64\)\]"):
+        collate([stream[0], stream[1]], config.model, planned=True)

@@ -1,0 +1,218 @@
+"""`spade evaluate`: real scenes score high, an untrained generator low, and every number is the formula's."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from torch import Tensor, nn
+
+from serving.cli import main
+from spade_core.baselines import ablation, new_generator
+from spade_core.checkpoints import save
+from spade_core.config import preset
+from spade_core.dense import synthesize_dense
+from spade_core.generator import Generator
+from spade_core.label_maps import prepare
+from spade_core.seeded import seeded_generator
+from spade_core.style import style_from_seed
+from trainer.evaluate import FEATURE_DISTANCE, PIXEL_DISTANCE, Evaluation, evaluate, scene_examples
+from trainer.judges import InceptionFile, feature_file, scenes_segmentation
+from trainer.preprocess import Pixels
+from trainer.segmentation import load_segmentation, train
+from trainer.segmentation import save as save_segmentation
+
+TINY = replace(preset("demo"), nf=2, height=64, width=64)
+# Eigenvalues in float64 of 3 x 3 covariances of numbers up to 255, squared.
+FID_TOLERANCE = 1e-6
+
+
+class Means(nn.Module):
+    def forward(self, images: Tensor, return_features: bool = False) -> Tensor:
+        return images.double().mean((2, 3)) if return_features else images.mean((2, 3))
+
+
+class Layers(nn.Module):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images, images[:, :, ::2, ::2]]
+
+
+def scripted(module: nn.Module, path: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(module), path)
+    return path
+
+
+def scored(generator: Generator, count: int = 4, batch: int = 3, **changes: object) -> Evaluation:
+    options: dict[str, object] = {
+        "segment": None, "label_ids": None, "inception": None, "features": None, "styles": 0, "diversity_maps": 2,
+        "batch": batch, "seed": 5, "done": lambda _n: None,
+    }  # fmt: skip
+    return evaluate(generator, scene_examples(TINY, count), **(options | changes))  # type: ignore[arg-type]
+
+
+def images_of(generator: Generator, examples: list[Pixels], seeds: list[int]) -> Tensor:
+    """What the examples look like, by the dense form."""
+    symbols = prepare(np.stack([one.labels for one in examples]), None, TINY)
+    style = torch.from_numpy(np.stack([style_from_seed(s) for s in seeds]))
+    with torch.no_grad():
+        image = torch.tanh(synthesize_dense(generator, torch.from_numpy(symbols.astype(np.int32)), style))
+    return ((image + 1) * 127.5).to(torch.uint8)
+
+
+def test_the_shipped_network_knows_scenes_and_an_untrained_generator_draws_none() -> None:
+    found = scored(seeded_generator(TINY), count=12, segment=scenes_segmentation())
+    assert found.images == 12
+    assert found.real is not None
+    assert found.generated is not None
+    assert found.real.pixels == 12 * 64 * 64
+    assert found.real.miou > 0.5
+    assert found.real.pixel_accuracy > 0.85
+    assert found.generated.miou < 0.15
+
+
+def test_labels_the_judge_does_not_know_are_not_counted() -> None:
+    examples = list(scene_examples(TINY, 2))
+    sky = sum(int((one.labels == 0).sum()) for one in examples)
+
+    def all_sky(images: Tensor) -> Tensor:
+        return torch.zeros(len(images), 64, 64, dtype=torch.int64)
+
+    found = scored(seeded_generator(TINY), count=2, segment=all_sky, label_ids=[0])
+    assert found.real is not None
+    assert found.real.pixels == sky
+    assert found.real.pixel_accuracy == 1
+
+
+def test_fid_is_frechets_distance_of_the_features(tmp_path: Path) -> None:
+    generator = seeded_generator(TINY)
+    found = scored(generator, count=8, inception=InceptionFile(scripted(Means(), tmp_path / "means.pt")))
+    examples = list(scene_examples(TINY, 8))
+    fake = images_of(generator, examples, list(range(5, 13))).double().mean((2, 3)).numpy()
+    real = np.stack([one.image for one in examples]).astype(np.float64).mean((1, 2))
+    covariances = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
+    # sqrtm(A B) has the trace of sqrtm(sqrtm(A) B sqrtm(A)), which is symmetric.
+    values, vectors = np.linalg.eigh(covariances[0])
+    root = vectors * np.sqrt(values) @ vectors.T
+    trace = np.sqrt(np.linalg.eigvalsh(root @ covariances[1] @ root)).sum()
+    wanted = ((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(sum(covariances)) - 2 * trace
+    assert found.fid is not None
+    # A pixel may round the other way in the codebook form.
+    assert abs(found.fid - wanted) <= FID_TOLERANCE * wanted + 0.01
+
+
+def test_fid_of_one_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected two images or more for FID but got 1"):
+        scored(seeded_generator(TINY), count=1, inception=InceptionFile(scripted(Means(), tmp_path / "means.pt")))
+
+
+def test_diversity_is_the_mean_distance_of_pairs_of_one_map(tmp_path: Path) -> None:
+    generator, examples = seeded_generator(TINY), list(scene_examples(TINY, 2))
+    found = scored(generator, styles=3).diversity
+    assert found is not None
+    assert (found.distance, found.maps, found.styles) == (PIXEL_DISTANCE, 2, 3)
+    values = []
+    for one in examples:
+        images = images_of(generator, [one] * 3, [5, 6, 7]).numpy().astype(np.float64)
+        values += [np.abs(images[i] - images[j]).mean() / 255 for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert abs(found.value - np.mean(values)) <= 1e-4, "a pixel in a thousand may round the other way"
+    by_features = scored(generator, styles=3, features=feature_file(scripted(Layers(), tmp_path / "l.pt"))).diversity
+    assert by_features is not None
+    assert by_features.distance == FEATURE_DISTANCE
+    assert by_features.value > 0
+
+
+def test_a_model_without_style_has_no_diversity() -> None:
+    assert scored(seeded_generator(replace(TINY, style=False)), styles=3).diversity is None
+
+
+# ---- The segmentation network ----
+
+
+def test_training_repeats_and_its_file_is_the_network(tmp_path: Path) -> None:
+    losses: list[list[float]] = [[], []]
+    networks = [train(2, 2, 3, lambda _step, loss, to=to: to.append(loss)) for to in losses]  # type: ignore[misc]
+    assert losses[0] == losses[1]
+    save_segmentation(networks[0], tmp_path / "s.safetensors")
+    loaded, image = load_segmentation(tmp_path / "s.safetensors"), torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        assert loaded(image).shape == (1, 16, 64, 64)
+    for key, tensor in networks[1].state_dict().items():
+        kept = tensor if "running_" in key or "num_batches" in key else tensor.bfloat16().float()
+        assert torch.equal(loaded.state_dict()[key], kept) or "num_batches" in key
+
+
+# ---- The command ----
+
+
+def spade(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)], env={"COLUMNS": "120"})
+
+
+def test_the_command_scores_a_baseline_and_writes_json(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save(tmp_path / "w.safetensors", new_generator(ablation(TINY, "pix2pixhd")))
+    result = spade(tmp_path / "w.safetensors", "--count", 2, "--json", tmp_path / "new" / "scores.json")
+    assert result.exit_code == 0, result.output
+    for text in ("mIoU", "pixel accuracy", "IoU of sky", "real images"):
+        assert text in result.output
+    scores = json.loads((tmp_path / "new" / "scores.json").read_text())
+    assert scores["architecture"] == "pix2pixhd"
+    assert scores["images"] == 2
+    assert 0 <= scores["generated"]["miou"] <= 1
+    assert scores["real"]["class_iou"]["sky"] > 0.5
+    assert scores["diversity"] is None
+
+
+def test_the_command_reads_a_folder_and_label_ids(tmp_path: Path) -> None:
+    for name in ("labels", "images"):
+        (tmp_path / name).mkdir()
+    for i, one in enumerate(scene_examples(replace(TINY, height=96, width=96), 2)):
+        Image.fromarray(one.labels).save(tmp_path / "labels" / f"{i}.png")
+        Image.fromarray(one.image).save(tmp_path / "images" / f"{i}.jpg")
+    save(tmp_path / "w.safetensors", seeded_generator(TINY))
+    (tmp_path / "ids.json").write_text("[0, 6, 7]")
+
+    class SkyOnly(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.cat([torch.ones_like(images[:, :1]), torch.zeros_like(images[:, :2])], dim=1)
+
+    judge = scripted(SkyOnly(), tmp_path / "judge.pt")
+    result = spade(
+        tmp_path / "w.safetensors", "--data", tmp_path, "--segmentation", judge, "--segmentation-size", 32,
+        "--segmentation-classes", tmp_path / "ids.json", "--json", tmp_path / "scores.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert set(scores["real"]["class_iou"]) <= {"sky", "grass", "tree"}
+    assert scores["real"]["class_iou"]["sky"] == scores["real"]["pixel_accuracy"]
+    assert scores["diversity"]["styles"] == 4
+
+
+def test_wrong_usage_and_bad_files_are_told(tmp_path: Path) -> None:
+    assert spade().exit_code == 2
+    coco = spade("--preset", "coco")
+    assert coco.exit_code == 2
+    assert "give --data" in coco.output
+    (tmp_path / "w.safetensors").write_text("no")
+    broken = spade(tmp_path / "w.safetensors")
+    assert broken.exit_code == 1
+    assert "expected a whole safetensors file" in broken.output
+    empty = spade("--preset", "demo", "--data", tmp_path)
+    assert empty.exit_code == 1
+    assert "labels" in empty.output
+    (tmp_path / "ids.json").write_text("{}")
+    ids = spade("--preset", "demo", "--segmentation-classes", tmp_path / "ids.json")
+    assert ids.exit_code == 1
+    assert "expected a JSON list of label ids" in ids.output
+    (tmp_path / "ids.json").write_text("[1]")
+    assert spade("--preset", "demo", "--segmentation-classes", tmp_path / "ids.json").exit_code == 2
+    assert spade("--preset", "demo", "--segmentation-mean", "1,2").exit_code == 2

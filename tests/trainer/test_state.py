@@ -1,0 +1,65 @@
+"""Checkpoints of a run: what is written is what comes back, the last ones are kept, and faults are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import small
+
+from trainer.config import TrainConfig
+from trainer.dataset import Positions, Stream, loader
+from trainer.networks import Networks, build
+from trainer.processes import Processes
+from trainer.state import StateError, checkpoints, load_state, save_state
+from trainer.step import Optimisers, optimisers, train_step
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def trained(config: TrainConfig) -> tuple[Networks, Optimisers]:
+    networks = build(config, ALONE)
+    adam = optimisers(networks, config.optim)
+    train_step(
+        networks, adam, list(loader(Stream(config), config, Positions(0, 2, 0, 1, 2), 0)), None, config, ALONE, 0, 1
+    )
+    return networks, adam
+
+
+def test_a_checkpoint_brings_everything_back(tmp_path: Path) -> None:
+    config = small()
+    networks, adam = trained(config)
+    path = save_state(tmp_path, networks, adam, step=1, images=2, keep=3)
+    fresh = build(small(run={"seed": 9}), ALONE)
+    fresh_adam = optimisers(fresh, config.optim)
+    assert load_state(path, fresh, fresh_adam) == (1, 2)
+    for (_, module), (_, other) in zip(networks.everything(), fresh.everything(), strict=True):
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[key]), key
+    for (_, side), (_, other_side) in zip(adam.items(), fresh_adam.items(), strict=True):
+        for mine, theirs in zip(side.state.values(), other_side.state.values(), strict=True):
+            assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_the_last_ones_are_kept_and_a_draft_is_not_one(tmp_path: Path) -> None:
+    networks, adam = trained(small())
+    (tmp_path / ".step-00000009.safetensors.tmp").write_bytes(b"half")
+    for step in (1, 2, 3, 4):
+        save_state(tmp_path, networks, adam, step, 2 * step, keep=2)
+    assert [step for step, _ in checkpoints(tmp_path)] == [3, 4]
+
+
+def test_faults_are_named(tmp_path: Path) -> None:
+    networks, adam = trained(small())
+    path = save_state(tmp_path, networks, adam, 1, 2, keep=3)
+    other = build(small(model={"nf": 4}), ALONE)
+    with pytest.raises(StateError, match=r"faults: .*generator.* is \[.*; give another run.out"):
+        load_state(path, other, optimisers(other, small().optim))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(
+        StateError, match=r"expected a whole checkpoint but got .*delete it to resume from the one before"
+    ):
+        load_state(path, networks, adam)
+    with pytest.raises(StateError, match=r"expected to write '/dev/null/x/step-00000001.safetensors'"):
+        save_state(Path("/dev/null/x"), networks, adam, 1, 2, keep=3)

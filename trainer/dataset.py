@@ -1,0 +1,220 @@
+"""Positions in the stream of training images -> batches with their plan, all in the loader's processes.
+
+A position counts every image that training has seen. Which example it is, its crop, flip and style noise follow from
+(seed, position) alone, so any process can make any position, and a resumed run sees what an unbroken one would.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kernels.plan import plan
+from spade_core.codebook import LevelTensors, level_tensors
+from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
+from spade_core.label_maps import LabelMapError, prepare, read_instance_map, read_label_map
+from trainer.config import DataConfig, TrainConfig
+from trainer.layouts import DataError, Example, find_examples
+from trainer.preprocess import Pixels, preprocess
+from trainer.scenes.scene import scene
+
+# Scenes below are never trained on: they are for samples and for evaluation.
+FIRST_TRAINING_SCENE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Item:
+    """One training image: symbols uint16 [H, W], labels uint8 [H, W], image uint8 [H, W, 3], noise float32 [256]."""
+
+    symbols: npt.NDArray[np.uint16]
+    labels: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8]
+    noise: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass trains on.
+
+    Attributes:
+        symbols: int32 [N, H, W].
+        levels: the plan by (height, width); empty for the dense form.
+        images: uint8 [N, 3, H, W].
+        noise: float32 [N, 256], standard normal, that samples the styles.
+    """
+
+    symbols: Tensor
+    levels: dict[tuple[int, int], LevelTensors]
+    images: Tensor
+    noise: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`."""
+        levels = {
+            size: LevelTensors(level.patches3.to(device), level.patches5.to(device), level.index.to(device))
+            for size, level in self.levels.items()
+        }
+        return Batch(self.symbols.to(device), levels, self.images.to(device), self.noise.to(device))
+
+
+class Stream(Dataset[Item]):
+    """Item of every position. Raises DataError, naming the file, where one cannot be read."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.model, self.data, self.seed = config.model, config.data, config.run.seed
+        self.examples: list[Example] = []
+        if self.data.layout != "scenes":
+            self.examples = find_examples(self.data.layout, Path(self.data.root), self.model)
+
+    @property
+    def epoch(self) -> int:
+        """Images in an epoch."""
+        return len(self.examples) or self.data.scenes
+
+    def __getitem__(self, position: int) -> Item:
+        random = np.random.default_rng([self.seed, position])
+        pixels = self._pixels(position)
+        pixels = preprocess(pixels, self.data.preprocess, self.data.load_size, self.data.flip, self.model, random)
+        return item(pixels, self.model, random)
+
+    def _pixels(self, position: int) -> Pixels:
+        if not self.examples:
+            return scene_pixels(FIRST_TRAINING_SCENE + position, self.data, self.model)
+        epoch, offset = divmod(position, len(self.examples))
+        return self.example(int(_order(self.seed, epoch, len(self.examples))[offset]))
+
+    def example(self, index: int) -> Pixels:
+        """The files of one example, as they are."""
+        return read_example(self.examples[index], self.model)
+
+
+_orders: dict[tuple[int, int, int], npt.NDArray[np.int64]] = {}
+
+
+def _order(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
+    if (seed, epoch, size) not in _orders:
+        _orders.clear()
+        _orders[seed, epoch, size] = np.random.default_rng([seed, epoch, 0x0DE4]).permutation(size)
+    return _orders[seed, epoch, size]
+
+
+def scene_pixels(seed: int, data: DataConfig, model: GeneratorConfig) -> Pixels:
+    """A scene at the size that the preprocess mode wants to see, so that drawing, not resizing, gives its detail."""
+    height, width = model.height, model.width
+    if data.preprocess.endswith("crop"):
+        step = 2**model.upsamplings
+        height, width = (-(-side * data.load_size // (model.width * step)) * step for side in (height, width))
+    drawn = scene(seed, height=height, width=width)
+    return Pixels(drawn.labels, drawn.instances if model.instance_edges else None, drawn.image)
+
+
+def read_example(example: Example, model: GeneratorConfig) -> Pixels:
+    """The files of an example, checked against each other. Raises DataError."""
+    try:
+        labels = read_label_map(example.labels)
+        instances = None if example.instances is None else read_instance_map(example.instances)
+        with Image.open(example.image) as file:
+            image = np.asarray(file.convert("RGB"))
+    except (OSError, LabelMapError, Image.DecompressionBombError) as error:
+        raise DataError(f"[data] expected readable files but got an error at '{example.labels}': {error}") from None
+    if image.shape[:2] != labels.shape:
+        # Prepared data sets differ by a pixel here and there; an image of another shape is a wrong pair.
+        if abs(image.shape[0] * labels.shape[1] / (image.shape[1] * labels.shape[0]) - 1) > 0.05:
+            raise DataError(
+                f"[data] expected '{example.image}' to have the aspect of its label map, {labels.shape[1]}x"
+                f"{labels.shape[0]}, but got {image.shape[1]}x{image.shape[0]}; are the two a pair?"
+            )
+        resized = Image.fromarray(image).resize(labels.shape[::-1], Image.Resampling.BICUBIC)
+        image = np.asarray(resized)
+    if model.preset == "cityscapes":
+        # labelIds stores the license plate, -1, as 255, which the network has no class for: unlabeled.
+        labels = np.where(labels == 255, np.uint8(0), labels)
+    return Pixels(labels, instances, image)
+
+
+def item(pixels: Pixels, model: GeneratorConfig, random: np.random.Generator) -> Item:
+    """What a generator and its discriminator read of an example. Raises LabelMapError."""
+    instances = None if pixels.instances is None else pixels.instances[None]
+    symbols = prepare(pixels.labels[None], instances, model)[0]
+    return Item(symbols, pixels.labels, pixels.image, random.standard_normal(STYLE_DIM, dtype=np.float32))
+
+
+def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Batch:
+    """Items of one size -> a batch, its plan computed here. Raises DataError."""
+    shapes = {one.symbols.shape for one in items}
+    if len(shapes) > 1:
+        raise DataError(
+            f"[data] expected images of one size in a batch but got {sorted(shapes)}; take a data.preprocess that "
+            "crops, or `fixed`, or optim.batch = 1"
+        )
+    symbols = np.stack([one.symbols for one in items])
+    levels: dict[tuple[int, int], LevelTensors] = {}
+    if planned:
+        sizes = level_sizes(symbols.shape[1], symbols.shape[2], model.upsamplings)
+        levels = level_tensors(plan(symbols, sizes, model.symbols, model.spade_kernel), torch.device("cpu"))
+    images = np.stack([one.image for one in items]).transpose(0, 3, 1, 2)
+    return Batch(
+        torch.from_numpy(symbols.astype(np.int32)),
+        levels,
+        torch.from_numpy(np.ascontiguousarray(images)),
+        torch.from_numpy(np.stack([one.noise for one in items])),
+    )
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The batches of process `rank` from position `first` to `last`: each pass takes `batch` for every process in turn.
+
+    Made as they are asked for: a whole training of COCO is twelve million positions.
+    """
+
+    first: int
+    last: int
+    rank: int
+    world: int
+    batch: int
+
+    def __len__(self) -> int:
+        return (self.last - self.first) // (self.batch * self.world)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for i in range(len(self)):
+            start = self.first + (i * self.world + self.rank) * self.batch
+            yield list(range(start, start + self.batch))
+
+
+def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int) -> Iterator[Batch]:
+    """Batches in order, made by `workers` processes (0: by this one). Raises DataError."""
+    planned = config.networks.form == "codebook"
+    made: DataLoader[Batch] = DataLoader(
+        stream,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=partial(collate, model=config.model, planned=planned),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_start_worker,
+        persistent_workers=False,
+    )
+    try:
+        yield from made
+    except (DataError, LabelMapError) as error:
+        # A worker's error comes wrapped in its traceback; the message is what the user needs.
+        found = re.search(r"Error: (\[.*)", str(error), re.DOTALL)
+        raise DataError(found[1].strip() if found else str(error)) from None
+
+
+def _start_worker(worker: int) -> None:  # noqa: ARG001 - the loader passes it
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the trainer ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,69 @@
+"""What a run says of itself: rows of statistics as JSONL, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_log = logging.getLogger(__name__)
+
+
+class Logs:
+    """Rows in `statistics.jsonl`, and scalars and sample grids for TensorBoard where it is installed.
+
+    Resuming at `step` drops what a killed run wrote after it.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "statistics.jsonl"
+        kept = [row for row in read_statistics(self.path) if row["step"] <= step]
+        draft = self.path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        draft.replace(self.path)
+        self._board = _tensorboard(folder / "tensorboard", step)
+
+    def row(self, values: Mapping[str, float]) -> None:
+        """One row; `step` is its place."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(values)) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                if name not in ("step", "images"):
+                    self._board.add_scalar(name, value, int(values["step"]))
+
+    def grid(self, step: int, image: npt.NDArray[np.uint8]) -> None:
+        """A sample grid [H, W, 3]."""
+        if self._board is not None:
+            self._board.add_image("samples", image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def read_statistics(path: Path) -> list[dict[str, float]]:
+    """The rows of a `statistics.jsonl`; a last line that a killed run left half written is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        _log.warning("TensorBoard off: not installed; pip install 'spade-serve[train]'")
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

@@ -1,0 +1,123 @@
+"""The networks of a run: generator, style encoder, discriminator, and the averaged copies that are exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from spade_core.baselines import AnyGenerator, new_generator
+from spade_core.codebook import fold_generator, synthesize_codebook
+from spade_core.dense import synthesize_dense
+from spade_core.discriminator import Discriminator
+from spade_core.encoder import StyleEncoder
+from spade_core.spectral import folded_state, with_spectral_norm
+from trainer.config import TrainConfig
+from trainer.dataset import Batch
+from trainer.processes import Processes, same_everywhere, synchronise_norms
+
+INIT_GAIN = 0.02  # xavier normal, as the paper's models start
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass
+class Networks:
+    """What trains, and its average.
+
+    Attributes:
+        encoder: None where the model takes no style, or noise alone.
+        average, average_encoder: without spectral norm, in eval mode; what is exported.
+    """
+
+    generator: AnyGenerator
+    encoder: StyleEncoder | None
+    discriminator: Discriminator
+    average: AnyGenerator
+    average_encoder: StyleEncoder | None
+
+    def trained(self) -> Iterator[tuple[str, nn.Module]]:
+        """The networks that an optimiser moves, by name."""
+        yield "generator", self.generator
+        if self.encoder is not None:
+            yield "encoder", self.encoder
+        yield "discriminator", self.discriminator
+
+    def everything(self) -> Iterator[tuple[str, nn.Module]]:
+        """All networks, by name: what a checkpoint holds."""
+        yield from self.trained()
+        yield "average", self.average
+        if self.average_encoder is not None:
+            yield "average_encoder", self.average_encoder
+
+
+def build(config: TrainConfig, processes: Processes) -> Networks:
+    """The networks at their start: xavier-normal weights of gain 0.02, zero biases, the same in every process."""
+    sizes = config.networks
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        generator = _started(new_generator(config.model))
+        encoder = _started(StyleEncoder(sizes.encoder_nf)) if config.model.style and sizes.encoder_nf else None
+        discriminator = _started(
+            Discriminator(
+                config.model.semantic_nc,
+                sizes.discriminator_nf,
+                sizes.discriminator_scales,
+                sizes.discriminator_layers,
+            )
+        )
+        average, average_encoder = deepcopy(generator).eval(), None if encoder is None else deepcopy(encoder).eval()
+        if processes.world > 1 and config.model.norm == "syncbatch":
+            synchronise_norms(generator)
+        networks = Networks(generator, encoder, discriminator, average, average_encoder)
+        if sizes.spectral_norm:
+            for _, module in networks.trained():
+                with_spectral_norm(module)
+    for _, module in networks.everything():
+        module.to(processes.device)
+        if config.run.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average.requires_grad_(False)
+    if average_encoder is not None:
+        average_encoder.requires_grad_(False)
+    same_everywhere((module for _, module in networks.everything()), processes.world)
+    return networks
+
+
+def synthesize(generator: AnyGenerator, batch: Batch, style: Tensor | None, form: str) -> Tensor:
+    """The batch's images [N, 3, H, W] in -1..1, in the form asked for; differentiable in every parameter."""
+    if form == "dense":
+        return torch.tanh(synthesize_dense(generator, batch.symbols, style))
+    folded = fold_generator(generator)
+    return torch.tanh(synthesize_codebook(generator, folded, batch.symbols, batch.levels, style))
+
+
+@torch.no_grad()
+def update_average(networks: Networks, decay: float, step: int) -> None:
+    """Move the averages towards the weights as used, spectral norm folded in; faster in the first steps (0-based)."""
+    rate = 1 - min(decay, (1 + step) / (10 + step))
+    for average, module in (
+        (networks.average, networks.generator),
+        (networks.average_encoder, networks.encoder),
+    ):
+        if average is None or module is None:
+            continue
+        now = folded_state(module)
+        for key, tensor in average.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(now[key].to(tensor.dtype), rate)
+            else:
+                tensor.copy_(now[key])
+
+
+def _started(module: Module) -> Module:
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_normal_(part.weight, INIT_GAIN)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return module

@@ -1,0 +1,114 @@
+"""Several training processes as one: who they are, gradients averaged over them, batch norm over all their images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_grad
+from torch import Tensor, nn
+
+from spade_core.spade import NORM_EPS
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all: `rank` of `world`, on `device`."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+def join(device: str) -> Processes:
+    """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK); alone without it.
+
+    NCCL between GPUs, gloo between CPUs. Raises RuntimeError where cuda is asked for and absent.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("[train] expected a CUDA GPU for run.device 'cuda' but PyTorch sees none; take cpu or auto")
+    kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    where = torch.device(kind, local) if kind == "cuda" else torch.device("cpu")
+    if kind == "cuda":
+        torch.cuda.set_device(where)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    return Processes(int(os.environ.get("RANK", "0")), world, where)
+
+
+def leave() -> None:
+    """The opposite of `join`."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
+    """Replace every gradient by its mean over all processes: one message for all of them."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if world == 1 or not gradients:
+        return
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world
+    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def same_everywhere(modules: Iterable[nn.Module], world: int) -> None:
+    """Give every process the weights of the first."""
+    if world > 1:
+        for module in modules:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all processes, on any device; PyTorch's own runs on GPUs only.
+
+    All processes must hold batches of one shape.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=NORM_EPS, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, C, h, w] -> the same, normalised by the statistics of all processes, or the running ones in eval."""
+        if not self.training:
+            return super().forward(x)
+        world = dist.get_world_size()
+        wide = x.float()
+        mean = _sum(wide.mean((0, 2, 3))) / world  # [C]
+        centred = wide - mean[None, :, None, None]
+        variance = _sum(centred.square().mean((0, 2, 3))) / world
+        self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * world)
+        out: Tensor = (centred * torch.rsqrt(variance + self.eps)[None, :, None, None]).to(x.dtype)
+        return out
+
+    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        rate = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, rate)
+        self.running_var.lerp_(variance * (count / max(count - 1, 1)), rate)
+
+
+def synchronise_norms(module: nn.Module) -> None:
+    """Turn the batch norms of a generator into `SyncBatchNorm`, same keys."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, SyncBatchNorm(child.num_features))
+        else:
+            synchronise_norms(child)
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    """The sum over all processes; its gradient is the sum of theirs."""
+    total: Tensor = dist_grad.all_reduce(tensor)  # type: ignore[no-untyped-call]
+    return total

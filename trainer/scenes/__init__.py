@@ -1,0 +1,1 @@
+"""Procedurally drawn landscapes: label maps of `spade_core.demo_maps`, rendered as images. A data set without files."""
