@@ -125,15 +125,16 @@ std::vector<Field> embed_fields() {
 
 std::vector<Field> codebook_fields() {
     using Args = spade_codebook;
-    return {SPADE_FIELD(actv), SPADE_FIELD(patches), SPADE_FIELD(weight),    SPADE_FIELD(bias),   SPADE_FIELD(entries),
-            SPADE_FIELD(entry_rows), SPADE_FIELD(rows), SPADE_FIELD(taps),    SPADE_FIELD(actv_rows), SPADE_FIELD(blocks), SPADE_FIELD(form)};
+    return {SPADE_FIELD(actv),      SPADE_FIELD(patches),    SPADE_FIELD(weight), SPADE_FIELD(bias),
+            SPADE_FIELD(entries),   SPADE_FIELD(entry_rows), SPADE_FIELD(rows),   SPADE_FIELD(taps),
+            SPADE_FIELD(actv_rows), SPADE_FIELD(blocks),     SPADE_FIELD(form)};
 }
 
 std::vector<Field> modulate_fields() {
     using Args = spade_modulate;
-    return {SPADE_FIELD(x),     SPADE_FIELD(entries), SPADE_FIELD(entry_rows), SPADE_FIELD(index), SPADE_FIELD(mean),
-            SPADE_FIELD(rstd),  SPADE_FIELD(out),     SPADE_FIELD(n),     SPADE_FIELD(height),
-            SPADE_FIELD(width), SPADE_FIELD(blocks),  SPADE_FIELD(shift), SPADE_FIELD(leaky)};
+    return {SPADE_FIELD(x),      SPADE_FIELD(entries), SPADE_FIELD(entry_rows), SPADE_FIELD(index),  SPADE_FIELD(mean),
+            SPADE_FIELD(rstd),   SPADE_FIELD(out),     SPADE_FIELD(n),          SPADE_FIELD(height), SPADE_FIELD(width),
+            SPADE_FIELD(blocks), SPADE_FIELD(shift),   SPADE_FIELD(leaky)};
 }
 
 std::vector<Field> norm_fields() {

@@ -6,8 +6,8 @@
 // Layout: 32 channels of a pixel are one row of a tile and its neighbours follow, so 16 pixels are one contiguous
 // kilobyte for every tap. Weights lie in panels of 32 columns, in the order of the sum: two tiles a tap.
 //
-// Tile: two runs of up to 16 pixels x 32 columns, four tiles of sums; a step loads two tiles of pixels and two of weights
-// and makes four products.
+// Tile: two runs of up to 16 pixels x 32 columns, four tiles of sums; a step loads two tiles of pixels and two of
+// weights and makes four products.
 //
 // Blocking: a group of tiles passes under a chunk of the panel, about nine steps, which stays in the first-level cache;
 // between chunks the sums wait there too. Prefetched meanwhile: the next panel, into the second-level cache, and, if
@@ -31,8 +31,8 @@ namespace {
 // The compiler's tile instructions do not say that they read memory: what was written before stays before them.
 inline void amx_publish(const void* memory) { __asm__ volatile("" : : "r"(memory) : "memory"); }
 
-// The configuration of the tile registers, whose numbers must be literals: sums 0 1 (first run) and 2 3 (second), pixels
-// 4 5, weights 6 7. Released at the end of the scope, since a thread that holds tiles is slower to switch.
+// The configuration of the tile registers, whose numbers must be literals: sums 0 1 (first run) and 2 3 (second),
+// pixels 4 5, weights 6 7. Released at the end of the scope, since a thread that holds tiles is slower to switch.
 class Tiles {
  public:
     explicit Tiles(int64_t pixels = amx_pixels) { configure(pixels); }
@@ -65,7 +65,7 @@ class Tiles {
     int64_t pixels_ = 0;
 };
 
-constexpr int64_t amx_block = 32;                  // channels of a pixel in a tile, and columns
+constexpr int64_t amx_block = 32;                    // channels of a pixel in a tile, and columns
 constexpr int64_t amx_step = amx_block * amx_block;  // weights of one tap of one block
 constexpr int64_t amx_run_sums = Tiles::amx_pixels * amx_block;
 
@@ -163,8 +163,8 @@ struct AmxStream {
     }
 };
 
-// Adds blocks block .. block_end - 1 of a term to the sums in the tile registers. `ahead`: what the next tile reads of x in
-// the first of its blocks.
+// Adds blocks block .. block_end - 1 of a term to the sums in the tile registers. `ahead`: what the next tile reads of
+// x in the first of its blocks.
 template <int64_t K, bool Ahead>
 inline void amx_multiply(const AmxTerm& term, const bf16* const* x, int64_t block, int64_t block_end, const bf16* ahead,
                          const AmxPanel& panel, AmxStream& stream, AmxWaiting& waiting) {
@@ -207,7 +207,8 @@ inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
     constexpr int64_t lines = amx_step * static_cast<int64_t>(sizeof(bf16)) / 64, shortly = 32 << 10;
     AmxStream stream;
     if (panel.next_weight != nullptr) {
-        const bf16* far = count <= most ? term.weight + shortly / static_cast<int64_t>(sizeof(bf16)) : panel.next_weight;
+        const bf16* far =
+            count <= most ? term.weight + shortly / static_cast<int64_t>(sizeof(bf16)) : panel.next_weight;
         stream = {reinterpret_cast<const char*>(far), (lines + count - 1) / count};
     }
     AmxWaiting waiting;

@@ -3,11 +3,11 @@
 //
 //   entries[u] = bias + sum over taps, k of actv[patches[u][tap]][k] * weight[tap][k]
 //
-// Every entry sums in this one order. One form only: products by tap, which the other tiers can gather and add, cost more
-// to store and to read again than these tiles take to make them twice.
+// Every entry sums in this one order. One form only: products by tap, which the other tiers can gather and add, cost
+// more to store and to read again than these tiles take to make them twice.
 //
-// Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][32]. Weights in panels of 32 columns, a and b of a block one after the other. Tile, blocking
-// and fused: see amx.hpp.
+// Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][32]. Weights
+// in panels of 32 columns, a and b of a block one after the other. Tile, blocking and fused: see amx.hpp.
 //
 // Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as does one
 // panel.
@@ -71,8 +71,8 @@ struct CodebookAmx {
             const bf16* next = far && number + 1 < args.blocks * 2 ? weight + blocks * amx_step : nullptr;
             const float* bias = args.bias + number * amx_block;
             const AmxPanel panel{{weight, blocks, amx_step, 0}, {}, next, bias, codebook_columns, 0};
-            auto* entries = static_cast<bf16*>(args.entries) + (block * args.entry_rows + first) * codebook_columns +
-                            b * amx_block;
+            auto* entries =
+                static_cast<bf16*>(args.entries) + (block * args.entry_rows + first) * codebook_columns + b * amx_block;
             amx_tiles<1, false>(panel, (count + 31) / 32, [&](int64_t i) {
                 AmxPlace place{};
                 for (int run = 0; run < 2; ++run) {

@@ -1,5 +1,6 @@
-#include "conv_tier.hpp"
 #include "conv_amx.hpp"
+
+#include "conv_tier.hpp"
 
 namespace spade {
 using Convs = ConvTier<Avx512Bf16, ConvAmx, ConvAmx>;

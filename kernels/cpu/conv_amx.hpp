@@ -10,8 +10,8 @@
 //
 // Blocking: all rows of a range pass under one panel, which stays in the second-level cache.
 //
-// Operations: 2 * k * k * ci a pixel and output channel. Bytes: a panel a tile from the second-level cache; the map once
-// per panel.
+// Operations: 2 * k * k * ci a pixel and output channel. Bytes: a panel a tile from the second-level cache; the map
+// once per panel.
 #ifndef SPADE_CONV_AMX_HPP
 #define SPADE_CONV_AMX_HPP
 

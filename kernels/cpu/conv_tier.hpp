@@ -1,8 +1,8 @@
-// What a tier's file of convs exports: Many holds the convs to many channels; Few, unless it is the same, those to at most
-// three.
+// What a tier's file of convs exports: Many holds the convs to many channels; Few, unless it is the same, those to at
+// most three.
 //
-// A modulated conv makes the modulated rows of a band in scratch and reads them from there: they never go to memory. The
-// rows between bands are made twice.
+// A modulated conv makes the modulated rows of a band in scratch and reads them from there: they never go to memory.
+// The rows between bands are made twice.
 #ifndef SPADE_CONV_TIER_HPP
 #define SPADE_CONV_TIER_HPP
 
@@ -62,7 +62,8 @@ struct ConvTier {
                                     static_cast<uintptr_t>(first * row_elements) * sizeof(T));
     }
 
-    // Rows row .. row_end - 1 of one image: what the lines of x become that the conv reads, in scratch. Gives the conv on it.
+    // Rows row .. row_end - 1 of one image: what the lines of x become that the conv reads, in scratch. Gives the conv
+    // on it.
     static spade_conv modulate_band(const spade_modulate& modulated, const spade_conv& conv, int64_t image, int64_t row,
                                     int64_t row_end, E* scratch) {
         const int64_t line = conv_line(conv), halo = conv.kernel_size == 1 ? 0 : 1;
@@ -97,7 +98,8 @@ struct ConvTier {
                 areas(conv, row, row_end);
                 continue;
             }
-            spade_conv shortcut = modulate_band(args.shortcut_modulate, args.shortcut, image, row, row_end, shortcut_rows);
+            spade_conv shortcut =
+                modulate_band(args.shortcut_modulate, args.shortcut, image, row, row_end, shortcut_rows);
             if constexpr (Many::sums_shortcuts) {
                 for (int64_t block = 0; block < blocks; ++block)
                     Many::area_with_shortcut(conv, &shortcut, block, row, row_end);

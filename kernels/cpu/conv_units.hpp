@@ -34,8 +34,8 @@ struct ConvUnits {
     return {rows, (all + rows - 1) / rows};
 }
 
-// A modulated conv is cut into bands of rows, each of one image: the modulated rows of a band, with those above and below,
-// stay in the second-level cache.
+// A modulated conv is cut into bands of rows, each of one image: the modulated rows of a band, with those above and
+// below, stay in the second-level cache.
 struct ConvBands {
     int64_t rows;
     int64_t of_image;

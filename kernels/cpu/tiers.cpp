@@ -36,7 +36,8 @@ int64_t of_tier(const spade_step& step) {
 using Args = decltype(spade_step::args);
 
 #define SPADE_UNITS(op) units<&Args::op, spade_##op##_units>
-#define SPADE_UNITS_AND_SCRATCH(op) of_tier<&Args::op, spade_##op##_units>, of_tier<&Args::op, spade_##op##_scratch_bytes>
+#define SPADE_UNITS_AND_SCRATCH(op) \
+    of_tier<&Args::op, spade_##op##_units>, of_tier<&Args::op, spade_##op##_scratch_bytes>
 
 // `on_amx`: whose kernel the tier amx takes.
 #define SPADE_OPERATION(op, runner, on_amx, ...)                                                               \

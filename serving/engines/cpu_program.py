@@ -164,9 +164,7 @@ class ConvProgram:
             self._modulated_conv(last, block.conv_1, out, residual)
         return out
 
-    def _modulation(
-        self, by: PackedNorm, number: int, level: int, x: Array, shift: int, images: slice
-    ) -> _Modulation:
+    def _modulation(self, by: PackedNorm, number: int, level: int, x: Array, shift: int, images: slice) -> _Modulation:
         mean = rstd = None
         if by.instance:  # upsampling by repetition keeps mean and variance
             mean, rstd = np.empty((2, len(x), blocks(by.channels) * BLOCK), np.float32)

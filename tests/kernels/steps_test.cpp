@@ -53,7 +53,8 @@ spade_step step(spade_step_kind kind, int64_t tier, const Args& args) {
 // Embed, codebook, statistics, modulation, conv and image of one level, all outputs kept.
 Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
     std::mt19937 random(7);
-    const int64_t element = tier == SPADE_TIER_AVX2 || tier == SPADE_TIER_AVX512 ? 4 : 2, symbols = 5, blocks = level.blocks();
+    const int64_t element = tier == SPADE_TIER_AVX2 || tier == SPADE_TIER_AVX512 ? 4 : 2, symbols = 5,
+                  blocks = level.blocks();
     const int64_t pixels = level.n * level.height * level.width, shift = level.shift();
     const int64_t small = pixels >> 2 * shift;
     auto bytes = [element](int64_t count) { return Bytes(static_cast<size_t>(count * element)); };
@@ -117,8 +118,8 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
                             level.rows5, level.taps, level.rows3 + 1, blocks, form}),
         step(SPADE_STEP_NORM, tier, spade_norm{out.x.data(), out.mean.data(), out.rstd.data(), n, h, w, blocks, 1e-5}),
         step(SPADE_STEP_MODULATE, tier,
-             spade_modulate{out.x.data(), tables.data(), table_rows.data(), index.data(), out.mean.data(), out.rstd.data(),
-                            out.padded.data(), n, h, w, blocks, 0, 1}),
+             spade_modulate{out.x.data(), tables.data(), table_rows.data(), index.data(), out.mean.data(),
+                            out.rstd.data(), out.padded.data(), n, h, w, blocks, 0, 1}),
         step(SPADE_STEP_CONV, tier,
              spade_conv{out.padded.data(), packed3.data(), no_bias.data(), out.residual.data(), out.y.data(), n, h, w,
                         c, c, 3, shift}),
@@ -129,13 +130,14 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
              spade_conv{out.padded.data(), packed_few.data(), no_bias.data(), out.shown_residual.data(),
                         out.shown.data(), n, h, w, c, 3, 3, shift}),
         step(SPADE_STEP_MODULATED_CONV, tier,
-             spade_modulated_conv{{out.x.data(), tables.data(), table_rows.data(), index.data(), nullptr, nullptr, nullptr,
-                                   n, h, w, blocks, 0, 1},
-                                  {nullptr, packed3.data(), no_bias.data(), nullptr, out.banded.data(), n, h, w, c, c, 3, 0},
-                                  1,
-                                  {out.residual.data(), tables.data(), table_rows.data(), index.data(), nullptr, nullptr,
-                                   nullptr, n, h, w, blocks, shift, 0},
-                                  {nullptr, packed1.data(), no_bias.data(), nullptr, nullptr, n, h, w, c, c, 1, 0}}),
+             spade_modulated_conv{
+                 {out.x.data(), tables.data(), table_rows.data(), index.data(), nullptr, nullptr, nullptr, n, h, w,
+                  blocks, 0, 1},
+                 {nullptr, packed3.data(), no_bias.data(), nullptr, out.banded.data(), n, h, w, c, c, 3, 0},
+                 1,
+                 {out.residual.data(), tables.data(), table_rows.data(), index.data(), nullptr, nullptr, nullptr, n, h,
+                  w, blocks, shift, 0},
+                 {nullptr, packed1.data(), no_bias.data(), nullptr, nullptr, n, h, w, c, c, 1, 0}}),
         step(SPADE_STEP_IMAGE, tier, spade_image{out.shown.data(), out.values.data(), out.pixels.data(), n, h, w}),
     };
     const std::unique_ptr<spade_pool, void (*)(spade_pool*)> pool(spade_pool_create(threads), &spade_pool_destroy);
@@ -147,9 +149,9 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
 
 bool equal(const Buffers& one, const Buffers& other) {
     return one.actv == other.actv && one.entries == other.entries && one.x == other.x && one.padded == other.padded &&
-           one.y == other.y && one.banded == other.banded && one.pointwise == other.pointwise && one.shown == other.shown &&
-           one.residual == other.residual && one.mean == other.mean && one.rstd == other.rstd &&
-           one.values == other.values && one.pixels == other.pixels;
+           one.y == other.y && one.banded == other.banded && one.pointwise == other.pointwise &&
+           one.shown == other.shown && one.residual == other.residual && one.mean == other.mean &&
+           one.rstd == other.rstd && one.values == other.values && one.pixels == other.pixels;
 }
 
 }  // namespace

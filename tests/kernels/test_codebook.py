@@ -14,7 +14,6 @@ from kernels.codebook import choose_form, codebook_numpy, pack_bias
 from kernels.layouts import Array, Float64, aligned_empty, from_entries, storage_dtype, to_entries
 from kernels.steps import Form, Step, StepError, Tier, codebook, pack_codebook, tier_dtype, tier_forms
 
-
 FORMS = [(tier, form) for tier in TIERS for form in tier_forms(tier)]
 each_tier_and_form = pytest.mark.parametrize(
     ("tier", "form"), FORMS or [pytest.param("none", "none", marks=pytest.mark.skip("no AVX2 here"))]
@@ -60,7 +59,15 @@ def values(entries: Array, channels: int) -> Float64:
 @each_tier_and_form
 @pytest.mark.parametrize(
     ("rows", "actv_rows", "channels", "taps"),
-    [(1, 1, 32, 1), (1, 2, 16, 9), (7, 3, 48, 9), (97, 14, 64, 9), (200, 40, 96, 9), (300, 20, 256, 9), (13, 6, 32, 25)],
+    [
+        (1, 1, 32, 1),
+        (1, 2, 16, 9),
+        (7, 3, 48, 9),
+        (97, 14, 64, 9),
+        (200, 40, 96, 9),
+        (300, 20, 256, 9),
+        (13, 6, 32, 25),
+    ],
 )
 def test_against_twin(tier: Tier, form: Form, rows: int, actv_rows: int, channels: int, taps: int) -> None:
     case = make(tier, form, rows, actv_rows, channels, taps)

@@ -11,7 +11,19 @@ from native import TIERS, each_tier, plain, random_values
 
 from kernels import _native
 from kernels.layouts import Array, empty_padded
-from kernels.steps import TIER_VARIABLE, Pool, Program, Step, StepError, Tier, TierError, choose_tier, modulate, run, tier_dtype
+from kernels.steps import (
+    TIER_VARIABLE,
+    Pool,
+    Program,
+    Step,
+    StepError,
+    Tier,
+    TierError,
+    choose_tier,
+    modulate,
+    run,
+    tier_dtype,
+)
 
 THREADS = [1, 2, 4]
 

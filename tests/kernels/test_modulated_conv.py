@@ -167,7 +167,7 @@ SHORTCUTS = [
 @each_tier
 @pytest.mark.parametrize("case", SHORTCUTS, ids=str)
 def test_with_a_shortcut(tier: Tier, case: Case) -> None:
-    """Against the sum of two convs in float64, of the same rounded inputs; where the shortcut is rounded, to the bit."""
+    """Against the sum of two convs in float64, of the same inputs; where the shortcut is rounded, to the bit."""
     (h, w), (c_in, c_out), dtype = case.size, case.channels, tier_dtype(tier)
     narrow = replace(case, channels=(32, c_out), shift=0)
     data, beside = draw(narrow, tier), draw(case, tier)
