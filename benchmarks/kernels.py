@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import click
 import numpy as np
@@ -85,7 +84,7 @@ def tier_cases(
     for channels, at, shift in shapes.modulations:
         level, size = levels[at], levels[at].index.shape[1] >> shift
         yield partial(embed_case, tier, level, shapes.config.symbols, pool)
-        for form in get_args(steps.Form):
+        for form in steps.tier_forms(tier):
             yield partial(codebook_case, tier, level, channels, form, pool)
         yield partial(modulate_case, tier, level, channels, shift, pool, compiled)
         yield partial(norm_case, tier, channels, size, pool)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from kernels.steps import Pool, Tier, choose_tier
 from serving.engines import Images, Instances, Labels, Style, Timings
-from serving.engines.cpu_codebooks import CodebookCache, CodebookTimes, codebooks_of
+from serving.engines.cpu_codebooks import CodebookCache, CodebookMaker, CodebookTimes
 from serving.engines.cpu_pack import pack_generator
 from serving.engines.cpu_program import ConvProgram
 from spade_core.config import GeneratorConfig
@@ -53,7 +53,7 @@ class CpuEngine:
         threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self._pool = Pool(threads)
         self._packed = pack_generator(generator, self.tier, threads)
-        self._cache = CodebookCache(cache_bytes)
+        self._codebooks = CodebookMaker(self._packed, self.tier, self._pool, CodebookCache(cache_bytes))
         self._programs: dict[tuple[int, ...], ConvProgram] = {}
         self._lock = threading.Lock()
 
@@ -81,7 +81,7 @@ class CpuEngine:
         styles = check_style(style, len(symbols), self.config)
         times = CodebookTimes()
         with self._lock:
-            maps = codebooks_of(symbols, self._packed, self.tier, self._pool, self._cache, times)
+            maps = self._codebooks.make(symbols, times)
             program = self._program(symbols.shape)
             convs_s = program.run(symbols, styles, maps, self._pool)
             out = output(program).copy()  # the next call writes there again

@@ -7,15 +7,17 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels.codebook import choose_form
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
-from kernels.plan import Level, plan
-from kernels.steps import Pool, Program, Step, Tier, codebook, embed, run, tier_dtype
+from kernels.plan import Level, concatenate, plan
+from kernels.steps import Form, Pool, Program, Step, Tier, codebook, embed, run, tier_dtype
 from serving.engines.cpu_memory import Block, Recycler
 from serving.engines.cpu_pack import PackedGenerator, PackedNorm
 from spade_core.config import HIDDEN, level_sizes
@@ -68,7 +70,6 @@ class CodebookCache:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.memory = Recycler()
         self.bytes = 0
         self._maps: OrderedDict[bytes, MapCodebooks] = OrderedDict()
 
@@ -87,61 +88,94 @@ class CodebookCache:
             self.bytes -= self._maps.popitem(last=False)[1].bytes
 
 
-def codebooks_of(
-    symbols: Symbols, packed: PackedGenerator, tier: Tier, pool: Pool, cache: CodebookCache, times: CodebookTimes
-) -> list[MapCodebooks]:
-    """The codebooks of each map of symbols [N, H, W]; equal maps, and maps in the cache, are computed once."""
-    keys = [_key(one) for one in symbols]
-    found = {key: codebooks for key in keys if (codebooks := cache.get(key)) is not None}
-    times.cached += sum(key in found for key in keys)
-    missing = list(dict.fromkeys(key for key in keys if key not in found))
-    if missing:
-        maps = np.stack([symbols[keys.index(key)] for key in missing])
-        for key, codebooks in zip(missing, _compute(maps, packed, tier, pool, cache.memory, times), strict=True):
-            found[key] = codebooks
-            cache.put(key, codebooks)
-    return [found[key] for key in keys]
+class CodebookMaker:
+    """Makes codebooks of label maps, computed once per distinct map. One program, whose arguments each call sets.
+
+    Args:
+        packed, tier: what the norms are made of.
+        pool: runs the program; as many threads plan.
+    """
+
+    def __init__(self, packed: PackedGenerator, tier: Tier, pool: Pool, cache: CodebookCache) -> None:
+        self._packed, self._tier, self._pool, self.cache = packed, tier, pool, cache
+        self._dtype = storage_dtype(tier_dtype(tier))
+        self._norms = [(block.level, norm) for block in packed.blocks for norm in block.norms]
+        self._planners = ThreadPoolExecutor(pool.threads, "plan")
+        self._memory = Recycler()
+        self._program = Program([step for _, norm in self._norms for step in self._steps(norm)])
+
+    def make(self, symbols: Symbols, times: CodebookTimes) -> list[MapCodebooks]:
+        """The codebooks of each map of symbols [N, H, W]; equal maps, and maps in the cache, are computed once."""
+        keys = [_key(one) for one in symbols]
+        found = {key: codebooks for key in keys if (codebooks := self.cache.get(key)) is not None}
+        times.cached += sum(key in found for key in keys)
+        missing = list(dict.fromkeys(key for key in keys if key not in found))
+        if missing:
+            maps = np.stack([symbols[keys.index(key)] for key in missing])
+            for key, codebooks in zip(missing, self._compute(maps, times), strict=True):
+                found[key] = codebooks
+                self.cache.put(key, codebooks)
+        return [found[key] for key in keys]
+
+    def _steps(self, norm: PackedNorm) -> tuple[Step, Step]:
+        """The steps of a norm on one patch, which stand for their checks; `_set` points them at a map's."""
+        taps = self._packed.config.spade_kernel**2
+        patches = np.zeros((1, taps), np.int32)
+        actv = aligned_empty((2, HIDDEN), self._dtype)
+        entries = aligned_empty((blocks(norm.channels), 1, 2, BLOCK), self._dtype)
+        return (
+            embed(self._tier, norm.table, norm.shared_bias, patches, actv, relu=True, zero_row=True),
+            codebook(self._tier, actv, patches, norm.weight, norm.bias, entries, form="gathered"),
+        )
+
+    def _set(self, number: int, level: Level, actv: Array, entries: Array) -> None:
+        rows, actv_rows = len(level.patches5), len(level.patches3) + 1
+        threads = self._pool.threads
+        form = choose_form(self._tier, rows, actv_rows, n_blocks=len(entries), threads=threads)
+        embedding, books = self._program.args(2 * number), self._program.args(2 * number + 1)
+        embedding["patches"], embedding["out"] = level.patches3.ctypes.data, actv.ctypes.data
+        embedding["rows"] = actv_rows - 1
+        books["actv"], books["patches"] = actv.ctypes.data, level.patches5.ctypes.data
+        books["entries"], books["rows"], books["entry_rows"] = entries.ctypes.data, rows, rows
+        books["actv_rows"], books["form"] = actv_rows, get_args(Form).index(form)
+
+    def _compute(self, symbols: Symbols, times: CodebookTimes) -> list[MapCodebooks]:
+        began = time.perf_counter()
+        levels = self._plan(symbols)
+        planned = time.perf_counter()
+        shapes = [(blocks(norm.channels), len(levels[level].patches5), 2, BLOCK) for level, norm in self._norms]
+        block = self._memory.take(sum(math.prod(shape) for shape in shapes) * self._dtype.itemsize)
+        tables = block.arrays(shapes, self._dtype)
+        actv_shape = (max(len(level.patches3) for level in levels) + 1, HIDDEN)
+        scratch = self._memory.take(math.prod(actv_shape) * self._dtype.itemsize)
+        (actv,) = scratch.arrays([actv_shape], self._dtype)
+        for number, ((level, _), table) in enumerate(zip(self._norms, tables, strict=True)):
+            self._set(number, levels[level], actv, table)
+        run(self._program, self._pool)
+        times.plan_s += planned - began
+        times.codebook_s += time.perf_counter() - planned
+        of_level = [(level, table) for (level, _), table in zip(self._norms, tables, strict=True)]
+        return [_of_map(i, levels, of_level, block) for i in range(len(symbols))]
+
+    def _plan(self, symbols: Symbols) -> list[Level]:
+        """Maps are planned side by side; of one map alone, its largest level beside the others, which cost less."""
+        config = self._packed.config
+        sizes = level_sizes(symbols.shape[1], symbols.shape[2], config.upsamplings)
+
+        def levels(maps: Symbols, of: Sequence[tuple[int, int]]) -> list[Level]:
+            return plan(maps, of, config.symbols, config.spade_kernel)
+
+        if len(symbols) == 1:
+            small = self._planners.submit(levels, symbols, sizes[:-1])
+            largest = levels(symbols, sizes[-1:])
+            return small.result() + largest
+        return concatenate(list(self._planners.map(lambda n: levels(symbols[n : n + 1], sizes), range(len(symbols)))))
 
 
 def _key(symbols: Symbols) -> bytes:
     digest = hashlib.blake2b(repr(symbols.shape).encode(), digest_size=16)
     digest.update(symbols.tobytes())
     return digest.digest()
-
-
-def _compute(
-    symbols: Symbols, packed: PackedGenerator, tier: Tier, pool: Pool, memory: Recycler, times: CodebookTimes
-) -> list[MapCodebooks]:
-    began = time.perf_counter()
-    config = packed.config
-    sizes = level_sizes(symbols.shape[1], symbols.shape[2], config.upsamplings)
-    levels = plan(symbols, sizes, config.symbols, config.spade_kernel)
-    planned = time.perf_counter()
-    dtype = storage_dtype(tier_dtype(tier))
-    norms = [(block.level, norm) for block in packed.blocks for norm in block.norms]
-    shapes = [(blocks(norm.channels), len(levels[level].patches5), 2, BLOCK) for level, norm in norms]
-    block = memory.take(sum(math.prod(shape) for shape in shapes) * dtype.itemsize)
-    tables = block.arrays(shapes, dtype)
-    actv = aligned_empty((max(len(level.patches3) for level in levels) + 1, HIDDEN), dtype)
-    steps: list[Step] = []
-    for (number, norm), table in zip(norms, tables, strict=True):
-        level = levels[number]
-        steps += _norm_steps(norm, level, actv[: len(level.patches3) + 1], table, tier, pool.threads)
-    run(Program(steps), pool)
-    times.plan_s += planned - began
-    times.codebook_s += time.perf_counter() - planned
-    of_level = [(number, table) for (number, _), table in zip(norms, tables, strict=True)]
-    return [_of_map(i, levels, of_level, block) for i in range(len(symbols))]
-
-
-def _norm_steps(
-    norm: PackedNorm, level: Level, actv: Array, entries: Array, tier: Tier, threads: int
-) -> Sequence[Step]:
-    form = choose_form(tier, len(level.patches5), len(actv), n_blocks=len(entries), threads=threads)
-    return (
-        embed(tier, norm.table, norm.shared_bias, level.patches3, actv, relu=True, zero_row=True),
-        codebook(tier, actv, level.patches5, norm.weight, norm.bias, entries, form=form),
-    )
 
 
 def _of_map(i: int, levels: Sequence[Level], tables: Sequence[tuple[int, Array]], block: Block) -> MapCodebooks:

@@ -201,14 +201,14 @@ def test_the_cache_keeps_to_its_limit_and_drops_the_oldest() -> None:
     probe = CpuEngine(generator)
     labels, instances, _ = request(config, 3)
     probe.image(labels[:1], request_instances(config, labels[:1]), None)
-    limit = int(probe._cache.bytes * 2.5)
+    limit = int(probe._codebooks.cache.bytes * 2.5)
     engine = CpuEngine(generator, cache_bytes=limit)
     blocks = [np.roll(labels[:1], shift, axis=2) for shift in (0, 16, 32)]
 
     def cached(one: npt.NDArray[np.uint8]) -> int:
         timings = Timings()
         engine.image(one, request_instances(config, one), None, timings)
-        assert engine._cache.bytes <= limit
+        assert engine._codebooks.cache.bytes <= limit
         return timings.cached_maps
 
     assert [cached(one) for one in blocks] == [0, 0, 0]
