@@ -37,12 +37,14 @@ class CodebookNorm(nn.Module):
 
 
 class DenseNorm(nn.Module):
-    """The same for convs on one-hot maps, gamma and beta in one."""
+    """The same for convs on one-hot maps. a and b have a conv each: runtimes fuse the product and the sum into them."""
 
     shared_weight: Tensor  # [128, semantic_nc, k, k]
     shared_bias: Tensor  # [128]
-    weight: Tensor  # [2C, 128, k, k]
-    bias: Tensor  # [2C]
+    weight_a: Tensor  # [C, 128, k, k], and weight_b
+    weight_b: Tensor
+    bias_a: Tensor  # [C], and bias_b
+    bias_b: Tensor
 
     def __init__(self, spade: SPADE, config: GeneratorConfig, dtype: torch.dtype) -> None:
         super().__init__()
@@ -52,8 +54,10 @@ class DenseNorm(nn.Module):
         weight = folded.weight.view(k, k, HIDDEN, -1).permute(3, 2, 0, 1)  # taps were outermost
         self.register_buffer("shared_weight", shared.weight.detach().to(dtype))
         self.register_buffer("shared_bias", folded.shared_bias.detach())
-        self.register_buffer("weight", weight.detach().contiguous())
-        self.register_buffer("bias", folded.bias.detach())
+        halves = zip("ab", weight.detach().chunk(2), folded.bias.detach().chunk(2), strict=True)
+        for name, half, bias in halves:
+            self.register_buffer(f"weight_{name}", half.contiguous())
+            self.register_buffer(f"bias_{name}", bias.contiguous())
         self.norm = folded.norm or nn.Identity()
 
 
@@ -89,7 +93,8 @@ class DenseGraph(nn.Module):
             assert isinstance(norm, DenseNorm)
             pad = config.spade_kernel // 2
             actv = F.relu(F.conv2d(segmap(x.shape[2]), norm.shared_weight, norm.shared_bias, padding=pad))
-            a, b = F.conv2d(actv, norm.weight, norm.bias, padding=pad).chunk(2, dim=1)  # [N, C, h, w] each
+            a = F.conv2d(actv, norm.weight_a, norm.bias_a, padding=pad)  # [N, C, h, w]
+            b = F.conv2d(actv, norm.weight_b, norm.bias_b, padding=pad)
             out: Tensor = a * norm.norm(x) + b
             return out
 

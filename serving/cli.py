@@ -6,6 +6,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from serving.engines import ENGINES, PRECISIONS
 from serving.export_commands import export, repository
-from spade_core.config import PRESETS
+from spade_core.config import DEMO_WEIGHTS, PRESETS
 from trainer.commands import scenes, train
 from trainer.evaluate_command import evaluate
 
@@ -28,15 +29,23 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which model runs and how, the same on every command that runs one."""
+    """The options that say which model runs and how, the same on every command that runs one.
+
+    Without --weights and --preset, the command gets the weights of the demo model.
+    """
+
+    @wraps(command)
+    def with_model(*args: Any, weights: Path | None, preset: str | None, **rest: Any) -> Any:
+        if weights is None and preset is None:
+            weights = DEMO_WEIGHTS
+        return command(*args, weights=weights, preset=preset or "demo", **rest)
+
     options = [
         click.option("--weights", type=_FILE, help="Checkpoint (.safetensors) made by `spade convert` or by training."),
         click.option(
             "--preset",
             type=click.Choice(list(PRESETS)),
-            default="demo",
-            show_default=True,
-            help="Without --weights: the architecture, on seeded, untrained weights.",
+            help="Run this architecture on seeded, untrained weights.  [default: the trained demo model that ships]",
         ),
         click.option(
             "--engine",
@@ -54,9 +63,10 @@ def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: one per core]"),
     ]
+    decorated: Callable[..., Any] = with_model
     for option in reversed(options):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 @click.group(context_settings={"auto_envvar_prefix": "SPADE", "help_option_names": ["-h", "--help"]})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 Norm = Literal["instance", "batch", "syncbatch"]
 Upsampling = Literal["normal", "more", "most"]
 Architecture = Literal["spade", "concat", "pix2pixhd", "pix2pixhd-spade"]
+
+DEMO_WEIGHTS = Path(__file__).with_name("demo.safetensors")  # the trained model that ships: docs/demo-model.md
 
 STYLE_DIM = 256
 HIDDEN = 128  # channels between the two convs of a SPADE norm
