@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from kernels.steps import TIER_VARIABLE, TierError, supported_tiers, tier_dtype
-from serving.engines import Timings, cpu_memory
+from serving.engines import Timings, cpu_memory, cpu_program
 from serving.engines.cpu import CpuEngine
 from serving.engines.cpu_memory import GRAIN, KEPT, Recycler
 from serving.engines.torch import TorchEngine
@@ -119,7 +119,14 @@ def test_every_depth_and_odd_widths_with_and_without_style(upsampling: Upsamplin
     assert_close(CpuEngine(generator).image(*of), dense(generator, of))
 
 
-@pytest.mark.parametrize("tier", ["avx2", "avx512", "avx512bf16"])
+def test_a_start_map_that_is_large_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_program, "LARGE", 1)
+    config = small()
+    generator, of = trained_like(config), request(config, 3)
+    assert_close(CpuEngine(generator).image(*of), dense(generator, of))
+
+
+@pytest.mark.parametrize("tier", ["avx2", "avx512", "avx512bf16", "amx"])
 def test_every_tier_of_this_processor(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if tier not in supported_tiers():
         pytest.skip(f"this processor does not run {tier}")
