@@ -38,8 +38,8 @@ def pack_bias(bias: Array) -> Float32:
 def choose_form(tier: Tier, rows: int, actv_rows: int, n_blocks: int = 1, threads: int = 1) -> Form:
     """The cheaper form of a level by count: `rows` distinct patches (U5) over `actv_rows` hidden rows (U3 + 1).
 
-    The forms of a tier give the same bits, so any choice is right. Per tap splits over `n_blocks` = CB units at most, which the
-    count of `threads` may leave uneven.
+    The forms of a tier give the same bits, so any choice is right. Per tap splits over `n_blocks` = CB units at most,
+    which the count of `threads` may leave uneven.
     """
     if "per_tap" not in tier_forms(tier):
         return "gathered"

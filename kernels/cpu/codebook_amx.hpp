@@ -6,8 +6,8 @@
 // Every entry sums in this one order. One form only: products by tap, which the other tiers can gather and add, cost more
 // to store and to read again than these tiles take to make them twice.
 //
-// Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][32]. Weights in panels of 32 columns, a and b of a block one after the other. Tile, blocking
-// and fused: see amx.hpp.
+// Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][32]. Weights
+// in panels of 32 columns, a and b of a block one after the other. Tile, blocking and fused: see amx.hpp.
 //
 // Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as does one
 // panel.

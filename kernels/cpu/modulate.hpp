@@ -5,7 +5,8 @@
 // Bytes: x and index read once, out written once; entries come from cache, since neighbouring pixels share patches and
 // patches are numbered in scan order. Operations: one fused multiply-add per element, and a max.
 //
-// Fused: normalisation, the x2 upsampling in the read, which saves the work of equal pixels, the activation, the border that the next conv wants.
+// Fused: normalisation, the x2 upsampling in the read, which saves the work of equal pixels, the activation, the border
+// that the next conv wants.
 #ifndef SPADE_MODULATE_HPP
 #define SPADE_MODULATE_HPP
 

@@ -80,7 +80,8 @@ spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outsi
  * calling thread. The caller owns all memory; nothing is checked here (kernels/steps.py does).
  *
  * T is float32 in the tiers avx2 and avx512, and bf16 (stored as uint16, summed in float32, rounded to nearest even) in
- * avx512bf16 and amx. The tier amx has a codebook and a conv of its own; its other kernels are those of avx512bf16. A block is 32 channels, CB = ceil(C / 32); unused channels of a block are zero in every map.
+ * avx512bf16 and amx. The tier amx has a codebook and a conv of its own; its other kernels are those of avx512bf16. A
+ * block is 32 channels, CB = ceil(C / 32); unused channels of a block are zero in every map.
  *   padded map  T [N][H + 2][CB][W + 2][32], the border zero
  *   plain map   T [N][H][CB][W][32]
  *   entries     T [CB][U5][2][32], 32 a and then 32 b: a block's entries lie together, since they are written and read
