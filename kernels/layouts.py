@@ -106,8 +106,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int =
     size = int(np.prod(shape)) * kind.itemsize
     if size >= HUGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
         alignment = HUGE_PAGE
-        whole = -(-size // HUGE_PAGE) * HUGE_PAGE
-        memory = mmap.mmap(-1, whole + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages = -(-size // HUGE_PAGE) + 1
+        memory = mmap.mmap(-1, pages * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(OSError):  # a kernel built without them
             memory.madvise(mmap.MADV_HUGEPAGE)
         raw = np.frombuffer(memory, np.uint8)

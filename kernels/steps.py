@@ -97,11 +97,11 @@ _KINDS = {name: (kind, _record_dtype(fields)) for name, (kind, fields) in _nativ
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step: its kind, its arguments as the C struct (a record array of one), and the arrays they point to."""
+    """One step: its kind, its arguments as the C struct (a record array of one), and what holds their memory."""
 
     kind: str
     record: npt.NDArray[np.void]
-    arrays: tuple[Array, ...]
+    arrays: tuple[Array | Entries, ...]
 
 
 class Program:
@@ -110,7 +110,7 @@ class Program:
     def __init__(self, steps: Sequence[Step]) -> None:
         self.kinds = tuple(step.kind for step in steps)
         self._memory = aligned_empty((len(steps), _native.STEP_BYTES), np.uint8)
-        self._arrays: list[tuple[Array, ...]] = [step.arrays for step in steps]
+        self._arrays: list[tuple[Array | Entries, ...]] = [step.arrays for step in steps]
         for memory, step in zip(self._memory, steps, strict=True):
             memory[:] = step.record.view(np.uint8)
 
@@ -337,7 +337,7 @@ def modulate(
 def _modulation(
     op: str, tier: Tier, x: Array, entries: Entries | None, index: Int32 | None, mean: Float32 | None,
     rstd: Float32 | None, size: tuple[int, int, int, int], shift: int, leaky: bool,
-) -> tuple[dict[str, Array | None], dict[str, int], tuple[Array, ...]]:  # fmt: skip
+) -> tuple[dict[str, Array | None], dict[str, int], tuple[Entries, ...]]:  # fmt: skip
     """The checked arguments of a modulation of n, height, blocks, width, but for out, and what they point to."""
     n, height, n_blocks, width = size
     dtype = storage_dtype(tier_dtype(tier))
@@ -347,7 +347,7 @@ def _modulation(
         raise StepError(f"[{op}] expected entries with index and mean with rstd but got one of them alone")
     _expect(op, "x", x, dtype, (n, height >> shift, n_blocks, width >> shift, BLOCK))
     arrays: dict[str, Array | None] = {"x": x, "index": index, "mean": mean, "rstd": rstd}
-    kept: tuple[Array, ...] = ()
+    kept: tuple[Entries, ...] = ()
     if entries is not None and index is not None:
         if (len(entries.rows), entries.blocks, entries.dtype) != (n, n_blocks, dtype):
             raise StepError(
@@ -356,7 +356,7 @@ def _modulation(
             )
         _expect(op, "index", index, np.int32, (n, height, width))
         arrays |= {"entries": entries.addresses, "entry_rows": entries.rows}
-        kept = entries.tables
+        kept = (entries,)  # and with it whatever tables it is set to later
     for name, statistic in (("mean", mean), ("rstd", rstd)):
         if statistic is not None:
             _expect(op, name, statistic, np.float32, (n, n_blocks * BLOCK))
@@ -508,7 +508,7 @@ def modulated_conv(
 
 def _shortcut(
     tier: Tier, of: Shortcut, y: Array, out_channels: int
-) -> tuple[dict[str, Array | None], dict[str, int], tuple[Array, ...]]:
+) -> tuple[dict[str, Array | None], dict[str, int], tuple[Entries, ...]]:
     op, (n, height, out_blocks, width, _) = "modulated_conv shortcut", y.shape
     size = (n, height, blocks(of.in_channels), width)
     arrays, numbers, kept = _modulation(

@@ -231,8 +231,8 @@ inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
                 const bf16* ahead = places[more ? i + 1 : 0].x[1] + (more ? block : block_end) * term.block_stride;
                 amx_multiply<K, Ahead>(term, places[i].x, block, block_end, ahead, panel, stream, waiting);
                 if (last && panel.shortcut.blocks > 0)
-                    amx_multiply<1, false>(panel.shortcut, places[i].shortcut, 0, panel.shortcut.blocks, nullptr, panel,
-                                           stream, waiting);
+                    amx_multiply<1, false>(panel.shortcut, places[i].shortcut, 0, panel.shortcut.blocks,
+                                           places[i].shortcut[0], panel, stream, waiting);
                 waiting.finish(panel);
                 amx_store(sums[i]);
                 if (last) waiting.take(sums[i], places[i]);

@@ -2,9 +2,8 @@
 //
 // The kernels have C names and take plain pointers and sizes, so that their PTX can be launched by any driver code:
 //   spade_modulate_codebook_<layout>_<dtype>          with a norm
-//   spade_modulate_codebook_<layout>_<dtype>_plain    inputs, then 32-bit sizes, then the output, and no norm: the
-//   order
-//                                                     in which a TensorRT ahead-of-time plugin passes arguments
+//   spade_modulate_codebook_<layout>_<dtype>_plain    inputs, then 32-bit sizes, then the output, and no norm: as
+//                                                     a TensorRT ahead-of-time plugin passes arguments
 // Launch: NHWC with launch_rows(groups, channels / vector), NCHW with launch_blocks(tiles); both take any grid.
 
 #include "check.hpp"

@@ -11,8 +11,7 @@
 //
 // Fused: the x2 upsampling and the activation backwards. The entries' sums are taken in one of two ways:
 //   sorted   pixels in the order of their patch (a stable sort of the index, once per level), in chunks; sums that
-//   cross
-//            chunks are kept and added in one order, so the bits are the same every time
+//            cross chunks are kept and added in one order, so the bits are the same every time
 //   atomic   pixels in scan order, where neighbours mostly share a patch; one atomic addition per run
 #ifndef SPADE_CUDA_MODULATE_CODEBOOK_BACKWARD_HPP
 #define SPADE_CUDA_MODULATE_CODEBOOK_BACKWARD_HPP

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -97,6 +98,16 @@ class CudaPlan:
     def level_index(self, level: int) -> Tensor:
         """int32 [N, h, w], rows of the level's patches5."""
         return self.index[self._starts[level] : self._starts[level + 1]].view(self.n, *self.sizes[level])
+
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Within: a plan without rows, whose index is 0 everywhere. After: index and offsets as they were."""
+        index, offsets = self.index.clone(), self._offsets.clone()
+        self.index.zero_()
+        self._offsets.zero_()
+        yield
+        self.index.copy_(index)
+        self._offsets.copy_(offsets)
 
     def levels(self) -> list[CudaLevel]:
         """The tables at exactly their size, after `find`. Waits."""

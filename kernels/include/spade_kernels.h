@@ -81,10 +81,11 @@ spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outsi
  *
  * T is float32 in the tiers avx2 and avx512, and bf16 (stored as uint16, summed in float32, rounded to nearest even) in
  * avx512bf16 and amx. The tier amx has a codebook and a conv of its own; its other kernels are those of avx512bf16. A
- * block is 32 channels, CB = ceil(C / 32); unused channels of a block are zero in every map. padded map  T [N][H +
- * 2][CB][W + 2][32], the border zero plain map   T [N][H][CB][W][32] entries     T [CB][U5][2][32], 32 a and then 32 b:
- * a block's entries lie together, since they are written and read block by block. The entries of several maps may share
- * a table: a map's are a run of rows in every block */
+ * block is 32 channels, CB = ceil(C / 32); unused channels of a block are zero in every map.
+ *   padded map  T [N][H + 2][CB][W + 2][32], the border zero
+ *   plain map   T [N][H][CB][W][32]
+ *   entries     T [CB][U5][2][32], 32 a and then 32 b; written and read block by block, so a block's lie together.
+ *               Several maps may share a table: the entries of one are a run of rows in every block. */
 
 typedef enum spade_tier {
     SPADE_TIER_AVX2 = 0,
@@ -223,11 +224,11 @@ typedef struct spade_conv {
     int64_t residual_shift; /* s: 0, or 1 for a residual of half the size, each of its pixels read four times */
 } spade_conv;
 
-/* conv(modulate(x)) without the map between: modulate.out and conv.x are not read; n, height and width are those of
- * both. Gives the same bits as the two steps.
+/* conv(modulate(x)) without the map between: modulate.out and conv.x are not read; n, height and width are those of both.
+ * Gives the same bits as the two steps.
  *
- * The shortcut is such a pair too, k = 1 and without bias, whose y is not written but added; conv.residual is null
- * then. In the tier amx it is added before y is rounded, in the others as a residual, which is rounded first. */
+ * The shortcut is such a pair too, k = 1 and without bias, whose y is not written but added; conv.residual is null then.
+ * In the tier amx it is added before y is rounded, in the others as a residual, which is rounded first. */
 typedef struct spade_modulated_conv {
     spade_modulate modulate;
     spade_conv conv;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,23 +34,21 @@ class Block:
 
 
 class Recycler:
-    """Hands out blocks and keeps the memory of those that are gone, the last `KEPT` of them."""
+    """Hands out blocks and keeps the memory of those that are gone, the last `KEPT` of them.
+
+    One thread takes at a time. The last reference to a block may go in any thread and at any moment.
+    """
 
     def __init__(self) -> None:
-        self.free: list[npt.NDArray[np.uint8]] = []
+        self.free: deque[npt.NDArray[np.uint8]] = deque(maxlen=KEPT)
 
     def take(self, size: int) -> Block:
         """A block of at least `size` bytes, in freed memory if some fits and is not twice as large."""
         wanted = max(1, -(-size // GRAIN)) * GRAIN
-        fitting = [i for i, raw in enumerate(self.free) if wanted <= raw.nbytes <= 2 * wanted]
-        if fitting:
-            raw = self.free.pop(min(fitting, key=lambda i: self.free[i].nbytes))
-        else:
-            raw = aligned_empty((wanted,), np.uint8)
-        block = Block(raw)
-        weakref.finalize(block, self._give_back, raw).atexit = False
+        free = [self.free.popleft() for _ in range(len(self.free))]  # a list that no other thread changes meanwhile
+        fitting = [raw for raw in free if wanted <= raw.nbytes <= 2 * wanted]
+        taken = min(fitting, key=lambda raw: raw.nbytes) if fitting else aligned_empty((wanted,), np.uint8)
+        self.free.extend(raw for raw in free if raw is not taken)
+        block = Block(taken)
+        weakref.finalize(block, self.free.append, taken).atexit = False
         return block
-
-    def _give_back(self, raw: npt.NDArray[np.uint8]) -> None:
-        self.free.append(raw)
-        del self.free[:-KEPT]

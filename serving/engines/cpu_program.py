@@ -121,7 +121,11 @@ class ConvProgram:
 
     def _start(self) -> Array:
         start, size = self._packed.start, self._sizes[0]
-        x = self._map(_PLAIN[0], slice(0, self._n), 16 * self._packed.config.nf, size)
+        channels = 16 * self._packed.config.nf
+        if is_large(size):  # made for all images before the first goes on: the buffers hold one
+            x = aligned_empty((self._n, size[0], blocks(channels), size[1], BLOCK), self._dtype)
+        else:
+            x = self._map(_PLAIN[0], slice(0, self._n), channels, size)
         if start.style is not None:
             # One padded pixel per image, whose channels are the style.
             self._style = np.zeros((self._n, 3, blocks(start.style.in_channels), 3, BLOCK), self._dtype)

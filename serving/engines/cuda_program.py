@@ -59,8 +59,11 @@ class CudaProgram:
         if bucket not in self._buckets:
             codebooks = Codebooks(self._weights, self.plan, bucket, self._library)
             device = self._weights.device
-            compute = record(codebooks.compute, device)
-            self._buckets[bucket] = Bucket(codebooks, compute, record(lambda: self._run_convs(codebooks), device))
+            # Recording runs the steps, and what was planned last may have more rows than this bucket.
+            with self.plan.set_aside():
+                compute = record(codebooks.compute, device)
+                convs = record(lambda: self._run_convs(codebooks), device)
+            self._buckets[bucket] = Bucket(codebooks, compute, convs)
         return self._buckets[bucket]
 
     def load(self, symbols: npt.NDArray[np.uint16], style: npt.NDArray[np.float32] | None) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from kernels.steps import TIER_VARIABLE, TierError, supported_tiers, tier_dtype
-from serving.engines import Timings
+from serving.engines import Timings, cpu_memory, cpu_program
 from serving.engines.cpu import CpuEngine
-from serving.engines.cpu_memory import GRAIN, Recycler
+from serving.engines.cpu_memory import GRAIN, KEPT, Recycler
 from serving.engines.torch import TorchEngine
 from spade_core.checkpoints import Checkpoint
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
@@ -118,7 +119,14 @@ def test_every_depth_and_odd_widths_with_and_without_style(upsampling: Upsamplin
     assert_close(CpuEngine(generator).image(*of), dense(generator, of))
 
 
-@pytest.mark.parametrize("tier", ["avx2", "avx512", "avx512bf16"])
+def test_a_start_map_that_is_large_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_program, "LARGE", 1)
+    config = small()
+    generator, of = trained_like(config), request(config, 3)
+    assert_close(CpuEngine(generator).image(*of), dense(generator, of))
+
+
+@pytest.mark.parametrize("tier", ["avx2", "avx512", "avx512bf16", "amx"])
 def test_every_tier_of_this_processor(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if tier not in supported_tiers():
         pytest.skip(f"this processor does not run {tier}")
@@ -273,3 +281,22 @@ def test_memory_is_used_again_when_its_last_holder_is_gone() -> None:
     assert recycler.take(GRAIN).arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data == address
     del other
     assert recycler.take(3 * GRAIN).arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data != address  # too small
+
+
+def test_memory_may_come_back_while_some_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    recycler = Recycler()
+    blocks = [recycler.take(GRAIN) for _ in range(KEPT - 1)]
+    blocks.append(recycler.take(3 * GRAIN))
+    address = blocks[-1].arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data
+    late = [recycler.take(GRAIN)]
+    while blocks:
+        del blocks[0]
+
+    def smallest(*arguments: Any, **options: Any) -> Any:
+        chosen = min(*arguments, **options)
+        late.clear()  # as another thread may
+        return chosen
+
+    monkeypatch.setattr(cpu_memory, "min", smallest, raising=False)
+    (taken,) = recycler.take(3 * GRAIN).arrays([(3 * GRAIN,)], np.dtype(np.uint8))
+    assert taken.ctypes.data == address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from kernels.cuda.library import CudaError, Library
+from serving.engines import cuda_program
 from serving.engines import torch as engine_module
 from serving.engines.cuda import CudaGenerator, CudaTimes
 from serving.engines.cuda_codebooks import bucket_of, room_of
@@ -122,6 +124,29 @@ def test_maps_that_come_again_or_repeat_are_planned_once_and_give_the_same_image
     assert_close(program.run(mixed, z, values=True, times=mixed_times), dense(generator, mixed, z))
     assert mixed_times.cached == 3
     assert 0 < mixed_times.rows < mixed_times.pixels
+
+
+def test_a_bucket_is_recorded_on_rows_that_it_has(emulated: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(height=64, width=64)
+    generator = trained_like(config)
+    plain, detailed = np.zeros((2, 64, 64), np.uint16), maps(config, 2)
+    plain[1] += 1
+    detailed[:] = np.random.default_rng(1).integers(0, config.symbols, detailed.shape)
+    program = CudaGenerator(generator, torch.float32, CPU, emulated)
+    for one in plain:
+        program.run(one[None], None, values=True)
+    program.run(detailed, None, values=True)
+    rows: list[int] = []
+
+    def record(step: Callable[[], None], _: torch.device) -> Callable[[], None]:
+        rows.append(int(program._program(detailed.shape).plan.index.max()))
+        step()
+        return step
+
+    monkeypatch.setattr(cuda_program, "record", record)
+    image = program.run(plain, None, values=True)  # kept maps, in a smaller bucket, whose memory is new
+    assert rows == [0, 0]
+    assert_close(image, dense(generator, plain, None))
 
 
 def test_the_cache_keeps_to_its_limit(emulated: Library) -> None:
