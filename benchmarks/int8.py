@@ -137,6 +137,8 @@ def main(
     checkpoint = load_checkpoint(weights, preset_name)
     config: GeneratorConfig = checkpoint.config
     maps = read_maps(config, labels, count)
+    if calibrate >= len(maps.labels):
+        raise click.UsageError(f"--calibrate {calibrate}: {labels} holds {len(maps.labels)}; some must be left")
     with tempfile.TemporaryDirectory() as folder:
         used = threads or len(os.sched_getaffinity(0))
         rows = run(checkpoint.generator, maps, calibrate, form, repeats, used, Path(folder))

@@ -43,12 +43,12 @@ def export_onnx(
 def verify_onnx(
     generator: Generator, path: Path, *, size: tuple[int, int] | None, maps: Path | None, count: int, report: Report
 ) -> Sequence[Row]:
-    """Compare the file with PyTorch's float32 dense form on `count` label maps of a folder, or drawn ones.
+    """Compare the file with PyTorch's float32 dense form on up to `count` label maps of a folder, or drawn ones.
 
     Raises VerifyError when a runtime computes another image; its rows are in the message.
     """
-    report(f"comparing with PyTorch on {count} label maps")
     read = read_maps(_sized(generator, size), maps, count)
+    report(f"comparing with PyTorch on {len(read.labels)} label maps")
     rows = compare(path, generator, read.labels, read.instances, read.style)
     refuse_wrong(path, rows)
     return rows
@@ -64,15 +64,15 @@ def export_int8(
     count: int,
     report: Report,
 ) -> None:
-    """Write `out`, the float32 file `path` with its main convs in INT8, calibrated on `count` label maps.
+    """Write `out`, the float32 file `path` with its main convs in INT8, calibrated on up to `count` label maps.
 
     Raises ExportError, VerifyError.
     """
-    report(f"calibrating INT8 on {count} label maps")
     config = _sized(generator, size)
     read = read_maps(config, maps, count)
+    report(f"calibrating INT8 on {len(read.labels)} label maps")
     make_feed = dense_feed if check_file(path)["form"] == "dense" else codebook_feed
-    quantise(path, out, (make_feed(*read.one(i), config) for i in range(count)))
+    quantise(path, out, (make_feed(*read.one(i), config) for i in range(len(read.labels))))
     check_file(out)
 
 

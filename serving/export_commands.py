@@ -156,6 +156,11 @@ def export(
         raise click.UsageError(f"--int8: it starts from a float32 graph, not --precision {precision}")
     if "tensorrt" in targets and "triton" in targets and image != "uint8":
         raise click.UsageError("--image float: an engine that is served answers with uint8 images")
+    if "tensorrt" in targets and "triton" in targets and graph == "dense":
+        if strip_weights:
+            raise click.UsageError("--strip-weights: Triton's own backend cannot put them back; take --graph codebook")
+        if batch[0] != 1:
+            raise click.UsageError(f"--batch {batch[0]},..: Triton's own backend sends single maps too; start at 1")
     with _failures_as_messages():
         if "tensorrt" in targets:
             import export.tensorrt  # noqa: F401 - where it is not installed, say so before the work

@@ -23,7 +23,7 @@ from types import FrameType
 from serving.exec_with_parent import __file__ as exec_with_parent
 from serving.progress import Progress
 from serving.protocol import MODELS
-from serving.published import ADMIN_HEADER, PublishError, announced, check_live
+from serving.published import ADMIN_HEADER, PublishError, announced, check_live, live_number
 from serving.repository import ModelOptions, write_repository
 from serving.triton_install import InstallError, TritonInstall, find_tritonserver, make_backend_directory
 from spade_core.config import GeneratorConfig, preset
@@ -121,24 +121,26 @@ def serve(options: ServeOptions, report: Report = lambda _: None) -> Iterator[Se
     InstallError when there is no Triton, PublishError for a repository without a whole version, ValueError when the
     options cannot be served. The server ends with the thread that started it, whatever ends that.
     """
+    started = None
     if options.repository is not None:
         check_live(options.repository)
+        started = live_number(options.repository)
     config = served_config(options.model)
     install = find_tritonserver()
     with _run_directory() as run:
         server = _start(install, options, config, run, report)
         try:
-            with _follow(server):
+            with _follow(server, started):
                 yield server
         finally:
             server.stop()
 
 
-def _follow(server: Server) -> contextlib.AbstractContextManager[None]:
+def _follow(server: Server, started: int | None) -> contextlib.AbstractContextManager[None]:
     """A repository's publisher finds the server while this lasts."""
     if server.options.repository is None:
         return contextlib.nullcontext()
-    return announced(server.options.repository, server.grpc_url, server.secret)
+    return announced(server.options.repository, server.grpc_url, server.secret, started)
 
 
 def run(options: ServeOptions) -> int:

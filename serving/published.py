@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import tritonclient.grpc as triton_grpc
 from google.protobuf import text_format
@@ -146,28 +146,38 @@ def live_number(root: Path) -> int | None:
 
 def check_live(root: Path) -> Version:
     """The live version, when it is whole. A server asks before it starts. Raises PublishError."""
-    number = live_number(root)
-    if number is None:
-        raise PublishError(f"[publish] expected a published version in '{root}' but found none; run `spade export`")
-    version = _version(root, number, number)
-    if version.fault:
-        raise PublishError(f"{version.fault}, with `spade repository {root} --roll-back`")
-    _switch(root, root / "spade" / str(number))  # a publication that was killed may have left the other one behind
+    with _locked(root):
+        number = live_number(root)
+        if number is None:
+            raise PublishError(f"[publish] expected a published version in '{root}' but found none; run `spade export`")
+        version = _version(root, number, number)
+        if version.fault:
+            raise PublishError(f"{version.fault}, with `spade repository {root} --roll-back`")
+        _switch(root, root / "spade" / str(number))  # a publication that was killed may have left the other one behind
     return version
 
 
 @contextlib.contextmanager
-def announced(root: Path, grpc_url: str, secret: str) -> Iterator[None]:
-    """While the block runs, `_go_live` finds the server. The file is its owner's alone: the secret is in it."""
+def announced(root: Path, grpc_url: str, secret: str, started: int | None) -> Iterator[None]:
+    """While the block runs, `_go_live` finds the server. The file is its owner's alone: the secret is in it.
+
+    `started` was live before the server started; what was published since, it is asked to load. Raises PublishError
+    where it refuses.
+    """
     path = root / SERVER_FILE
     draft = path.with_name(f"{SERVER_FILE}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"pid": os.getpid(), "grpc_url": grpc_url, "secret": secret}, file)
-    draft.replace(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+        fcntl.flock(file, fcntl.LOCK_EX)  # goes with this process: nobody holds the lock of a server that was killed
+        json.dump({"grpc_url": grpc_url, "secret": secret}, file)
+        file.flush()
+        draft.replace(path)
+        try:
+            _catch_up(root, started)
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(file.fileno())):  # and not a later server's
+                    path.unlink()
 
 
 def _version(root: Path, number: int, live: int | None) -> Version:
@@ -221,13 +231,12 @@ def _go_live(root: Path, number: int) -> None:
         for name in changed:
             _ask_server(root, name)
     except InferenceServerException as error:
-        reason = str(error).split("\n\nAt:")[0]  # without the model's Python stack
         if before is not None:
             for name in _switch(root, root / "spade" / str(before)):
                 with contextlib.suppress(InferenceServerException):
                     _ask_server(root, name)
         raise PublishError(
-            f"[publish] expected the server to load version {number} of '{root}' but it refused: {reason}; "
+            f"[publish] expected the server to load version {number} of '{root}' but it refused: {_reason(error)}; "
             f"version {before} stays live"
         ) from None
 
@@ -243,17 +252,46 @@ def _switch(root: Path, folder: Path) -> list[str]:
     return changed
 
 
+def _catch_up(root: Path, started: int | None) -> None:
+    """Have the server that was just announced load what went live while it started, when nobody could ask it."""
+    with _locked(root):
+        number = live_number(root)
+        if number == started:
+            return
+        try:
+            for name in ("spade", "spade_image"):
+                _ask_server(root, name)
+        except InferenceServerException as error:
+            raise PublishError(
+                f"[publish] expected the server to load version {number} of '{root}', published while it started, but "
+                f"it refused: {_reason(error)}; roll back with `spade repository {root} --version {started}`"
+            ) from None
+
+
 def _ask_server(root: Path, model: str) -> None:
     """Have the running server, if there is one, load a model as the repository now has it. Raises what it answers."""
     try:
-        found = json.loads((root / SERVER_FILE).read_text(encoding="utf-8"))
+        with (root / SERVER_FILE).open(encoding="utf-8") as file:
+            if _unlocked(file):
+                return  # killed without a word; the next start reads the configuration that is there now
+            found = json.load(file)
     except FileNotFoundError:
         return
-    if not Path(f"/proc/{found['pid']}").exists():
-        return  # killed without a word; the next start reads the configuration that is there now
     with triton_grpc.InferenceServerClient(found["grpc_url"].removeprefix("grpc://")) as client:
         header = {f"triton-grpc-protocol-{ADMIN_HEADER}": found["secret"]}
         client.load_model(model, headers=header, client_timeout=_LOAD_TIMEOUT_S)
+
+
+def _reason(error: InferenceServerException) -> str:
+    return str(error).split("\n\nAt:")[0]  # without the model's Python stack
+
+
+def _unlocked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _put(source: Path, target: Path) -> None:

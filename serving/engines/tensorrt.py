@@ -208,10 +208,10 @@ class Buffer:
         """Send an array; True when the buffer moved. The stream is idle when this is called."""
         moved = array.nbytes > self._bytes
         if moved:
-            self._bytes = array.nbytes
-            self._device = self._cuda.mem_alloc(self._bytes)
-            self._host = self._cuda.pagelocked_empty(self._bytes, np.uint8)
-            self.address = int(self._device)
+            # Both or neither: out of memory, the buffer must stay what it says it is.
+            device, host = self._cuda.mem_alloc(array.nbytes), self._cuda.pagelocked_empty(array.nbytes, np.uint8)
+            self._device, self._host, self._bytes = device, host, array.nbytes
+            self.address = int(device)
         self._host[: array.nbytes] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
         self._cuda.memcpy_htod_async(self._device, self._host[: array.nbytes], stream)
         return moved
@@ -231,9 +231,8 @@ class OutputAllocator(trt.IOutputAllocator):
     def reallocate_output_async(self, tensor_name: str, memory: int, size: int, alignment: int, stream: int) -> int:  # noqa: ARG002
         """Called by TensorRT: an address with `size` bytes (cuMemAlloc aligns to 256)."""
         if size > self._bytes:
-            self._device = self._cuda.mem_alloc(size)
-            self._host = self._cuda.pagelocked_empty(size, np.uint8)
-            self._bytes = size
+            device, host = self._cuda.mem_alloc(size), self._cuda.pagelocked_empty(size, np.uint8)
+            self._device, self._host, self._bytes = device, host, size
         return int(self._device)
 
     def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:

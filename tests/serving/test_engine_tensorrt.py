@@ -109,6 +109,22 @@ def test_a_graph_that_cannot_be_recorded_is_done_without(load: Load, caplog: pyt
     assert "capture is not permitted" in caplog.text
 
 
+def test_out_of_memory_ends_one_request(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = load("dense")
+    two = engine.synthesize(LABELS[:2], INSTANCES[:2], None)
+
+    def full(_size: int) -> Any:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as small:
+        small.setattr(engine._cuda, "mem_alloc", full)
+        for _ in range(2):  # the second time too: nothing may look as large as was asked for
+            with pytest.raises(RuntimeError, match="out of memory"):
+                engine.synthesize(LABELS[:4], INSTANCES[:4], None)
+        np.testing.assert_array_equal(engine.synthesize(LABELS[:2], INSTANCES[:2], None), two)
+    np.testing.assert_array_equal(engine.synthesize(LABELS[:4], INSTANCES[:4], None)[:2], two)
+
+
 def test_what_an_engine_cannot_do_is_said(load: Load, folder: Path, tmp_path: Path) -> None:
     engine = load("dense")
     with pytest.raises(ValueError, match=r"expected maps of 64x64, .* but got 32x32"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from served import FREE_PORTS, TINY, blocks
+from served import FREE_PORTS, TINY, blocks, png
 
 from export.manifest import verify_manifest
 from serving.cli import main
@@ -28,9 +28,11 @@ def spade(*arguments: str | Path) -> Result:
 def test_export_writes_a_verified_file_with_a_manifest(tiny_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").touch()  # not ours, and left alone
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "0.png").write_bytes(png(blocks(1, size=64, classes=8)[0]))  # fewer than are asked for
     result = spade(
         "export", "--weights", tiny_weights, "--out", tmp_path / "out", "--graph", "codebook", "--size", "32x64",
-        "--int8",
+        "--int8", "--maps", tmp_path / "maps", "--verify-maps", "2",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     for text in ("onnxruntime", "openvino", "PSNR dB", "ok", "codebook, fp32, image uint8"):
@@ -81,6 +83,8 @@ def test_versions_are_published_listed_and_rolled_back(tiny_weights: Path, tmp_p
         (["--batch", "many"], "expected MIN,OPT,MAX, three whole numbers, but got 'many'"),
         (["--size", "256"], "expected HxW, for instance 256x512, but got '256'"),
         (["--int8", "--precision", "bf16"], "it starts from a float32 graph, not --precision bf16"),
+        (["--to", "tensorrt,triton", "--publish", "r", "--strip-weights"], "cannot put them back"),
+        (["--to", "tensorrt,triton", "--publish", "r", "--batch", "2,4,8"], "sends single maps too; start at 1"),
         (["--to", "triton"], "name the model repository with --publish"),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import tritonclient.http as triton_http
 from served import FREE_PORTS, TINY, blocks
 from tritonclient.utils import InferenceServerException
 
+from serving import launcher
 from serving.client import Client
 from serving.engines.load import load_engine
 from serving.launcher import ServeOptions, Server, serve
@@ -23,6 +25,7 @@ from serving.published import (
     SERVER_FILE,
     PublishError,
     Version,
+    announced,
     check_live,
     live_number,
     publish_checkpoint,
@@ -145,6 +148,35 @@ def test_a_version_the_server_cannot_run_is_taken_back(tmp_path: Path, weights: 
             publish(root, tmp_path / "junk.safetensors")
         assert live_number(root) == 1
         np.testing.assert_array_equal(ask(server), image_of(weights(1)))
+
+
+def test_a_version_published_while_the_server_starts_is_loaded(
+    tmp_path: Path, weights: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "repository"
+    publish(root, weights(1))
+    start = launcher._start
+
+    def publish_at_the_end(*arguments: Any) -> Server:
+        server = start(*arguments)
+        publish(root, weights(2))  # finds no server to ask
+        return server
+
+    monkeypatch.setattr(launcher, "_start", publish_at_the_end)
+    with serve(ServeOptions(repository=root, **FREE_PORTS)) as server:
+        np.testing.assert_array_equal(ask(server), image_of(weights(2)))
+
+
+def test_the_file_of_a_server_that_was_killed_is_passed_over(tmp_path: Path, weights: Callable[[int], Path]) -> None:
+    root = tmp_path / "repository"
+    publish(root, weights(1))
+    # Port 9 refuses; process 1 is always there, and is not the server.
+    (root / SERVER_FILE).write_text('{"pid": 1, "grpc_url": "grpc://127.0.0.1:9", "secret": ""}')
+    assert publish(root, weights(2)).live
+    with announced(root, "grpc://127.0.0.1:9", "", 2), pytest.raises(PublishError, match="version 2 stays live"):
+        publish(root, weights(3))
+    assert live_number(root) == 2
+    assert not (root / SERVER_FILE).exists()
 
 
 def test_versions_lie_side_by_side_and_old_ones_go(tmp_path: Path, weights: Callable[[int], Path]) -> None:
