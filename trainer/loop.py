@@ -164,7 +164,9 @@ def _prepare(config: TrainConfig, processes: Processes) -> _Run:
     _resume(run)
     if processes.rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        draft = run.folder / ".config.toml.tmp"  # a killed run, or a process that reads, never meets half of it
+        draft.write_text(to_toml(config), encoding="utf-8")
+        draft.replace(run.folder / "config.toml")
     return run
 
 
@@ -328,7 +330,7 @@ def _exclusive(folder: Path, processes: Processes) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise TrainError(
                 f"[train] expected '{folder}' to be free but another process trains in it; give another run.out"
             ) from None
