@@ -79,7 +79,8 @@ def _of_fake(scores: Tensor, mode: GanMode) -> Tensor:
 def feature_matching_loss(real: Outputs, fake: Outputs) -> Tensor:
     """Mean |fake - real| of every layer but the last, summed over layers, mean over scales; real is detached.
 
-    The paper's lambda / num_D is in the mean over scales, so loss.feature_matching alone goes before it. A float32 scalar.
+    The paper's lambda / num_D is in the mean over scales, so loss.feature_matching alone goes before it. A float32
+    scalar.
     """
     terms = [
         torch.stack([F.l1_loss(f.float(), r.detach().float()) for r, f in zip(rs[:-1], fs[:-1], strict=True)]).sum()
