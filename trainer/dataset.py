@@ -234,4 +234,5 @@ def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int
 def _start_worker(worker: int) -> None:  # noqa: ARG001 - the loader passes it
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the trainer ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # SIGTERM too may be sent to all (torchrun, systemd): the first is the trainer's to answer, a second is meant.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

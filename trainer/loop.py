@@ -24,7 +24,7 @@ from trainer.dataset import Batch, Positions, Stream, loader
 from trainer.logs import Logs
 from trainer.losses import PerceptualLoss, load_perceptual
 from trainer.networks import Networks, build
-from trainer.processes import Processes, join, leave
+from trainer.processes import Processes, any_of, join, leave
 from trainer.report import write_report
 from trainer.samples import Samples, choose_samples, sample_grid
 from trainer.state import StateError, checkpoints, load_state, save_state
@@ -215,7 +215,7 @@ def _train(run: _Run, stop: Callable[[], bool], listener: Listener) -> Result:
     listener(Progress(run.step, steps, run.images, run.images_per_step, row))
     while run.step < steps:
         window.append(_step(run, batches))
-        stopped = stop()
+        stopped = any_of(stop(), run.processes.world)  # a signal reaches them in different steps
         if run.step % config.run.log_steps == 0 or run.step == steps:
             row, window = _row(run, window, time.perf_counter() - began), []
             _refuse_diverged(row, run.step, run.folder)
