@@ -190,12 +190,14 @@ class _Modulate(torch.autograd.Function):
         x, entries, index = ctx.saved_tensors
         rows, flat, pixels = _as_rows(x), _as_rows(grad), index.flatten()
         a = entries[:, : x.shape[1]].to(flat.dtype).index_select(0, pixels)  # [N*h*w, C]
-        # The sum over an entry's pixels is long: never in bfloat16. Two sums need no [N*h*w, 2C].
+        # The sum over an entry's pixels is long: never in bfloat16, where it stops growing, though autocast makes
+        # entries of it. Two sums need no [N*h*w, 2C].
+        wide = torch.promote_types(entries.dtype, torch.float32)
         sums = [
-            torch.ops.aten.embedding_dense_backward(part.to(entries.dtype), pixels, entries.shape[0], -1, False)
+            torch.ops.aten.embedding_dense_backward(part.to(wide), pixels, entries.shape[0], -1, False)
             for part in (flat * rows, flat)
         ]
-        return _as_image(flat * a, x), torch.cat(sums, dim=1), None
+        return _as_image(flat * a, x), torch.cat(sums, dim=1).to(entries.dtype), None
 
 
 def synthesize_codebook(

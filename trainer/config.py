@@ -152,7 +152,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         section, dot, key = name.strip().partition(".")
         if not separator or not dot or not key:
             raise ConfigError(f"[config] expected --set section.field=value but got {override!r}; say optim.lr=1e-4")
-        tables.setdefault(section, {})[key] = _value(value.strip())
+        table = tables.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"[config] expected the table [{section}] in {path} but got {table!r}")
+        table[key] = _value(value.strip())
     return from_tables(tables, str(path))
 
 
@@ -173,15 +176,12 @@ def from_tables(tables: Mapping[str, Any], where: str) -> TrainConfig:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The run as a TOML file: every field, its help above it. `from_tables` reads it back."""
+    """The run as a TOML file: every field, its help beside it. `from_tables` reads it back."""
     parts = []
     for name in ("model", *SECTIONS):
         section = getattr(config, name)
         parts.append(f"[{name}]")
         for f in fields(section):
-            if name == "model" and f.name not in _MODEL_HELP:
-                parts.append(f"{f.name} = {_toml(getattr(section, f.name))}")
-                continue
             text = _MODEL_HELP[f.name] if name == "model" else f.metadata["help"]
             choices = get_args(get_type_hints(type(section))[f.name]) if name != "model" else ()
             text += f" One of: {', '.join(choices)}." if choices else ""
@@ -243,7 +243,8 @@ def _value(text: str) -> Any:
 
 
 def _toml(value: Any) -> str:
-    return json.dumps(value) if not isinstance(value, float) else repr(value)
+    # TOML has no surrogate pairs: text is written as it is.
+    return json.dumps(value, ensure_ascii=False) if not isinstance(value, float) else repr(value)
 
 
 _AT_LEAST: dict[str, float] = {

@@ -84,19 +84,26 @@ class Stream(Dataset[Item]):
 
     def __getitem__(self, position: int) -> Item:
         random = np.random.default_rng([self.seed, position])
-        pixels = self._pixels(position)
-        pixels = preprocess(pixels, self.data.preprocess, self.data.load_size, self.data.flip, self.model, random)
-        return item(pixels, self.model, random)
-
-    def _pixels(self, position: int) -> Pixels:
         if not self.examples:
-            return scene_pixels(FIRST_TRAINING_SCENE + position, self.data, self.model)
+            pixels = scene_pixels(FIRST_TRAINING_SCENE + position, self.data, self.model)
+            return self.item(pixels, self.data.preprocess, self.data.flip, random)
         epoch, offset = divmod(position, len(self.examples))
-        return self.example(int(_order(self.seed, epoch, len(self.examples))[offset]))
+        index = int(_order(self.seed, epoch, len(self.examples))[offset])
+        return self.example(index, self.data.preprocess, self.data.flip, random)
 
-    def example(self, index: int) -> Pixels:
-        """The files of one example, as they are."""
-        return read_example(self.examples[index], self.model)
+    def example(self, index: int, mode: str, flip: bool, random: np.random.Generator) -> Item:
+        """The item of one example, whose files an error names."""
+        one = self.examples[index]
+        pixels = read_example(one, self.model)
+        try:
+            return self.item(pixels, mode, flip, random)
+        except (DataError, LabelMapError) as error:
+            raise DataError(f"{error}; the label map is '{one.labels}'") from None
+
+    def item(self, pixels: Pixels, mode: str, flip: bool, random: np.random.Generator) -> Item:
+        """The item of what was read or drawn, brought to size by `mode`."""
+        pixels = preprocess(pixels, mode, self.data.load_size, flip, self.model, random)
+        return item(pixels, self.model, random)
 
 
 _orders: dict[tuple[int, int, int], npt.NDArray[np.int64]] = {}
@@ -121,13 +128,23 @@ def scene_pixels(seed: int, data: DataConfig, model: GeneratorConfig) -> Pixels:
 
 def read_example(example: Example, model: GeneratorConfig) -> Pixels:
     """The files of an example, checked against each other. Raises DataError."""
+    path = example.labels
+    instances = None
     try:
-        labels = read_label_map(example.labels)
-        instances = None if example.instances is None else read_instance_map(example.instances)
-        with Image.open(example.image) as file:
+        labels = read_label_map(path)
+        if example.instances is not None:
+            path = example.instances
+            instances = read_instance_map(path)
+        path = example.image
+        with Image.open(path) as file:
             image = np.asarray(file.convert("RGB"))
-    except (OSError, LabelMapError, Image.DecompressionBombError) as error:
-        raise DataError(f"[data] expected readable files but got an error at '{example.labels}': {error}") from None
+    except (OSError, SyntaxError, LabelMapError, Image.DecompressionBombError) as error:  # Pillow: SyntaxError of a PNG
+        raise DataError(f"[data] expected readable files but got an error at '{path}': {error}") from None
+    if instances is not None and instances.shape != labels.shape:
+        raise DataError(
+            f"[data] expected '{example.instances}' to have the size of its label map, {labels.shape[1]}x"
+            f"{labels.shape[0]}, but got {instances.shape[1]}x{instances.shape[0]}; are the two a pair?"
+        )
     if image.shape[:2] != labels.shape:
         # Prepared data sets differ by a pixel here and there; an image of another shape is a wrong pair.
         if abs(image.shape[0] * labels.shape[1] / (image.shape[1] * labels.shape[0]) - 1) > 0.05:
@@ -217,4 +234,5 @@ def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int
 def _start_worker(worker: int) -> None:  # noqa: ARG001 - the loader passes it
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the trainer ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # SIGTERM too may be sent to all (torchrun, systemd): the first is the trainer's to answer, a second is meant.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -55,7 +55,9 @@ def find_examples(layout: str, root: Path, config: GeneratorConfig) -> list[Exam
     labels, images = _folder(layout, root, names.labels), _folder(layout, root, names.images)
     instances = _folder(layout, root, names.instances) if config.instance_edges else None
     if config.instance_edges and not names.instances:
-        raise DataError(f"[data] expected instance maps but the layout '{layout}' has none; set model.instance_edges")
+        raise DataError(
+            f"[data] expected instance maps but the layout '{layout}' has none; set model.instance_edges = false"
+        )
     maps = sorted(p for p in labels.rglob("*.png") if p.stem.endswith(names.label_suffix))
     if not maps:
         raise DataError(f"[data] expected label maps (*{names.label_suffix}.png) in '{labels}' but found none")

@@ -24,7 +24,7 @@ from trainer.dataset import Batch, Positions, Stream, loader
 from trainer.logs import Logs
 from trainer.losses import PerceptualLoss, load_perceptual
 from trainer.networks import Networks, build
-from trainer.processes import Processes, join, leave
+from trainer.processes import Processes, any_of, join, leave
 from trainer.report import write_report
 from trainer.samples import Samples, choose_samples, sample_grid
 from trainer.state import StateError, checkpoints, load_state, save_state
@@ -164,7 +164,9 @@ def _prepare(config: TrainConfig, processes: Processes) -> _Run:
     _resume(run)
     if processes.rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        draft = run.folder / ".config.toml.tmp"  # a killed run, or a process that reads, never meets half of it
+        draft.write_text(to_toml(config), encoding="utf-8")
+        draft.replace(run.folder / "config.toml")
     return run
 
 
@@ -213,7 +215,7 @@ def _train(run: _Run, stop: Callable[[], bool], listener: Listener) -> Result:
     listener(Progress(run.step, steps, run.images, run.images_per_step, row))
     while run.step < steps:
         window.append(_step(run, batches))
-        stopped = stop()
+        stopped = any_of(stop(), run.processes.world)  # a signal reaches them in different steps
         if run.step % config.run.log_steps == 0 or run.step == steps:
             row, window = _row(run, window, time.perf_counter() - began), []
             _refuse_diverged(row, run.step, run.folder)
@@ -328,7 +330,7 @@ def _exclusive(folder: Path, processes: Processes) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise TrainError(
                 f"[train] expected '{folder}' to be free but another process trains in it; give another run.out"
             ) from None

@@ -18,11 +18,6 @@ from spade_core.convert import read_state_dict
 GanMode = Literal["hinge", "least-squares", "original", "wasserstein"]
 GAN_MODES: tuple[GanMode, ...] = get_args(GanMode)
 
-# The weights of the paper, for the trainer's defaults.
-FEATURE_WEIGHT = 10.0
-VGG_WEIGHT = 10.0
-KL_WEIGHT = 0.05
-
 Outputs = Sequence[Sequence[Tensor]]
 """What a `Discriminator` returns: for each scale the outputs of all layers, the scores last."""
 
@@ -84,7 +79,8 @@ def _of_fake(scores: Tensor, mode: GanMode) -> Tensor:
 def feature_matching_loss(real: Outputs, fake: Outputs) -> Tensor:
     """Mean |fake - real| of every layer but the last, summed over layers, mean over scales; real is detached.
 
-    The paper's lambda / num_D is in the mean over scales, so FEATURE_WEIGHT alone goes before it. A float32 scalar.
+    The paper's lambda / num_D is in the mean over scales, so loss.feature_matching alone goes before it. A float32
+    scalar.
     """
     terms = [
         torch.stack([F.l1_loss(f.float(), r.detach().float()) for r, f in zip(rs[:-1], fs[:-1], strict=True)]).sum()

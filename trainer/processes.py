@@ -26,7 +26,7 @@ class Processes:
 def join(device: str) -> Processes:
     """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK); alone without it.
 
-    NCCL between GPUs, gloo between CPUs. Raises RuntimeError where cuda is asked for and absent.
+    NCCL between GPUs, gloo for what is on the CPU. Raises RuntimeError where cuda is asked for and absent.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("[train] expected a CUDA GPU for run.device 'cuda' but PyTorch sees none; take cpu or auto")
@@ -37,7 +37,7 @@ def join(device: str) -> Processes:
         torch.cuda.set_device(where)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     return Processes(int(os.environ.get("RANK", "0")), world, where)
 
 
@@ -57,6 +57,15 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
     flat /= world
     for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+def any_of(asked: bool, world: int) -> bool:
+    """Whether one process at least is asked: the same answer in all of them."""
+    if world == 1:
+        return asked
+    count = torch.tensor(int(asked))  # on the CPU: no GPU is waited for
+    dist.all_reduce(count)
+    return bool(count)
 
 
 def same_everywhere(modules: Iterable[nn.Module], world: int) -> None:

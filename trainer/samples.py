@@ -12,9 +12,8 @@ from spade_core.baselines import AnyGenerator
 from spade_core.colours import class_palette, draw
 from spade_core.style import style_from_seed
 from trainer.config import TrainConfig
-from trainer.dataset import Batch, Stream, collate, item, scene_pixels
+from trainer.dataset import Batch, Stream, collate, scene_pixels
 from trainer.networks import Networks, synthesize
-from trainer.preprocess import preprocess
 
 Image = npt.NDArray[np.uint8]  # [H, W, 3]
 STYLE_SEEDS = (1, 2, 3)
@@ -32,14 +31,14 @@ class Samples:
 def choose_samples(stream: Stream, config: TrainConfig) -> Samples:
     """`run.samples` examples: scenes that are never trained on, or examples spread over a data set, not mirrored."""
     count, items = config.run.samples, []
+    # A grid is of one size, also where the images are not.
+    mode = config.data.preprocess if config.data.preprocess.endswith("crop") else "fixed"
     for i in range(count):
         random = np.random.default_rng([config.run.seed, i, 0x5A])
         if stream.examples:
-            pixels = stream.example(i * len(stream.examples) // count)
+            items.append(stream.example(i * len(stream.examples) // count, mode, False, random))
         else:
-            pixels = scene_pixels(i, config.data, config.model)
-        pixels = preprocess(pixels, config.data.preprocess, config.data.load_size, False, config.model, random)
-        items.append(item(pixels, config.model, random))
+            items.append(stream.item(scene_pixels(i, config.data, config.model), mode, False, random))
     maps = draw(np.stack([one.labels for one in items]), class_palette(config.model))
     planned = config.networks.form == "codebook"
     return Samples(collate(items, config.model, planned), maps, np.stack([one.image for one in items]))

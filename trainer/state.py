@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spade_core.checkpoints import refuse_non_finite
 from trainer.networks import Networks
 from trainer.step import Optimisers
 
@@ -32,11 +33,13 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def save_state(folder: Path, networks: Networks, optimisers: Optimisers, step: int, images: int, keep: int) -> Path:
     """Write the checkpoint of `step` aside, sync it, rename it; then remove all but the last `keep`.
 
-    A process killed at any moment leaves the checkpoints it had. Raises StateError.
+    A process killed at any moment leaves the checkpoints it had. Raises StateError, and CheckpointError for weights
+    that are not finite, which must not push out those that are.
     """
     path = folder / f"step-{step:08d}.safetensors"
     draft = folder / f".{path.name}.tmp"  # of one name: the next save overwrites what a killed one left
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _tensors(networks, optimisers)}
+    refuse_non_finite("train", str(path), tensors)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, draft, {"format": FORMAT, "step": str(step), "images": str(images)})

@@ -187,3 +187,12 @@ def test_modulate_has_the_gradient_of_its_formula() -> None:
     index = torch.randint(0, 7, (2, 4, 5), generator=random, dtype=torch.int32)
     with torch.enable_grad():
         assert torch.autograd.gradcheck(lambda a, b: modulate(a, b, index, None), (x, entries))
+
+
+def test_an_entry_of_many_pixels_has_its_whole_gradient_in_bfloat16() -> None:
+    x = torch.ones(1, 2, 64, 64, dtype=torch.bfloat16)
+    entries = torch.zeros(1, 4, dtype=torch.bfloat16, requires_grad=True)
+    with torch.enable_grad():
+        modulate(x, entries, torch.zeros(1, 64, 64, dtype=torch.int32), None).sum().backward()
+    assert entries.grad is not None
+    assert entries.grad.tolist() == [[4096.0] * 4], "a running sum of ones stays at 256 in bfloat16"

@@ -13,6 +13,7 @@ from small_run import small
 from kernels.plan import plan
 from trainer.dataset import Positions, Stream, collate, loader
 from trainer.layouts import DataError
+from trainer.samples import choose_samples
 from trainer.scenes.files import write_scenes
 
 
@@ -85,9 +86,28 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         stream[0]
     with pytest.raises(DataError, match=r"^\[data\] expected '.*' to have the aspect .* are the two a pair\?$"):
         next(loader(stream, small(), Positions(0, 2, 0, 1, 2), workers=1))
+    whole = (tmp_path / "instances/000000.png").read_bytes()  # any PNG will do
+    (tmp_path / "images/000000.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"expected readable files but got an error at '.*images/000000.png'"):
+        stream[0]
     (tmp_path / "labels/000000.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"expected readable files but got an error at '.*labels/000000.png'"):
         stream[0]
+
+
+def test_maps_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    list(write_scenes(tmp_path, 1, height=32, width=32, seed=0, style=None))
+    data = {"layout": "folder", "root": str(tmp_path), "preprocess": "crop"}
+    edges = Stream(small(model={"instance_edges": True}, data=data))
+    Image.new("L", (64, 32)).save(tmp_path / "instances/000000.png")
+    with pytest.raises(DataError, match=r"expected '.*instances/000000.png' to have the size of its label map, 32x32,"):
+        edges[0]
+    larger = Stream(small(model={"height": 64, "width": 64}, data=data))
+    with pytest.raises(DataError, match=r"at least 64x64 pixels .*; the label map is '.*labels/000000.png'"):
+        larger[0]
+    Image.new("L", (32, 32), 99).save(tmp_path / "labels/000000.png")
+    with pytest.raises(DataError, match=r"99.*; the label map is '.*labels/000000.png'"):
+        Stream(small(data=data))[0]
 
 
 def test_images_of_two_sizes_do_not_make_a_batch(tmp_path: Path) -> None:
@@ -97,3 +117,4 @@ def test_images_of_two_sizes_do_not_make_a_batch(tmp_path: Path) -> None:
     stream = Stream(config)
     with pytest.raises(DataError, match=r"expected images of one size in a batch but got \[\(32, 32\), \(64, 64\)\]"):
         collate([stream[0], stream[1]], config.model, planned=True)
+    assert choose_samples(stream, config).images.shape == (2, 32, 32, 3), "a sample grid has the model's size"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_run import small
 
+from spade_core.checkpoints import CheckpointError
 from trainer.config import TrainConfig
 from trainer.dataset import Positions, Stream, loader
 from trainer.networks import Networks, build
@@ -48,6 +49,15 @@ def test_the_last_ones_are_kept_and_a_draft_is_not_one(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         save_state(tmp_path, networks, adam, step, 2 * step, keep=2)
     assert [step for step, _ in checkpoints(tmp_path)] == [3, 4]
+
+
+def test_a_diverged_network_pushes_no_checkpoint_out(tmp_path: Path) -> None:
+    networks, adam = trained(small())
+    save_state(tmp_path, networks, adam, 1, 2, keep=1)
+    next(networks.discriminator.parameters()).data.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match=r"\[train\] expected finite weights .* in discriminator\."):
+        save_state(tmp_path, networks, adam, 2, 4, keep=1)
+    assert [step for step, _ in checkpoints(tmp_path)] == [1]
 
 
 def test_faults_are_named(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def command(config: TrainConfig, *before: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
@@ -125,18 +126,21 @@ def final_step(config: TrainConfig) -> int:
     return found[-1][0] if found else 0
 
 
-def test_sigterm_ends_a_run_with_a_checkpoint_and_a_hint(tmp_path: Path) -> None:
-    config = small(tmp_path / "run", data={"scenes": 4000}, run={"checkpoint_steps": 100_000, "threads": 1})
-    process = command(config)
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigterm_ends_a_run_with_a_checkpoint_and_a_hint(tmp_path: Path, processes: int) -> None:
+    data, run = {"scenes": 4000, "workers": 1}, {"checkpoint_steps": 100_000, "threads": 1}
+    config = small(tmp_path / "run", data=data, run=run)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    process = command(config, *(torchrun if processes > 1 else ()))
     try:
         while not (tmp_path / "run/statistics.jsonl").exists() or not rows(config):
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)  # the loader's processes too; torchrun does so to its own
         _, error = process.communicate(timeout=500)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == (130 if processes == 1 else 1)
     assert "run the same command again to resume" in error
     assert final_step(config) >= 2
 

@@ -23,7 +23,7 @@ def test_every_file_of_the_project_loads_and_has_every_field_with_its_help(path:
 
 
 def test_a_configuration_written_is_the_one_read() -> None:
-    config = small(optim={"lr": 3e-5}, run={"out": 'a "quoted" name'})
+    config = small(optim={"lr": 3e-5}, run={"out": 'a "quoted" name, ö, 🏞'})
     assert from_tables(tomllib.loads(to_toml(config)), "itself") == config
 
 
@@ -69,5 +69,8 @@ def test_an_override_without_a_section_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[model]\npreset = 'demo'\n")
     with pytest.raises(ConfigError, match=r"expected --set section.field=value but got 'lr=1'"):
         load_config(tmp_path / "c.toml", ["lr=1"])
+    (tmp_path / "c.toml").write_text("model = 3\n")
+    with pytest.raises(ConfigError, match=r"expected the table \[model\] in .* but got 3"):
+        load_config(tmp_path / "c.toml", ["model.nf=4"])
     with pytest.raises(ConfigError, match=r"expected a readable TOML file but got '.*missing.toml'"):
         load_config(tmp_path / "missing.toml")
