@@ -224,11 +224,11 @@ typedef struct spade_conv {
     int64_t residual_shift; /* s: 0, or 1 for a residual of half the size, each of its pixels read four times */
 } spade_conv;
 
-/* conv(modulate(x)) without the map between: modulate.out and conv.x are not read; n, height and width are those of both.
- * Gives the same bits as the two steps.
+/* conv(modulate(x)) without the map between: modulate.out and conv.x are not read; n, height and width are those of
+ * both. Gives the same bits as the two steps.
  *
- * The shortcut is such a pair too, k = 1 and without bias, whose y is not written but added; conv.residual is null then.
- * In the tier amx it is added before y is rounded, in the others as a residual, which is rounded first. */
+ * The shortcut is such a pair too, k = 1 and without bias, whose y is not written but added; conv.residual is null
+ * then. In the tier amx it is added before y is rounded, in the others as a residual, which is rounded first. */
 typedef struct spade_modulated_conv {
     spade_modulate modulate;
     spade_conv conv;
