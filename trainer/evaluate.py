@@ -26,6 +26,9 @@ from trainer.preprocess import Pixels, resized
 from trainer.scenes.scene import scene
 from trainer.scores import Confusion, LabelScores, feature_distance, pairs, pixel_distance
 
+Draw = Callable[[Sequence[Pixels], Sequence[int]], Tensor]
+"""Examples of one size and a style seed for each -> uint8 images [N, 3, H, W] on the CPU."""
+
 PIXEL_DISTANCE = "pixel distance: mean absolute difference, 0..1"
 FEATURE_DISTANCE = "feature distance: LPIPS without learned weights"
 
@@ -90,6 +93,7 @@ def evaluate(
     batch: int,
     seed: int,
     done: Callable[[int], None],
+    draw: Draw | None = None,
 ) -> Evaluation:
     """Draw an image for every example and score it. `done` hears how many examples each batch added.
 
@@ -100,11 +104,12 @@ def evaluate(
         inception: for FID; None leaves it out.
         features: for diversity; None measures pixels.
         styles: styles a map for diversity, on the first `diversity_maps` maps; below 2 leaves it out.
+        draw: what draws in the generator's place, such as a file exported from it; None: the generator itself.
 
     Raises ValueError for label maps that the model does not know, and fewer than two images where FID is asked for.
     """
     config = generator.config
-    draw = _Drawing(generator)
+    draw = draw or _Drawing(generator)
     names, known = class_names(config), config.label_nc
     generated, real = Confusion(known), Confusion(known)
     fid = None if inception is None else _frechet(inception)
@@ -167,7 +172,7 @@ class _Drawing:
 
 
 def _diversity(
-    draw: _Drawing,
+    draw: Draw,
     maps: Sequence[Pixels],
     styles: int,
     seed: int,
