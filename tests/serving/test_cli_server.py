@@ -37,7 +37,7 @@ def test_a_server_gives_the_images_of_the_local_engine(demo_server: Server, tmp_
     (maps / "bad.png").write_bytes(b"nonsense")
     url = demo_server.grpc_url if protocol == "grpc" else demo_server.http_url
     remote = spade("synthesize", "--labels", maps, "--seed", "4", "--server", url, "--out", tmp_path / "remote")
-    local = spade("synthesize", "--labels", maps, "--seed", "4", "--out", tmp_path / "local")
+    local = spade("synthesize", "--labels", maps, "--seed", "4", "--preset", "demo", "--out", tmp_path / "local")
     for result in (remote, local):
         assert result.exit_code == 1
         assert "3 of 4 images written" in result.output
@@ -92,7 +92,8 @@ def test_the_demo_writes_images_and_a_contact_sheet(tmp_path: Path) -> None:
     assert re.search(r"batch_size 8\b", done.stdout)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"contact_sheet.png", *(f"{i}.png" for i in range(8))}
     with Image.open(tmp_path / "out/contact_sheet.png") as sheet:
-        assert sheet.size == (4 * 264 + 8, 2 * 528 + 8)
+        assert sheet.size == (4 * 136 + 8, 2 * 272 + 8)
+    assert "UNTRAINED" not in done.stderr
 
 
 def test_serve_announces_itself_and_stops_on_a_signal(tiny_weights: Path, tmp_path: Path) -> None:
