@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 Report = dict[str, Any]
 
@@ -164,7 +165,7 @@ def main(
         console.print(f"{step.name}: {step.what}")
         report[step.name] = measure(step, labels, dry_run)
         if "failed" in report[step.name]:
-            console.print(f"[red]{step.name} failed[/red]: {report[step.name]['failed']}", markup=True)
+            console.print(f"[red]{step.name} failed[/red]: {escape(report[step.name]['failed'])}")
         path = json_path or RESULTS / f"{_gpu_name(report)}-{report['date']}.json"
         if not dry_run or json_path is not None:  # after each step, so that an interrupted run keeps what it measured
             path.write_text(json.dumps(report, indent=1) + "\n")
