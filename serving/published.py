@@ -38,6 +38,7 @@ from serving.repository import (
     tensorrt_config,
 )
 from spade_core.config import GeneratorConfig
+from spade_core.disk import sync
 
 SERVER_FILE = ".server.json"
 ADMIN_HEADER = "spade-admin"
@@ -203,12 +204,12 @@ def _publish(
             draft.mkdir()
             for name, source in files.items():
                 shutil.copyfile(source, draft / name)
-                _sync(draft / name)
+                sync(draft / name)
             for message in (model, image):
                 (draft / f"{message.name}.pbtxt").write_text(text_format.MessageToString(message), encoding="utf-8")
             write_manifest(draft, facts)
             draft.rename(root / "spade" / str(number))
-            _sync(root / "spade")
+            sync(root / "spade")
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         _go_live(root, number)
@@ -299,17 +300,9 @@ def _put(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     shutil.copyfile(source, draft)
-    _sync(draft)
+    sync(draft)
     draft.replace(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(target.parent)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from spade_core.baselines import AnyGenerator, new_generator
 from spade_core.config import ConfigError, GeneratorConfig
+from spade_core.disk import sync
 from spade_core.encoder import StyleEncoder
 from spade_core.generator import Generator
 
@@ -219,23 +219,15 @@ def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> No
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         save_file(tensors, draft, metadata=header)
-        _sync(draft)
+        sync(draft)
         draft.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"[save] expected to write '{path}' but got {error}; check the folder, its rights and the free space"
         ) from None
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _opened(path: Path) -> Any:

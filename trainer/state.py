@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spade_core.checkpoints import refuse_non_finite
+from spade_core.disk import sync
 from trainer.networks import Networks
 from trainer.step import Optimisers
 
@@ -43,9 +43,9 @@ def save_state(folder: Path, networks: Networks, optimisers: Optimisers, step: i
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, draft, {"format": FORMAT, "step": str(step), "images": str(images)})
-        _sync(draft)
+        sync(draft)
         draft.replace(path)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         raise StateError(
             f"[train] expected to write '{path}' but got {error}; check the folder, its rights and the free space"
@@ -107,11 +107,3 @@ def _start_adam(optimisers: Optimisers) -> None:
                     "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
                     "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
                 }
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -36,7 +36,7 @@ Symbols = npt.NDArray[np.uint16]
 Size = tuple[int, int]
 
 LARGE = 64 * 64  # pixels
-_PLAIN = ("x0", "x1", "dx", "shortcut")  # the buffers of plain maps: block input, block output, and what is between
+_PLAIN = ("x0", "x1", "dx")  # the buffers of plain maps: block input, block output, and what is between
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +101,13 @@ class ConvProgram:
 
     def _allocate(self) -> dict[tuple[str, bool], Array]:
         """A buffer per role, for small maps and for large ones, as large as the largest map that takes it."""
-        elements = {(name, large): 0 for name in (*_PLAIN, "hidden") for large in (False, True)}
+        elements = {(name, large): 0 for name in _PLAIN for large in (False, True)}
+        elements |= {("shortcut", False): 0, ("hidden", False): 0}  # large maps have theirs in the kernel's scratch
         widths = [(b.level, max(b.conv_0.in_channels, b.conv_1.out_channels)) for b in self._packed.blocks]
         for level, channels in [*widths, (len(self._sizes) - 1, self._packed.conv_img.in_channels)]:
             (h, w), large = self._sizes[level], is_large(self._sizes[level])
             images = 1 if large else self._n
-            for name in _PLAIN:
+            for name in _PLAIN if large else (*_PLAIN, "shortcut"):
                 elements[name, large] = max(elements[name, large], images * h * w * blocks(channels) * BLOCK)
             if not large:
                 padded = images * (h + 2) * (w + 2) * blocks(channels) * BLOCK
