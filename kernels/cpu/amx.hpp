@@ -138,12 +138,61 @@ struct AmxWaiting {
     }
 };
 
-inline void amx_load(const float* sums) {
-    constexpr int64_t stride = amx_block * sizeof(float);
-    _tile_loadd(0, sums, stride);
-    _tile_loadd(1, sums + 16, stride);
-    _tile_loadd(2, sums + amx_run_sums, stride);
-    _tile_loadd(3, sums + amx_run_sums + 16, stride);
+// One step: the products of two tiles of pixels and two of weights.
+inline void amx_products(const bf16* first, const bf16* second, const bf16* weight) {
+    _tile_loadd(6, weight, 64);
+    _tile_loadd(4, first, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, weight + amx_step / 2, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, second, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+// Whose sums a tile's first step stores, and where its own begin: each register changes hands between two products, so
+// that the products do not wait for the last store.
+struct AmxExchange {
+    float* before;
+    const float* now;  // or null: from zero
+};
+
+inline void amx_products_after(const AmxExchange& sums, const bf16* first, const bf16* second, const bf16* weight) {
+    constexpr int64_t stride = amx_block * sizeof(float), half = 16;
+    float* before = sums.before;
+    const float* now = sums.now;
+    _tile_loadd(6, weight, 64);
+    _tile_loadd(4, first, 64);
+    _tile_loadd(7, weight + amx_step / 2, 64);
+    _tile_loadd(5, second, 64);
+    if (now == nullptr) {
+        _tile_stored(0, before, stride);
+        _tile_zero(0);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_stored(1, before + half, stride);
+        _tile_zero(1);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_stored(2, before + amx_run_sums, stride);
+        _tile_zero(2);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_stored(3, before + amx_run_sums + half, stride);
+        _tile_zero(3);
+        _tile_dpbf16ps(3, 5, 7);
+    } else {
+        _tile_stored(0, before, stride);
+        _tile_loadd(0, now, stride);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_stored(1, before + half, stride);
+        _tile_loadd(1, now + half, stride);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_stored(2, before + amx_run_sums, stride);
+        _tile_loadd(2, now + amx_run_sums, stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_stored(3, before + amx_run_sums + half, stride);
+        _tile_loadd(3, now + amx_run_sums + half, stride);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    amx_publish(before);
 }
 
 inline void amx_store(float* sums) {
@@ -152,6 +201,7 @@ inline void amx_store(float* sums) {
     _tile_stored(1, sums + 16, stride);
     _tile_stored(2, sums + amx_run_sums, stride);
     _tile_stored(3, sums + amx_run_sums + 16, stride);
+    amx_publish(sums);
 }
 
 // Lines of 64 bytes to prefetch into the second-level cache, so many a step.
@@ -163,11 +213,12 @@ struct AmxStream {
     }
 };
 
-// Adds blocks block .. block_end - 1 of a term to the sums in the tile registers. `ahead`: what the next tile reads of
-// x in the first of its blocks.
-template <int64_t K, bool Ahead>
+// Adds blocks block .. block_end - 1 of a term to the sums in the tile registers, which the first step exchanges if
+// `sums` says so; then the tile before waits. `ahead`: what the next tile reads of x in the first of its blocks.
+template <int64_t K, bool Ahead, typename Exchanged>
 inline void amx_multiply(const AmxTerm& term, const bf16* const* x, int64_t block, int64_t block_end, const bf16* ahead,
-                         const AmxPanel& panel, AmxStream& stream, AmxWaiting& waiting) {
+                         const AmxExchange* sums, Exchanged exchanged, const AmxPanel& panel, AmxStream& stream,
+                         AmxWaiting& waiting) {
     // Of each line the next tile reads a run and its border; its first line is one that this tile reads now.
     constexpr int64_t ahead_pixels = (Tiles::amx_pixels + K - 1) / K;
     const bf16* weight = term.weight + block * K * K * amx_step;
@@ -177,14 +228,13 @@ inline void amx_multiply(const AmxTerm& term, const bf16* const* x, int64_t bloc
             const bf16 *first = x[0] + at, *second = x[1] + at, *then = ahead + ky * term.row_stride;
 #pragma GCC unroll 3
             for (int64_t kx = 0; kx < K; ++kx, weight += amx_step) {
-                _tile_loadd(6, weight, 64);
-                _tile_loadd(4, first + kx * amx_block, 64);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(7, weight + amx_step / 2, 64);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_loadd(5, second + kx * amx_block, 64);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
+                if (kx == 0 && sums != nullptr) {
+                    amx_products_after(*sums, first, second, weight);
+                    sums = nullptr;
+                    exchanged();
+                } else {
+                    amx_products(first + kx * amx_block, second + kx * amx_block, weight);
+                }
 #pragma GCC unroll 16
                 for (int64_t i = 0; Ahead && i < ahead_pixels; ++i)
                     __builtin_prefetch(then + (kx * ahead_pixels + i) * amx_block);
@@ -197,49 +247,51 @@ inline void amx_multiply(const AmxTerm& term, const bf16* const* x, int64_t bloc
 // All tiles under one panel: place_of(i) says where tile i lies.
 template <int64_t K, bool Ahead, typename PlaceOf>
 inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
-    constexpr int64_t most = 8, usual = 4, steps = 9, whole = 18;
-    alignas(64) float sums[most][2 * amx_run_sums];
-    amx_publish(sums);
+    constexpr int64_t most = 8, usual = 2, steps = 9, few_steps = 64;
+    alignas(64) float sums[most + 1][2 * amx_run_sums];
     const AmxTerm& term = panel.term;
-    const int64_t group = count <= most ? count : usual;
-    const int64_t chunk = term.blocks * K * K <= whole ? term.blocks : steps / (K * K);
-    // A panel that only one group reads need not wait in the second-level cache: it is fetched shortly before its use.
+    // A large panel that only one group reads need not wait in the second-level cache: it is fetched shortly before use.
+    const bool once = count <= most && term.blocks * K * K > few_steps;
+    const int64_t group = once ? count : usual, chunk = steps / (K * K);
     constexpr int64_t lines = amx_step * static_cast<int64_t>(sizeof(bf16)) / 64, shortly = 32 << 10;
     AmxStream stream;
     if (panel.next_weight != nullptr) {
-        const bf16* far =
-            count <= most ? term.weight + shortly / static_cast<int64_t>(sizeof(bf16)) : panel.next_weight;
+        const bf16* far = once ? term.weight + shortly / static_cast<int64_t>(sizeof(bf16)) : panel.next_weight;
         stream = {reinterpret_cast<const char*>(far), (lines + count - 1) / count};
     }
     AmxWaiting waiting;
+    float* before = sums[most];  // of no tile
+    const AmxPlace* made = nullptr;  // the tile whose sums are in the registers and whole
+    AmxPlace places[most], last_place;
     for (int64_t first = 0; first < count; first += group) {
         const int64_t size = count - first < group ? count - first : group;
-        AmxPlace places[most];
+        if (made != nullptr) last_place = *made, made = &last_place;
         for (int64_t i = 0; i < size; ++i) places[i] = place_of(first + i);
         for (int64_t block = 0; block < term.blocks; block += chunk) {
             const int64_t block_end = block + chunk < term.blocks ? block + chunk : term.blocks;
             for (int64_t i = 0; i < size; ++i) {
-                if (block == 0) {
-                    _tile_zero(0);
-                    _tile_zero(1);
-                    _tile_zero(2);
-                    _tile_zero(3);
-                } else {
-                    amx_load(sums[i]);
-                }
                 const bool more = i + 1 < size, last = block_end == term.blocks;
                 const bf16* ahead = places[more ? i + 1 : 0].x[1] + (more ? block : block_end) * term.block_stride;
-                amx_multiply<K, Ahead>(term, places[i].x, block, block_end, ahead, panel, stream, waiting);
+                const AmxExchange exchange{before, block == 0 ? nullptr : sums[i]};
+                const auto exchanged = [&] {
+                    if (made != nullptr) waiting.take(before, *made);
+                };
+                amx_multiply<K, Ahead>(term, places[i].x, block, block_end, ahead, &exchange, exchanged, panel, stream,
+                                       waiting);
                 if (last && panel.shortcut.blocks > 0)
                     amx_multiply<1, false>(panel.shortcut, places[i].shortcut, 0, panel.shortcut.blocks,
-                                           places[i].shortcut[0], panel, stream, waiting);
+                                           places[i].shortcut[0], nullptr, [] {}, panel, stream, waiting);
                 waiting.finish(panel);
-                amx_store(sums[i]);
-                if (last) waiting.take(sums[i], places[i]);
+                before = sums[i];
+                made = last ? &places[i] : nullptr;
             }
         }
     }
-    waiting.finish(panel);
+    if (made != nullptr) {
+        amx_store(before);
+        waiting.take(before, *made);
+        waiting.finish(panel);
+    }
 }
 
 }  // namespace
