@@ -82,24 +82,34 @@ inline void amx_pack_step(Weight weight, bf16* to) {
 struct AmxTerm {
     const bf16* weight;    // of the panel
     int64_t blocks;        // of x
-    int64_t block_stride;  // elements of x, as the next
-    int64_t row_stride;
+    int64_t block_stride;  // elements of x
 };
 
-// What all tiles under one panel share.
-struct AmxPanel {
+// What all tiles share that pass under one panel, or under two that follow each other.
+struct AmxPanels {
     AmxTerm term;
     AmxTerm shortcut;         // of one tap, from another map; no blocks: none
     const bf16* next_weight;  // of the panel that follows in memory, to be brought nearer meanwhile; or null
-    const float* bias;
-    int64_t pixel_stride;    // elements of y
+    const float* bias;        // [count][32]
+    int64_t count;
+    int64_t chunk;         // steps of a panel that the first-level cache holds, with the sums of a group
+    int64_t panel_stride;  // elements of y
+    int64_t pixel_stride;
     int64_t residual_shift;  // of the residual's columns
+};
+
+// Where a run reads x, of block 0: the lines under its taps, at kx = 0.
+struct AmxLines {
+    const bf16* of_ky[3];
+    AmxLines at(int64_t offset) const {
+        return {{of_ky[0] + offset, of_ky[1] + offset, of_ky[2] + offset}};
+    }
 };
 
 // The pixels of a tile, in two runs; without a second, it repeats the first and counts none.
 struct AmxPlace {
-    const bf16* x[2];         // at tap (0, 0) of block 0
-    const bf16* shortcut[2];  // the same of the shortcut's map
+    AmxLines x[2];
+    AmxLines shortcut[2];  // the same of the shortcut's map
     bf16* y[2];
     const bf16* residual[2];  // column 0 of the line that is read; or null
     int64_t column;
@@ -109,32 +119,29 @@ struct AmxPlace {
 // A tile whose sums are made but not yet rounded and stored.
 struct AmxWaiting {
     const float* sums = nullptr;  // [2][16 pixels][32]
+    const float* bias = nullptr;
+    bf16* y[2] = {};
     AmxPlace place{};
     int64_t done = 0, pixels = 0;
 
-    void take(const float* made, const AmxPlace& of) {
-        sums = made, place = of, done = 0, pixels = of.count[0] + of.count[1];
-    }
-    void finish_pixel(const AmxPanel& panel) {
+    // One run.
+    void finish_some(int64_t pixel_stride, int64_t residual_shift) {
         const int run = done < place.count[0] ? 0 : 1;
-        const int64_t p = done++ - run * place.count[0];
-        const float* from = sums + run * amx_run_sums + p * amx_block;
-        __m512 low = _mm512_add_ps(_mm512_load_ps(from), _mm512_loadu_ps(panel.bias));
-        __m512 high = _mm512_add_ps(_mm512_load_ps(from + 16), _mm512_loadu_ps(panel.bias + 16));
-        if (place.residual[run] != nullptr) {
-            const bf16* residual = place.residual[run] + ((place.column + p) >> panel.residual_shift) * amx_block;
-            low = _mm512_add_ps(low, Avx512Bf16::load(residual));
-            high = _mm512_add_ps(high, Avx512Bf16::load(residual + 16));
+        done += place.count[run];
+        const __m512 bias_low = _mm512_loadu_ps(bias), bias_high = _mm512_loadu_ps(bias + 16);
+        const float* from = sums + run * amx_run_sums;
+        bf16* to = y[run];
+        const bf16* residual = place.residual[run];
+        for (int64_t p = 0; p < place.count[run]; ++p, from += amx_block, to += pixel_stride) {
+            __m512 low = _mm512_add_ps(_mm512_load_ps(from), bias_low);
+            __m512 high = _mm512_add_ps(_mm512_load_ps(from + 16), bias_high);
+            if (residual != nullptr) {
+                const bf16* of_pixel = residual + ((place.column + p) >> residual_shift) * amx_block;
+                low = _mm512_add_ps(low, Avx512Bf16::load(of_pixel));
+                high = _mm512_add_ps(high, Avx512Bf16::load(of_pixel + 16));
+            }
+            _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
         }
-        _mm512_storeu_si512(place.y[run] + p * panel.pixel_stride,
-                            reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
-    }
-    void finish_some(const AmxPanel& panel) {
-        for (int i = 0; i < 4; ++i)
-            if (done < pixels) finish_pixel(panel);
-    }
-    void finish(const AmxPanel& panel) {
-        while (done < pixels) finish_pixel(panel);
     }
 };
 
@@ -161,17 +168,17 @@ inline void amx_products_after(const AmxExchange& sums, const bf16* first, const
     constexpr int64_t stride = amx_block * sizeof(float), half = 16;
     float* before = sums.before;
     const float* now = sums.now;
-    _tile_loadd(6, weight, 64);
-    _tile_loadd(4, first, 64);
-    _tile_loadd(7, weight + amx_step / 2, 64);
-    _tile_loadd(5, second, 64);
     if (now == nullptr) {
+        _tile_loadd(6, weight, 64);
+        _tile_loadd(4, first, 64);
         _tile_stored(0, before, stride);
         _tile_zero(0);
         _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, weight + amx_step / 2, 64);
         _tile_stored(1, before + half, stride);
         _tile_zero(1);
         _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, second, 64);
         _tile_stored(2, before + amx_run_sums, stride);
         _tile_zero(2);
         _tile_dpbf16ps(2, 5, 6);
@@ -179,12 +186,16 @@ inline void amx_products_after(const AmxExchange& sums, const bf16* first, const
         _tile_zero(3);
         _tile_dpbf16ps(3, 5, 7);
     } else {
+        _tile_loadd(6, weight, 64);
+        _tile_loadd(4, first, 64);
         _tile_stored(0, before, stride);
         _tile_loadd(0, now, stride);
         _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, weight + amx_step / 2, 64);
         _tile_stored(1, before + half, stride);
         _tile_loadd(1, now + half, stride);
         _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, second, 64);
         _tile_stored(2, before + amx_run_sums, stride);
         _tile_loadd(2, now + amx_run_sums, stride);
         _tile_dpbf16ps(2, 5, 6);
@@ -204,95 +215,145 @@ inline void amx_store(float* sums) {
     amx_publish(sums);
 }
 
-// Lines of 64 bytes to prefetch into the second-level cache, so many a step.
-struct AmxStream {
-    const char* next = nullptr;
-    int64_t lines_of_step = 0;
-    void advance() {
-        for (int64_t i = 0; i < lines_of_step; ++i, next += 64) __builtin_prefetch(next, 0, 2);
+// Work that is done in pieces between the products of a number of steps.
+class AmxPieces {
+ public:
+    void spread(int64_t pieces, int64_t steps) { quota_ = (pieces * whole + steps - 1) / steps; }
+
+    // Those of one step.
+    template <typename Piece>
+    void step(Piece piece) {
+        for (due_ += quota_; due_ >= whole; due_ -= whole) piece();
     }
+
+ private:
+    static constexpr int64_t whole = 1 << 16;
+    int64_t quota_ = 0, due_ = 0;  // in units of 1 / whole
 };
 
-// Adds blocks block .. block_end - 1 of a term to the sums in the tile registers, which the first step exchanges if
-// `sums` says so; then the tile before waits. `ahead`: what the next tile reads of x in the first of its blocks.
-template <int64_t K, bool Ahead, typename Exchanged>
-inline void amx_multiply(const AmxTerm& term, const bf16* const* x, int64_t block, int64_t block_end, const bf16* ahead,
-                         const AmxExchange* sums, Exchanged exchanged, const AmxPanel& panel, AmxStream& stream,
-                         AmxWaiting& waiting) {
-    // Of each line the next tile reads a run and its border; its first line is one that this tile reads now.
-    constexpr int64_t ahead_pixels = (Tiles::amx_pixels + K - 1) / K;
-    const bf16* weight = term.weight + block * K * K * amx_step;
-    for (; block < block_end; ++block, ahead += term.block_stride)
-        for (int64_t ky = 0; ky < K; ++ky) {
-            const int64_t at = block * term.block_stride + ky * term.row_stride;
-            const bf16 *first = x[0] + at, *second = x[1] + at, *then = ahead + ky * term.row_stride;
-#pragma GCC unroll 3
-            for (int64_t kx = 0; kx < K; ++kx, weight += amx_step) {
-                if (kx == 0 && sums != nullptr) {
-                    amx_products_after(*sums, first, second, weight);
-                    sums = nullptr;
-                    exchanged();
-                } else {
-                    amx_products(first + kx * amx_block, second + kx * amx_block, weight);
-                }
-#pragma GCC unroll 16
-                for (int64_t i = 0; Ahead && i < ahead_pixels; ++i)
-                    __builtin_prefetch(then + (kx * ahead_pixels + i) * amx_block);
-                stream.advance();
-                waiting.finish_some(panel);
-            }
-        }
-}
+// Tiles that pass under panels of weights, and what is done between their products: `beside` is called every step.
+template <bool Ahead, typename Beside>
+class AmxPass {
+ public:
+    AmxPass(const AmxPanels& panels, Beside& beside) : panels_(panels), beside_(beside) {}
 
-// All tiles under one panel: place_of(i) says where tile i lies.
-template <int64_t K, bool Ahead, typename PlaceOf>
-inline void amx_tiles(const AmxPanel& panel, int64_t count, PlaceOf place_of) {
-    constexpr int64_t most = 8, usual = 2, steps = 9, few_steps = 64;
-    alignas(64) float sums[most + 1][2 * amx_run_sums];
-    const AmxTerm& term = panel.term;
-    // A large panel that only one group reads need not wait in the second-level cache: it is fetched shortly before use.
-    const bool once = count <= most && term.blocks * K * K > few_steps;
-    const int64_t group = once ? count : usual, chunk = steps / (K * K);
-    constexpr int64_t lines = amx_step * static_cast<int64_t>(sizeof(bf16)) / 64, shortly = 32 << 10;
-    AmxStream stream;
-    if (panel.next_weight != nullptr) {
-        const bf16* far = once ? term.weight + shortly / static_cast<int64_t>(sizeof(bf16)) : panel.next_weight;
-        stream = {reinterpret_cast<const char*>(far), (lines + count - 1) / count};
+    // All tiles: place_of(i) says where tile i lies.
+    template <int64_t K, typename PlaceOf>
+    void run(int64_t count, PlaceOf place_of) {
+        const AmxTerm& term = panels_.term;
+        // A large panel that only one group reads need not wait in the second-level cache: it is fetched shortly before
+        // its use.
+        const bool once = count <= most && panels_.count == 1 && term.blocks * K * K > few_steps;
+        set_stream(once, count);
+        const int64_t group = once ? count : usual;
+        for (int64_t first = 0; first < count; first += group) {
+            const int64_t size = count - first < group ? count - first : group;
+            if (made_ != nullptr) last_place_ = *made_, made_ = &last_place_;
+            for (int64_t i = 0; i < size; ++i) places_[i] = place_of(first + i);
+            const bool both = panels_.shortcut.blocks > 0;
+            pass<K>(term, size, panels_.chunk / (K * K), false, !both);
+            if (both) pass<1>(panels_.shortcut, size, panels_.chunk, true, true);
+        }
+        amx_store(before_);
+        exchanged();
+        finish();
     }
-    AmxWaiting waiting;
-    float* before = sums[most];  // of no tile
-    const AmxPlace* made = nullptr;  // the tile whose sums are in the registers and whole
-    AmxPlace places[most], last_place;
-    for (int64_t first = 0; first < count; first += group) {
-        const int64_t size = count - first < group ? count - first : group;
-        if (made != nullptr) last_place = *made, made = &last_place;
-        for (int64_t i = 0; i < size; ++i) places[i] = place_of(first + i);
+
+ private:
+    static constexpr int64_t most = 8, usual = 2, few_steps = 64;
+
+    void set_stream(bool once, int64_t count) {
+        constexpr int64_t step_bytes = amx_step * static_cast<int64_t>(sizeof(bf16)), shortly = 32 << 10;
+        if (panels_.next_weight == nullptr) return;
+        const auto* now = reinterpret_cast<const char*>(panels_.term.weight);
+        stream_ = once ? now + shortly : reinterpret_cast<const char*>(panels_.next_weight);
+        lines_of_step_ = (step_bytes / 64 + count - 1) / count;
+    }
+
+    // A group of tiles under one term, chunk by chunk, under each panel in turn: every second tile goes backwards, so
+    // that it finds the panel of the one before in the first-level cache.
+    template <int64_t K>
+    void pass(const AmxTerm& term, int64_t size, int64_t chunk, bool is_shortcut, bool is_last) {
         for (int64_t block = 0; block < term.blocks; block += chunk) {
             const int64_t block_end = block + chunk < term.blocks ? block + chunk : term.blocks;
-            for (int64_t i = 0; i < size; ++i) {
-                const bool more = i + 1 < size, last = block_end == term.blocks;
-                const bf16* ahead = places[more ? i + 1 : 0].x[1] + (more ? block : block_end) * term.block_stride;
-                const AmxExchange exchange{before, block == 0 ? nullptr : sums[i]};
-                const auto exchanged = [&] {
-                    if (made != nullptr) waiting.take(before, *made);
-                };
-                amx_multiply<K, Ahead>(term, places[i].x, block, block_end, ahead, &exchange, exchanged, panel, stream,
-                                       waiting);
-                if (last && panel.shortcut.blocks > 0)
-                    amx_multiply<1, false>(panel.shortcut, places[i].shortcut, 0, panel.shortcut.blocks,
-                                           places[i].shortcut[0], nullptr, [] {}, panel, stream, waiting);
-                waiting.finish(panel);
-                before = sums[i];
-                made = last ? &places[i] : nullptr;
-            }
+            const bool starts = block == 0 && !is_shortcut, last = is_last && block_end == term.blocks;
+            for (int64_t i = 0; i < size; ++i)
+                for (int64_t j = 0; j < panels_.count; ++j) {
+                    const int64_t panel = i % 2 == 0 ? j : panels_.count - 1 - j;
+                    float* sums = sums_[i * panels_.count + panel];
+                    const AmxLines* x = is_shortcut ? places_[i].shortcut : places_[i].x;
+                    const bool more = i + 1 < size;
+                    const AmxLines& ahead = places_[more ? i + 1 : 0].x[1];
+                    const int64_t ahead_at = (more ? block : block_end) * term.block_stride;
+                    multiply<K>(term, x, panel, block, block_end, starts ? nullptr : sums, ahead, ahead_at);
+                    finish();
+                    before_ = sums;
+                    made_ = last ? &places_[i] : nullptr;
+                    made_panel_ = panel;
+                }
         }
     }
-    if (made != nullptr) {
-        amx_store(before);
-        waiting.take(before, *made);
-        waiting.finish(panel);
+
+    // Adds blocks block .. block_end - 1 of a term to the sums `now`, which the first step brings in; null: to zero.
+    // `ahead`: the last line that the next tile reads under every ky, from `ahead_at` on.
+    template <int64_t K>
+    void multiply(const AmxTerm& term, const AmxLines* x, int64_t panel, int64_t block, int64_t block_end,
+                  const float* now, const AmxLines& ahead, int64_t ahead_at) {
+        // Of each line the next tile reads a run and its border; its first line is one that this tile reads now.
+        constexpr int64_t ahead_pixels = (Tiles::amx_pixels + K - 1) / K;
+        const bf16* weight = term.weight + (panel * term.blocks + block) * K * K * amx_step;
+        bool exchange = true;
+        for (int64_t at = block * term.block_stride; block < block_end;
+             ++block, at += term.block_stride, ahead_at += term.block_stride)
+            for (int64_t ky = 0; ky < K; ++ky) {
+                const bf16 *first = x[0].of_ky[ky] + at, *second = x[1].of_ky[ky] + at;
+#pragma GCC unroll 3
+                for (int64_t kx = 0; kx < K; ++kx, weight += amx_step) {
+                    if (kx == 0 && exchange) {
+                        amx_products_after({before_, now}, first, second, weight);
+                        exchange = false;
+                        exchanged();
+                    } else {
+                        amx_products(first + kx * amx_block, second + kx * amx_block, weight);
+                    }
+#pragma GCC unroll 16
+                    for (int64_t i = 0; Ahead && K == 3 && i < ahead_pixels; ++i)
+                        __builtin_prefetch(ahead.of_ky[ky] + ahead_at + (kx * ahead_pixels + i) * amx_block);
+                    between();
+                }
+            }
     }
-}
+
+    void exchanged() {
+        if (made_ == nullptr) return;
+        waiting_.sums = before_, waiting_.place = *made_, waiting_.done = 0;
+        waiting_.bias = panels_.bias + made_panel_ * amx_block;
+        for (int run = 0; run < 2; ++run) waiting_.y[run] = made_->y[run] + made_panel_ * panels_.panel_stride;
+        waiting_.pixels = made_->count[0] + made_->count[1];
+    }
+
+    void between() {
+        for (int64_t i = 0; i < lines_of_step_; ++i, stream_ += 64) __builtin_prefetch(stream_, 0, 2);
+        if (waiting_.done < waiting_.pixels) finish_some();
+        beside_();
+    }
+
+    void finish_some() { waiting_.finish_some(panels_.pixel_stride, panels_.residual_shift); }
+    void finish() {
+        while (waiting_.done < waiting_.pixels) finish_some();
+    }
+
+    const AmxPanels& panels_;
+    Beside& beside_;
+    const char* stream_ = nullptr;  // to prefetch into the second-level cache, so many lines a step
+    int64_t lines_of_step_ = 0;
+    AmxPlace places_[most], last_place_;
+    alignas(64) float sums_[most + 1][2 * amx_run_sums];  // the last of no tile
+    float* before_ = sums_[most];                         // where the sums in the registers belong
+    const AmxPlace* made_ = nullptr;                      // their tile, once they are whole, and its panel
+    int64_t made_panel_ = 0;
+    AmxWaiting waiting_;
+};
 
 }  // namespace
 }  // namespace spade

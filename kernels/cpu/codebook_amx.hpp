@@ -9,8 +9,8 @@
 // Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][32]. Weights
 // in panels of 32 columns, a and b of a block one after the other. Tile, blocking and fused: see amx.hpp.
 //
-// Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as does one
-// panel.
+// Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as do the two
+// panels of a block. Gathering the next group between the products instead costs more than it hides.
 //
 // Operations: 2 * taps * SPADE_HIDDEN an entry and column. Bytes: a group and the weights once per group.
 #ifndef SPADE_CODEBOOK_AMX_HPP
@@ -64,26 +64,24 @@ struct CodebookAmx {
     static void multiply(const spade_codebook& args, int64_t block, int64_t first, int64_t count,
                          const bf16* gathered) {
         const int64_t blocks = args.taps * hidden_blocks;
+        const bf16* weight = static_cast<const bf16*>(args.weight) + block * 2 * blocks * amx_step;
         const bool far = codebook_amx_far(args.blocks);
-        for (int64_t b = 0; b < 2; ++b) {
-            const int64_t number = block * 2 + b;
-            const bf16* weight = static_cast<const bf16*>(args.weight) + number * blocks * amx_step;
-            const bf16* next = far && number + 1 < args.blocks * 2 ? weight + blocks * amx_step : nullptr;
-            const float* bias = args.bias + number * amx_block;
-            const AmxPanel panel{{weight, blocks, amx_step, 0}, {}, next, bias, codebook_columns, 0};
-            auto* entries =
-                static_cast<bf16*>(args.entries) + (block * args.entry_rows + first) * codebook_columns + b * amx_block;
-            amx_tiles<1, false>(panel, (count + 31) / 32, [&](int64_t i) {
-                AmxPlace place{};
-                for (int run = 0; run < 2; ++run) {
-                    const int64_t row = i * 32 + run * 16, rest = count - row;
-                    place.x[run] = gathered + i * blocks * amx_step + run * amx_step / 2;
-                    place.y[run] = entries + row * codebook_columns;
-                    place.count[run] = rest < 0 ? 0 : rest < 16 ? rest : 16;
-                }
-                return place;
-            });
-        }
+        const bf16* next = far && block + 1 < args.blocks ? weight + 2 * blocks * amx_step : nullptr;
+        const float* bias = args.bias + block * codebook_columns;
+        const AmxPanels panels{{weight, blocks, amx_step}, {}, next, bias, 2, 4, amx_block, codebook_columns, 0};
+        auto* entries = static_cast<bf16*>(args.entries) + (block * args.entry_rows + first) * codebook_columns;
+        const auto place_of = [&](int64_t i) {
+            AmxPlace place{};
+            for (int run = 0; run < 2; ++run) {
+                const int64_t row = i * 32 + run * 16, rest = count - row;
+                place.x[run].of_ky[0] = gathered + i * blocks * amx_step + run * amx_step / 2;
+                place.y[run] = entries + row * codebook_columns;
+                place.count[run] = rest < 0 ? 0 : rest < 16 ? rest : 16;
+            }
+            return place;
+        };
+        auto nothing = [] {};
+        AmxPass<false, decltype(nothing)>(panels, nothing).run<1>((count + 31) / 32, place_of);
     }
 
     // A unit is a block of columns of one group: group * blocks + block.

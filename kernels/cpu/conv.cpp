@@ -27,14 +27,21 @@ int64_t spade_conv_units(const spade_conv* args) {
 }
 
 int64_t spade_modulated_conv_units(int32_t tier, const spade_modulated_conv* args) {
+    if (tier == SPADE_TIER_AMX) return args->conv.n * spade::amx_bands(*args).of_image;
     return args->conv.n * spade::conv_bands(*args, spade::element_bytes(tier)).of_image;
 }
 
 int64_t spade_modulated_conv_scratch_bytes(int32_t tier, const spade_modulated_conv* args) {
-    const int64_t element = spade::element_bytes(tier), rows = spade::conv_bands(*args, element).rows;
-    int64_t elements = (rows + 2) * spade::conv_line(args->conv);
+    const int64_t element = spade::element_bytes(tier), line = spade::conv_line(args->conv);
+    const int64_t shortcut_line = args->has_shortcut != 0 ? spade::conv_line(args->shortcut) : 0;
+    if (tier == SPADE_TIER_AMX) {
+        const int64_t rows = spade::amx_bands(*args).rows;
+        return ((2 * rows + 3) * line + 2 * rows * shortcut_line) * element;
+    }
+    const int64_t rows = spade::conv_bands(*args, element).rows;
+    int64_t elements = (rows + 2) * line;
     if (args->has_shortcut != 0) {
-        elements += rows * spade::conv_line(args->shortcut);
+        elements += rows * shortcut_line;
         elements += rows * spade::conv_blocks(args->conv.out_channels) * args->conv.width * spade::conv_block;
     }
     return elements * element;

@@ -1,6 +1,7 @@
 #include "conv_amx.hpp"
 
 #include "conv_tier.hpp"
+#include "modulated_conv_amx.hpp"
 
 namespace spade {
 using Convs = ConvTier<Avx512Bf16, ConvAmx, ConvAmx>;
@@ -10,5 +11,5 @@ const ConvFunctions conv_bf16_amx = Convs::functions;
 void spade_conv_bf16_amx(const spade_conv* args, int64_t begin, int64_t end) { spade::Convs::run(*args, begin, end); }
 
 void spade_modulated_conv_bf16_amx(const spade_modulated_conv* args, int64_t begin, int64_t end, void* scratch) {
-    spade::Convs::run_modulated(*args, begin, end, scratch);
+    spade::ModulatedConvAmx::run(*args, begin, end, scratch);
 }

@@ -16,6 +16,7 @@
 #define SPADE_CONV_AMX_HPP
 
 #include <cstdint>
+#include <type_traits>
 
 #include "amx.hpp"
 #include "conv_units.hpp"
@@ -26,7 +27,6 @@ namespace {
 
 struct ConvAmx {
     using E = bf16;
-    static constexpr bool sums_shortcuts = true;
 
     // ---- Packed weights: [panel][ci block][ky][kx][2][16 pairs of ci][16 co][2] ----
 
@@ -54,86 +54,104 @@ struct ConvAmx {
 
     // ---- Ranges of rows ----
 
+    // Lines of a padded map, as `spade_conv` has it; rows count through all images.
+    struct MapLines {
+        const bf16* x;
+        int64_t elements, height;
+        const bf16* operator()(int64_t row, int64_t ky) const {
+            return x + (row / height * (height + 2) + row % height + ky) * elements;
+        }
+    };
+
     static AmxTerm term_of(const spade_conv& args, int64_t block) {
-        const int64_t blocks = conv_blocks(args.in_channels), block_stride = (args.width + 2) * conv_block;
         const int64_t panel = panel_elements(args.in_channels, args.kernel_size);
-        return {static_cast<const bf16*>(args.weight) + block * panel, blocks, block_stride, blocks * block_stride};
+        const bf16* weight = static_cast<const bf16*>(args.weight) + block * panel;
+        return {weight, conv_blocks(args.in_channels), (args.width + 2) * conv_block};
     }
 
-    // The first tap of a pixel; rows count through all images.
-    static const bf16* pixel(const spade_conv& args, const AmxTerm& term, int64_t row, int64_t column) {
-        const int64_t image = row / args.height, r = row % args.height;
-        const int64_t inside = args.kernel_size == 1 ? 1 : 0;  // k = 1 skips the border
-        return static_cast<const bf16*>(args.x) + (image * (args.height + 2) + r + inside) * term.row_stride +
-               (column + inside) * conv_block;
+    // What the taps of a run read; k = 1 skips the border.
+    template <typename Lines>
+    static AmxLines reads(const Lines& lines, int64_t kernel_size, int64_t row, int64_t column) {
+        if (kernel_size == 1) return {{lines(row, 1) + (column + 1) * conv_block}};
+        const int64_t at = column * conv_block;
+        return {{lines(row, 0) + at, lines(row, 1) + at, lines(row, 2) + at}};
     }
 
-    static void set_run(const spade_conv& args, const spade_conv* shortcut, const AmxPanel& panel, int64_t block,
-                        int64_t row, int run, AmxPlace& place) {
-        const int64_t image = row / args.height, r = row % args.height, shift = args.residual_shift;
-        const int64_t out_blocks = conv_blocks(args.out_channels);
-        place.x[run] = pixel(args, panel.term, row, place.column);
-        if (shortcut != nullptr) place.shortcut[run] = pixel(*shortcut, panel.shortcut, row, place.column);
-        place.y[run] =
-            static_cast<bf16*>(args.y) + ((row * out_blocks + block) * args.width + place.column) * conv_block;
-        if (args.residual != nullptr) {
-            const int64_t from = image * (args.height >> shift) + (r >> shift);
-            place.residual[run] = static_cast<const bf16*>(args.residual) +
-                                  (from * out_blocks + block) * (args.width >> shift) * conv_block;
+    // How tiles lie in one block of output channels. `lines` says where a row's are; `shortcut` too, if there is one.
+    template <typename Lines>
+    struct Area {
+        const spade_conv& args;
+        const Lines& lines;
+        const Lines* shortcut;
+        int64_t block;
+
+        void set_run(int64_t row, int run, AmxPlace& place) const {
+            const int64_t image = row / args.height, r = row % args.height, shift = args.residual_shift;
+            const int64_t out_blocks = conv_blocks(args.out_channels);
+            place.x[run] = reads(lines, args.kernel_size, row, place.column);
+            if (shortcut != nullptr) place.shortcut[run] = reads(*shortcut, 1, row, place.column);
+            place.y[run] =
+                static_cast<bf16*>(args.y) + ((row * out_blocks + block) * args.width + place.column) * conv_block;
+            if (args.residual != nullptr) {
+                const int64_t from = image * (args.height >> shift) + (r >> shift);
+                place.residual[run] = static_cast<const bf16*>(args.residual) +
+                                      (from * out_blocks + block) * (args.width >> shift) * conv_block;
+            }
         }
-    }
 
-    // `runs` runs of `pixels` pixels from a column on, of rows row .. row_end - 1, two rows at a time.
-    template <int64_t K>
-    static void columns(const spade_conv& args, const spade_conv* shortcut, const AmxPanel& panel, int64_t block,
-                        int64_t row, int64_t row_end, int64_t column, int64_t runs, int64_t pixels) {
-        amx_tiles<K, true>(panel, (row_end - row + 1) / 2 * runs, [&](int64_t i) {
-            AmxPlace place{};
-            const int64_t first = row + i / runs * 2;
-            const bool both = first + 1 < row_end;
-            place.column = column + i % runs * pixels;
-            place.count[0] = pixels;
-            place.count[1] = both ? pixels : 0;
-            set_run(args, shortcut, panel, block, first, 0, place);
-            set_run(args, shortcut, panel, block, first + both, 1, place);
-            return place;
-        });
-    }
-
-    template <int64_t K>
-    static void area_of(const spade_conv& args, const spade_conv* shortcut, int64_t block, int64_t row,
-                        int64_t row_end) {
-        const AmxTerm term = term_of(args, block);
-        const bool last = (block + 1) * conv_block >= args.out_channels;
-        const AmxPanel panel{
-            term,
-            shortcut == nullptr ? AmxTerm{} : term_of(*shortcut, block),
-            last ? nullptr : term.weight + panel_elements(args.in_channels, K),
-            args.bias + block * conv_block,
-            conv_block,
-            args.residual_shift,
-        };
-        constexpr int64_t pixels = Tiles::amx_pixels;
-        const int64_t runs = args.width / pixels, rest = args.width % pixels;
-        Tiles tiles;
-        if (runs > 0) columns<K>(args, shortcut, panel, block, row, row_end, 0, runs, pixels);
-        if (rest > 0) {
-            tiles.configure(rest);
-            columns<K>(args, shortcut, panel, block, row, row_end, runs * pixels, 1, rest);
+        // `runs` runs of `pixels` pixels from a column on, of rows row .. row_end - 1, two rows at a time.
+        template <int64_t K, typename Beside>
+        void columns(const AmxPanels& panel, int64_t row, int64_t row_end, int64_t column, int64_t runs, int64_t pixels,
+                     Beside& beside) const {
+            constexpr bool ahead = std::is_same_v<Lines, MapLines>;  // others come from the second-level cache
+            const auto place_of = [&](int64_t i) {
+                AmxPlace place{};
+                const int64_t first = row + i / runs * 2;
+                const bool both = first + 1 < row_end;
+                place.column = column + i % runs * pixels;
+                place.count[0] = pixels;
+                place.count[1] = both ? pixels : 0;
+                set_run(first, 0, place);
+                set_run(first + both, 1, place);
+                return place;
+            };
+            AmxPass<ahead, Beside>(panel, beside).template run<K>((row_end - row + 1) / 2 * runs, place_of);
         }
-    }
 
-    // The bias is that of both convs.
-    static void area_with_shortcut(const spade_conv& args, const spade_conv* shortcut, int64_t block, int64_t row,
-                                   int64_t row_end) {
+        template <int64_t K, typename Beside>
+        void rows(const AmxTerm& shortcut_term, int64_t row, int64_t row_end, Beside& beside) const {
+            const AmxTerm term = term_of(args, block);
+            const bool last = (block + 1) * conv_block >= args.out_channels;
+            const bf16* next = last ? nullptr : term.weight + panel_elements(args.in_channels, K);
+            const float* bias = args.bias + block * conv_block;
+            const AmxPanels panel{term, shortcut_term, next, bias, 1, 9, 0, conv_block, args.residual_shift};
+            constexpr int64_t pixels = Tiles::amx_pixels;
+            const int64_t runs = args.width / pixels, rest = args.width % pixels;
+            Tiles tiles;
+            if (runs > 0) columns<K>(panel, row, row_end, 0, runs, pixels, beside);
+            if (rest > 0) {
+                tiles.configure(rest);
+                columns<K>(panel, row, row_end, runs * pixels, 1, rest, beside);
+            }
+        }
+    };
+
+    // One block of output channels of some rows. `beside` is called between the products. The bias is that of both convs.
+    template <typename Lines, typename Beside>
+    static void rows(const spade_conv& args, const Lines& lines, const spade_conv* shortcut,
+                     const Lines* shortcut_lines, int64_t block, int64_t row, int64_t row_end, Beside& beside) {
+        const Area<Lines> area{args, lines, shortcut_lines, block};
+        const AmxTerm term = shortcut == nullptr ? AmxTerm{} : term_of(*shortcut, block);
         if (args.kernel_size == 3)
-            area_of<3>(args, shortcut, block, row, row_end);
+            area.template rows<3>(term, row, row_end, beside);
         else
-            area_of<1>(args, shortcut, block, row, row_end);
+            area.template rows<1>(term, row, row_end, beside);
     }
 
     static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
-        area_with_shortcut(args, nullptr, block, row, row_end);
+        const MapLines lines{static_cast<const bf16*>(args.x), conv_line(args), args.height};
+        auto nothing = [] {};
+        rows<MapLines>(args, lines, nullptr, nullptr, block, row, row_end, nothing);
     }
 
     // ---- The peak: products of tiles from registers alone ----

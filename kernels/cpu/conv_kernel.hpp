@@ -33,7 +33,6 @@ struct Conv {
     using E = typename V::Element;
     using F = typename V::F;
 
-    static constexpr bool sums_shortcuts = false;  // they come as a residual
     static constexpr int max_pixels = V::registers == 32 ? 14 : 6;
     static constexpr int panel = 2 * V::width;  // output channels
     static constexpr int64_t panels_of_block = conv_block / panel;

@@ -78,11 +78,11 @@ struct ConvTier {
         return one;
     }
 
+    // The shortcut comes as a residual.
     static void run_modulated(const spade_modulated_conv& args, int64_t begin, int64_t end, void* scratch) {
         const ConvBands bands = conv_bands(args, sizeof(E));
         const spade_conv& whole = args.conv;
-        const int64_t height = whole.height, blocks = conv_blocks(whole.out_channels);
-        const int64_t out_line = blocks * whole.width * conv_block;
+        const int64_t height = whole.height, out_line = conv_blocks(whole.out_channels) * whole.width * conv_block;
         E* const rows = static_cast<E*>(scratch);
         E* const shortcut_rows = rows + (bands.rows + 2) * conv_line(whole);
         E* const shortcut_out = shortcut_rows + bands.rows * conv_line(args.shortcut);
@@ -100,16 +100,11 @@ struct ConvTier {
             }
             spade_conv shortcut =
                 modulate_band(args.shortcut_modulate, args.shortcut, image, row, row_end, shortcut_rows);
-            if constexpr (Many::sums_shortcuts) {
-                for (int64_t block = 0; block < blocks; ++block)
-                    Many::area_with_shortcut(conv, &shortcut, block, row, row_end);
-            } else {
-                shortcut.y = shifted(shortcut_out, row, out_line);
-                areas(shortcut, row, row_end);
-                conv.residual = shortcut.y;
-                conv.residual_shift = 0;
-                areas(conv, row, row_end);
-            }
+            shortcut.y = shifted(shortcut_out, row, out_line);
+            areas(shortcut, row, row_end);
+            conv.residual = shortcut.y;
+            conv.residual_shift = 0;
+            areas(conv, row, row_end);
         }
     }
 

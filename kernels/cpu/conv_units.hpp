@@ -58,6 +58,19 @@ constexpr int64_t conv_line(const spade_conv& args) {  // elements of x
     return {rows, (conv.height + rows - 1) / rows};
 }
 
+// Those of amx, whose scratch holds a ring of modulated lines: what a band reads, and what the next needs besides.
+[[maybe_unused]] ConvBands amx_bands(const spade_modulated_conv& args) {
+    constexpr int64_t cached_bytes = 1 << 20, most = 16, wanted = 8;
+    const spade_conv& conv = args.conv;
+    const int64_t line = conv_line(conv) * 2, shortcut = args.has_shortcut != 0 ? conv_line(args.shortcut) * 2 : 0;
+    int64_t rows = (cached_bytes - 3 * line) / (2 * (line + shortcut));
+    const int64_t even = conv.n * conv.height / wanted;
+    rows = rows < even ? rows : even;
+    rows = rows < most ? rows : most;
+    rows = rows < 2 ? 2 : rows / 2 * 2;
+    return {rows, (conv.height + rows - 1) / rows};
+}
+
 }  // namespace
 }  // namespace spade
 

@@ -51,20 +51,23 @@ struct Modulation {
         }
     }
 
-    void line(const T* x, int64_t shift, const int32_t* index, int64_t width, T* out) const {
+    // Columns column .. end - 1 of one line.
+    void line(const T* x, int64_t shift, const int32_t* index, int64_t column, int64_t end, T* out) const {
         F read[vectors], value[vectors];
-        for (int64_t column = 0; column < width; ++column, out += 32) {
+        for (; column < end; ++column) {
             V::load_block(x + (column >> shift) * 32, read);
             pixel(read, index + column, value);
-            V::store_block(out, value);
+            V::store_block(out + column * 32, value);
         }
     }
 
-    // Two lines that both read x upsampled by 2: where the four pixels of one of x share their entry, it is used once.
-    void two_lines(const T* x, const int32_t* index, const int32_t* index_below, int64_t width, T* out,
+    // The same of two lines that both read x upsampled by 2: where the four pixels of one of x share their entry, it is
+    // used once.
+    void two_lines(const T* x, const int32_t* index, const int32_t* index_below, int64_t column, int64_t end, T* out,
                    T* out_below) const {
         F read[vectors], value[vectors];
-        for (int64_t column = 0; column < width; column += 2, x += 32, out += 64, out_below += 64) {
+        x += column / 2 * 32, out += column * 32, out_below += column * 32;
+        for (; column < end; column += 2, x += 32, out += 64, out_below += 64) {
             V::load_block(x, read);
             pixel(read, index + column, value);
             V::store_block(out, value);
@@ -81,62 +84,81 @@ struct Modulation {
     }
 };
 
+// Where a line of the padded map lies, or two.
 template <typename T>
-inline void clear_sides(T* line, int64_t width) {
-    std::memset(static_cast<void*>(line), 0, 32 * sizeof(T));
-    std::memset(static_cast<void*>(line + (width + 1) * 32), 0, 32 * sizeof(T));
+struct ModulatedLines {
+    int64_t image, line;  // -1 .. height
+    T *out, *out_below;   // of block 0, with their borders; the second null where there is one line
+};
+
+// What `modulate` takes at once: two lines read the same of x.
+inline bool modulates_two(const spade_modulate& args, int64_t line, int64_t end) {
+    return args.shift == 1 && line >= 0 && line % 2 == 0 && line + 1 < args.height && line + 1 < end;
 }
 
-// One or two lines of the padded map, all blocks.
+template <typename T>
+inline void clear_pixels(T* out, int64_t count) {
+    if (out != nullptr) std::memset(static_cast<void*>(out), 0, static_cast<size_t>(count) * 32 * sizeof(T));
+}
+
+// Columns column .. end - 1 of one block, with the border beside the first and the last.
 template <typename V, bool Entries, bool Norm, bool Leaky>
-void modulate_lines(const spade_modulate& args, int64_t unit, bool two) {
+void modulate_columns(const spade_modulate& args, const ModulatedLines<typename V::Element>& at, int64_t block,
+                      int64_t column, int64_t end) {
     using T = typename V::Element;
-    const int64_t n = unit / (args.height + 2), line = unit % (args.height + 2) - 1;
-    const int64_t padded = (args.width + 2) * 32, below = args.blocks * padded;
-    const int64_t source_width = args.width >> args.shift;
-    T* out = static_cast<T*>(args.out) + unit * below;
-    if (line < 0 || line == args.height) {
-        std::memset(static_cast<void*>(out), 0, static_cast<size_t>(below) * sizeof(T));
-        return;
+    const int64_t n = at.image, padded = (args.width + 2) * 32, source_width = args.width >> args.shift;
+    T *out = at.out + block * padded, *below = at.out_below == nullptr ? nullptr : at.out_below + block * padded;
+    const int64_t before = column == 0 ? 0 : column + 1, after = end == args.width ? end + 2 : end + 1;
+    if (at.line < 0 || at.line == args.height) return clear_pixels(out + before * 32, after - before);
+    if (column == 0) clear_pixels(out, 1), clear_pixels(below, 1);
+    if (end == args.width) {
+        clear_pixels(out + (end + 1) * 32, 1);
+        if (below != nullptr) clear_pixels(below + (end + 1) * 32, 1);
     }
-    const T* x = static_cast<const T*>(args.x) +
-                 (n * (args.height >> args.shift) + (line >> args.shift)) * args.blocks * source_width * 32;
-    const int32_t* index = Entries ? args.index + (n * args.height + line) * args.width : nullptr;
-    const T* entries = Entries ? static_cast<const T*>(args.entries[n]) : nullptr;
-    const int64_t table = Entries ? args.entry_rows[n] * 64 : 0;
+    const int64_t source_line = n * (args.height >> args.shift) + (at.line >> args.shift);
+    const T* x = static_cast<const T*>(args.x) + (source_line * args.blocks + block) * source_width * 32;
+    const int32_t* index = Entries ? args.index + (n * args.height + at.line) * args.width : nullptr;
+    const T* entries = Entries ? static_cast<const T*>(args.entries[n]) + block * args.entry_rows[n] * 64 : nullptr;
     alignas(64) float mean[32], rstd[32];
-    for (int64_t block = 0; block < args.blocks; ++block, out += padded, x += source_width * 32) {
-        if constexpr (Norm)
-            for (int i = 0; i < 32; ++i) {
-                const int64_t channel = (n * args.blocks + block) * 32 + V::lane(i);
-                mean[i] = args.mean[channel], rstd[i] = args.rstd[channel];
-            }
-        const Modulation<V, Entries, Norm, Leaky> modulation(mean, rstd, entries + block * table);
-        clear_sides(out, args.width);
-        if (two) {
-            clear_sides(out + below, args.width);
-            modulation.two_lines(x, index, index + args.width, args.width, out + 32, out + below + 32);
-        } else {
-            modulation.line(x, args.shift, index, args.width, out + 32);
+    if constexpr (Norm)
+        for (int i = 0; i < 32; ++i) {
+            const int64_t channel = (n * args.blocks + block) * 32 + V::lane(i);
+            mean[i] = args.mean[channel], rstd[i] = args.rstd[channel];
         }
-    }
+    const Modulation<V, Entries, Norm, Leaky> modulation(mean, rstd, entries);
+    if (below != nullptr)
+        modulation.two_lines(x, index, index + args.width, column, end, out + 32, below + 32);
+    else
+        modulation.line(x, args.shift, index, column, end, out + 32);
 }
 
 template <typename V>
-void modulate(const spade_modulate& args, int64_t begin, int64_t end) {
-    using Run = void (*)(const spade_modulate&, int64_t, bool);
-    static constexpr Run runs[] = {
-        modulate_lines<V, false, false, false>, modulate_lines<V, false, false, true>,
-        modulate_lines<V, false, true, false>,  modulate_lines<V, false, true, true>,
-        modulate_lines<V, true, false, false>,  modulate_lines<V, true, false, true>,
-        modulate_lines<V, true, true, false>,   modulate_lines<V, true, true, true>,
+using ModulateColumns = void (*)(const spade_modulate&, const ModulatedLines<typename V::Element>&, int64_t, int64_t,
+                                 int64_t);
+
+template <typename V>
+ModulateColumns<V> modulate_columns_of(const spade_modulate& args) {
+    static constexpr ModulateColumns<V> of[] = {
+        modulate_columns<V, false, false, false>, modulate_columns<V, false, false, true>,
+        modulate_columns<V, false, true, false>,  modulate_columns<V, false, true, true>,
+        modulate_columns<V, true, false, false>,  modulate_columns<V, true, false, true>,
+        modulate_columns<V, true, true, false>,   modulate_columns<V, true, true, true>,
     };
-    const Run run =
-        runs[(args.entries != nullptr ? 4 : 0) + (args.mean != nullptr ? 2 : 0) + (args.leaky != 0 ? 1 : 0)];
+    return of[(args.entries != nullptr ? 4 : 0) + (args.mean != nullptr ? 2 : 0) + (args.leaky != 0 ? 1 : 0)];
+}
+
+// Units are lines of the padded maps.
+template <typename V>
+void modulate(const spade_modulate& args, int64_t begin, int64_t end) {
+    using T = typename V::Element;
+    const ModulateColumns<V> columns = modulate_columns_of<V>(args);
+    const int64_t line_elements = args.blocks * (args.width + 2) * 32;
     for (int64_t unit = begin; unit < end; ++unit) {
-        const int64_t line = unit % (args.height + 2) - 1;
-        const bool two = args.shift == 1 && line >= 0 && line % 2 == 0 && line < args.height && unit + 1 < end;
-        run(args, unit, two);
+        const int64_t image = unit / (args.height + 2), line = unit % (args.height + 2) - 1;
+        T* const out = static_cast<T*>(args.out) + unit * line_elements;
+        const bool two = modulates_two(args, line, line + end - unit);
+        const ModulatedLines<T> at{image, line, out, two ? out + line_elements : nullptr};
+        for (int64_t block = 0; block < args.blocks; ++block) columns(args, at, block, 0, args.width);
         if (two) ++unit;
     }
 }
