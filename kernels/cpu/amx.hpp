@@ -101,9 +101,7 @@ struct AmxPanels {
 // Where a run reads x, of block 0: the lines under its taps, at kx = 0.
 struct AmxLines {
     const bf16* of_ky[3];
-    AmxLines at(int64_t offset) const {
-        return {{of_ky[0] + offset, of_ky[1] + offset, of_ky[2] + offset}};
-    }
+    AmxLines at(int64_t offset) const { return {{of_ky[0] + offset, of_ky[1] + offset, of_ky[2] + offset}}; }
 };
 
 // The pixels of a tile, in two runs; without a second, it repeats the first and counts none.

@@ -9,8 +9,8 @@
 // Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][32]. Weights
 // in panels of 32 columns, a and b of a block one after the other. Tile, blocking and fused: see amx.hpp.
 //
-// Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as do the two
-// panels of a block. Gathering the next group between the products instead costs more than it hides.
+// Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as do the
+// two panels of a block. Gathering the next group between the products instead costs more than it hides.
 //
 // Operations: 2 * taps * SPADE_HIDDEN an entry and column. Bytes: a group and the weights once per group.
 #ifndef SPADE_CODEBOOK_AMX_HPP

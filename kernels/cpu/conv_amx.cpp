@@ -1,10 +1,11 @@
 #include "conv_amx.hpp"
 
+#include "conv_few_amx.hpp"
 #include "conv_tier.hpp"
 #include "modulated_conv_amx.hpp"
 
 namespace spade {
-using Convs = ConvTier<Avx512Bf16, ConvAmx, ConvAmx>;
+using Convs = ConvTier<Avx512Bf16, ConvAmx, ConvFewAmx>;
 const ConvFunctions conv_bf16_amx = Convs::functions;
 }  // namespace spade
 

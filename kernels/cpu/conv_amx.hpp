@@ -136,7 +136,8 @@ struct ConvAmx {
         }
     };
 
-    // One block of output channels of some rows. `beside` is called between the products. The bias is that of both convs.
+    // One block of output channels of some rows. `beside` is called between the products. The bias is that of both
+    // convs.
     template <typename Lines, typename Beside>
     static void rows(const spade_conv& args, const Lines& lines, const spade_conv* shortcut,
                      const Lines* shortcut_lines, int64_t block, int64_t row, int64_t row_end, Beside& beside) {

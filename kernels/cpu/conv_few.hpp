@@ -11,20 +11,57 @@
 #ifndef SPADE_CONV_FEW_HPP
 #define SPADE_CONV_FEW_HPP
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "conv_kernel.hpp"
 
 namespace spade {
 namespace {
 
+// Where q of one row of a strip lies: [panel][pixels][16 or 32 channels].
 template <typename V>
-struct ConvFew {
+struct FewRow {
+    static constexpr int64_t panel = Conv<V>::panel, panels = Conv<V>::panels_of_block;
+    static constexpr int64_t strip = 64;  // columns of y
+    static constexpr int64_t stride = (strip + 2) * panel;
+    static constexpr int64_t elements = panels * stride;
+};
+
+// The 1x1 conv to the channels of all taps on vectors; see conv_few_amx.hpp for that on tiles.
+template <typename V>
+struct FewProducts {
     using E = typename V::Element;
     using C = Conv<V>;
-    static constexpr int64_t panel = C::panel, panels = C::panels_of_block;
-    static constexpr int64_t strip = 64;  // columns of y
-    static constexpr int64_t q_row = (strip + 2) * panel;
+
+    static int64_t packed_elements(int64_t in_channels) { return C::packed_elements(conv_block, in_channels, 1); }
+
+    static void pack(const float* weight, int64_t in_channels, E* to) {
+        C::pack(weight, conv_block, in_channels, 1, to);
+    }
+
+    static void multiply(const spade_conv& args, const E* x, int64_t pixels, float* q) {
+        static constexpr float zero[C::panel] = {};
+        const typename C::Input in(args.in_channels, args.width, 1);
+        for (int64_t p = 0; p < C::panels_of_block; ++p) {
+            typename C::Chunk chunk{0, in.blocks, static_cast<const E*>(args.weight), true, false};
+            chunk.weight += p * C::panel_elements(args.in_channels, 1);
+            typename C::Place place{};
+            place.ky_end = 1;
+            place.x = x;
+            place.sums = q + p * FewRow<V>::stride;
+            place.bias = zero;
+            C::row(in, chunk, place, pixels, false);
+        }
+    }
+};
+
+template <typename V, typename Products = FewProducts<V>>
+struct ConvFew {
+    using E = typename V::Element;
+    using Row = FewRow<V>;
+    static constexpr int64_t panel = Row::panel, strip = Row::strip, q_row = Row::stride;
 
     // Where the first channel of a tap lies in the 32 that all taps share.
     static int64_t lane(int64_t tap, int64_t out_channels) {
@@ -32,34 +69,16 @@ struct ConvFew {
         return tap / taps_of_panel * panel + tap % taps_of_panel * out_channels;
     }
 
-    static int64_t packed_elements(int64_t in_channels) { return C::packed_elements(conv_block, in_channels, 1); }
+    static int64_t packed_elements(int64_t in_channels) { return Products::packed_elements(in_channels); }
 
     static void pack(const float* weight, int64_t out_channels, int64_t in_channels, E* to) {
-        const int64_t plane = C::panel_elements(in_channels, 1);
-        for (int64_t i = 0; i < packed_elements(in_channels); ++i) to[i] = V::element(0.0f);
+        std::vector<float> of_taps(static_cast<size_t>(conv_block * in_channels));  // [32][in channels]
         for (int64_t tap = 0; tap < 9; ++tap)
             for (int64_t co = 0; co < out_channels; ++co)
-                for (int64_t ci = 0; ci < in_channels; ++ci) {
-                    const int64_t at = lane(tap, out_channels) + co;
-                    to[at / panel * plane + (ci / V::depth * panel + at % panel) * V::depth + ci % V::depth] =
-                        V::element(weight[(co * in_channels + ci) * 9 + tap]);
-                }
-    }
-
-    // q of `pixels` pixels from x on, [panel][pixels][panel].
-    static void multiply(const spade_conv& args, const E* x, int64_t pixels, float* q) {
-        static constexpr float zero[panel] = {};
-        const typename C::Input in(args.in_channels, args.width, 1);
-        for (int64_t p = 0; p < panels; ++p) {
-            typename C::Chunk chunk{0, in.blocks, static_cast<const E*>(args.weight), true, false};
-            chunk.weight += p * C::panel_elements(args.in_channels, 1);
-            typename C::Place place{};
-            place.ky_end = 1;
-            place.x = x;
-            place.sums = q + p * q_row;
-            place.bias = zero;
-            C::row(in, chunk, place, pixels, false);
-        }
+                for (int64_t ci = 0; ci < in_channels; ++ci)
+                    of_taps[static_cast<size_t>((lane(tap, out_channels) + co) * in_channels + ci)] =
+                        weight[(co * in_channels + ci) * 9 + tap];
+        Products::pack(of_taps.data(), in_channels, to);
     }
 
     // One row of a strip of y from three rows of q. Lanes behind the output channels add up to nonsense and are
@@ -87,17 +106,15 @@ struct ConvFew {
         }
     }
 
-    // Rows row .. row_end - 1 of one image.
-    static void image_rows(const spade_conv& args, int64_t image, int64_t row, int64_t row_end) {
-        const typename C::Input in(args.in_channels, args.width, 1);
+    // Rows row .. row_end - 1 of one image; lines(r, 0) is line r of its padded map.
+    template <typename Lines>
+    static void image_rows(const spade_conv& args, const Lines& lines, int64_t image, int64_t row, int64_t row_end) {
         const int64_t shift = args.residual_shift;
-        alignas(64) float q[3][panels * q_row];
+        alignas(64) float q[3][Row::elements];
         for (int64_t column = 0; column < args.width; column += strip) {
             const int64_t pixels = column + strip < args.width ? strip : args.width - column;
-            const E* x =
-                static_cast<const E*>(args.x) + image * (args.height + 2) * in.row_stride + column * conv_block;
             for (int64_t r = row; r < row_end + 2; ++r) {
-                multiply(args, x + r * in.row_stride, pixels + 2, q[r % 3]);
+                Products::multiply(args, lines(r, 0) + column * conv_block, pixels + 2, q[r % 3]);
                 if (r < row + 2) continue;
                 const float* const rows[3] = {q[(r - 2) % 3], q[(r - 1) % 3], q[r % 3]};
                 const int64_t at = image * args.height + r - 2;
@@ -116,7 +133,9 @@ struct ConvFew {
         while (row < row_end) {
             const int64_t image = row / args.height, first = image * args.height;
             const int64_t last = first + args.height < row_end ? first + args.height : row_end;
-            image_rows(args, image, row - first, last - first);
+            const E* x = static_cast<const E*>(args.x) + image * (args.height + 2) * conv_line(args);
+            const auto lines = [&](int64_t r, int64_t ky) { return x + (r + ky) * conv_line(args); };
+            image_rows(args, lines, image, row - first, last - first);
             row = last;
         }
     }

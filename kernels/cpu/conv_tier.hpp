@@ -1,5 +1,4 @@
-// What a tier's file of convs exports: Many holds the convs to many channels; Few, unless it is the same, those to at
-// most three.
+// What a tier's file of convs exports: Many holds the convs to many channels, Few those to at most three.
 //
 // A modulated conv makes the modulated rows of a band in scratch and reads them from there: they never go to memory.
 // The rows between bands are made twice.
@@ -7,7 +6,6 @@
 #define SPADE_CONV_TIER_HPP
 
 #include <cstdint>
-#include <type_traits>
 
 #include "conv_few.hpp"
 #include "conv_table.hpp"
@@ -23,22 +21,19 @@ struct ConvTier {
 
     static int64_t packed_bytes(int64_t out_channels, int64_t in_channels, int64_t kernel_size) {
         int64_t count = Many::packed_elements(out_channels, in_channels, kernel_size);
-        if constexpr (!std::is_same_v<Many, Few>)
-            if (conv_is_few(out_channels, kernel_size)) count = Few::packed_elements(in_channels);
+        if (conv_is_few(out_channels, kernel_size)) count = Few::packed_elements(in_channels);
         return count * static_cast<int64_t>(sizeof(E));
     }
 
     static void pack(const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
                      void* packed) {
-        if constexpr (!std::is_same_v<Many, Few>)
-            if (conv_is_few(out_channels, kernel_size))
-                return Few::pack(weight, out_channels, in_channels, static_cast<E*>(packed));
+        if (conv_is_few(out_channels, kernel_size))
+            return Few::pack(weight, out_channels, in_channels, static_cast<E*>(packed));
         Many::pack(weight, out_channels, in_channels, kernel_size, static_cast<E*>(packed));
     }
 
     static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
-        if constexpr (!std::is_same_v<Many, Few>)
-            if (conv_is_few(args.out_channels, args.kernel_size)) return Few::area(args, row, row_end);
+        if (conv_is_few(args.out_channels, args.kernel_size)) return Few::area(args, row, row_end);
         Many::area(args, block, row, row_end);
     }
 

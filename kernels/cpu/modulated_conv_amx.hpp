@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "conv_amx.hpp"
+#include "conv_few_amx.hpp"
 #include "conv_units.hpp"
 #include "modulate.hpp"
 
@@ -140,11 +141,14 @@ struct ModulatedConvAmx {
             conv.n = 1;
             conv.y = static_cast<bf16*>(whole.y) + image * whole.height * out_line;
             if (whole.residual != nullptr)
-                conv.residual = static_cast<const bf16*>(whole.residual) +
-                                image * (whole.height >> shift) * (out_line >> shift);
-            for (int64_t block = 0; block < blocks; ++block)
-                ConvAmx::rows(conv, main, with_shortcut ? &args.shortcut : nullptr, shortcut, block, row, row_end,
-                              beside);
+                conv.residual =
+                    static_cast<const bf16*>(whole.residual) + image * (whole.height >> shift) * (out_line >> shift);
+            if (conv_is_few(conv.out_channels, conv.kernel_size))
+                ConvFewAmx::image_rows(conv, main, 0, row, row_end);
+            else
+                for (int64_t block = 0; block < blocks; ++block)
+                    ConvAmx::rows(conv, main, with_shortcut ? &args.shortcut : nullptr, shortcut, block, row, row_end,
+                                  beside);
             beside.rest();
         }
     }

@@ -40,21 +40,21 @@ using Args = decltype(spade_step::args);
     of_tier<&Args::op, spade_##op##_units>, of_tier<&Args::op, spade_##op##_scratch_bytes>
 
 // `on_amx`: whose kernel the tier amx takes.
-#define SPADE_OPERATION(op, runner, on_amx, ...)                                                               \
+#define SPADE_OPERATION(op, long_runs, runner, on_amx, ...)                                                    \
     {                                                                                                          \
-        __VA_ARGS__, {                                                                                         \
+        long_runs, __VA_ARGS__, {                                                                              \
             runner<&Args::op, spade_##op##_float32_avx2>, runner<&Args::op, spade_##op##_float32_avx512>,      \
                 runner<&Args::op, spade_##op##_bf16_avx512bf16>, runner<&Args::op, spade_##op##_bf16_##on_amx> \
         }                                                                                                      \
     }
 constexpr spade::Operation operations[SPADE_STEP_KINDS] = {
-    SPADE_OPERATION(embed, run, avx512bf16, SPADE_UNITS(embed), none),
-    SPADE_OPERATION(codebook, run_with_scratch, amx, SPADE_UNITS_AND_SCRATCH(codebook)),
-    SPADE_OPERATION(modulate, run, avx512bf16, SPADE_UNITS(modulate), none),
-    SPADE_OPERATION(norm, run, avx512bf16, SPADE_UNITS(norm), none),
-    SPADE_OPERATION(image, run, avx512bf16, SPADE_UNITS(image), none),
-    SPADE_OPERATION(conv, run, amx, SPADE_UNITS(conv), none),
-    SPADE_OPERATION(modulated_conv, run_with_scratch, amx, SPADE_UNITS_AND_SCRATCH(modulated_conv)),
+    SPADE_OPERATION(embed, false, run, avx512bf16, SPADE_UNITS(embed), none),
+    SPADE_OPERATION(codebook, false, run_with_scratch, amx, SPADE_UNITS_AND_SCRATCH(codebook)),
+    SPADE_OPERATION(modulate, false, run, avx512bf16, SPADE_UNITS(modulate), none),
+    SPADE_OPERATION(norm, false, run, avx512bf16, SPADE_UNITS(norm), none),
+    SPADE_OPERATION(image, false, run, avx512bf16, SPADE_UNITS(image), none),
+    SPADE_OPERATION(conv, false, run, amx, SPADE_UNITS(conv), none),
+    SPADE_OPERATION(modulated_conv, true, run_with_scratch, amx, SPADE_UNITS_AND_SCRATCH(modulated_conv)),
 };
 
 // Linux gives a process the tiles when it asks for them, once for all its threads.
