@@ -148,6 +148,12 @@ def test_a_version_the_server_cannot_run_is_taken_back(tmp_path: Path, weights: 
             publish(root, tmp_path / "junk.safetensors")
         assert live_number(root) == 1
         np.testing.assert_array_equal(ask(server), image_of(weights(1)))
+        # It is no goal of a roll-back, may be asked for by its number, and goes with the next publication.
+        assert publish(root, weights(3)).number == 3
+        assert [(v.number, v.refused is None) for v in versions(root)] == [(1, True), (3, True)]
+        with pytest.raises(PublishError, match="load version 4"):
+            publish(root, tmp_path / "junk.safetensors")
+        assert publish(root, weights(5), keep=3).number == 5
 
 
 def test_a_version_published_while_the_server_starts_is_loaded(
