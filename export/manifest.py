@@ -45,9 +45,10 @@ def verify_manifest(folder: Path, *, alone: bool = True, holds: str | None = Non
             "changed since: publish it again"
         ) from None
     if holds is not None and holds not in expected:
+        listed = ", ".join(sorted(expected)) or "nothing"
         raise ManifestError(
-            f"[manifest] expected '{folder}' to hold {holds} but its {NAME} lists {', '.join(sorted(expected))} only; "
-            f"a {holds} beside them is of an earlier export: make it again"
+            f"[manifest] expected '{folder}' to hold {holds} but its {NAME} lists {listed}; a {holds} there is of an "
+            "earlier export: make it again"
         )
     found = set(_names(folder))
     faults = [f"{name} is missing" for name in sorted(set(expected) - found)]

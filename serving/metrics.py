@@ -50,9 +50,8 @@ SPADE_IMAGE = (
 class Metrics:
     """Registers `metrics` with Triton; `pb_utils` is the module the Python backend gives to a model.
 
-    The series are this process's own, by the label `process`. Triton gives series of equal labels one memory and frees
-    it with the first process that goes, while the other writes on: a new version would crash the server, or count into
-    nothing (triton-inference-server/server#8663).
+    The series are this process's own, by the label `process`: Triton gives series of equal labels one memory, and frees
+    it with the first process that takes its series back, whoever else writes there (server#8663).
     """
 
     def __init__(self, pb_utils: Any, metrics: tuple[Metric, ...], labels: Mapping[str, str]) -> None:
@@ -70,6 +69,11 @@ class Metrics:
                 self._series[metric.name] = family.Metric(labels=labels, buckets=list(metric.buckets))
             else:
                 self._series[metric.name] = family.Metric(labels=labels)
+
+    def close(self) -> None:
+        """Take the series out of the scrape, before the process ends: else they stay there for good."""
+        self._series.clear()
+        self._families.clear()
 
     def observe(self, name: str, value: float) -> None:
         self._series[name].observe(value)
