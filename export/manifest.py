@@ -31,8 +31,11 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], names: Iterable[str] 
     draft.replace(folder / NAME)
 
 
-def verify_manifest(folder: Path, *, alone: bool = True) -> dict[str, Any]:
-    """The facts, when every file is there and as it was written and, if `alone`, no other is. Raises ManifestError."""
+def verify_manifest(folder: Path, *, alone: bool = True, holds: str | None = None) -> dict[str, Any]:
+    """The facts, when every file is there and as it was written and, if `alone`, no other is. Raises ManifestError.
+
+    `holds` is a file that must be among them.
+    """
     try:
         manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
         facts, expected = dict(manifest["facts"]), dict(manifest["sha256"])
@@ -41,6 +44,12 @@ def verify_manifest(folder: Path, *, alone: bool = True) -> dict[str, Any]:
             f"[manifest] expected a whole {NAME} in '{folder}' but got {error!r}; it was not written to its end, or "
             "changed since: publish it again"
         ) from None
+    if holds is not None and holds not in expected:
+        listed = ", ".join(sorted(expected)) or "nothing"
+        raise ManifestError(
+            f"[manifest] expected '{folder}' to hold {holds} but its {NAME} lists {listed}; a {holds} there is of an "
+            "earlier export: make it again"
+        )
     found = set(_names(folder))
     faults = [f"{name} is missing" for name in sorted(set(expected) - found)]
     if alone:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 import onnx.inliner
 import torch
+from rich.markup import escape
 from rich.table import Table
 
 from export.feeds import Feed, codebook_feed, dense_feed
@@ -172,7 +173,7 @@ def table(rows: Iterable[Row]) -> Table:
     out = Table("runtime", "graph", "precision", "max error", "PSNR dB", "verdict")
     for row in rows:
         numbers = (f"{row.max_error:.1e}", f"{row.psnr_db:.1f}") if row.psnr_db == row.psnr_db else ("", "")
-        out.add_row(row.runtime, row.form, row.precision, *numbers, row.verdict)
+        out.add_row(row.runtime, row.form, row.precision, *numbers, escape(row.verdict))
     return out
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +14,16 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from serving.engines import ENGINES, PRECISIONS
 from serving.export_commands import export, repository
-from spade_core.config import DEMO_WEIGHTS, PRESETS
+from serving.model_options import FILE, QUEUE, given, model_options, queue_options
+from spade_core.config import PRESETS
 from trainer.commands import scenes, train
 from trainer.evaluate_command import evaluate
 
 _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
 
 _PATH = click.Path(path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which model runs and how, the same on every command that runs one.
-
-    Without --weights and --preset, the command gets the weights of the demo model.
-    """
-
-    @wraps(command)
-    def with_model(*args: Any, weights: Path | None, preset: str | None, **rest: Any) -> Any:
-        if weights is None and preset is None:
-            weights = DEMO_WEIGHTS
-        return command(*args, weights=weights, preset=preset or "demo", **rest)
-
-    options = [
-        click.option("--weights", type=_FILE, help="Checkpoint (.safetensors) made by `spade convert` or by training."),
-        click.option(
-            "--preset",
-            type=click.Choice(list(PRESETS)),
-            help="Run this architecture on seeded, untrained weights.  [default: the trained demo model that ships]",
-        ),
-        click.option(
-            "--engine",
-            type=click.Choice(ENGINES),
-            default="auto",
-            show_default=True,
-            help="What computes; `auto` takes the best this machine has and says which.",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(PRECISIONS),
-            default="fp32",
-            show_default=True,
-            help="Of weights and activations; bf16 is faster on processors that have it. fp16 needs CUDA.",
-        ),
-        click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: one per core]"),
-    ]
-    decorated: Callable[..., Any] = with_model
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated
+_PUBLISHED = ("weights", "preset", "engine", "precision", "threads", *QUEUE)
 
 
 @click.group(context_settings={"auto_envvar_prefix": "SPADE", "help_option_names": ["-h", "--help"]})
@@ -86,10 +43,10 @@ def main(verbose: bool) -> None:
 @click.option("--labels", "labels", type=_PATH, multiple=True, help="A label map or a folder of them; may be repeated.")
 @click.argument("more_labels", type=_PATH, nargs=-1, metavar="[LABELS]...")
 @click.option("--instances", type=_PATH, help="Instance maps: a folder of the same names, or one file.")
-@click.option("--style", "style_image", type=_FILE, help="Take the style of this image (needs a style encoder).")
+@click.option("--style", "style_image", type=FILE, help="Take the style of this image (needs a style encoder).")
 @click.option("--seed", type=click.IntRange(0), help="Sample the style from this seed.  [default: 0]")
-@click.option("--colours", type=_FILE, help="For RGB label maps: a CSV `id,r,g,b,name` or JSON colour table.")
-@_model_options
+@click.option("--colours", type=FILE, help="For RGB label maps: a CSV `id,r,g,b,name` or JSON colour table.")
+@model_options
 @click.option("--server", metavar="URL", help="Let a server compute: grpc://HOST:PORT or http://HOST:PORT.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Maps at once, here or in flight.")
 @click.option(
@@ -173,39 +130,12 @@ def synthesize(
 
 
 @main.command()
-@_model_options
+@model_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; keep it behind a proxy.")
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, show_default=True, help="Prometheus.")
-@click.option("--max-batch", type=click.IntRange(1), default=8, show_default=True, help="Most label maps in one batch.")
-@click.option(
-    "--queue-delay-us",
-    type=click.IntRange(0),
-    default=2000,
-    show_default=True,
-    help="How long a batch that is not full waits for more.",
-)
-@click.option(
-    "--queue-size",
-    type=click.IntRange(1),
-    default=128,
-    show_default=True,
-    help="Requests that may wait; more are refused (503).",
-)
-@click.option(
-    "--queue-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds a request may wait before it is refused (503).",
-)
-@click.option(
-    "--decoders", type=click.IntRange(1), default=2, show_default=True, help="Processes that decode and encode images."
-)
-@click.option(
-    "--max-pixels", type=click.IntRange(1), default=1 << 20, show_default=True, help="Most pixels of one label map."
-)
+@queue_options
 @click.option(
     "--start-timeout",
     type=click.FloatRange(0, min_open=True),
@@ -230,9 +160,8 @@ def synthesize(
 @click.pass_context
 def serve(
     context: click.Context, weights: Path | None, preset: str, engine: str, precision: str, threads: int | None,
-    host: str, http_port: int, grpc_port: int, metrics_port: int, max_batch: int, queue_delay_us: int, queue_size: int,
-    queue_timeout: float, decoders: int, max_pixels: int, start_timeout: float, drain: int, log_file: Path | None,
-    served: Path | None,
+    host: str, http_port: int, grpc_port: int, metrics_port: int, queue: dict[str, Any], start_timeout: float,
+    drain: int, log_file: Path | None, served: Path | None,
 ) -> None:  # fmt: skip
     """Serve a model over gRPC and HTTP with NVIDIA Triton until SIGTERM or Ctrl-C.
 
@@ -247,11 +176,14 @@ def serve(
     from serving.launcher import ServeOptions, run
     from serving.repository import ModelOptions
 
+    if served is not None and (ignored := given(context, _PUBLISHED)):
+        raise click.UsageError(
+            f"{', '.join(ignored)}: the published version decides that; give it to `spade export --publish`, or leave "
+            "out --repository"
+        )
     with _errors_as_messages():
         model = ModelOptions(
-            weights=weights, preset=preset, engine=engine, precision=precision, threads=threads, max_batch=max_batch,
-            queue_delay_us=queue_delay_us, queue_size=queue_size, queue_timeout_s=queue_timeout, decoders=decoders,
-            max_pixels=max_pixels,
+            weights=weights, preset=preset, engine=engine, precision=precision, threads=threads, **queue
         )  # fmt: skip
         options = ServeOptions(
             model=model, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port,
@@ -264,8 +196,8 @@ def serve(
 
 
 @main.command()
-@click.argument("generator", type=_FILE, metavar="NET_G.pth")
-@click.option("--encoder", type=_FILE, help="The style encoder's file, latest_net_E.pth.")
+@click.argument("generator", type=FILE, metavar="NET_G.pth")
+@click.option("--encoder", type=FILE, help="The style encoder's file, latest_net_E.pth.")
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), help="What the weights are; found from their shapes without it."
 )
@@ -289,7 +221,7 @@ def convert(generator: Path, encoder: Path | None, preset: str | None, out: Path
 
 
 @main.command()
-@click.argument("weights", type=_FILE, required=False)
+@click.argument("weights", type=FILE, required=False)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Show a preset's architecture instead of a file's.")
 @click.option("--baselines", is_flag=True, help="Show the paper's baselines and ablations of it in one table.")
 def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
@@ -332,7 +264,7 @@ def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
 
 
 @main.command()
-@_model_options
+@model_options
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

@@ -13,17 +13,23 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from spade_core.config import PRESETS
+from serving.model_options import QUEUE, given, queue_options, weights_options
 
 _stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _EXTRA = ("onnx", "onnxscript", "onnxruntime", "openvino")
 TARGETS = ("onnx", "tensorrt", "triton")
+# What has an effect on one of the results only.
+_OF_GRAPH = ("graph", "image", "size", "maps", "verify", "verify_maps", "int8")
+_OF_ENGINE = ("batch", "optimization_level", "timing_cache", "workspace_mb", "reproducible", "version_compatible",
+              "hardware_compatible", "refit", "strip_weights", "plugin")  # fmt: skip
+_OF_VERSION = ("keep", "threads", *QUEUE)
+_OF_CHECKPOINT = ("threads", "max_batch")
 
 
 def _targets(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -57,14 +63,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 
 
 @click.command()
-@click.option("--weights", type=_FILE, help="Checkpoint (.safetensors) made by `spade convert` or by training.")
-@click.option(
-    "--preset",
-    type=click.Choice(list(PRESETS)),
-    default="demo",
-    show_default=True,
-    help="Without --weights: the architecture, on seeded, untrained weights.",
-)
+@weights_options
 @click.option("--out", type=_FOLDER, required=True, help="Folder of the files.")
 @click.option(
     "--to",
@@ -120,14 +119,15 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 )
 @click.option("--publish", type=_FOLDER, help="The model repository; needed by, and implies, --to triton.")
 @click.option("--keep", type=click.IntRange(1), default=5, show_default=True, help="Versions left in the repository.")
-@click.option("--max-batch", type=click.IntRange(1), default=8, show_default=True, help="Most label maps in one batch.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of a served checkpoint.  [default: one per core]")
+@queue_options
+@click.pass_context
 def export(
-    weights: Path | None, preset: str, out: Path, targets: tuple[str, ...], graph: str, precision: str, image: str,
-    batch: tuple[int, int, int], size: tuple[int, int] | None, maps: Path | None, verify: bool, verify_maps: int,
-    int8: bool, optimization_level: int, timing_cache: Path | None, workspace_mb: int | None, reproducible: bool,
-    version_compatible: bool,
-    hardware_compatible: bool, refit: bool, strip_weights: bool, plugin: bool, publish: Path | None, keep: int,
-    max_batch: int,
+    context: click.Context, weights: Path | None, preset: str, out: Path, targets: tuple[str, ...], graph: str,
+    precision: str, image: str, batch: tuple[int, int, int], size: tuple[int, int] | None, maps: Path | None,
+    verify: bool, verify_maps: int, int8: bool, optimization_level: int, timing_cache: Path | None,
+    workspace_mb: int | None, reproducible: bool, version_compatible: bool, hardware_compatible: bool, refit: bool,
+    strip_weights: bool, plugin: bool, publish: Path | None, keep: int, threads: int | None, queue: dict[str, Any],
 ) -> None:  # fmt: skip
     """Turn a checkpoint into an ONNX file, a TensorRT engine, a version of a Triton model repository.
 
@@ -150,6 +150,7 @@ def export(
         targets = (*targets, "triton")
     if "triton" in targets and publish is None:
         raise click.UsageError("--to triton: name the model repository with --publish")
+    _refuse_ignored(context, targets)
     if publish is not None and "tensorrt" not in targets and precision == "fp16":
         _stderr.print("note: a checkpoint at fp16 is served on an NVIDIA GPU only", soft_wrap=True)
     if int8 and precision != "fp32":
@@ -181,9 +182,23 @@ def export(
             facts = _make_engine(out, options)
         if publish is not None:
             if "tensorrt" in targets:
-                _publish_engine(checkpoint.config, out, facts, publish, keep, size)
+                _publish_engine(checkpoint.config, out, facts, publish, keep, size, queue)
             else:
-                _publish_checkpoint(checkpoint, weights, {**facts, "precision": precision}, publish, keep, max_batch)
+                facts = {**facts, "precision": precision}
+                _publish_checkpoint(checkpoint, weights, facts, publish, keep, {**queue, "threads": threads})
+
+
+def _refuse_ignored(context: click.Context, targets: tuple[str, ...]) -> None:
+    """An option that would do nothing is an error: whoever gave it believes that it does something."""
+    rules = [
+        (not {"onnx", "tensorrt"} & set(targets), _OF_GRAPH, "no graph is made; add onnx to --to"),
+        ("tensorrt" not in targets, _OF_ENGINE, "no engine is built; add tensorrt to --to"),
+        ("triton" not in targets, _OF_VERSION, "no version is published; add --publish REPOSITORY"),
+        ("tensorrt" in targets, _OF_CHECKPOINT, "an engine is published, not the checkpoint; --batch is the engine's"),
+    ]
+    for applies, names, reason in rules:
+        if applies and (ignored := given(context, names)):
+            raise click.UsageError(f"{', '.join(ignored)}: {reason}")
 
 
 def _make_onnx(
@@ -212,7 +227,7 @@ def _make_onnx(
     if rows:
         _stdout.print(table(rows))
     write_manifest(out, facts, [file.name for file in made])
-    _stdout.print(f"{path}: {_megabytes(path)}, {graph}, {precision}, image {image}", soft_wrap=True)
+    _stdout.print(f"{path}: {_megabytes(path)}, {graph}, {precision}, image {image}", markup=False, soft_wrap=True)
     return dict(facts)
 
 
@@ -234,25 +249,28 @@ def _make_engine(out: Path, options: Any) -> dict[str, Any]:
         facts = build_engine(out / "spade.onnx", path, options, progress)
     made = (*_files(out / "spade.onnx"), path, path.with_suffix(".layers.json"))
     write_manifest(out, facts, [file.name for file in made])
-    _stdout.print(f"{path}: {_megabytes(path)}, {facts['layers']} layers, see spade.layers.json", soft_wrap=True)
+    _stdout.print(
+        f"{path}: {_megabytes(path)}, {facts['layers']} layers, see spade.layers.json", markup=False, soft_wrap=True
+    )
     return facts
 
 
 def _publish_engine(
-    config: Any, out: Path, facts: dict[str, Any], root: Path, keep: int, size: tuple[int, int] | None
-) -> None:
+    config: Any, out: Path, facts: dict[str, Any], root: Path, keep: int, size: tuple[int, int] | None,
+    queue: dict[str, Any],
+) -> None:  # fmt: skip
     from serving.published import publish_engine
     from serving.repository import ModelOptions
 
     if size is not None:
         config = replace(config, height=size[0], width=size[1])
-    options = ModelOptions(max_batch=facts["options"]["batch"][2])
+    options = ModelOptions(**{**queue, "max_batch": facts["options"]["batch"][2]})
     version = publish_engine(root, out / "spade.plan", options, config, facts, keep)
-    _stdout.print(f"{root}: version {version.number} is live", soft_wrap=True)
+    _stdout.print(f"{root}: version {version.number} is live", markup=False, soft_wrap=True)
 
 
 def _publish_checkpoint(
-    checkpoint: Any, weights: Path | None, facts: dict[str, Any], root: Path, keep: int, max_batch: int
+    checkpoint: Any, weights: Path | None, facts: dict[str, Any], root: Path, keep: int, running: dict[str, Any]
 ) -> None:
     from serving.published import publish_checkpoint
     from serving.repository import ModelOptions
@@ -262,14 +280,14 @@ def _publish_checkpoint(
         if weights is None:
             weights = Path(folder, "seeded.safetensors")
             save(weights, checkpoint.generator, checkpoint.encoder, checkpoint.metadata)
-        options = ModelOptions(weights, precision=facts["precision"], max_batch=max_batch)
+        options = ModelOptions(weights, precision=facts["precision"], **running)
         version = publish_checkpoint(root, options, checkpoint.config, facts, keep)
-    _stdout.print(f"{root}: version {version.number} is live", soft_wrap=True)
+    _stdout.print(f"{root}: version {version.number} is live", markup=False, soft_wrap=True)
 
 
 @click.command()
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="REPOSITORY")
-@click.option("--roll-back", is_flag=True, help="Make the newest whole version before the live one live.")
+@click.option("--roll-back", is_flag=True, help="Make the newest good version before the live one live.")
 @click.option("--version", "number", type=click.IntRange(1), help="Make this version live.")
 def repository(root: Path, roll_back: bool, number: int | None) -> None:
     """Show the versions of a model repository, verified against their hashes, or make an earlier one live.
@@ -288,18 +306,23 @@ def repository(root: Path, roll_back: bool, number: int | None) -> None:
 
     with _failures_as_messages():
         if roll_back or number is not None:
-            _stdout.print(f"{root}: version {run(root, number).number} is live", soft_wrap=True)
+            _stdout.print(f"{root}: version {run(root, number).number} is live", markup=False, soft_wrap=True)
             return
         found = versions(root)
     table = Table("version", "", "source", "precision", "state")
     for version in found:
         facts = version.facts
         table.add_row(
-            str(version.number), "live" if version.live else "", facts.get("source", ""), facts.get("precision", ""),
-            "DAMAGED" if version.fault else "whole",
+            str(version.number), "live" if version.live else "", escape(str(facts.get("source", ""))),
+            escape(str(facts.get("precision", ""))),
+            "DAMAGED" if version.fault else "REFUSED" if version.refused else "whole",
         )  # fmt: skip
     _stdout.print(table)
     faults = [version.fault for version in found if version.fault]
+    faults += [
+        f"[publish] a server refused version {version.number}: {version.refused}; `spade repository {root} --version "
+        f"{version.number}` tries again" for version in found if version.refused
+    ]  # fmt: skip
     for fault in faults:
         _stderr.print(fault, markup=False, soft_wrap=True)
     if faults:

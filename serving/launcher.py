@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
+from serving.command_line import hide
 from serving.exec_with_parent import __file__ as exec_with_parent
 from serving.progress import Progress
 from serving.protocol import MODELS
@@ -29,6 +31,8 @@ from serving.triton_install import InstallError, TritonInstall, find_tritonserve
 from spade_core.config import GeneratorConfig, preset
 
 Report = Callable[[str], None]
+
+_logger = logging.getLogger(__name__)
 
 _RUN_PREFIX = "spade-serve-"
 _SHARED_MEMORY = Path("/dev/shm")  # Triton's regions are there, whatever TMPDIR says
@@ -76,10 +80,13 @@ class ServeOptions:
 class Server:
     """A running server. Made by `serve`; every method may be called again after the server has stopped."""
 
-    def __init__(self, options: ServeOptions, process: subprocess.Popen[bytes], log: Path, secret: str) -> None:
+    def __init__(
+        self, options: ServeOptions, process: subprocess.Popen[bytes], log: Path, log_begin: int, secret: str
+    ) -> None:
         self.options = options
         self.process = process
         self.log = log
+        self.log_begin = log_begin  # bytes that were in the log before this server
         self.secret = secret
 
     @property
@@ -183,7 +190,8 @@ def _start(install: TritonInstall, options: ServeOptions, config: GeneratorConfi
         chosen = _choose_ports(options)
         secret = secrets.token_hex(16)
         command = _command(install, chosen, repository, backends, run.name, secret)
-        server = Server(chosen, _spawn(command, install, log), log, secret)
+        log_begin = log.stat().st_size if log.exists() else 0
+        server = Server(chosen, _spawn(command, install, log), log, log_begin, secret)
         try:
             _wait_until_ready(server, report)
         except BaseException as error:
@@ -271,20 +279,36 @@ def _choose_ports(options: ServeOptions) -> ServeOptions:
 
 
 def _wait_until_ready(server: Server, report: Report) -> None:
-    began = time.monotonic()
+    began, hidden = time.monotonic(), False
     while not all(_answers(f"{server.http_url}/v2/{path}") for path in _READY_PATHS):
+        hidden = hidden or _hide_secret(server)
         elapsed = time.monotonic() - began
         if server.process.poll() is not None:
-            raise ServeError(
-                f"[serve] expected Triton to start but it ended with {_ending(server)}: {_reason(server.log)}"
-            )
+            raise ServeError(f"[serve] expected Triton to start but it ended with {_ending(server)}: {_reason(server)}")
         if elapsed > server.options.start_timeout_s:
             raise ServeError(
                 f"[serve] expected ready models within {server.options.start_timeout_s:g} s but they were not: "
-                f"{_reason(server.log)}; give more with --start-timeout"
+                f"{_reason(server)}; give more with --start-timeout"
             )
         report(f"loading {' and '.join(MODELS)}, {elapsed:.0f} s")
         time.sleep(_POLL_S)
+    if not hidden:
+        _hide_secret(server)
+
+
+def _hide_secret(server: Server) -> bool:
+    """Once Triton logs, it has read its options: nobody need see the secret among them. True when that is done."""
+    if server.process.poll() is not None or not re.search(r"^[IWE]\d{4} ", _log_text(server), re.MULTILINE):
+        return False
+    try:
+        hide(server.process.pid, server.secret)
+    except OSError as error:
+        _logger.warning("the secret of Triton's control interface stays in the output of `ps`: %s", error)
+    return True
+
+
+def _log_text(server: Server) -> str:
+    return server.log.read_bytes()[server.log_begin :].decode(errors="replace")
 
 
 def _answers(url: str) -> bool:
@@ -305,7 +329,7 @@ def _watch(server: Server, show: Report) -> None:
                     show(line.rstrip())
             time.sleep(_POLL_S)
     raise ServeError(
-        f"[serve] expected Triton to run until stopped but it ended with {_ending(server)}: {_reason(server.log)}"
+        f"[serve] expected Triton to run until stopped but it ended with {_ending(server)}: {_reason(server)}"
     )
 
 
@@ -314,9 +338,9 @@ def _ending(server: Server) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
-def _reason(log: Path) -> str:
-    """The last errors of Triton's log, each once, without the Python stack."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+def _reason(server: Server) -> str:
+    """The last errors of the server's log, each once, without the Python stack."""
+    text = _log_text(server)
     errors = re.findall(
         r'^(?:E\d{4} \S+ \d+ \S+\] "(.*)"|(?:error|exec): (.*)|Traceback.*\n(?: .*\n)*(.*))$', text, re.MULTILINE
     )

@@ -2,6 +2,7 @@
 
     REPO/spade/config.pbtxt        of the live version
     REPO/spade/3/                  a version: its files, manifest.json, and both models' configurations
+    REPO/spade/3.refused           why a server did not load it, where one did not
     REPO/spade_image/config.pbtxt
     REPO/spade_image/1/model.py
     REPO/.server.json              where the server that serves it listens, while there is one
@@ -44,6 +45,7 @@ SERVER_FILE = ".server.json"
 ADMIN_HEADER = "spade-admin"
 WEIGHTS = "weights.safetensors"
 _LOAD_TIMEOUT_S = 600.0
+_NO_ANSWER = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")  # says nothing about the version
 
 
 class PublishError(RuntimeError):
@@ -59,12 +61,14 @@ class Version:
         live: the one a server of this repository loads.
         facts: what was published (engine, precision, source and its hash, ..).
         fault: why it would be refused; None for a whole one.
+        refused: what a server answered that was asked to load it and did not; such a one is no goal of a roll-back.
     """
 
     number: int
     live: bool
     facts: dict[str, Any]
     fault: str | None
+    refused: str | None
 
 
 def publish_checkpoint(
@@ -72,7 +76,8 @@ def publish_checkpoint(
 ) -> Version:
     """Publish `options.weights` for the engines of this package (Python backend) and make it live.
 
-    `config` is the weights' own. Afterwards the newest `keep` versions are left. Raises PublishError, ValueError.
+    `config` is the weights' own. Afterwards the newest `keep` versions that no server refused are left. Raises
+    PublishError, ValueError.
     """
     if options.weights is None:
         raise PublishError("[publish] expected weights but got none; seeded weights are not published")
@@ -110,16 +115,20 @@ def publish_engine(
 
 
 def roll_back(root: Path, number: int | None = None) -> Version:
-    """Make version `number` live again, else the newest whole one below the live one. Raises PublishError."""
+    """Make version `number` live again, else the newest below the live one that is whole and was never refused.
+
+    Raises PublishError.
+    """
     with _locked(root):
         found = versions(root)
         live = next((v.number for v in found if v.live), None)
         if number is None:
-            older = [v.number for v in found if live is not None and v.number < live and v.fault is None]
+            good = [v.number for v in found if v.fault is None and v.refused is None]
+            older = [number for number in good if live is not None and number < live]
             if not older:
                 raise PublishError(
                     f"[publish] expected a whole version older than the live one ({live}) in '{root}' but got "
-                    f"{[v.number for v in found]}; publish one"
+                    f"{good} out of {[v.number for v in found]}; publish one"
                 )
             number = older[-1]
         if number not in [v.number for v in found]:
@@ -182,10 +191,16 @@ def announced(root: Path, grpc_url: str, secret: str, started: int | None) -> It
 
 
 def _version(root: Path, number: int, live: int | None) -> Version:
+    mark = _refusal(root, number)
+    refused = mark.read_text(encoding="utf-8") if mark.exists() else None
     try:
-        return Version(number, number == live, verify_manifest(root / "spade" / str(number)), None)
+        return Version(number, number == live, verify_manifest(root / "spade" / str(number)), None, refused)
     except ManifestError as error:
-        return Version(number, number == live, {}, str(error))
+        return Version(number, number == live, {}, str(error), refused)
+
+
+def _refusal(root: Path, number: int) -> Path:
+    return root / "spade" / f"{number}.refused"
 
 
 def _numbers(root: Path) -> list[int]:
@@ -213,9 +228,10 @@ def _publish(
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         _go_live(root, number)
-        for old in _numbers(root)[:-keep]:
-            if old != number:
-                shutil.rmtree(root / "spade" / str(old))
+        kept = [n for n in _numbers(root) if not _refusal(root, n).exists()][-keep:]
+        for old in set(_numbers(root)) - set(kept):
+            shutil.rmtree(root / "spade" / str(old))
+            _refusal(root, old).unlink(missing_ok=True)
     return _version(root, number, number)
 
 
@@ -232,6 +248,8 @@ def _go_live(root: Path, number: int) -> None:
         for name in changed:
             _ask_server(root, name)
     except InferenceServerException as error:
+        if error.status() not in _NO_ANSWER:
+            _refusal(root, number).write_text(_reason(error), encoding="utf-8")
         if before is not None:
             for name in _switch(root, root / "spade" / str(before)):
                 with contextlib.suppress(InferenceServerException):
@@ -240,6 +258,7 @@ def _go_live(root: Path, number: int) -> None:
             f"[publish] expected the server to load version {number} of '{root}' but it refused: {_reason(error)}; "
             f"version {before} stays live"
         ) from None
+    _refusal(root, number).unlink(missing_ok=True)
 
 
 def _switch(root: Path, folder: Path) -> list[str]:

@@ -51,7 +51,7 @@ class TensorrtEngine:
     name = "tensorrt"
 
     def __init__(self, path: Path, device: int = 0) -> None:
-        facts = verify_manifest(path.parent, alone=False)
+        facts = verify_manifest(path.parent, alone=False, holds=path.name)
         self.config: GeneratorConfig = GeneratorConfig.from_dict(json.loads(facts["config"]))
         self.precision: str = facts["precision"]
         self.form: str = facts["form"]

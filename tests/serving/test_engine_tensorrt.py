@@ -143,6 +143,10 @@ def test_what_an_engine_cannot_do_is_said(load: Load, folder: Path, tmp_path: Pa
     write_manifest(tmp_path, facts | {"image": "float"})
     with pytest.raises(ValueError, match="expected an engine with uint8 images but got float"):
         module.TensorrtEngine(tmp_path / "spade.plan")
+    write_manifest(tmp_path, facts, [])  # as a later export of the ONNX file alone leaves it
+    with pytest.raises(ManifestError, match=r"to hold spade.plan but its .* is of an earlier export"):
+        module.TensorrtEngine(tmp_path / "spade.plan")
+    write_manifest(tmp_path, facts)
     (tmp_path / "spade.plan").write_bytes(b"changed")
     with pytest.raises(ManifestError, match=r"spade.plan has sha256"):
         module.TensorrtEngine(tmp_path / "spade.plan")

@@ -16,6 +16,7 @@ from serving.cli import main
 from serving.client import Client
 from serving.launcher import ServeOptions, serve
 from spade_core.checkpoints import save
+from spade_core.config import DEMO_WEIGHTS
 from spade_core.seeded import seeded_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -86,6 +87,11 @@ def test_versions_are_published_listed_and_rolled_back(tiny_weights: Path, tmp_p
         (["--to", "tensorrt,triton", "--publish", "r", "--strip-weights"], "cannot put them back"),
         (["--to", "tensorrt,triton", "--publish", "r", "--batch", "2,4,8"], "sends single maps too; start at 1"),
         (["--to", "triton"], "name the model repository with --publish"),
+        (["--to", "triton", "--publish", "r", "--int8"], "--int8: no graph is made; add onnx to --to"),
+        (["--refit", "--batch", "1,1,1"], "--batch, --refit: no engine is built; add tensorrt to --to"),
+        (["--keep", "3"], "--keep: no version is published; add --publish REPOSITORY"),
+        (["--to", "tensorrt,triton", "--publish", "r", "--max-batch", "4"], "--max-batch: an engine is published"),
+        (["--preset", "coco", "--weights", __file__], "a checkpoint has its own architecture"),
     ],
 )
 def test_wrong_usage_is_said(wrong: list[str], text: str, tmp_path: Path) -> None:
@@ -93,6 +99,32 @@ def test_wrong_usage_is_said(wrong: list[str], text: str, tmp_path: Path) -> Non
     assert result.exit_code == 2
     assert text in " ".join(result.output.replace("│", "").split())
     assert not (tmp_path / "out").exists()
+
+
+def test_without_weights_it_is_the_demo_model(tmp_path: Path) -> None:
+    root = tmp_path / "[bold]repository"  # is no markup
+    options = ["--queue-size", "7", "--threads", "1"]
+    result = spade("export", "--out", tmp_path / "o", "--to", "triton", "--publish", root, *options)
+    assert result.exit_code == 0, result.output
+    assert f"{root}: version 1 is live" in result.output
+    facts = verify_manifest(root / "spade" / "1")
+    assert facts["source"] == "demo.safetensors"
+    assert (root / "spade" / "1" / "weights.safetensors").read_bytes() == DEMO_WEIGHTS.read_bytes()
+    assert "max_queue_size: 7" in (root / "spade" / "config.pbtxt").read_text()
+    served = spade("serve", "--repository", root, "--weights", DEMO_WEIGHTS, "--threads", "2")
+    assert served.exit_code == 2
+    text = " ".join(served.output.replace("│", "").split())
+    assert "--weights, --threads: the published version decides that; give it to `spade export --publish`" in text
+
+
+def test_a_refused_version_is_shown(tiny_weights: Path, tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    spade("export", "--weights", tiny_weights, "--out", tmp_path, "--to", "triton", "--publish", root)
+    (root / "spade" / "1.refused").write_text("out of [/memory]")
+    listed = spade("repository", root)
+    assert listed.exit_code == 1
+    assert "REFUSED" in listed.output
+    assert "a server refused version 1: out of [/memory]; `spade repository" in listed.output
 
 
 def test_without_tensorrt_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

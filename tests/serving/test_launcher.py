@@ -195,13 +195,22 @@ def test_weights_that_do_not_load_end_with_tritons_reason(tiny_weights: Path, tm
     data = bytearray(tiny_weights.read_bytes())
     data[-4:] = np.float32(np.nan).tobytes()
     broken.write_bytes(data)
+    (tmp_path / "triton.log").write_text('E1124 23:59:59.000000 1 model.cc:1] "an error of yesterday"\n')
     with spade_serve(broken, tmp_path) as command:
         assert command.process.wait(60) == 1
         assert "expected Triton to start but it ended with exit status 1" in command.lines
         assert "failed to load 'spade' version 1" in command.lines
         assert "broken.safetensors" in command.lines
         assert "Traceback" not in command.lines
+        assert "yesterday" not in command.lines
         assert left_behind(command.run) == []
+
+
+def test_the_control_secret_is_not_in_ps(tiny_server: Server) -> None:
+    """Nor has it changed: test_published loads a model with it."""
+    arguments = Path(f"/proc/{tiny_server.process.pid}/cmdline").read_text()
+    assert tiny_server.secret not in arguments
+    assert arguments.count(f":spade-admin={'x' * len(tiny_server.secret)}") == 2
 
 
 def test_a_port_in_use_ends_with_a_reason(tiny_weights: Path, tmp_path: Path) -> None:

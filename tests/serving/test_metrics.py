@@ -21,15 +21,16 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def scrape(server: Server) -> dict[str, float]:
-    """Every sample of ours: name, with le or outcome -> value."""
+    """Every sample of ours, summed over processes: name, with le or outcome -> value."""
     with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
         text = response.read().decode()
-    samples = {}
+    samples: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name.startswith("spade_"):
                 key = sample.labels.get("le") or sample.labels.get("outcome")
-                samples[sample.name + (f" {key}" if key else "")] = sample.value
+                name = sample.name + (f" {key}" if key else "")
+                samples[name] = samples.get(name, 0) + sample.value
     return samples
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tritonclient.http as triton_http
+from prometheus_client.parser import text_string_to_metric_families
 from served import FREE_PORTS, TINY, blocks
 from tritonclient.utils import InferenceServerException
 
@@ -148,6 +151,40 @@ def test_a_version_the_server_cannot_run_is_taken_back(tmp_path: Path, weights: 
             publish(root, tmp_path / "junk.safetensors")
         assert live_number(root) == 1
         np.testing.assert_array_equal(ask(server), image_of(weights(1)))
+        # It is no goal of a roll-back, may be asked for by its number, and goes with the next publication.
+        assert publish(root, weights(3)).number == 3
+        assert [(v.number, v.refused is None) for v in versions(root)] == [(1, True), (3, True)]
+        with pytest.raises(PublishError, match="load version 4"):
+            publish(root, tmp_path / "junk.safetensors")
+        assert publish(root, weights(5), keep=3).number == 5
+
+
+def test_the_metrics_of_a_new_version_are_its_own(tmp_path: Path, weights: Callable[[int], Path]) -> None:
+    """Triton frees series of equal labels with the process that goes first, and with them the one that stays."""
+    root = tmp_path / "repository"
+    publish(root, weights(1))
+    with serve(ServeOptions(repository=root, **FREE_PORTS)) as server:
+        ask(server)
+        (old,) = answered(server)
+        publish(root, weights(2))
+        while old in (now := answered(server)):
+            time.sleep(0.1)  # the old process takes its series along when its last request is answered
+        assert len(now) == 1
+        for _ in range(3):
+            ask(server)
+        assert list(answered(server).values()) == [3]
+
+
+def answered(server: Server) -> dict[str, float]:
+    """Process -> requests of `spade` that it answered, of the processes with series in the scrape."""
+    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
+        families = text_string_to_metric_families(response.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+    return {
+        sample.labels["process"]: sample.value
+        for sample in samples
+        if sample.name == "spade_requests_total" and sample.labels["outcome"] == "ok"
+    }
 
 
 def test_a_version_published_while_the_server_starts_is_loaded(

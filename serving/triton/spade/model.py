@@ -74,6 +74,10 @@ class TritonPythonModel:
             for request, entry in zip(requests, checked, strict=True)
         ]
 
+    def finalize(self) -> None:
+        """Triton calls this when the last request of a version that goes is answered."""
+        self.metrics.close()
+
     def _check(self, request: Any) -> Item | Exception:
         if request.is_cancelled():
             return Cancelled()

@@ -50,6 +50,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self.workers.shutdown()
+        self.metrics.close()
 
     async def _answer(self, request: Any) -> Any:
         try:
