@@ -31,17 +31,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.maps import read_maps
 from benchmarks.model import machine
+from benchmarks.train_paper import paper_step
 from spade_core.config import PRESETS
 from trainer.config import TrainConfig, from_tables
 from trainer.dataset import Batch, Item, collate
 from trainer.losses import PerceptualLoss
+from trainer.memory import keep_freed_memory
 from trainer.networks import Networks, build, synthesize
 from trainer.processes import Processes
 from trainer.step import optimisers, train_step
 
-PAPER, DENSE, CODEBOOK = "dense, two fakes", "dense", "codebook"
+PAPER, DENSE, CODEBOOK = "paper", "dense", "codebook"
 CONTENDERS = (PAPER, DENSE, CODEBOOK)
-"""The paper's code draws a fake image for each side; the trainer draws one for both, in either form."""
+"""The paper's recipe (`benchmarks.train_paper`), and the trainer in either form."""
 
 
 @dataclass(frozen=True)
@@ -120,20 +122,19 @@ def processes() -> Processes:
     return Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def stepper(config: TrainConfig, second_fake: bool, perceptual: bool) -> Callable[[Batch], None]:
+def stepper(config: TrainConfig, as_paper: bool, perceptual: bool) -> Callable[[Batch], None]:
     """One whole training step on a batch."""
     alone = processes()
     networks = build(config, alone)
     sides = optimisers(networks, config.optim)
     judge = PerceptualLoss().to(alone.device) if perceptual else None
-    half = config.run.precision == "bf16"
 
     def step(batch: Batch) -> None:
         batch = batch.to(alone.device)
-        if second_fake:
-            with torch.no_grad(), torch.autocast(alone.device.type, torch.bfloat16, enabled=half):
-                synthesize(networks.generator, batch, _style(networks, batch), config.networks.form)
-        train_step(networks, sides, [batch], judge, config, alone, step=0, factor=1.0)
+        if as_paper:
+            paper_step(networks, sides, batch, judge, config)
+        else:
+            train_step(networks, sides, [batch], judge, config, alone, step=0, factor=1.0)
         if alone.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -149,6 +150,7 @@ def measure(name: str, spec: dict[str, Any]) -> Row:
     form = "codebook" if name == CODEBOOK else "dense"
     config = config_of(spec["preset"], form, spec["precision"], spec["batch"], spec["sizes"])
     torch.set_num_threads(spec["threads"])
+    keep_freed_memory()  # as `spade train` does
     labels = None if spec["labels"] is None else Path(spec["labels"])
     batches, plan_ms = batches_of(config, labels, max(1, 8 // spec["batch"]))
     step = stepper(config, name == PAPER, spec["perceptual"])
