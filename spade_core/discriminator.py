@@ -26,7 +26,9 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         self.layers = layers
         width = ndf
-        self.model0 = nn.Sequential(_conv(in_channels, width, stride=STRIDE, bias=True), nn.LeakyReLU(LEAKY_SLOPE))
+        self.model0: nn.Sequential = nn.Sequential(
+            _conv(in_channels, width, stride=STRIDE, bias=True), nn.LeakyReLU(LEAKY_SLOPE)
+        )
         for i in range(1, layers):
             fin, width = width, min(2 * width, 8 * ndf)
             normed = nn.Sequential(
@@ -42,10 +44,16 @@ class PatchDiscriminator(nn.Module):
 
     def judge(self, labels: Tensor, image: Tensor) -> list[Tensor]:
         """As `forward`, of image [N, 3, H, W] and what the map adds to the first conv, [N, ndf, h, w]."""
-        weight = self.model0[0].weight[:, -image.shape[1] :]
-        assert isinstance(weight, Tensor)
+        weight = self.first.weight[:, -image.shape[1] :]
         x = labels + F.conv2d(image, weight, stride=STRIDE, padding=PADDING)
         return self._rest(F.leaky_relu(x, LEAKY_SLOPE, inplace=True))
+
+    @property
+    def first(self) -> nn.Conv2d:
+        """The conv that reads label map and image."""
+        conv = self.model0[0]
+        assert isinstance(conv, nn.Conv2d)
+        return conv
 
     def _rest(self, x: Tensor) -> list[Tensor]:
         outputs = [x]
@@ -79,7 +87,7 @@ class Discriminator(nn.Module):
         """
         outputs = []
         for i in range(self.scales):
-            outputs.append(self.get_submodule(f"discriminator_{i}")(x))
+            outputs.append(self._scale(i)(x))
             if i + 1 < self.scales:
                 x = _halved(x)
         return outputs
@@ -96,8 +104,7 @@ class Discriminator(nn.Module):
         found = []
         halved: Tensor | None = None
         for i in range(self.scales):
-            conv = self.get_submodule(f"discriminator_{i}").model0[0]  # type: ignore[index]
-            assert isinstance(conv, nn.Conv2d)
+            conv = self._scale(i).first
             assert conv.bias is not None
             weight = conv.weight[:, : config.semantic_nc]
             if i == 0:
@@ -112,12 +119,15 @@ class Discriminator(nn.Module):
         """As `forward`, of `label_features` and images [N, 3, H, W]."""
         outputs = []
         for i, features in enumerate(labels):
-            network = self.get_submodule(f"discriminator_{i}")
-            assert isinstance(network, PatchDiscriminator)
-            outputs.append(network.judge(features, image))
+            outputs.append(self._scale(i).judge(features, image))
             if i + 1 < self.scales:
                 image = _halved(image)
         return outputs
+
+    def _scale(self, i: int) -> PatchDiscriminator:
+        network = self.get_submodule(f"discriminator_{i}")
+        assert isinstance(network, PatchDiscriminator)
+        return network
 
 
 def _halved(x: Tensor) -> Tensor:

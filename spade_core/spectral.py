@@ -79,8 +79,8 @@ def _add(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     conv.register_parameter("weight_orig", nn.Parameter(weight))
     shape = (weight.shape[1], weight.shape[0]) if isinstance(conv, nn.ConvTranspose2d) else weight.shape[:2]
     taps = weight.shape[2] * weight.shape[3]
-    conv.register_buffer("weight_u", F.normalize(torch.randn(shape[0], dtype=weight.dtype), dim=0, eps=SPECTRAL_EPS))
-    conv.register_buffer("weight_v", F.normalize(torch.randn(shape[1] * taps, dtype=weight.dtype), dim=0, eps=SPECTRAL_EPS))
+    for name, size in (("weight_u", shape[0]), ("weight_v", shape[1] * taps)):
+        conv.register_buffer(name, F.normalize(torch.randn(size, dtype=weight.dtype), dim=0, eps=SPECTRAL_EPS))
     conv.register_forward_pre_hook(_normalise_weight)
     conv.register_forward_hook(_forget_weight)
 

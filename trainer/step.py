@@ -7,6 +7,7 @@ fake, and what the discriminator says of it and of the real image, serve both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -24,32 +25,37 @@ from trainer.losses import (
     kl_loss,
 )
 from trainer.networks import Networks, synthesize, update_average
-from trainer.processes import Processes, average_gradients
+from trainer.processes import GradientMessages, Processes
 
 Statistics = dict[str, Tensor]  # float32 scalars, detached
 
 
 @dataclass
 class Optimisers:
-    """Adam of generator and encoder, and of the discriminator."""
+    """Adam of generator and encoder, and of the discriminator; and how the processes share the gradients of all."""
 
     generator: torch.optim.Adam
     discriminator: torch.optim.Adam
+    messages: GradientMessages
 
     def items(self) -> Sequence[tuple[str, torch.optim.Adam]]:
         return ("generator", self.generator), ("discriminator", self.discriminator)
 
 
-def optimisers(networks: Networks, config: OptimConfig) -> Optimisers:
+def optimisers(networks: Networks, config: OptimConfig, world: int = 1) -> Optimisers:
     """Adam for both sides; with TTUR the generator at lr / 2 and the discriminator at 2 lr (Heusel et al., 2017)."""
     betas = (config.beta1, config.beta2)
     slow, fast = (config.lr / 2, config.lr * 2) if config.ttur else (config.lr, config.lr)
     parameters = list(networks.generator.parameters())
     if networks.encoder is not None:
         parameters += networks.encoder.parameters()
+    # Reversed, as they become ready: the discriminator's, then from the image back to the style.
+    first = [] if networks.encoder is None else list(networks.encoder.parameters())
+    order = [*first, *networks.generator.parameters(), *networks.discriminator.parameters()]
     return Optimisers(
         torch.optim.Adam(parameters, lr=slow, betas=betas, fused=True),
         torch.optim.Adam(networks.discriminator.parameters(), lr=fast, betas=betas, fused=True),
+        GradientMessages(order, world),
     )
 
 
@@ -69,25 +75,27 @@ def train_step(
     config: TrainConfig,
     processes: Processes,
     step: int,
+    images: int,
     factor: float,
 ) -> Statistics:
     """Train on `batches` (one, or as many as are accumulated) and move the averages. Returns means of the losses.
 
     Args:
-        step: steps taken before, for the starts of the average and of loss.kl.
+        step: steps taken before, for the start of the average.
+        images: seen before, for that of loss.kl.
         factor: on the learning rates, from `learning_rate`.
     """
     rates = [(side, group, group["lr"]) for _, side in optimiser.items() for group in side.param_groups]
-    images = step * config.optim.batch * config.optim.accumulate * processes.world
     warmth = min(1.0, images / config.loss.kl_warmup) if config.loss.kl_warmup else 1.0
     sums: Statistics = {}
-    for batch in batches:
-        for name, value in add_gradients(networks, batch, perceptual, config, processes, warmth).items():
+    for i, batch in enumerate(batches):
+        with optimiser.messages.sent() if i == len(batches) - 1 else nullcontext():
+            statistics = add_gradients(networks, batch, perceptual, config, processes, warmth)
+        for name, value in statistics.items():
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value / len(batches)
     for _, group, rate in rates:
         group["lr"] = rate * factor
     for _, side in optimiser.items():
-        average_gradients((p for group in side.param_groups for p in group["params"]), processes.world)
         side.step()
         side.zero_grad(set_to_none=True)
     for _, group, rate in rates:
