@@ -31,17 +31,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.maps import read_maps
 from benchmarks.model import machine
+from benchmarks.train_paper import paper_step
 from spade_core.config import PRESETS
 from trainer.config import TrainConfig, from_tables
 from trainer.dataset import Batch, Item, collate
 from trainer.losses import PerceptualLoss
+from trainer.memory import give_back_freed_memory, keep_freed_memory
 from trainer.networks import Networks, build, synthesize
 from trainer.processes import Processes
 from trainer.step import optimisers, train_step
 
-PAPER, DENSE, CODEBOOK = "dense, two fakes", "dense", "codebook"
+PAPER, DENSE, CODEBOOK = "paper", "dense", "codebook"
 CONTENDERS = (PAPER, DENSE, CODEBOOK)
-"""The paper's code draws a fake image for each side; the trainer draws one for both, in either form."""
+"""The paper's recipe (`benchmarks.train_paper`), and the trainer in either form."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Row:
     """One contender. Seconds are of one step of `batch` images; multiply-adds are of one image, counted as it ran.
 
     Attributes:
+        cpu_seconds: of all threads, median; on a machine that others use too, with one thread, the figure to compare.
         peak_mb: most memory of the process (CPU) or of tensors (GPU) in a step, less what it held before: gradients are
             in it, weights and Adam's buffers are not.
         plan_ms: of one image, batch included, which the loader's workers do meanwhile.
@@ -60,6 +63,7 @@ class Row:
     seconds_median: float
     seconds_min: float
     seconds_max: float
+    cpu_seconds: float
     gmac: float
     peak_mb: float
     plan_ms: float
@@ -120,20 +124,19 @@ def processes() -> Processes:
     return Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def stepper(config: TrainConfig, second_fake: bool, perceptual: bool) -> Callable[[Batch], None]:
+def stepper(config: TrainConfig, as_paper: bool, perceptual: bool) -> Callable[[Batch], None]:
     """One whole training step on a batch."""
     alone = processes()
     networks = build(config, alone)
     sides = optimisers(networks, config.optim)
     judge = PerceptualLoss().to(alone.device) if perceptual else None
-    half = config.run.precision == "bf16"
 
     def step(batch: Batch) -> None:
         batch = batch.to(alone.device)
-        if second_fake:
-            with torch.no_grad(), torch.autocast(alone.device.type, torch.bfloat16, enabled=half):
-                synthesize(networks.generator, batch, _style(networks, batch), config.networks.form)
-        train_step(networks, sides, [batch], judge, config, alone, step=0, factor=1.0)
+        if as_paper:
+            paper_step(networks, sides, batch, judge, config)
+        else:
+            train_step(networks, sides, [batch], judge, config, alone, step=0, images=0, factor=1.0)
         if alone.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -149,6 +152,7 @@ def measure(name: str, spec: dict[str, Any]) -> Row:
     form = "codebook" if name == CODEBOOK else "dense"
     config = config_of(spec["preset"], form, spec["precision"], spec["batch"], spec["sizes"])
     torch.set_num_threads(spec["threads"])
+    keep_freed_memory()  # as `spade train` does
     labels = None if spec["labels"] is None else Path(spec["labels"])
     batches, plan_ms = batches_of(config, labels, max(1, 8 // spec["batch"]))
     step = stepper(config, name == PAPER, spec["perceptual"])
@@ -158,13 +162,16 @@ def measure(name: str, spec: dict[str, Any]) -> Row:
     before = _reset_peak()
     step(batches[0])
     peak = _peak() - before
-    seconds = []
+    seconds, cpu = [], []
     for i in range(spec["repeats"]):
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         step(batches[(i + 1) % len(batches)])
         seconds.append(time.perf_counter() - began)
-    middle = statistics.median(seconds)
-    return Row(name, spec["precision"], spec["batch"], middle, min(seconds), max(seconds), gmac, peak, plan_ms)
+        cpu.append(time.process_time() - cpu_began)
+    return Row(
+        name, spec["precision"], spec["batch"], statistics.median(seconds), min(seconds), max(seconds),
+        statistics.median(cpu), gmac, peak, plan_ms,
+    )  # fmt: skip
 
 
 def _reset_peak() -> float:
@@ -172,6 +179,7 @@ def _reset_peak() -> float:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 1e6
+    give_back_freed_memory()
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak resident size starts anew
     return _process_kb("VmRSS") / 1e3
 
@@ -258,15 +266,17 @@ def run(spec: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, Any
 
 def table(rows: list[Row], found: list[Gradients]) -> list[Table]:
     """What the terminal shows: the contenders with their ratio to the codebook form, then the gradients."""
-    ours = next((row.seconds_median for row in rows if row.name == CODEBOOK), None)
+    ours = next((row for row in rows if row.name == CODEBOOK), None)
     steps = Table("step", "precision", box=None)
-    for heading in ("batch", "seconds", "min..max", "by codebook", "GMAC an image", "peak MB"):
+    for heading in ("batch", "seconds", "min..max", "ratio", "CPU s", "ratio", "GMAC an image", "peak MB"):
         steps.add_column(heading, justify="right")
     for row in rows:
-        ratio = f"{row.seconds_median / ours:.2f}x" if ours and row.name != CODEBOOK else ""
         steps.add_row(
             row.name, row.precision, str(row.batch), f"{row.seconds_median:.2f}",
-            f"{row.seconds_min:.2f}..{row.seconds_max:.2f}", ratio, f"{row.gmac:.0f}", f"{row.peak_mb:.0f}",
+            f"{row.seconds_min:.2f}..{row.seconds_max:.2f}",
+            f"{row.seconds_median / ours.seconds_median:.2f}x" if ours else "",
+            f"{row.cpu_seconds:.2f}", f"{row.cpu_seconds / ours.cpu_seconds:.2f}x" if ours else "",
+            f"{row.gmac:.0f}", f"{row.peak_mb:.0f}",
         )  # fmt: skip
     differences = Table("gradients against dense fp64", "precision", "all", "worst parameter", box=None)
     for one in found:

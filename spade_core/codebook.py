@@ -20,6 +20,7 @@ from spade_core.baselines import AnyGenerator
 from spade_core.config import HIDDEN, GeneratorConfig
 from spade_core.dense import one_hot
 from spade_core.generator import Generator
+from spade_core.modulate import modulate
 from spade_core.spade import SPADE
 
 # Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
@@ -115,7 +116,7 @@ def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None
 
 
 def fold_generator(generator: AnyGenerator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
-    """`fold` of every norm. Inference does this once; training once a step."""
+    """`fold` of every norm. Inference does this once."""
     return {m: fold(m, generator.config, dtype) for m in generator.modules() if isinstance(m, SPADE)}
 
 
@@ -151,73 +152,29 @@ def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:
     return F.embedding_bag(rows, products, mode="sum") + folded.bias
 
 
-def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None) -> Tensor:
-    """a[index] * norm(x) + b[index]: x [N, C, h, w] (channels last), entries [U5, 2C], index [N, h, w]."""
-    if norm is not None:
-        x = norm(x)
-    if torch.is_grad_enabled() and (x.requires_grad or entries.requires_grad):
-        out: Tensor = _Modulate.apply(x, entries, index)  # type: ignore[no-untyped-call]
-        return out
-    per_pixel = entries.to(x.dtype).index_select(0, index.flatten())  # [N*h*w, 2C]
-    a, b = per_pixel.chunk(2, dim=1)
-    return _as_image(torch.addcmul(b, a, _as_rows(x)), x)
-
-
-def _as_rows(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # [N*h*w, C]
-
-
-def _as_image(rows: Tensor, like: Tensor) -> Tensor:
-    n, c, h, w = like.shape
-    return rows.view(n, h, w, c).permute(0, 3, 1, 2)  # [N, C, h, w], channels last
-
-
-class _Modulate(torch.autograd.Function):
-    """`modulate` that keeps x and the codebook for its gradient, not gamma and beta at every pixel."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(x, entries, index)
-        # Written into a tensor of its own: a view could not be changed in place by what comes next.
-        out = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        a, b = entries.to(x.dtype).index_select(0, index.flatten()).chunk(2, dim=1)  # [N*h*w, C] each
-        torch.addcmul(b, a, _as_rows(x), out=out.permute(0, 2, 3, 1).view(-1, x.shape[1]))
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, entries, index = ctx.saved_tensors
-        rows, flat, pixels = _as_rows(x), _as_rows(grad), index.flatten()
-        a = entries[:, : x.shape[1]].to(flat.dtype).index_select(0, pixels)  # [N*h*w, C]
-        # The sum over an entry's pixels is long: never in bfloat16, where it stops growing, though autocast makes
-        # entries of it. Two sums need no [N*h*w, 2C].
-        wide = torch.promote_types(entries.dtype, torch.float32)
-        sums = [
-            torch.ops.aten.embedding_dense_backward(part.to(wide), pixels, entries.shape[0], -1, False)
-            for part in (flat * rows, flat)
-        ]
-        return _as_image(flat * a, x), torch.cat(sums, dim=1).to(entries.dtype), None
-
-
 def synthesize_codebook(
     generator: AnyGenerator,
-    folded: dict[SPADE, Folded],
+    folded: dict[SPADE, Folded] | None,
     symbols: Tensor,
     levels: dict[tuple[int, int], LevelTensors],
     style: Tensor | None,
     seconds: CodebookSeconds | None = None,
 ) -> Tensor:
-    """As `synthesize_dense`: symbols [N, H, W], its plan, style [N, 256] or None -> image before tanh [N, 3, H, W]."""
+    """As `synthesize_dense`: symbols [N, H, W], its plan, style [N, 256] or None -> image before tanh [N, 3, H, W].
+
+    Without `folded` each norm is folded when its turn comes: in training its gradients are then whole, and out of
+    memory, as soon as the backward pass leaves it.
+    """
     dtype = generator.conv_img.weight.dtype
     seconds = seconds or CodebookSeconds()
 
     def normalise(spade: SPADE, x: Tensor) -> Tensor:
         began = time.perf_counter()
         level = levels[x.shape[2], x.shape[3]]
-        entries = codebook(folded[spade], level)
+        own = fold(spade, generator.config) if folded is None else folded[spade]
+        entries = codebook(own, level)
         seconds.total += time.perf_counter() - began
-        return modulate(x, entries, level.index, folded[spade].norm)
+        return modulate(x, entries, level.index, own.norm)
 
     if not isinstance(generator, Generator):
         baseline: Tensor = generator(one_hot(symbols, generator.config, dtype), style, normalise)

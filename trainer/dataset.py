@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from kernels.plan import plan
 from spade_core.codebook import LevelTensors, level_tensors
 from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
+from spade_core.discriminator_labels import LabelPatches, label_patches
 from spade_core.label_maps import LabelMapError, prepare, read_instance_map, read_label_map
 from trainer.config import DataConfig, TrainConfig
 from trainer.layouts import DataError, Example, find_examples
@@ -50,12 +51,14 @@ class Batch:
     Attributes:
         symbols: int32 [N, H, W].
         levels: the plan by (height, width); empty for the dense form.
+        patches: what the discriminator reads of the label maps.
         images: uint8 [N, 3, H, W].
         noise: float32 [N, 256], standard normal, that samples the styles.
     """
 
     symbols: Tensor
     levels: dict[tuple[int, int], LevelTensors]
+    patches: LabelPatches
     images: Tensor
     noise: Tensor
 
@@ -65,7 +68,8 @@ class Batch:
             size: LevelTensors(level.patches3.to(device), level.patches5.to(device), level.index.to(device))
             for size, level in self.levels.items()
         }
-        return Batch(self.symbols.to(device), levels, self.images.to(device), self.noise.to(device))
+        symbols, patches = self.symbols.to(device), self.patches.to(device)
+        return Batch(symbols, levels, patches, self.images.to(device), self.noise.to(device))
 
 
 class Stream(Dataset[Item]):
@@ -184,6 +188,7 @@ def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Bat
     return Batch(
         torch.from_numpy(symbols.astype(np.int32)),
         levels,
+        label_patches(symbols, model.symbols),
         torch.from_numpy(np.ascontiguousarray(images)),
         torch.from_numpy(np.stack([one.noise for one in items])),
     )

@@ -23,6 +23,7 @@ from trainer.config import TrainConfig, from_tables, to_toml
 from trainer.dataset import Batch, Positions, Stream, loader
 from trainer.logs import Logs
 from trainer.losses import PerceptualLoss, load_perceptual
+from trainer.memory import keep_freed_memory
 from trainer.networks import Networks, build
 from trainer.processes import Processes, any_of, join, leave
 from trainer.report import write_report
@@ -96,6 +97,7 @@ def train(config: TrainConfig, listener: Listener | None = None) -> Result:
     SIGINT and SIGTERM end it after the step, with a checkpoint. Raises ConfigError, DataError, StateError, TrainError.
     """
     processes = join(config.run.device)
+    keep_freed_memory()
     try:
         with _exclusive(Path(config.run.out), processes), _stop_signals() as stop:
             return _train(_prepare(config, processes), stop, listener or (lambda _: None))
@@ -148,7 +150,7 @@ def _start(config: TrainConfig, processes: Processes) -> _Run:
         perceptual = load_perceptual(Path(config.loss.vgg) if config.loss.vgg else None)
     if perceptual is not None:
         perceptual.to(processes.device)
-    adam = optimisers(networks, config.optim)
+    adam = optimisers(networks, config.optim, processes.world)
     run = _Run(config, processes, stream, networks, adam, perceptual, Path(config.run.out))
     if run.total_images < run.images_per_step:
         raise TrainError(
@@ -244,7 +246,7 @@ def _step(run: _Run, batches: Iterator[Batch]) -> Statistics:
     factor = learning_rate(run.images, run.stream.epoch, run.config.optim)
     taken = [b.to(run.processes.device) for b in itertools.islice(batches, run.config.optim.accumulate)]
     statistics = train_step(
-        run.networks, run.optimisers, taken, run.perceptual, run.config, run.processes, run.step, factor
+        run.networks, run.optimisers, taken, run.perceptual, run.config, run.processes, run.step, run.images, factor
     )
     run.step += 1
     run.images += run.images_per_step

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spade_core.baselines import AnyGenerator, new_generator
-from spade_core.codebook import fold_generator, synthesize_codebook
+from spade_core.codebook import synthesize_codebook
 from spade_core.dense import synthesize_dense
 from spade_core.discriminator import Discriminator
 from spade_core.encoder import StyleEncoder
@@ -92,8 +92,7 @@ def synthesize(generator: AnyGenerator, batch: Batch, style: Tensor | None, form
     """The batch's images [N, 3, H, W] in -1..1, in the form asked for; differentiable in every parameter."""
     if form == "dense":
         return torch.tanh(synthesize_dense(generator, batch.symbols, style))
-    folded = fold_generator(generator)
-    return torch.tanh(synthesize_codebook(generator, folded, batch.symbols, batch.levels, style))
+    return torch.tanh(synthesize_codebook(generator, None, batch.symbols, batch.levels, style))
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ import torch.distributed.nn.functional as dist_grad
 from torch import Tensor, nn
 
 from spade_core.spade import NORM_EPS
+
+MESSAGE_BYTES = 16 << 20  # of gradients: large enough for the network's speed, small enough that many are on the way
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,66 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
-    """Replace every gradient by its mean over all processes: one message for all of them."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if world == 1 or not gradients:
-        return
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world
-    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+class GradientMessages:
+    """Means of gradients over all processes, sent while the backward pass goes on.
+
+    A message holds some megabytes of gradients, last parameters first, as a backward pass makes them, and goes out once
+    they and those of the messages before are there: the messages and their order are the same in all processes. They
+    have a process group of their own, since batch norm's messages come in between at moments that follow no order.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], world: int, message_bytes: int = MESSAGE_BYTES) -> None:
+        self._messages: list[list[nn.Parameter]] = [[]]
+        self._message_of: dict[nn.Parameter, int] = {}
+        self._sending = False
+        self._missing: list[int] = []
+        self._works: list[tuple[Tensor, dist.Work]] = []
+        self._world = world
+        if world == 1:
+            return
+        self._group = dist.new_group()
+        for parameter in reversed(list(parameters)):
+            if sum(p.nbytes for p in self._messages[-1]) >= message_bytes:
+                self._messages.append([])
+            self._messages[-1].append(parameter)
+            self._message_of[parameter] = len(self._messages) - 1
+            parameter.register_post_accumulate_grad_hook(self._ready)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def sent(self) -> Iterator[None]:
+        """Around the last backward pass before a step: on leaving, every gradient is its mean over all processes."""
+        if self._world == 1:
+            yield
+            return
+        self._missing = [len(message) for message in self._messages]
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
+        while len(self._works) < len(self._messages):  # a parameter without a gradient held them up
+            self._send()
+        for message, (flat, work) in zip(self._messages, self._works, strict=True):
+            work.wait()
+            flat /= self._world
+            gradients = [p.grad for p in message if p.grad is not None]
+            for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+        self._works.clear()
+
+    def _ready(self, parameter: nn.Parameter) -> None:
+        if not self._sending:
+            return
+        self._missing[self._message_of[parameter]] -= 1
+        while len(self._works) < len(self._messages) and self._missing[len(self._works)] == 0:
+            self._send()
+
+    def _send(self) -> None:
+        gradients = [p.grad.reshape(-1) for p in self._messages[len(self._works)] if p.grad is not None]
+        flat = torch.cat(gradients) if gradients else torch.empty(0)
+        work = dist.all_reduce(flat, group=self._group, async_op=True)
+        assert work is not None
+        self._works.append((flat, work))
 
 
 def any_of(asked: bool, world: int) -> bool:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from kernels.plan import plan
 from spade_core import codebook as codebook_module
-from spade_core.codebook import codebook, fold, fold_generator, level_tensors, modulate, synthesize_codebook
+from spade_core import modulate as modulate_module
+from spade_core.codebook import codebook, fold, fold_generator, level_tensors, synthesize_codebook
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
 from spade_core.dense import synthesize_dense
 from spade_core.generator import Generator
 from spade_core.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
+from spade_core.modulate import modulate
 from spade_core.seeded import seeded_generator
 from spade_core.style import style_from_seed
 
@@ -187,6 +189,28 @@ def test_modulate_has_the_gradient_of_its_formula() -> None:
     index = torch.randint(0, 7, (2, 4, 5), generator=random, dtype=torch.int32)
     with torch.enable_grad():
         assert torch.autograd.gradcheck(lambda a, b: modulate(a, b, index, None), (x, entries))
+
+
+@pytest.mark.parametrize("values", [1, 1 << 17])
+def test_modulate_with_batch_norm_is_the_norm_then_the_formula(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+    monkeypatch.setattr(modulate_module, "SLICE", values)  # a pixel at a time, all at once
+    random = torch.Generator().manual_seed(0)
+    x = (3 + torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=random)).requires_grad_()
+    entries = torch.randn(7, 6, dtype=torch.float64, generator=random).requires_grad_()
+    index = torch.randint(0, 7, (2, 4, 5), generator=random, dtype=torch.int32)
+    ours, reference = (torch.nn.BatchNorm2d(3, affine=False).double() for _ in range(2))
+    with torch.enable_grad():
+        assert torch.autograd.gradcheck(lambda a, b: modulate(a, b, index, ours), (x, entries))
+        reference(x)
+        a, b = entries[index.long()].permute(0, 3, 1, 2).chunk(2, dim=1)
+        expected = a * reference(x) + b
+    ours.reset_running_stats()
+    with torch.enable_grad():
+        for _ in range(2):
+            found = modulate(x, entries, index, ours)
+    torch.testing.assert_close(found, expected)
+    for key, tensor in reference.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], tensor, msg=key)
 
 
 def test_an_entry_of_many_pixels_has_its_whole_gradient_in_bfloat16() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -90,3 +91,26 @@ def test_a_trained_state_dict_is_a_published_file(tmp_path) -> None:  # type: ig
     torch.save(generator.state_dict(), tmp_path / "latest_net_G.pth")
     report = convert(tmp_path / "latest_net_G.pth", None, tmp_path / "out.safetensors")
     assert set(report.folded) == {f"{stem}.weight" for stem in stems(generator)}
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(3, 4, 3, bias=False), nn.ConvTranspose2d(4, 3, 4, bias=False)])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_weights_vectors_and_gradients_are_those_of_pytorchs_spectral_norm(
+    conv: nn.Conv2d | nn.ConvTranspose2d, form: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    reference = nn.utils.spectral_norm(deepcopy(conv).double(), eps=1e-12)
+    ours = with_spectral_norm(nn.Sequential(deepcopy(conv).double(), nn.InstanceNorm2d(4)))[0]
+    assert isinstance(ours, nn.Conv2d | nn.ConvTranspose2d)
+    ours.load_state_dict(reference.state_dict())
+    ours.to(memory_format=form)  # type: ignore[call-overload]
+    x = torch.randn(2, conv.in_channels, 8, 8, dtype=torch.float64)
+    for module in (reference, ours):  # two passes with a step of u and v each, then one without, as a step may take
+        loss = torch.zeros((), dtype=torch.float64)
+        for training in (True, True, False):
+            loss = loss + module.train(training)(x).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+    for key, expected in reference.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], expected, msg=key)
+    torch.testing.assert_close(ours.weight_orig.grad, reference.weight_orig.grad)
+    assert not hasattr(ours, "weight"), "made for a pass, and gone after it"

@@ -23,7 +23,7 @@ def trained(config: TrainConfig) -> tuple[Networks, Optimisers]:
     networks = build(config, ALONE)
     adam = optimisers(networks, config.optim)
     train_step(
-        networks, adam, list(loader(Stream(config), config, Positions(0, 2, 0, 1, 2), 0)), None, config, ALONE, 0, 1
+        networks, adam, list(loader(Stream(config), config, Positions(0, 2, 0, 1, 2), 0)), None, config, ALONE, 0, 0, 1
     )
     return networks, adam
 

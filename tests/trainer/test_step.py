@@ -48,8 +48,8 @@ def test_both_forms_give_every_parameter_the_same_gradient(norm: str) -> None:
             parameter.data.mul_(20)
     expected = gradients(deepcopy(networks), dense)
     found = gradients(networks, codebook)
-    # A bias before a norm has no gradient but rounding's.
-    floor = 1e-3 * max(float(gradient.abs().max()) for gradient in expected.values())
+    # A bias before a norm has no gradient but rounding's: some units in the last place of the largest gradient.
+    floor = 1e-2 * max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
         error = float((found[name] - gradient).abs().max())
         assert error <= TOLERANCE * max(float(gradient.abs().max()), floor), name
@@ -59,7 +59,7 @@ def test_a_step_moves_every_network_and_the_averages() -> None:
     config = small()
     networks = build(config, ALONE)
     before = {name: deepcopy(module.state_dict()) for name, module in networks.everything()}
-    sums = train_step(networks, optimisers(networks, config.optim), batches(config), None, config, ALONE, 0, 1.0)
+    sums = train_step(networks, optimisers(networks, config.optim), batches(config), None, config, ALONE, 0, 0, 1.0)
     assert set(sums) == {"kl", "gan", "feature_matching", "pixel", "discriminator", "score_real", "score_fake"}
     for name, module in networks.everything():
         moved = [key for key, tensor in module.state_dict().items() if not torch.equal(tensor, before[name][key])]
@@ -67,11 +67,26 @@ def test_a_step_moves_every_network_and_the_averages() -> None:
     assert all(p.grad is None for _, module in networks.trained() for p in module.parameters())
 
 
+def test_the_weight_of_kl_follows_the_images_seen_and_not_the_steps() -> None:
+    config = small(loss={"kl_warmup": 100, "kl": 1.0, "pixel": 0.0, "feature_matching": 0.0})
+    moved = {}
+    for step, images in ((5, 0), (1, 50), (5, 50)):
+        networks = build(config, ALONE)
+        before = [p.clone() for p in networks.encoder.parameters()] if networks.encoder else []
+        train_step(
+            networks, optimisers(networks, config.optim), batches(config), None, config, ALONE, step, images, 1.0
+        )
+        assert networks.encoder is not None
+        moved[step, images] = [p - q for p, q in zip(networks.encoder.parameters(), before, strict=True)]
+    assert all(torch.equal(a, b) for a, b in zip(moved[1, 50], moved[5, 50], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(moved[5, 0], moved[5, 50], strict=True))
+
+
 def test_losses_fall_when_one_batch_is_learnt() -> None:
     config = small(loss={"pixel": 10.0, "feature_matching": 0.0})
     networks = build(config, ALONE)
     adam, batch = optimisers(networks, config.optim), batches(config)
-    errors = [float(train_step(networks, adam, batch, None, config, ALONE, i, 1.0)["pixel"]) for i in range(15)]
+    errors = [float(train_step(networks, adam, batch, None, config, ALONE, i, 2 * i, 1.0)["pixel"]) for i in range(15)]
     assert errors[-1] < 0.8 * errors[0]
 
 
