@@ -1,9 +1,9 @@
 """a[index] * norm(x) + b[index], the step in which the codebook form meets the image, and its gradient.
 
 What is kept for the gradient is x and the codebook: neither gamma and beta at every pixel nor norm(x). Training's batch
-norm is folded into the entries once its statistics are known, y = (a / s) * x + (b - a * m / s), and so is its gradient:
-the means over all pixels that it needs are sums over the codebook. On the CPU the gathered rows are made a slice at a
-time, so that they stay in the cache.
+norm is folded into the entries once its statistics are known, y = (a / s) * x + (b - a * m / s), and so is its
+gradient: the means over all pixels that it needs are sums over the codebook. On the CPU the gathered rows are made a
+slice at a time, so that they stay in the cache.
 """
 
 from __future__ import annotations
