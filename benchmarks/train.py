@@ -285,7 +285,13 @@ def table(rows: list[Row], found: list[Gradients]) -> list[Table]:
 
 
 @click.command()
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="coco", show_default=True, help="Of the generator.")
+@click.option(
+    "--preset",
+    type=click.Choice([name for name, config in PRESETS.items() if not config.style]),
+    default="coco",
+    show_default=True,
+    help="Of the generator; one without a style, as the paper's step here is.",
+)
 @click.option(
     "--labels",
     type=click.Path(exists=True, file_okay=False),

@@ -9,11 +9,14 @@
 // Tile: two runs of up to 16 pixels x 32 columns, four tiles of sums; a step loads two tiles of pixels and two of
 // weights and makes four products.
 //
-// Blocking: a group of tiles passes under a chunk of the panel, about nine steps, which stays in the first-level cache;
-// between chunks the sums wait there too. Prefetched meanwhile: the next panel, into the second-level cache, and, if
-// Ahead, what the next tile reads of x where its lines are too far apart for the processor to foresee.
+// Blocking: two tiles pass under a chunk of the panel, or of two panels, of four to nine steps, which stays in the
+// first-level cache; between chunks the sums wait there too. The registers change hands one by one between the first
+// products of the next tile, which so need not wait for the last store. Prefetched meanwhile: the next panel, into the
+// second-level cache, and, if Ahead, what the next tile reads of x where its lines are too far apart for the processor
+// to foresee.
 //
-// Fused: bias, residual, its upsampling, rounding; the end of one tile is made during the products of the next.
+// Fused: bias, residual, its upsampling, rounding; the end of one tile is made during the products of the next, as is
+// whatever the caller wants done beside them.
 //
 // Include only where -mamx-tile, -mamx-bf16 and the flags of avx512bf16 are given.
 #ifndef SPADE_AMX_HPP
@@ -101,7 +104,6 @@ struct AmxPanels {
 // Where a run reads x, of block 0: the lines under its taps, at kx = 0.
 struct AmxLines {
     const bf16* of_ky[3];
-    AmxLines at(int64_t offset) const { return {{of_ky[0] + offset, of_ky[1] + offset, of_ky[2] + offset}}; }
 };
 
 // The pixels of a tile, in two runs; without a second, it repeats the first and counts none.

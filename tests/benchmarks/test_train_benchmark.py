@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(threads)
         return subprocess.CompletedProcess(arguments, 0)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(train, "subprocess", SimpleNamespace(run=run))
 
 
 @pytest.mark.usefixtures("_in_this_process")
@@ -35,7 +36,7 @@ def test_a_run_reports_every_contender_and_the_gradients(tmp_path: Path) -> None
     path = tmp_path / "new" / "train.json"
     result = CliRunner().invoke(
         train.main,
-        ["--preset", "demo", "--size", "64", "--nf", "4", "--no-vgg", "--batch", "2", "--repeats", "1",
+        ["--preset", "ade20k", "--size", "64", "--nf", "4", "--no-vgg", "--batch", "2", "--repeats", "1",
          "--threads", "1", "--precision", "bf16", "--json", str(path)],
         catch_exceptions=False,
     )  # fmt: skip
