@@ -144,7 +144,8 @@ def _compare(
     found: Statistics = {}
     with half:
         if perceptual is not None and config.loss.perceptual:
-            found["perceptual"] = config.loss.perceptual * perceptual(fake, real)
+            # A view: PyTorch's hooks on modules, such as its FLOP counter's, fail on a leaf.
+            found["perceptual"] = config.loss.perceptual * perceptual(fake.view_as(fake), real)
         if config.loss.pixel:
             found["pixel"] = config.loss.pixel * F.l1_loss(fake.float(), real)
     terms |= {name: value.detach() for name, value in found.items()}

@@ -36,7 +36,7 @@ def test_a_run_reports_every_contender_and_the_gradients(tmp_path: Path) -> None
     path = tmp_path / "new" / "train.json"
     result = CliRunner().invoke(
         train.main,
-        ["--preset", "ade20k", "--size", "64", "--nf", "4", "--no-vgg", "--batch", "2", "--repeats", "1",
+        ["--preset", "ade20k", "--size", "64", "--nf", "4", "--batch", "2", "--repeats", "1",
          "--threads", "1", "--precision", "bf16", "--json", str(path)],
         catch_exceptions=False,
     )  # fmt: skip
