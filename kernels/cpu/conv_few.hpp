@@ -11,6 +11,8 @@
 #ifndef SPADE_CONV_FEW_HPP
 #define SPADE_CONV_FEW_HPP
 
+#include <immintrin.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -85,20 +87,20 @@ struct ConvFew {
     // cleared.
     static void add_taps(const spade_conv& args, const float* const rows[3], int64_t pixels, const E* residual,
                          int64_t column, E* y) {
-        constexpr int lanes = 4;
         const float* taps[9];
         for (int64_t tap = 0; tap < 9; ++tap) {
             const int64_t at = lane(tap, args.out_channels);
             taps[tap] = rows[tap / 3] + at / panel * q_row + tap % 3 * panel + at % panel;
         }
-        alignas(64) float sum[conv_block] = {};
+        const __m128i used =
+            _mm_cmpgt_epi32(_mm_set1_epi32(static_cast<int>(args.out_channels)), _mm_set_epi32(3, 2, 1, 0));
+        const __m128 bias = _mm_loadu_ps(args.bias);
         for (int64_t p = 0; p < pixels; ++p, y += conv_block) {
-            for (int c = 0; c < lanes; ++c) sum[c] = args.bias[c];
-            for (int tap = 0; tap < 9; ++tap)
-                for (int c = 0; c < lanes; ++c) sum[c] += taps[tap][p * panel + c];
-            for (int64_t c = args.out_channels; c < lanes; ++c) sum[c] = 0.0f;
+            __m128 sum = bias;
+            for (const float* tap : taps) sum = _mm_add_ps(sum, _mm_loadu_ps(tap + p * panel));
+            sum = _mm_and_ps(sum, _mm_castsi128_ps(used));
             for (int64_t c = 0; c < conv_block; c += V::width) {
-                typename V::F out = V::load_f32(sum + c);
+                typename V::F out = c == 0 ? V::widen(sum) : V::zero();
                 if (residual != nullptr)
                     out = V::add(out, V::load(residual + ((column + p) >> args.residual_shift) * conv_block + c));
                 V::store(y + c, out);

@@ -51,8 +51,11 @@ class ModulatedRing {
         line_ += two ? 2 : 1;
     }
 
-    // Pieces of so many lines, at most.
-    int64_t pieces(int64_t lines) const { return lines * args_.blocks * ((args_.width + piece - 1) / piece); }
+    // Pieces of so many lines, about: a pair of lines is made at once.
+    int64_t pieces(int64_t lines) const {
+        const int64_t at_once = args_.shift == 1 ? (lines + 1) / 2 : lines;
+        return at_once * args_.blocks * ((args_.width + piece - 1) / piece);
+    }
 
     bf16* line(int64_t number) const { return ring_ + number % lines_ * elements_; }
 

@@ -18,6 +18,7 @@ struct Avx2 {
 
     static F zero() { return _mm256_setzero_ps(); }
     static F set(float value) { return _mm256_set1_ps(value); }
+    static F widen(__m128 low) { return _mm256_zextps128_ps256(low); }
     static F load_f32(const float* from) { return _mm256_loadu_ps(from); }
     static void store_f32(float* to, F value) { _mm256_storeu_ps(to, value); }
     static F load(const float* from) { return _mm256_loadu_ps(from); }

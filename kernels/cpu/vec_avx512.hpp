@@ -4,6 +4,7 @@
 //   Element          what maps and weights are stored as
 //   F, width         a register of float32 and its lanes
 //   depth            input channels per step of dot
+//   widen            F whose first four lanes are given and the others zero
 //   load, store      `width` Elements <-> F; load_f32, store_f32 the same for float32 memory
 //   load_block, store_block  32 Elements <-> 32 / width registers, in the order that is cheapest: lane i of them all is
 //                    channel lane(i)
@@ -29,6 +30,7 @@ struct Avx512 {
 
     static F zero() { return _mm512_setzero_ps(); }
     static F set(float value) { return _mm512_set1_ps(value); }
+    static F widen(__m128 low) { return _mm512_zextps128_ps512(low); }
     static F load_f32(const float* from) { return _mm512_loadu_ps(from); }
     static void store_f32(float* to, F value) { _mm512_storeu_ps(to, value); }
     static F load(const float* from) { return _mm512_loadu_ps(from); }
