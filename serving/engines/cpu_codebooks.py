@@ -173,15 +173,18 @@ class CodebookMaker:
 
 
 def _key(symbols: Symbols) -> bytes:
-    digest = hashlib.blake2b(repr(symbols.shape).encode(), digest_size=16)
-    digest.update(symbols.tobytes())
+    digest = hashlib.sha256(repr(symbols.shape).encode())  # processors have instructions for it
+    digest.update(np.ascontiguousarray(symbols))
     return digest.digest()
 
 
 def _of_map(i: int, levels: Sequence[Level], tables: Sequence[tuple[int, Array]], block: Block) -> MapCodebooks:
     bounds = [(int(level.patches5_offsets[i]), int(level.patches5_offsets[i + 1])) for level in levels]
     return MapCodebooks(
-        tuple(level.index[i] - np.int32(start) for level, (start, _) in zip(levels, bounds, strict=True)),
+        tuple(
+            level.index[i] if len(level.index) == 1 else level.index[i] - np.int32(start)
+            for level, (start, _) in zip(levels, bounds, strict=True)
+        ),
         tuple(stop - start for start, stop in bounds),
         tuple(table[:, slice(*bounds[level])] for level, table in tables),
         block,

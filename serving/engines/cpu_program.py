@@ -221,6 +221,11 @@ def is_large(size: Size) -> bool:
 def start_patches(symbols: Symbols, upsamplings: int, outside: int) -> npt.NDArray[np.int32]:
     """The 3x3 patches of the map brought to the start size: symbols [N, H, W] -> [N * h0 * w0, 9]."""
     small = symbols[:, :: 2**upsamplings, :: 2**upsamplings]  # NEAREST by a whole factor
-    padded = np.pad(small.astype(np.int32), ((0, 0), (1, 1), (1, 1)), constant_values=outside)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # [N, h0, w0, 3, 3]
-    return windows.reshape(-1, 9)
+    n, h, w = small.shape
+    padded = np.full((n, h + 2, w + 2), outside, np.int32)
+    padded[:, 1:-1, 1:-1] = small
+    patches = np.empty((n, h, w, 9), np.int32)
+    for tap in range(9):
+        ky, kx = divmod(tap, 3)
+        patches[..., tap] = padded[:, ky : ky + h, kx : kx + w]
+    return patches.reshape(-1, 9)
