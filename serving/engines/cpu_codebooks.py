@@ -174,7 +174,7 @@ class CodebookMaker:
 
 def _key(symbols: Symbols) -> bytes:
     digest = hashlib.sha256(repr(symbols.shape).encode())  # processors have instructions for it
-    digest.update(np.ascontiguousarray(symbols))
+    digest.update(np.ascontiguousarray(symbols).data)
     return digest.digest()
 
 
