@@ -1,0 +1,40 @@
+"""The styles benchmark: its command runs, its requests are what they say, and a map at hand needs no codebooks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from benchmarks.maps import read_maps
+from benchmarks.styles import new_maps
+from kernels.steps import supported_tiers
+from spade_core.config import preset
+
+
+def test_no_map_comes_twice() -> None:
+    maps = read_maps(preset("demo"), None)
+    seen = [labels.tobytes() for labels, _ in islice(new_maps(maps), 40)]
+    assert len(set(seen)) == 40
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not supported_tiers(), reason="no native tier runs on this processor")
+def test_every_request_is_measured(tmp_path: Path) -> None:
+    options = ["--preset", "demo", "--precision", "fp32", "--styles", "2", "--repeats", "2"]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.styles", *options, "--json", tmp_path / "rows.json"],
+        check=True, cwd=tmp_path,
+    )  # fmt: skip
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [(r["request"], r["images"]) for r in rows] == [
+        ("a new map", 1),
+        ("the same map, another style", 1),
+        ("a new map in several styles", 2),
+        ("dense, PyTorch", 1),
+    ]
+    assert all(0 < r["seconds_min"] <= r["seconds_median"] <= r["seconds_max"] for r in rows)
