@@ -81,7 +81,9 @@ def step_images_per_s(report: Path) -> dict[str, float]:
 
 @click.command()
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="coco", show_default=True)
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As for benchmarks.model.")
+@click.option(
+    "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As for benchmarks.model."
+)
 @click.option("--batch", type=click.IntRange(1), default=2, show_default=True, help="Images in a batch.")
 @click.option("--batches", type=click.IntRange(1), default=32, show_default=True, help="Timed batches of each.")
 @click.option("--workers", default="0,1,2", show_default=True, help="Loader processes.")

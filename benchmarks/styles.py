@@ -118,7 +118,12 @@ def main(
         )  # fmt: skip
     Console().print(table)
     if json_path:
-        report = {"machine": machine(), "preset": preset_name, "precision": precision, "rows": [asdict(r) for r in rows]}
+        report = {
+            "machine": machine(),
+            "preset": preset_name,
+            "precision": precision,
+            "rows": [asdict(r) for r in rows],
+        }
         json_path.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -20,13 +20,14 @@ from spade_core.baselines import AnyGenerator
 from spade_core.config import HIDDEN, GeneratorConfig
 from spade_core.dense import one_hot
 from spade_core.generator import Generator
-from spade_core.modulate import modulate
+from spade_core.modulate import ByEntry, modulate
 from spade_core.spade import SPADE
 
 # Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
 # whose every pixel differs.
 GATHER_ROWS = 4096
-# Products per tap pay where this many windows share a hidden row: below, adding them up costs what they save.
+# Products per tap pay where this many windows share a hidden row: below, adding them up costs what they save. In bf16
+# the products are so much cheaper that it never pays.
 PER_TAP = 1.5
 
 
@@ -38,11 +39,13 @@ class LevelTensors:
         patches3: [U3, k*k] symbols.
         patches5: [U5, k*k] rows of patches3, U3 = outside.
         index: [N, h, w] rows of patches5.
+        order: the index sorted, which saves a gradient on the CPU the sorting.
     """
 
     patches3: Tensor
     patches5: Tensor
     index: Tensor
+    order: ByEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def codebook(folded: Folded, level: LevelTensors) -> Tensor:
     """(a, b) of every distinct patch [U5, 2C]."""
     actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
     actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128], the last row is outside: the second conv pads with zeros
-    if PER_TAP * actv.shape[0] <= level.patches5.shape[0]:
+    half = actv.dtype == torch.bfloat16 or torch.is_autocast_enabled(actv.device.type)
+    if not half and PER_TAP * actv.shape[0] <= level.patches5.shape[0]:
         return _per_tap(folded, actv, level.patches5)
     entries = []
     for windows in torch.split(level.patches5, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
@@ -174,7 +178,7 @@ def synthesize_codebook(
         own = fold(spade, generator.config) if folded is None else folded[spade]
         entries = codebook(own, level)
         seconds.total += time.perf_counter() - began
-        return modulate(x, entries, level.index, own.norm)
+        return modulate(x, entries, level.index, own.norm, level.order)
 
     if not isinstance(generator, Generator):
         baseline: Tensor = generator(one_hot(symbols, generator.config, dtype), style, normalise)

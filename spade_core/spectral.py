@@ -67,9 +67,7 @@ def folded_state(module: nn.Module) -> dict[str, Tensor]:
             continue
         key = f"{name}.weight" if name else "weight"
         weight, u, v = state.pop(f"{key}_orig"), state.pop(f"{key}_u"), state.pop(f"{key}_v")
-        # A transposed conv's weight is [in, out, k, k].
-        matrix = (weight.transpose(0, 1) if isinstance(conv, nn.ConvTranspose2d) else weight).flatten(1)
-        state[key] = weight / torch.dot(u, torch.mv(matrix, v))
+        state[key] = weight / _scale(weight, u, _by_tap(v, weight), isinstance(conv, nn.ConvTranspose2d))
     return state
 
 
@@ -113,14 +111,22 @@ def _matrix(weight: Tensor, transposed: bool) -> Tensor:
     return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
+def _by_tap(v: Tensor, weight: Tensor) -> Tensor:
+    """v [in * k*k], as files have it, in the order of `_matrix`."""
+    return v.view(-1, weight.shape[2] * weight.shape[3]).t().flatten()  # [k*k * in]
+
+
+def _scale(weight: Tensor, u: Tensor, right: Tensor, transposed: bool) -> Tensor:
+    return torch.dot(u, torch.mv(_matrix(weight, transposed), right))
+
+
 class _Normalise(torch.autograd.Function):
     """W / s, s = u^T W v with u and v constant; its gradient is (g - sum(g * W) / s * u v^T) / s."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, transposed: bool) -> Tensor:
-        taps = weight.shape[2] * weight.shape[3]
-        right = v.view(-1, taps).t().flatten()  # [k*k * in]
-        scale = torch.dot(u, torch.mv(_matrix(weight, transposed), right))
+        right = _by_tap(v, weight)
+        scale = _scale(weight, u, right, transposed)
         ctx.save_for_backward(weight, u, right, scale)
         ctx.transposed = transposed
         return weight / scale

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from spade_core.codebook import LevelTensors, level_tensors
 from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
 from spade_core.discriminator_labels import LabelPatches, label_patches
 from spade_core.label_maps import LabelMapError, prepare, read_instance_map, read_label_map
+from spade_core.modulate import by_entry
 from trainer.config import DataConfig, TrainConfig
 from trainer.layouts import DataError, Example, find_examples
 from trainer.preprocess import Pixels, preprocess
@@ -65,7 +66,12 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`."""
         levels = {
-            size: LevelTensors(level.patches3.to(device), level.patches5.to(device), level.index.to(device))
+            size: LevelTensors(
+                level.patches3.to(device),
+                level.patches5.to(device),
+                level.index.to(device),
+                level.order if device.type == "cpu" else None,
+            )
             for size, level in self.levels.items()
         }
         symbols, patches = self.symbols.to(device), self.patches.to(device)
@@ -184,6 +190,7 @@ def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Bat
     if planned:
         sizes = level_sizes(symbols.shape[1], symbols.shape[2], model.upsamplings)
         levels = level_tensors(plan(symbols, sizes, model.symbols, model.spade_kernel), torch.device("cpu"))
+        levels = {size: replace(one, order=by_entry(one.index, len(one.patches5))) for size, one in levels.items()}
     images = np.stack([one.image for one in items]).transpose(0, 3, 1, 2)
     return Batch(
         torch.from_numpy(symbols.astype(np.int32)),

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spade_core.convert import read_state_dict
+from trainer.l1 import mean_difference
 
 GanMode = Literal["hinge", "least-squares", "original", "wasserstein"]
 GAN_MODES: tuple[GanMode, ...] = get_args(GanMode)
@@ -83,7 +84,7 @@ def feature_matching_loss(real: Outputs, fake: Outputs) -> Tensor:
     scalar.
     """
     terms = [
-        torch.stack([F.l1_loss(f.float(), r.detach().float()) for r, f in zip(rs[:-1], fs[:-1], strict=True)]).sum()
+        torch.stack([mean_difference(f, r.detach()) for r, f in zip(rs[:-1], fs[:-1], strict=True)]).sum()
         for rs, fs in zip(real, fake, strict=True)
     ]
     return torch.stack(terms).mean()
@@ -113,7 +114,7 @@ _VGG19: tuple[tuple[int, int] | Literal["pool"], ...] = (
     (19, 512), (21, 512), (23, 512), (25, 512), "pool", (28, 512),
 )  # fmt: skip
 # The ReLU after these convs is compared: relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
-_COMPARED = {0: 1 / 32, 5: 1 / 16, 10: 1 / 8, 19: 1 / 4, 28: 1.0}
+COMPARED = {0: 1 / 32, 5: 1 / 16, 10: 1 / 8, 19: 1 / 4, 28: 1.0}
 
 
 class PerceptualLoss(nn.Module):
@@ -138,8 +139,8 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             wanted = self.activations(real)
         terms = [
-            weight * F.l1_loss(f.float(), r.float())
-            for weight, f, r in zip(_COMPARED.values(), self.activations(fake), wanted, strict=True)
+            weight * mean_difference(f, r)
+            for weight, f, r in zip(COMPARED.values(), self.activations(fake), wanted, strict=True)
         ]
         return torch.stack(terms).sum()
 
@@ -151,7 +152,7 @@ class PerceptualLoss(nn.Module):
                 x = F.max_pool2d(x, 2)
                 continue
             x = F.relu(self.features[str(step[0])](x))
-            if step[0] in _COMPARED:
+            if step[0] in COMPARED:
                 found.append(x)
         return found
 
