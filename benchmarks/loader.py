@@ -1,6 +1,6 @@
 """Images a second that the training data loader delivers, plans included, beside what a training step takes.
 
-    python -m benchmarks.loader --preset coco --labels DIR --step benchmarks/results/train-coco-DATE.json --json out.json
+    python -m benchmarks.loader --preset coco --labels DIR --step train.json --json out.json
 
 The data set is `--labels`, each map with a JPEG of smooth noise of its size, in the layout `folder`; presets of scenes
 (demo) draw theirs. Files are read once before, so they come from memory, as those of a data set that fits there.

@@ -139,9 +139,32 @@ def codebook(folded: Folded, level: LevelTensors) -> Tensor:
         return _per_tap(folded, actv, level.patches5)
     entries = []
     for windows in torch.split(level.patches5, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
-        gathered = actv.index_select(0, windows.flatten()).view(windows.shape[0], -1)  # [.., k*k * 128]
+        gathered = _gather(actv, windows.flatten()).view(windows.shape[0], -1)  # [.., k*k * 128]
         entries.append(torch.addmm(folded.bias, gathered, folded.weight))
     return torch.cat(entries)
+
+
+def _gather(actv: Tensor, rows: Tensor) -> Tensor:
+    if not torch.is_autocast_enabled(actv.device.type):
+        return actv.index_select(0, rows)
+    gathered: Tensor = _GatherHalf.apply(actv, rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _GatherHalf(torch.autograd.Function):
+    """Rows in bfloat16, as autocast would make of them after gathering; their gradients add up in actv's own dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, actv: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.like = actv.new_empty(()), actv.shape
+        return actv.to(torch.get_autocast_dtype(actv.device.type)).index_select(0, rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,), (like, shape) = ctx.saved_tensors, ctx.like
+        return like.new_zeros(shape).index_add_(0, rows, grad.to(like.dtype)), None
 
 
 def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:
