@@ -26,6 +26,9 @@ from spade_core.spade import SPADE
 # Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
 # whose every pixel differs.
 GATHER_ROWS = 4096
+# Products have a multiple of so many rows: hardly two maps have as many patches, and on the CPU every new shape of a
+# product is compiled anew and its code kept.
+ROW_STEP = 256
 # Products per tap pay where this many windows share a hidden row: below, adding them up costs what they save. In bf16
 # the products are so much cheaper that it never pays.
 PER_TAP = 1.5
@@ -139,8 +142,10 @@ def codebook(folded: Folded, level: LevelTensors) -> Tensor:
         return _per_tap(folded, actv, level.patches5)
     entries = []
     for windows in torch.split(level.patches5, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
-        gathered = _gather(actv, windows.flatten()).view(windows.shape[0], -1)  # [.., k*k * 128]
-        entries.append(torch.addmm(folded.bias, gathered, folded.weight))
+        rows = windows.shape[0]
+        padded = F.pad(windows, (0, 0, 0, -rows % ROW_STEP))
+        gathered = _gather(actv, padded.flatten()).view(padded.shape[0], -1)  # [.., k*k * 128]
+        entries.append(torch.addmm(folded.bias, gathered, folded.weight)[:rows])
     return torch.cat(entries)
 
 

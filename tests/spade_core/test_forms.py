@@ -15,13 +15,14 @@ from torch import Tensor
 from kernels.plan import plan
 from spade_core import codebook as codebook_module
 from spade_core import modulate as modulate_module
-from spade_core.codebook import codebook, fold, fold_generator, level_tensors, synthesize_codebook
+from spade_core.codebook import LevelTensors, codebook, fold, fold_generator, level_tensors, synthesize_codebook
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
 from spade_core.dense import synthesize_dense
 from spade_core.generator import Generator
 from spade_core.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
 from spade_core.modulate import modulate
 from spade_core.seeded import seeded_generator
+from spade_core.spade import SPADE
 from spade_core.style import style_from_seed
 
 Symbols = npt.NDArray[np.uint16]
@@ -220,3 +221,24 @@ def test_an_entry_of_many_pixels_has_its_whole_gradient_in_bfloat16() -> None:
         modulate(x, entries, torch.zeros(1, 64, 64, dtype=torch.int32), None).sum().backward()
     assert entries.grad is not None
     assert entries.grad.tolist() == [[4096.0] * 4], "a running sum of ones stays at 256 in bfloat16"
+
+
+@pytest.mark.parametrize("rows", [1, 255, 256, 257])
+def test_rows_that_fill_a_product_up_leave_no_trace(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codebook_module, "PER_TAP", float("inf"))
+    config = replace(preset("demo"), nf=2)
+    norm = next(m for m in seeded_generator(config).modules() if isinstance(m, SPADE)).double()
+    random = torch.Generator().manual_seed(0)
+    patches3 = torch.randint(0, config.symbols + 1, (40, 9), generator=random, dtype=torch.int32)
+    patches5 = torch.randint(0, 41, (rows, 9), generator=random, dtype=torch.int32)
+    level = LevelTensors(patches3, patches5, torch.zeros(1, 1, 1, dtype=torch.int32))
+    found = []
+    for step in (1, 256):
+        monkeypatch.setattr(codebook_module, "ROW_STEP", step)
+        with torch.enable_grad():
+            entries = codebook(fold(norm, config), level)
+            gradients = torch.autograd.grad((entries.cos() * 3).sum(), list(norm.parameters()), allow_unused=True)
+        found.append([entries, *(g for g in gradients if g is not None)])
+    assert len(found[0][0]) == rows
+    for plain, padded in zip(*found, strict=True):
+        torch.testing.assert_close(padded, plain, rtol=1e-10, atol=1e-12)
