@@ -3,7 +3,7 @@
     python -m benchmarks.loader --preset coco --labels DIR --step train.json --json out.json
 
 The data set is `--labels`, each map with a JPEG of smooth noise of its size, in the layout `folder`; presets of scenes
-(demo) draw theirs. Files are read once before, so they come from memory, as those of a data set that fits there.
+(demo) draw theirs. The files were just written, so they come from memory, as those of a data set that fits there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.model import machine
-from export.maps import drawn_maps
+from benchmarks.model import write_report
+from export.maps import drawn_maps, label_map_paths
 from spade_core.config import PRESETS, GeneratorConfig, preset
 from spade_core.label_maps import read_instance_map, read_label_map
 from trainer.config import TrainConfig, from_tables
@@ -57,8 +57,7 @@ def write_data_set(root: Path, labels: Path | None, model: GeneratorConfig) -> N
 def _maps(labels: Path | None, model: GeneratorConfig) -> list[tuple[Any, Any]]:
     if labels is None:
         return list(zip(*drawn_maps(model, 8), strict=True))
-    folder = labels / "label" if (labels / "label").is_dir() else labels
-    found = [(read_label_map(path), labels / "inst" / path.name) for path in sorted(folder.glob("*.png"))]
+    found = [(read_label_map(path), labels / "inst" / path.name) for path in label_map_paths(labels)]
     return [(ids, read_instance_map(path) if path.is_file() else np.zeros_like(ids)) for ids, path in found]
 
 
@@ -74,7 +73,7 @@ def images_per_s(config: TrainConfig, workers: int, batches: int) -> float:
 
 
 def step_images_per_s(report: Path) -> dict[str, float]:
-    """Images/s of the fastest step that benchmarks.train wrote."""
+    """Images/s of the codebook form's step in a report of benchmarks.train, by precision."""
     rows = json.loads(report.read_text())["rows"]
     return {row["precision"]: row["batch"] / row["seconds_median"] for row in rows if row["name"] == "codebook"}
 
@@ -112,11 +111,8 @@ def main(
         table.add_row(str(row.workers), f"{row.images_per_s:.1f}", "" if row.steps is None else f"{row.steps:.0f}x")
     Console().print(table)
     if json_path:
-        report = {
-            "machine": machine(), "preset": preset_name, "batch": batch,
-            "step_images_per_s": steps, "rows": [asdict(row) for row in rows],
-        }  # fmt: skip
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        found = {"step_images_per_s": steps, "rows": [asdict(row) for row in rows]}
+        write_report(json_path, {"preset": preset_name, "batch": batch} | found)
 
 
 if __name__ == "__main__":

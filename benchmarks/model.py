@@ -259,21 +259,16 @@ def main(
             with np.load(out) as results, np.load(Path(folder, f"{REFERENCE}.npz")) as reference:
                 rows += rows_of(name, results, reference, sizes)
             if json_path:  # after each engine, so that an interrupted run keeps what it measured
-                write_report(json_path, preset_name, labels, rows)
+                report = {"preset": preset_name, "labels": labels or "drawn", "rows": [asdict(r) for r in rows]}
+                write_report(json_path, report)
     for size in sizes:
         console.print(table(rows, size))
 
 
-def write_report(path: Path, preset_name: str, labels: str | None, rows: list[Row]) -> None:
-    """Write the rows measured so far, with what they were taken on."""
-    report = {
-        "machine": machine(),
-        "preset": preset_name,
-        "labels": labels or "drawn",
-        "rows": [asdict(r) for r in rows],
-    }
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write what was measured so far as JSON, with what it was taken on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": machine()} | report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The peer is the dense form in PyTorch, same precision and threads, measured righ
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.maps import read_maps
-from benchmarks.model import machine
+from benchmarks.model import write_report
 from serving.engines import PRECISIONS, Timings
 from serving.engines.cpu import CpuEngine
 from serving.engines.torch import TorchEngine
@@ -118,13 +117,8 @@ def main(
         table.add_row(p.axis, f"{p.value:g}", f"{p.distinct_share:.1%}", f"{p.seconds * 1e3:.0f}", *peer)
     Console().print(table)
     if json_path:
-        report = {
-            "machine": machine(),
-            "preset": preset_name,
-            "precision": precision,
-            "points": [asdict(p) for p in points],
-        }
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        report = {"preset": preset_name, "precision": precision, "points": [asdict(p) for p in points]}
+        write_report(json_path, report)
 
 
 if __name__ == "__main__":

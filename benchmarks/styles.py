@@ -8,23 +8,22 @@ as a batch. The peer is the dense form in PyTorch, same precision and threads, w
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.maps import Maps, read_maps
-from benchmarks.model import machine
+from benchmarks.model import write_report
+from benchmarks.server_engine import inputs_of
 from serving.engines.cpu import CpuEngine
 from serving.engines.torch import TorchEngine
 from spade_core.config import PRESETS, preset
@@ -46,39 +45,31 @@ class Row:
     ratio: float
 
 
-def new_maps(maps: Maps) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32] | None]]:
-    """Labels and instances [1, H, W], no two alike: each time around, the maps are shifted by one more column."""
-    for turn in range(maps.labels.shape[2]):
-        for i in range(len(maps.labels)):
-            labels, instances, _ = maps.one(i)
-            yield np.roll(labels, turn, 2), None if instances is None else np.roll(instances, turn, 2)
-
-
 def measure(engine: CpuEngine, peer: TorchEngine | None, maps: Maps, several: list[int], repeats: int) -> list[Row]:
     """Time each kind of request on `repeats` maps, in turn."""
-    at_hand = new_maps(maps)
+    numbers = count()
     seconds: dict[tuple[str, int], list[float]] = {}
 
     def timed(request: str, of: CpuEngine | TorchEngine, labels: Any, instances: Any, seeds: range) -> None:
-        count, styles = len(seeds), np.stack([style_from_seed(seed) for seed in seeds])
-        labels, instances = (None if one is None else np.repeat(one, count, 0) for one in (labels, instances))
+        styles = np.stack([style_from_seed(seed) for seed in seeds])
+        labels, instances = (None if one is None else np.repeat(one, len(seeds), 0) for one in (labels, instances))
         began = time.perf_counter()
         of.synthesize(labels, instances, styles)
-        seconds.setdefault((request, count), []).append((time.perf_counter() - began) / count)
+        seconds.setdefault((request, len(seeds)), []).append((time.perf_counter() - began) / len(seeds))
 
     for _ in range(1 + repeats):
-        labels, instances = next(at_hand)
+        labels, instances, _ = inputs_of(maps, next(numbers), 1)
         timed(NEW, engine, labels, instances, range(1))
         timed(AGAIN, engine, labels, instances, range(1, 2))
-        for count in several:
-            timed(SEVERAL, engine, *next(at_hand), range(count))
+        for styles in several:
+            timed(SEVERAL, engine, *inputs_of(maps, next(numbers), 1)[:2], range(styles))
         if peer is not None:
             timed(DENSE, peer, labels, instances, range(1))
     counted = {key: values[1:] for key, values in seconds.items()}  # in the first, memory is planned
     new = statistics.median(counted[NEW, 1])
     return [
-        Row(request, count, statistics.median(values), min(values), max(values), new / statistics.median(values))
-        for (request, count), values in counted.items()
+        Row(request, images, statistics.median(values), min(values), max(values), new / statistics.median(values))
+        for (request, images), values in counted.items()
     ]
 
 
@@ -109,7 +100,7 @@ def main(
     generator = seeded_generator(config)
     ours = CpuEngine(generator, precision, threads)
     peer = None if no_peer else TorchEngine(generator, precision, "dense", threads=threads)  # type: ignore[arg-type]
-    rows = measure(ours, peer, read_maps(config, labels), [int(count) for count in styles.split(",")], repeats)
+    rows = measure(ours, peer, read_maps(config, labels), [int(number) for number in styles.split(",")], repeats)
     table = Table("request", "images", "ms an image", "min..max", "new / this", title=f"{preset_name}, {precision}")
     for row in rows:
         table.add_row(
@@ -118,13 +109,7 @@ def main(
         )  # fmt: skip
     Console().print(table)
     if json_path:
-        report = {
-            "machine": machine(),
-            "preset": preset_name,
-            "precision": precision,
-            "rows": [asdict(r) for r in rows],
-        }
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(json_path, {"preset": preset_name, "precision": precision, "rows": [asdict(r) for r in rows]})
 
 
 if __name__ == "__main__":

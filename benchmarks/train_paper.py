@@ -14,10 +14,9 @@ from spade_core.dense import one_hot
 from trainer.config import TrainConfig
 from trainer.dataset import Batch
 from trainer.losses import (
-    COMPARED,
-    Outputs,
     PerceptualLoss,
     discriminator_loss,
+    feature_matching_loss,
     generator_loss,
     split_fake_real,
 )
@@ -45,9 +44,9 @@ def paper_step(
     with half:
         fake = synthesize(networks.generator, batch, style, "dense")
         fakes, reals = judge(fake)
-        loss = generator_loss(fakes) + config.loss.feature_matching * _feature_matching(reals, fakes)
+        loss = generator_loss(fakes) + config.loss.feature_matching * feature_matching_loss(reals, fakes, F.l1_loss)
         if perceptual is not None:
-            loss = loss + config.loss.perceptual * _perceptual(perceptual, fake, real)
+            loss = loss + config.loss.perceptual * perceptual(fake, real, F.l1_loss)
     torch.autograd.backward(loss)
     sides.generator.step()
     sides.generator.zero_grad(set_to_none=True)
@@ -62,18 +61,3 @@ def paper_step(
     sides.discriminator.step()
     sides.discriminator.zero_grad(set_to_none=True)
     update_average(networks, config.optim.ema, step=0)
-
-
-def _feature_matching(reals: Outputs, fakes: Outputs) -> Tensor:
-    scales = [
-        torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(rs[:-1], fs[:-1], strict=True)]).sum()
-        for rs, fs in zip(reals, fakes, strict=True)
-    ]
-    return torch.stack(scales).mean()
-
-
-def _perceptual(vgg: PerceptualLoss, fake: Tensor, real: Tensor) -> Tensor:
-    with torch.no_grad():
-        wanted = vgg.activations(real)
-    terms = zip(COMPARED.values(), vgg.activations(fake), wanted, strict=True)
-    return torch.stack([weight * F.l1_loss(f, r) for weight, f, r in terms]).sum()

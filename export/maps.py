@@ -39,10 +39,7 @@ def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> M
     if folder is None:
         labels, instances = drawn_maps(config, count)
     else:
-        label_dir = folder / "label" if (folder / "label").is_dir() else folder
-        paths = sorted(label_dir.glob("*.png"))[:count]
-        if not paths:
-            raise ValueError(f"[maps] expected PNG label maps in {label_dir} but found none")
+        paths = label_map_paths(folder)[:count]
         labels = np.stack([resize_nearest(read_label_map(p), *size) for p in paths])
         instances = np.zeros(labels.shape, np.int32)
         if (folder / "inst").is_dir():
@@ -51,6 +48,15 @@ def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> M
     edges = instances if config.instance_edges else None
     style = np.stack([style_from_seed(i) for i in range(len(labels))]) if config.style else None
     return Maps(labels, edges, prepare(labels, edges, config).astype(np.int32), style)
+
+
+def label_map_paths(folder: Path) -> list[Path]:
+    """The label maps of `folder`, or of its label/, by name. Raises ValueError where there are none."""
+    label_dir = folder / "label" if (folder / "label").is_dir() else folder
+    paths = sorted(label_dir.glob("*.png"))
+    if not paths:
+        raise ValueError(f"[maps] expected PNG label maps in {label_dir} but found none")
+    return paths
 
 
 def drawn_maps(config: GeneratorConfig, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:

@@ -162,14 +162,14 @@ class _GatherHalf(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, actv: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
-        ctx.like = actv.new_empty(()), actv.shape
+        ctx.shape, ctx.dtype = actv.shape, actv.dtype
         return actv.to(torch.get_autocast_dtype(actv.device.type)).index_select(0, rows)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (rows,), (like, shape) = ctx.saved_tensors, ctx.like
-        return like.new_zeros(shape).index_add_(0, rows, grad.to(like.dtype)), None
+        (rows,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.shape, dtype=ctx.dtype).index_add_(0, rows, grad.to(ctx.dtype)), None
 
 
 def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:

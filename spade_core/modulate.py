@@ -55,9 +55,9 @@ def _apply(x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
     """entries [U5, 2C] at x's own precision, a slice of pixels at a time."""
     # Written into a tensor of its own: a view could not be changed in place by what comes next.
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    rows, written, pixels = _as_rows(x), _as_rows(out), index.flatten()
+    rows, written, pixels = as_rows(x), as_rows(out), index.flatten()
     entries = entries.to(x.dtype)
-    for part in _slices(rows):
+    for part in slices(rows):
         a, b = entries.index_select(0, pixels[part]).chunk(2, dim=1)  # [.., C] each
         torch.addcmul(b, a, rows[part], out=written[part])
     return out
@@ -76,10 +76,10 @@ class _Modulate(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, entries, index = ctx.saved_tensors
-        rows, flat, pixels = _as_rows(x), _as_rows(grad), index.flatten()
+        rows, flat, pixels = as_rows(x), as_rows(grad), index.flatten()
         out = torch.empty(x.shape, dtype=grad.dtype, device=x.device, memory_format=torch.channels_last)
-        written, a = _as_rows(out), entries[:, : x.shape[1]].to(flat.dtype)
-        for part in _slices(rows):
+        written, a = as_rows(out), entries[:, : x.shape[1]].to(flat.dtype)
+        for part in slices(rows):
             torch.mul(flat[part], a.index_select(0, pixels[part]), out=written[part])
         sums = _sums_by_entry(rows, flat, index, ctx.order, entries, None)
         return out, torch.cat(sums, dim=1).to(entries.dtype), None, None
@@ -107,7 +107,7 @@ class _NormModulate(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, entries, index, mean, rstd = ctx.saved_tensors
-        rows, flat, pixels = _as_rows(x), _as_rows(grad), index.flatten()
+        rows, flat, pixels = as_rows(x), as_rows(grad), index.flatten()
         for_a, for_b = _sums_by_entry(rows, flat, index, ctx.order, entries, mean)  # [U5, C] each
         for_a = for_a * rstd
         # With y = a * z + b and z = (x - m) / s: dL/dx = (a * g - mean(a * g) - z * mean(a * g * z)) / s.
@@ -116,8 +116,8 @@ class _NormModulate(torch.autograd.Function):
         slope = (a * for_a).sum(0) / rows.shape[0] * rstd.square()
         constant, scaled = mean * slope - level, a * rstd
         out = torch.empty(x.shape, dtype=grad.dtype, device=x.device, memory_format=torch.channels_last)
-        written = _as_rows(out)
-        for part in _slices(rows):
+        written = as_rows(out)
+        for part in slices(rows):
             line = torch.addcmul(constant, rows[part].to(rstd.dtype), -slope)  # [.., C]
             line.addcmul_(flat[part].to(rstd.dtype), scaled.index_select(0, pixels[part]))
             written[part] = line
@@ -133,7 +133,7 @@ def _sums_by_entry(
     """
     wide = torch.promote_types(entries.dtype, torch.float32)
     products = torch.empty_like(grad)
-    for part in _slices(x):
+    for part in slices(x):
         values = x[part].to(wide, copy=True)
         if mean is not None:
             values -= mean
@@ -149,12 +149,14 @@ def _sums_by_entry(
     return sums[0], sums[1]
 
 
-def _slices(rows: Tensor) -> Iterator[slice]:
+def slices(rows: Tensor) -> Iterator[slice]:
+    """Parts of rows [.., C] that stay in the cache; on a GPU, where they need not, one of all."""
     count = rows.shape[0]
     step = max(1, SLICE // rows.shape[1]) if rows.device.type == "cpu" else max(1, count)
     for start in range(0, count, step):
         yield slice(start, start + step)
 
 
-def _as_rows(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # [N*h*w, C]
+def as_rows(x: Tensor) -> Tensor:
+    """[N, C, h, w] -> [N*h*w, C], of channels-last maps a view."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

@@ -7,17 +7,16 @@ b is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-SLICE = 1 << 17  # values
+from spade_core.modulate import as_rows, slices
 
 
 def mean_difference(a: Tensor, b: Tensor) -> Tensor:
-    """Mean |a - b| of two tensors of one shape, a float32 scalar (float64 of float64).
+    """Mean |a - b| of two maps [N, C, h, w], a float32 scalar (float64 of float64).
 
     Only a has a gradient: sign(a - b) / size.
     """
@@ -30,9 +29,9 @@ class _MeanDifference(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
         wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-        first, second = _values(a), _values(b)
+        first, second = as_rows(a), as_rows(b)
         total = torch.zeros((), dtype=wide, device=a.device)
-        for part in _slices(first):
+        for part in slices(first):
             total += torch.sub(first[part].to(wide), second[part]).abs_().sum()
         return total / a.numel()
 
@@ -40,22 +39,10 @@ class _MeanDifference(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         a, b = ctx.saved_tensors
-        first, second = _values(a), _values(b)
-        out = torch.empty_like(first)
+        first, second = as_rows(a), as_rows(b)
+        out = torch.empty(a.shape, dtype=a.dtype, device=a.device, memory_format=torch.channels_last)
+        written = as_rows(out)
         scale = (grad / a.numel()).to(a.dtype)
-        for part in _slices(first):
-            torch.mul(torch.sign(first[part] - second[part]), scale, out=out[part])
-        if a.dim() == 4:  # back from channels last
-            return out.view(a.shape[0], a.shape[2], a.shape[3], a.shape[1]).permute(0, 3, 1, 2), None
-        return out.view(a.shape), None
-
-
-def _values(x: Tensor) -> Tensor:
-    """All values in one row, without a copy of channels-last maps."""
-    return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).reshape(-1)
-
-
-def _slices(values: Tensor) -> Iterator[slice]:
-    step = SLICE if values.device.type == "cpu" else max(1, values.numel())
-    for start in range(0, values.numel(), step):
-        yield slice(start, start + step)
+        for part in slices(first):
+            torch.mul(torch.sign(first[part] - second[part]), scale, out=written[part])
+        return out, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +21,9 @@ GAN_MODES: tuple[GanMode, ...] = get_args(GanMode)
 
 Outputs = Sequence[Sequence[Tensor]]
 """What a `Discriminator` returns: for each scale the outputs of all layers, the scores last."""
+
+Difference = Callable[[Tensor, Tensor], Tensor]
+"""Mean |a - b|, with a gradient for a."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,14 +80,14 @@ def _of_fake(scores: Tensor, mode: GanMode) -> Tensor:
             raise LossError(f"[loss] expected a GAN mode out of {', '.join(GAN_MODES)} but got {mode!r}")
 
 
-def feature_matching_loss(real: Outputs, fake: Outputs) -> Tensor:
+def feature_matching_loss(real: Outputs, fake: Outputs, difference: Difference = mean_difference) -> Tensor:
     """Mean |fake - real| of every layer but the last, summed over layers, mean over scales; real is detached.
 
     The paper's lambda / num_D is in the mean over scales, so loss.feature_matching alone goes before it. A float32
     scalar.
     """
     terms = [
-        torch.stack([mean_difference(f, r.detach()) for r, f in zip(rs[:-1], fs[:-1], strict=True)]).sum()
+        torch.stack([difference(f, r.detach()) for r, f in zip(rs[:-1], fs[:-1], strict=True)]).sum()
         for rs, fs in zip(real, fake, strict=True)
     ]
     return torch.stack(terms).mean()
@@ -114,7 +117,7 @@ _VGG19: tuple[tuple[int, int] | Literal["pool"], ...] = (
     (19, 512), (21, 512), (23, 512), (25, 512), "pool", (28, 512),
 )  # fmt: skip
 # The ReLU after these convs is compared: relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
-COMPARED = {0: 1 / 32, 5: 1 / 16, 10: 1 / 8, 19: 1 / 4, 28: 1.0}
+_COMPARED = {0: 1 / 32, 5: 1 / 16, 10: 1 / 8, 19: 1 / 4, 28: 1.0}
 
 
 class PerceptualLoss(nn.Module):
@@ -134,13 +137,13 @@ class PerceptualLoss(nn.Module):
                 fin = fout
         self.requires_grad_(False)
 
-    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+    def forward(self, fake: Tensor, real: Tensor, difference: Difference = mean_difference) -> Tensor:
         """fake and real [N, 3, H, W] in -1..1 (read as they are, no ImageNet normalisation) -> a float32 scalar."""
         with torch.no_grad():
             wanted = self.activations(real)
         terms = [
-            weight * mean_difference(f, r)
-            for weight, f, r in zip(COMPARED.values(), self.activations(fake), wanted, strict=True)
+            weight * difference(f, r)
+            for weight, f, r in zip(_COMPARED.values(), self.activations(fake), wanted, strict=True)
         ]
         return torch.stack(terms).sum()
 
@@ -152,7 +155,7 @@ class PerceptualLoss(nn.Module):
                 x = F.max_pool2d(x, 2)
                 continue
             x = F.relu(self.features[str(step[0])](x))
-            if step[0] in COMPARED:
+            if step[0] in _COMPARED:
                 found.append(x)
         return found
 

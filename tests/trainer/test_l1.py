@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer import l1
+from spade_core import modulate
 from trainer.l1 import mean_difference
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -38,7 +38,7 @@ def test_value_and_gradient_are_those_of_l1_loss(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_long_sum_keeps_float32s_precision(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(l1, "SLICE", 1000)  # the last slice is shorter
+    monkeypatch.setattr(modulate, "SLICE", 1000)  # 125 pixels; the last slice is shorter
     a, b = maps((2, 8, 40, 40), dtype, 0).requires_grad_(), maps((2, 8, 40, 40), dtype, 1)
     found = mean_difference(a, b)
     assert found.dtype == torch.float32
@@ -50,7 +50,7 @@ def test_a_long_sum_keeps_float32s_precision(dtype: torch.dtype, monkeypatch: py
 
 
 def test_equal_values_have_no_gradient() -> None:
-    a = torch.ones(2, 3, requires_grad=True)
-    mean_difference(a, torch.ones(2, 3)).backward()  # type: ignore[no-untyped-call]
+    a = torch.ones(2, 3, 1, 1, requires_grad=True)
+    mean_difference(a, torch.ones(2, 3, 1, 1)).backward()  # type: ignore[no-untyped-call]
     assert a.grad is not None
     assert not a.grad.any()
