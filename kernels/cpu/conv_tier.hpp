@@ -67,8 +67,7 @@ struct ConvTier {
         spade_modulate of_band = modulated;
         of_band.out = shifted(scratch, before + first, line);
         modulate<V>(of_band, before + first, before + last);
-        spade_conv one = conv;
-        one.n = 1;
+        spade_conv one = conv_of_image(conv, image);
         one.x = shifted(scratch, first, line);
         return one;
     }
