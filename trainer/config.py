@@ -75,8 +75,9 @@ class LossConfig:
 
     gan: Gan = _say("hinge", "Kind of the adversarial loss, whose weight is 1.")
     feature_matching: float = _say(10.0, "L1 between the discriminator's features of fake and real.")
-    perceptual: float = _say(10.0, "L1 between VGG19's features; off, and said so, without loss.vgg.")
+    perceptual: float = _say(10.0, "L1 between a network's features; off, and said so, without vgg or features.")
     vgg: str = _say("", "File with torchvision's VGG19 weights (.pth or .safetensors).")
+    features: str = _say("", "Instead of VGG19: a TorchScript file that returns maps, or `scenes`: ours that ships.")
     kl: float = _say(0.05, "KL divergence of the encoder's style from the standard normal; where model.style is true.")
     kl_warmup: int = _say(0, "Images over which loss.kl rises from 0, so that the style is used before it costs.")
     pixel: float = _say(0.0, "L1 between fake and real; not of the paper, a help where there is no VGG.")

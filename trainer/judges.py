@@ -61,7 +61,7 @@ def segmentation_file(
 
     Raises JudgeError.
     """
-    run = _onnx(path) if path.suffix == ".onnx" else _torchscript(path, device)
+    run = _onnx(path) if path.suffix == ".onnx" else load_torchscript(path, device)
     shift, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
 
     def segment(images: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class InceptionFile(nn.Module):
     def __init__(self, path: Path, device: torch.device = CPU) -> None:
         super().__init__()
         self.path, self.device = path, device
-        self.network = _torchscript(path, device)
+        self.network = load_torchscript(path, device)
         names = {argument.name for argument in self.network.forward.schema.arguments}
         self.raw = "return_features" in names
         self.num_features = int(self(torch.zeros((2, 3, 64, 64), dtype=torch.uint8)).shape[1])
@@ -127,7 +127,7 @@ def feature_file(path: Path, device: torch.device = CPU) -> Callable[[Tensor], l
 
     Raises JudgeError.
     """
-    network = _torchscript(path, device)
+    network = load_torchscript(path, device)
 
     def features(images: Tensor) -> list[Tensor]:
         with torch.inference_mode():
@@ -157,7 +157,8 @@ def _onnx(path: Path) -> Callable[[Tensor], Any]:
     return run
 
 
-def _torchscript(path: Path, device: torch.device) -> Any:
+def load_torchscript(path: Path, device: torch.device) -> Any:
+    """A network out of a TorchScript file, in eval mode. Raises JudgeError."""
     try:
         with warnings.catch_warnings():
             # PyTorch advises torch.export for new files; published judges are TorchScript.

@@ -22,7 +22,7 @@ from PIL import Image
 from trainer.config import TrainConfig, from_tables, to_toml
 from trainer.dataset import Batch, Positions, Stream, loader
 from trainer.logs import Logs
-from trainer.losses import PerceptualLoss, load_perceptual
+from trainer.losses import FeatureLoss, PerceptualLoss, load_perceptual
 from trainer.memory import keep_freed_memory
 from trainer.networks import Networks, build
 from trainer.processes import Processes, any_of, join, leave
@@ -72,7 +72,7 @@ class _Run:
     stream: Stream
     networks: Networks
     optimisers: Optimisers
-    perceptual: PerceptualLoss | None
+    perceptual: PerceptualLoss | FeatureLoss | None
     folder: Path
     step: int = 0
     images: int = 0
@@ -147,7 +147,7 @@ def _start(config: TrainConfig, processes: Processes) -> _Run:
     networks = build(config, processes)
     perceptual = None
     if config.loss.perceptual:
-        perceptual = load_perceptual(Path(config.loss.vgg) if config.loss.vgg else None)
+        perceptual = load_perceptual(config.loss.vgg, config.loss.features)
     if perceptual is not None:
         perceptual.to(processes.device)
     adam = optimisers(networks, config.optim, processes.world)

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spade_core.convert import read_state_dict
+from trainer.judges import load_torchscript
 from trainer.l1 import mean_difference
+from trainer.segmentation import FEATURES, load_segmentation
 
 GanMode = Literal["hinge", "least-squares", "original", "wasserstein"]
 GAN_MODES: tuple[GanMode, ...] = get_args(GanMode)
@@ -160,16 +162,60 @@ class PerceptualLoss(nn.Module):
         return found
 
 
-def load_perceptual(path: Path | None) -> PerceptualLoss | None:
-    """The perceptual loss with torchvision's VGG19 weights (.pth or .safetensors); None, said once, without a path.
+class FeatureLoss(nn.Module):
+    """L1 between the feature maps that a network other than VGG19 makes of two images, summed over the maps.
 
-    Raises LossError or ConvertError where the file cannot be read, naming every key it lacks.
+    Args:
+        network: no gradient reaches its weights.
+        features: of the network, images [N, 3, H, W] in -1..1 -> maps.
     """
-    if path is None:
-        _log.warning(
-            "perceptual loss off: no VGG19 weights given; save torchvision's vgg19 state dict and give its path"
-        )
-        return None
+
+    def __init__(self, network: nn.Module, features: Callable[[Tensor], Sequence[Tensor]]) -> None:
+        super().__init__()
+        self.network = network
+        for parameter in network.parameters():  # TorchScript has no requires_grad_ of its own
+            parameter.requires_grad_(False)
+        self._features = features
+
+    def forward(self, fake: Tensor, real: Tensor, difference: Difference = mean_difference) -> Tensor:
+        """As `PerceptualLoss.forward`."""
+        with torch.no_grad():
+            wanted = self._features(real)
+        return torch.stack([difference(f, r) for f, r in zip(self._features(fake), wanted, strict=True)]).sum()
+
+
+def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | FeatureLoss | None:
+    """The perceptual loss: with torchvision's VGG19 weights, or on the `features` of another network.
+
+    Args:
+        vgg: file (.pth or .safetensors), or empty.
+        features: TorchScript file whose forward returns maps, or `scenes`: the network that ships; or empty.
+
+    None, said once, where both are empty. Raises LossError, ConvertError or JudgeError where a file cannot be read,
+    naming every key it lacks.
+    """
+    if vgg and features:
+        raise LossError(f"[loss] expected loss.vgg or loss.features but got both, '{vgg}' and '{features}'")
+    if features == "scenes":
+        scenes = load_segmentation(FEATURES)
+        return FeatureLoss(scenes, scenes.features)
+    if features:
+        network = load_torchscript(Path(features), torch.device("cpu"))
+        return FeatureLoss(network, lambda images: _maps(network(images)))
+    if vgg:
+        return _load_vgg(Path(vgg))
+    _log.warning(
+        "perceptual loss off: no VGG19 weights given; save torchvision's vgg19 state dict and give its path as "
+        "loss.vgg, or another network as loss.features"
+    )
+    return None
+
+
+def _maps(out: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return [out] if isinstance(out, Tensor) else out
+
+
+def _load_vgg(path: Path) -> PerceptualLoss:
     state = _read_weights(path)
     module = PerceptualLoss()
     wanted = module.state_dict()

@@ -1,6 +1,7 @@
 """A small segmentation network for the scenes, so that the mIoU of a demo model is a real number.
 
-`python -m trainer.segmentation` trains the one that ships as `trainer/segmentation.safetensors`.
+`python -m trainer.segmentation` trains the one that ships as `trainer/segmentation.safetensors`. A second, of another
+seed and other scenes, is the perceptual loss of the demo model's training: what teaches must not judge.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from trainer.scenes.scene import scene
 
 SHIPPED = Path(__file__).with_name("segmentation.safetensors")
 SIZE = 128  # pixels, both sides, of the images it was trained on
+FEATURES = Path(__file__).with_name("scene_features.safetensors")
 FIRST_SCENE = 500_000  # seeds of its training; those below stay for evaluation, those from 1_000_000 for generators
 WIDTHS = (16, 32, 64, 64)
 
@@ -40,6 +42,10 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Images [N, 3, H, W] in -1..1, H and W multiples of 8 -> logits of the demo classes [N, 16, H, W]."""
+        return self.features(image)[-1]
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The maps of each size on the way down, the largest first, and the logits."""
         x = self.first(image)
         levels = [x]
         for block in self.down:
@@ -48,8 +54,7 @@ class SegmentationNetwork(nn.Module):
         for block, flat in zip(self.up, levels[-2::-1], strict=True):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = block(torch.cat([x, flat], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+        return [*levels, self.head(x)]
 
 
 def load_segmentation(path: Path = SHIPPED) -> SegmentationNetwork:
@@ -60,8 +65,10 @@ def load_segmentation(path: Path = SHIPPED) -> SegmentationNetwork:
     return network.eval()
 
 
-def train(steps: int, batch: int, seed: int, done: Callable[[int, float], None]) -> SegmentationNetwork:
-    """Train on scenes nobody else trains on; the learning rate falls along a cosine. `done` hears every step.
+def train(
+    steps: int, batch: int, seed: int, done: Callable[[int, float], None], first_scene: int = FIRST_SCENE
+) -> SegmentationNetwork:
+    """Train on scenes from `first_scene` on; the learning rate falls along a cosine. `done` hears every step.
 
     Rare classes weigh more in the cross-entropy, and images are blurred and made noisy at random, since a
     generator's images are neither as sharp nor as clean as a scene's.
@@ -76,7 +83,7 @@ def train(steps: int, batch: int, seed: int, done: Callable[[int, float], None])
     )
     counts = torch.ones(len(NAMES))
     for step in range(steps):
-        images, labels = _batch(FIRST_SCENE + step * batch, batch, random)
+        images, labels = _batch(first_scene + step * batch, batch, random)
         counts += torch.bincount(labels.flatten(), minlength=len(NAMES))
         weights = (counts.sum() / counts).sqrt()
         loss = F.cross_entropy(network(images), labels, weight=weights / weights.mean())
@@ -121,11 +128,12 @@ def _conv(fin: int, fout: int) -> nn.Sequential:
 @click.option("--steps", type=click.IntRange(1), default=1000, show_default=True, help="Training steps.")
 @click.option("--batch", type=click.IntRange(2), default=8, show_default=True, help="Scenes in a step.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and augmentation.")
+@click.option("--first-scene", type=click.IntRange(0), default=FIRST_SCENE, show_default=True, help="Of training.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of PyTorch.")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=SHIPPED, help="File to write.  [default: shipped]"
 )
-def main(steps: int, batch: int, seed: int, threads: int, out: Path) -> None:
+def main(steps: int, batch: int, seed: int, first_scene: int, threads: int, out: Path) -> None:
     """Train the segmentation network of the scenes and write its weights."""
     torch.set_num_threads(threads)
     with Progress(console=Console(stderr=True)) as progress:
@@ -134,7 +142,7 @@ def main(steps: int, batch: int, seed: int, threads: int, out: Path) -> None:
         def done(step: int, loss: float) -> None:
             progress.update(task, completed=step + 1, description=f"loss {loss:.3f}")
 
-        network = train(steps, batch, seed, done)
+        network = train(steps, batch, seed, done, first_scene)
     save(network, out)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from trainer.losses import (
     GAN_MODES,
@@ -24,6 +27,8 @@ from trainer.losses import (
     load_perceptual,
     split_fake_real,
 )
+
+from trainer.scenes.scene import scene
 
 # Float32 means of a few hundred numbers near 1.
 TOLERANCE = 1e-6
@@ -148,7 +153,7 @@ def state_of(vgg: nn.Sequential) -> dict[str, Tensor]:
 def test_perceptual_loss_is_the_weighted_l1_of_five_relus(vgg: nn.Sequential, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"vgg19{suffix}"
     save_file(state_of(vgg), path) if suffix == ".safetensors" else torch.save(state_of(vgg), path)
-    loss = load_perceptual(path)
+    loss = load_perceptual(str(path))
     assert isinstance(loss, PerceptualLoss)
     fake, real = torch.rand(1, 3, 32, 32, requires_grad=True), torch.rand(1, 3, 32, 32)
     wanted = torch.zeros(())
@@ -164,7 +169,7 @@ def test_perceptual_loss_is_the_weighted_l1_of_five_relus(vgg: nn.Sequential, su
 
 def test_without_weights_it_is_off_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert load_perceptual(None) is None
+        assert load_perceptual("") is None
     assert len(caplog.records) == 1
     assert "perceptual loss off: no VGG19 weights given" in caplog.text
 
@@ -175,7 +180,7 @@ def test_weights_of_another_network_are_refused_with_every_key(vgg: nn.Sequentia
     state["features.0.weight"] = torch.zeros(64, 1, 3, 3)
     torch.save(state, tmp_path / "vgg16.pth")
     with pytest.raises(LossError, match=r"2 faults: missing features.28.weight; features.0.weight is \[64, 1, 3, 3\]"):
-        load_perceptual(tmp_path / "vgg16.pth")
+        load_perceptual(str(tmp_path / "vgg16.pth"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\x80\x02."])
@@ -184,9 +189,54 @@ def test_a_file_that_is_no_weights_is_refused(content: bytes, suffix: str, tmp_p
     path = tmp_path / f"vgg19{suffix}"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"expected (readable VGG19|PyTorch) weights but got '.*vgg19"):
-        load_perceptual(path)
+        load_perceptual(str(path))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No such file"):
-        load_perceptual(tmp_path / "none.pth")
+        load_perceptual(str(tmp_path / "none.pth"))
+
+
+# ---- The features of another network ----
+
+
+def test_feature_loss_is_the_l1_of_every_map(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1)
+
+        def forward(self, image: Tensor) -> list[Tensor]:
+            first = self.one(image)
+            return [first, self.two(first)]
+
+    network, path = Two(), tmp_path / "features.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(network).save(str(path))
+    loss = load_perceptual("", str(path))
+    assert loss is not None
+    fake, real = torch.randn(2, 2, 3, 9, 9).unbind()
+    fake.requires_grad_()
+    found = loss(fake, real)
+    wanted = sum((f - r).abs().mean() for f, r in zip(network(fake), network(real), strict=True))
+    assert_close(found, wanted)
+    assert_close(torch.autograd.grad(found, fake), torch.autograd.grad(wanted, fake))
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+def test_the_network_of_the_scenes_sees_texture() -> None:
+    loss = load_perceptual("", "scenes")
+    assert loss is not None
+    one = scene(3, height=64, width=64)
+    real = torch.from_numpy(one.image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    smooth = F.avg_pool2d(real, 9, 1, 4)
+    assert loss(real, real) == 0
+    assert loss(smooth, real) > 2 * loss(real + 0.01, real) > 0  # a smooth image is far, a brighter one near
+
+
+def test_one_network_at_a_time() -> None:
+    with pytest.raises(LossError, match=r"expected loss.vgg or loss.features but got both, 'a.pth' and 'scenes'"):
+        load_perceptual("a.pth", "scenes")
