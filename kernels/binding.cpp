@@ -132,10 +132,9 @@ std::vector<Field> codebook_fields() {
 
 std::vector<Field> modulate_fields() {
     using Args = spade_modulate;
-    return {SPADE_FIELD(x),      SPADE_FIELD(entries),   SPADE_FIELD(entry_rows), SPADE_FIELD(index),
-            SPADE_FIELD(mean),   SPADE_FIELD(rstd),      SPADE_FIELD(out),        SPADE_FIELD(n),
-            SPADE_FIELD(height), SPADE_FIELD(width),     SPADE_FIELD(blocks),     SPADE_FIELD(shift),
-            SPADE_FIELD(leaky),  SPADE_FIELD(scale_only)};
+    return {SPADE_FIELD(x),      SPADE_FIELD(entries), SPADE_FIELD(entry_rows), SPADE_FIELD(index),  SPADE_FIELD(mean),
+            SPADE_FIELD(rstd),   SPADE_FIELD(out),     SPADE_FIELD(n),          SPADE_FIELD(height), SPADE_FIELD(width),
+            SPADE_FIELD(blocks), SPADE_FIELD(shift),   SPADE_FIELD(leaky)};
 }
 
 std::vector<Field> norm_fields() {
@@ -152,22 +151,12 @@ std::vector<Field> image_fields() {
 
 std::vector<Field> conv_fields() {
     using Args = spade_conv;
-    return {SPADE_FIELD(x),
-            SPADE_FIELD(weight),
-            SPADE_FIELD(bias),
-            SPADE_FIELD(residual),
-            SPADE_FIELD(y),
-            SPADE_FIELD(n),
-            SPADE_FIELD(height),
-            SPADE_FIELD(width),
-            SPADE_FIELD(in_channels),
-            SPADE_FIELD(out_channels),
-            SPADE_FIELD(kernel_size),
-            SPADE_FIELD(residual_shift),
-            SPADE_FIELD(pixel_bias),
-            SPADE_FIELD(pixel_bias_rows),
-            SPADE_FIELD(pixel_bias_index),
-            SPADE_FIELD(pixel_bias_half)};
+    return {SPADE_FIELD(x),           SPADE_FIELD(weight),
+            SPADE_FIELD(bias),        SPADE_FIELD(residual),
+            SPADE_FIELD(y),           SPADE_FIELD(n),
+            SPADE_FIELD(height),      SPADE_FIELD(width),
+            SPADE_FIELD(in_channels), SPADE_FIELD(out_channels),
+            SPADE_FIELD(kernel_size), SPADE_FIELD(residual_shift)};
 }
 
 // The fields of both pairs: those of the conv as `conv_<name>`, those of the shortcut as `shortcut_<..>`.

@@ -35,22 +35,6 @@ def pack_bias(bias: Array) -> Float32:
     return np.ascontiguousarray(pair.transpose(1, 0, 2))
 
 
-def shortcut_columns(a: Array, b: Array) -> Float32:
-    """Columns of a shortcut's codebook, in the order in which `pack_codebook` and `pack_bias` want them.
-
-    No activation lies between a shortcut's modulation and its conv W, so W (a x + b) = W (a x) + W b: its entries hold
-    a and W b, which is a product with composed weights, of as many columns as the conv has outputs.
-
-    a [..., Ci] and W b [..., Co] -> float32 [..., 2 * 32 * CB]: packed, they are the halves of CB blocks, those of a
-    first, as `kernels.steps.modulate` with scale_only and `kernels.steps.PixelBias` read them.
-    """
-    joined = np.concatenate([pad_channels(a), pad_channels(b)], axis=-1)
-    odd = joined.shape[-1] // BLOCK % 2
-    halves = np.pad(joined, [(0, 0)] * (joined.ndim - 1) + [(0, odd * BLOCK)])
-    pairs = halves.reshape(*joined.shape[:-1], -1, 2, BLOCK)  # [..., CB, 2, 32]
-    return np.ascontiguousarray(np.moveaxis(pairs, -2, -3).reshape(halves.shape))
-
-
 def choose_form(tier: Tier, rows: int, actv_rows: int, n_blocks: int = 1, threads: int = 1) -> Form:
     """The cheaper form of a level by count: `rows` distinct patches (U5) over `actv_rows` hidden rows (U3 + 1).
 

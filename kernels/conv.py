@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from kernels.layouts import Array, Float64
 
 
 def conv_numpy(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    residual: Array | None = None,
-    *,
-    residual_shift: int = 0,
-    pixel_bias: Array | None = None,
-    index: npt.NDArray[np.int32] | None = None,
+    x: Array, weight: Array, bias: Array, residual: Array | None = None, *, residual_shift: int = 0
 ) -> Float64:
     """What the kernel computes before it rounds to T.
 
@@ -25,7 +17,6 @@ def conv_numpy(
         weight: [Co, Ci, k, k], k 1 or 3.
         bias: [Co].
         residual: [N, Co, H >> residual_shift, W >> residual_shift], or None; shift 1 repeats every pixel 2x2.
-        pixel_bias: [U, Co], read through index [N, H, W], or None with it.
 
     Returns float64 [N, Co, H, W].
     """
@@ -37,6 +28,4 @@ def conv_numpy(
     out = out + bias.astype(np.float64)[:, None, None]
     if residual is not None:
         out = out + residual.astype(np.float64).repeat(1 << residual_shift, axis=2).repeat(1 << residual_shift, axis=3)
-    if pixel_bias is not None and index is not None:
-        out = out + pixel_bias.astype(np.float64)[index].transpose(0, 3, 1, 2)  # [N, Co, H, W]
     return out

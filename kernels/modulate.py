@@ -25,7 +25,7 @@ def modulate_numpy(
 
     Args:
         x: [N, C, H >> shift, W >> shift].
-        a, b: [U, C], or None with index: 1 and 0. b alone None: 0.
+        a, b: [U, C], or None with index: 1 and 0.
         index: int32 [N, H, W], rows of a and b.
         mean, rstd: [N, C], or None.
 
@@ -34,7 +34,7 @@ def modulate_numpy(
     out: Float64 = x.astype(np.float64).repeat(1 << shift, axis=2).repeat(1 << shift, axis=3)
     if mean is not None and rstd is not None:
         out = (out - mean[:, :, None, None]) * rstd[:, :, None, None]
-    for values, combine in ((a, np.multiply), (b, np.add)):
-        if values is not None and index is not None:
-            out = combine(out, values.astype(np.float64)[index].transpose(0, 3, 1, 2))  # [N, C, H, W]
+    if a is not None and b is not None and index is not None:
+        per_pixel_a, per_pixel_b = (v.astype(np.float64)[index].transpose(0, 3, 1, 2) for v in (a, b))  # [N, C, H, W]
+        out = per_pixel_a * out + per_pixel_b
     return np.where(out < 0, SLOPE * out, out) if leaky else out

@@ -277,8 +277,7 @@ class Entries:
     """Where the entries of each image of a modulation lie; `set` points a program that holds this at other ones.
 
     Args:
-        tables: of each image T [CB, U5, 2, 32]: a whole table, or a run of the rows of one. Half h of a table is
-            [h // 2, :, h % 2].
+        tables: of each image T [CB, U5, 2, 32]: a whole table, or a run of the rows of one.
     """
 
     def __init__(self, tables: Sequence[Array]) -> None:
@@ -314,7 +313,6 @@ def modulate(
     rstd: Float32 | None = None,
     shift: int = 0,
     leaky: bool = True,
-    scale_only: bool = False,
 ) -> Step:
     """out = act(a[index] * ((x - mean) * rstd) + b[index]); see `kernels.modulate.modulate_numpy`.
 
@@ -326,20 +324,19 @@ def modulate(
         mean, rstd: float32 [N, CB * 32], or None.
         shift: 1 reads x upsampled by 2.
         leaky: leaky ReLU of slope 0.2.
-        scale_only: no b; the first halves of the entries are a, see `kernels.codebook.shortcut_columns`.
     """
     _expect_rank("modulate", "out", out, 5)
     n, height, n_blocks, width = out.shape[0], out.shape[1] - 2, out.shape[2], out.shape[3] - 2
     _expect("modulate", "out", out, storage_dtype(tier_dtype(tier)), (n, height + 2, n_blocks, width + 2, BLOCK))
     size = (n, height, n_blocks, width)
-    arrays, numbers, kept = _modulation("modulate", tier, x, entries, index, mean, rstd, size, shift, leaky, scale_only)
+    arrays, numbers, kept = _modulation("modulate", tier, x, entries, index, mean, rstd, size, shift, leaky)
     step = _step("modulate", tier, {**arrays, "out": out}, **numbers)
     return Step(step.kind, step.record, (*step.arrays, *kept))
 
 
 def _modulation(
     op: str, tier: Tier, x: Array, entries: Entries | None, index: Int32 | None, mean: Float32 | None,
-    rstd: Float32 | None, size: tuple[int, int, int, int], shift: int, leaky: bool, scale_only: bool = False,
+    rstd: Float32 | None, size: tuple[int, int, int, int], shift: int, leaky: bool,
 ) -> tuple[dict[str, Array | None], dict[str, int], tuple[Entries, ...]]:  # fmt: skip
     """The checked arguments of a modulation of n, height, blocks, width, but for out, and what they point to."""
     n, height, n_blocks, width = size
@@ -352,28 +349,19 @@ def _modulation(
     arrays: dict[str, Array | None] = {"x": x, "index": index, "mean": mean, "rstd": rstd}
     kept: tuple[Entries, ...] = ()
     if entries is not None and index is not None:
-        _expect_entries(op, entries, index, dtype, (n, height, width), n_blocks if scale_only else 2 * n_blocks)
-        if not scale_only and entries.blocks != n_blocks:
-            raise StepError(f"[{op}] expected entries of {n_blocks} blocks but got {entries.blocks}")
+        if (len(entries.rows), entries.blocks, entries.dtype) != (n, n_blocks, dtype):
+            raise StepError(
+                f"[{op}] expected entries of {n} images, {n_blocks} blocks of {dtype}, "
+                f"but got {len(entries.rows)} images, {entries.blocks} blocks of {entries.dtype}"
+            )
+        _expect(op, "index", index, np.int32, (n, height, width))
         arrays |= {"entries": entries.addresses, "entry_rows": entries.rows}
         kept = (entries,)  # and with it whatever tables it is set to later
     for name, statistic in (("mean", mean), ("rstd", rstd)):
         if statistic is not None:
             _expect(op, name, statistic, np.float32, (n, n_blocks * BLOCK))
     numbers = {"n": n, "height": height, "width": width, "blocks": n_blocks, "shift": shift, "leaky": int(leaky)}
-    return arrays, numbers | {"scale_only": int(scale_only)}, kept
-
-
-def _expect_entries(
-    op: str, entries: Entries, index: Int32, dtype: np.dtype[Any], size: tuple[int, int, int], halves: int
-) -> None:
-    """Entries of n images with at least so many halves, and their index of n, height, width."""
-    if (len(entries.rows), entries.dtype) != (size[0], dtype) or 2 * entries.blocks < halves:
-        raise StepError(
-            f"[{op}] expected entries of {size[0]} images, {blocks(halves * BLOCK // 2)} blocks of {dtype}, "
-            f"but got {len(entries.rows)} images, {entries.blocks} blocks of {entries.dtype}"
-        )
-    _expect(op, "index", index, np.int32, size)
+    return arrays, numbers, kept
 
 
 def norm(tier: Tier, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = 1e-5) -> Step:
@@ -423,19 +411,6 @@ def pack_conv(tier: Tier, weight: Float32) -> npt.NDArray[np.uint8]:
     return packed
 
 
-@dataclass(frozen=True, eq=False)
-class PixelBias:
-    """A bias of every pixel, out of entries: half `half` + k of them is that of block k of the outputs.
-
-    Attributes:
-        entries, index: as in `modulate`.
-    """
-
-    entries: Entries
-    index: Int32
-    half: int
-
-
 def conv(
     tier: Tier,
     x: Array,
@@ -448,7 +423,6 @@ def conv(
     out_channels: int,
     kernel_size: int,
     residual_shift: int = 0,
-    pixel_bias: PixelBias | None = None,
 ) -> Step:
     """y = conv(x) + bias (+ residual, upsampled by 2 if residual_shift is 1); see `kernels.conv.conv_numpy`.
 
@@ -458,7 +432,6 @@ def conv(
         bias: float32 [CBo * 32], zero behind out_channels.
         residual: plain map T [N, H >> residual_shift, CBo, W >> residual_shift, 32], or None.
         y: plain map T [N, H, CBo, W, 32], out.
-        pixel_bias: added too, where there is no residual.
     """
     _expect_rank("conv", "y", y, 5)
     n, height, _, width, _ = y.shape
@@ -467,38 +440,16 @@ def conv(
     arrays, numbers = _convolution(
         "conv", tier, weight, bias, residual, y, in_channels, out_channels, kernel_size, residual_shift
     )
-    kept: tuple[Entries, ...] = ()
-    if pixel_bias is not None:
-        if residual is not None:
-            raise StepError("[conv] expected a residual or a pixel_bias but got both")
-        more_arrays, more_numbers = _pixel_bias("conv", tier, pixel_bias, y, out_channels, kernel_size)
-        arrays, numbers, kept = arrays | more_arrays, numbers | more_numbers, (pixel_bias.entries,)
-    step = _step("conv", tier, {"x": x, **arrays}, **numbers)
-    return Step(step.kind, step.record, (*step.arrays, *kept))
-
-
-def _pixel_bias(
-    op: str, tier: Tier, of: PixelBias, y: Array, out_channels: int, kernel_size: int
-) -> tuple[dict[str, Array | None], dict[str, int]]:
-    n, height, out_blocks, width, _ = y.shape
-    if kernel_size == 3 and 9 * out_channels <= BLOCK:
-        raise StepError(f"[{op}] expected no pixel_bias with 9 * {out_channels} channels, which fit one block")
-    dtype = storage_dtype(tier_dtype(tier))
-    _expect_entries(op, of.entries, of.index, dtype, (n, height, width), of.half + out_blocks)
-    arrays: dict[str, Array | None] = {
-        "pixel_bias": of.entries.addresses, "pixel_bias_rows": of.entries.rows, "pixel_bias_index": of.index,
-    }  # fmt: skip
-    return arrays, {"pixel_bias_half": of.half}
+    return _step("conv", tier, {"x": x, **arrays}, **numbers)
 
 
 @dataclass(frozen=True, eq=False)
 class Shortcut:
-    """A second modulated conv, 1x1, without activation, that is added to the first: conv(a[index] x) + b[index].
+    """A second modulated conv, 1x1, without bias and activation, that is added to the first.
 
     Attributes:
         x: plain map T [N, H >> shift, CBs, W >> shift, 32].
-        entries: their halves are a and then b, of the conv's outputs: see `kernels.codebook.shortcut_columns`.
-        index, mean, rstd, shift: as in `modulate`.
+        entries, index, mean, rstd, shift: as in `modulate`.
         weight: from `pack_conv` for the same tier, 1x1.
     """
 
@@ -561,14 +512,10 @@ def _shortcut(
     op, (n, height, out_blocks, width, _) = "modulated_conv shortcut", y.shape
     size = (n, height, blocks(of.in_channels), width)
     arrays, numbers, kept = _modulation(
-        op, tier, of.x, of.entries, of.index, of.mean, of.rstd, size, of.shift, leaky=False, scale_only=True
+        op, tier, of.x, of.entries, of.index, of.mean, of.rstd, size, of.shift, leaky=False
     )
     no_bias = np.zeros(out_blocks * BLOCK, np.float32)
     conv_arrays, conv_numbers = _convolution(op, tier, of.weight, no_bias, None, y, of.in_channels, out_channels, 1, 0)
-    if of.entries is not None and of.index is not None:
-        bias = PixelBias(of.entries, of.index, blocks(of.in_channels))
-        more_arrays, more_numbers = _pixel_bias(op, tier, bias, y, out_channels, 1)
-        conv_arrays, conv_numbers = conv_arrays | more_arrays, conv_numbers | more_numbers
     arrays = _prefixed("shortcut_", arrays) | _prefixed("shortcut_conv_", conv_arrays)
     numbers = _prefixed("shortcut_", numbers) | _prefixed("shortcut_conv_", conv_numbers)
     return arrays, numbers | {"has_shortcut": 1}, kept

@@ -26,7 +26,6 @@
 
 #include <cstdint>
 
-#include "units.hpp"
 #include "vec_avx512bf16.hpp"
 
 namespace spade {
@@ -113,7 +112,6 @@ struct AmxPlace {
     AmxLines shortcut[2];  // the same of the shortcut's map
     bf16* y[2];
     const bf16* residual[2];  // column 0 of the line that is read; or null
-    const int32_t* row[2];    // of each pixel, where the residual is a table of rows; or null
     int64_t column;
     int64_t count[2];
 };
@@ -130,29 +128,15 @@ struct AmxWaiting {
     void finish_some(int64_t pixel_stride, int64_t residual_shift) {
         const int run = done < place.count[0] ? 0 : 1;
         done += place.count[run];
-        const bf16* const residual = place.residual[run];
-        const int32_t* const row = place.row[run];
-        const int64_t column = place.column;
-        if (residual == nullptr)
-            finish_run(run, pixel_stride, [](int64_t) -> const bf16* { return nullptr; });
-        else if (row != nullptr)
-            finish_run(run, pixel_stride, [=](int64_t p) { return residual + row[p] * codebook_columns; });
-        else
-            finish_run(run, pixel_stride,
-                       [=](int64_t p) { return residual + ((column + p) >> residual_shift) * amx_block; });
-    }
-
- private:
-    // residual_of says what is added to a pixel; null for all: nothing.
-    template <typename Residual>
-    void finish_run(int run, int64_t pixel_stride, Residual residual_of) {
         const __m512 bias_low = _mm512_loadu_ps(bias), bias_high = _mm512_loadu_ps(bias + 16);
         const float* from = sums + run * amx_run_sums;
         bf16* to = y[run];
+        const bf16* residual = place.residual[run];
         for (int64_t p = 0; p < place.count[run]; ++p, from += amx_block, to += pixel_stride) {
             __m512 low = _mm512_add_ps(_mm512_load_ps(from), bias_low);
             __m512 high = _mm512_add_ps(_mm512_load_ps(from + 16), bias_high);
-            if (const bf16* of_pixel = residual_of(p); of_pixel != nullptr) {
+            if (residual != nullptr) {
+                const bf16* of_pixel = residual + ((place.column + p) >> residual_shift) * amx_block;
                 low = _mm512_add_ps(low, Avx512Bf16::load(of_pixel));
                 high = _mm512_add_ps(high, Avx512Bf16::load(of_pixel + 16));
             }

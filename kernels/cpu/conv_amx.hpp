@@ -1,8 +1,7 @@
 // 3x3 and 1x1 convolution on AMX tiles, on maps in blocks of 32 channels; bf16, summed in float32.
 //
 //   y[n, r, c, co] = bias[co] + sum over ci block, ky, kx, ci of x[n, r + ky, c + kx, ci] * w[co, ci, ky, kx]
-//                    (+ a second conv, 1x1, of another map) (+ residual[n, r >> s, c >> s, co] or
-//                    pixel_bias[index[n, r, c], co])
+//                    (+ a second conv, 1x1, of another map) (+ residual[n, r >> s, c >> s, co])
 //
 // Every output sums in this one order, so how the work is cut changes no bit.
 //
@@ -84,7 +83,6 @@ struct ConvAmx {
         const spade_conv& args;
         const Lines& lines;
         const Lines* shortcut;
-        const spade_conv& with_bias;  // whose pixel_bias is added: the shortcut, if there is one
         int64_t block;
 
         void set_run(int64_t row, int run, AmxPlace& place) const {
@@ -98,11 +96,6 @@ struct ConvAmx {
                 const int64_t from = image * (args.height >> shift) + (r >> shift);
                 place.residual[run] = static_cast<const bf16*>(args.residual) +
                                       (from * out_blocks + block) * (args.width >> shift) * conv_block;
-            }
-            if (with_bias.pixel_bias != nullptr) {
-                const int64_t rows = with_bias.pixel_bias_rows[image], half = with_bias.pixel_bias_half + block;
-                place.residual[run] = entries_half<bf16>(with_bias.pixel_bias[image], rows, half);
-                place.row[run] = with_bias.pixel_bias_index + row * args.width + place.column;
             }
         }
 
@@ -148,7 +141,7 @@ struct ConvAmx {
     template <typename Lines, typename Beside>
     static void rows(const spade_conv& args, const Lines& lines, const spade_conv* shortcut,
                      const Lines* shortcut_lines, int64_t block, int64_t row, int64_t row_end, Beside& beside) {
-        const Area<Lines> area{args, lines, shortcut_lines, shortcut == nullptr ? args : *shortcut, block};
+        const Area<Lines> area{args, lines, shortcut_lines, block};
         const AmxTerm term = shortcut == nullptr ? AmxTerm{} : term_of(*shortcut, block);
         if (args.kernel_size == 3)
             area.template rows<3>(term, row, row_end, beside);

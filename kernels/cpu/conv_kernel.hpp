@@ -1,7 +1,7 @@
 // 3x3 and 1x1 convolution as a direct product on maps in blocks of 32 channels.
 //
 //   y[n, r, c, co] = bias[co] + sum over ci block, ky, kx, ci of x[n, r + ky, c + kx, ci] * w[co, ci, ky, kx]
-//                    (+ residual[n, r >> s, c >> s, co] or pixel_bias[index[n, r, c], co])
+//                    (+ residual[n, r >> s, c >> s, co])
 //
 // Every output sums in this one order, so how the work is cut changes no bit.
 //
@@ -24,7 +24,6 @@
 
 #include "conv_units.hpp"
 #include "spade_kernels.h"
-#include "units.hpp"
 
 namespace spade {
 namespace {
@@ -102,7 +101,6 @@ struct Conv {
         float* sums;         // [pixels][panel], between chunks
         const float* bias;   // of the panel
         const E* residual;   // of the panel, column 0 of the row that is read; or null
-        const int32_t* row;  // of the first pixel, where the residual is a table of rows; or null
         int64_t column;      // of the first pixel
         int64_t shift;       // of the residual's columns
         E* y;
@@ -162,9 +160,7 @@ struct Conv {
             for (int v = 0; v < NV; ++v) {
                 const E* residual = place.residual;
                 if (residual != nullptr) {
-                    residual += place.row == nullptr ? ((place.column + p) >> place.shift) * conv_block
-                                                     : place.row[p] * codebook_columns;
-                    residual += v * V::width;
+                    residual += ((place.column + p) >> place.shift) * conv_block + v * V::width;
                     sum[p][v] = V::add(sum[p][v], V::load(residual));
                 }
                 V::store(place.y + p * conv_block + v * V::width, sum[p][v]);
@@ -189,7 +185,6 @@ struct Conv {
             place.y += size * conv_block;
             place.sums += size * panel;
             place.column += size;
-            if (place.row != nullptr) place.row += size;
             pixels -= size;
         }
     }
@@ -235,11 +230,6 @@ struct Conv {
                 const int64_t from = image * (args.height >> shift) + (r >> shift);
                 place.residual = static_cast<const E*>(args.residual) +
                                  (from * out_blocks + block) * (args.width >> shift) * conv_block + lane;
-            }
-            if (args.pixel_bias != nullptr) {
-                const int64_t half = args.pixel_bias_half + block;
-                place.residual = entries_half<E>(args.pixel_bias[image], args.pixel_bias_rows[image], half) + lane;
-                place.row = args.pixel_bias_index + at * args.width + area.column;
             }
             place.column = area.column;
             place.shift = shift;

@@ -67,7 +67,8 @@ struct ConvTier {
         spade_modulate of_band = modulated;
         of_band.out = shifted(scratch, before + first, line);
         modulate<V>(of_band, before + first, before + last);
-        spade_conv one = conv_of_image(conv, image);
+        spade_conv one = conv;
+        one.n = 1;
         one.x = shifted(scratch, first, line);
         return one;
     }

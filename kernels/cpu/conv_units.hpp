@@ -13,17 +13,6 @@ constexpr int64_t conv_block = 32;  // channels
 
 constexpr int64_t conv_blocks(int64_t channels) { return (channels + conv_block - 1) / conv_block; }
 
-// The conv of one image of those of `conv`, but for its maps.
-[[maybe_unused]] spade_conv conv_of_image(const spade_conv& conv, int64_t image) {
-    spade_conv one = conv;
-    one.n = 1;
-    if (conv.pixel_bias == nullptr) return one;
-    one.pixel_bias += image;
-    one.pixel_bias_rows += image;
-    one.pixel_bias_index += image * conv.height * conv.width;
-    return one;
-}
-
 // So few output channels that those of all taps fit one block: see conv_few.hpp.
 constexpr bool conv_is_few(int64_t out_channels, int64_t kernel_size) {
     return kernel_size == 3 && 9 * out_channels <= conv_block;

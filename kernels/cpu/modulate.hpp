@@ -14,16 +14,12 @@
 #include <cstring>
 
 #include "spade_kernels.h"
-#include "units.hpp"
 
 namespace spade {
 namespace {
 
-// What entries give a pixel.
-enum class Pair { none, scale, both };
-
 // One block of one modulation. Vectors hold the channels in the tier's own order, as mean and rstd do here.
-template <typename V, Pair Entries, bool Norm, bool Leaky>
+template <typename V, bool Entries, bool Norm, bool Leaky>
 struct Modulation {
     using T = typename V::Element;
     using F = typename V::F;
@@ -42,16 +38,15 @@ struct Modulation {
     void pixel(const F* x, const int32_t* index, F* value) const {
         const F slope = V::set(0.2f);
         F a[vectors], b[vectors];
-        if constexpr (Entries != Pair::none) {
-            const T* entry = entries + static_cast<int64_t>(*index) * codebook_columns;
+        if constexpr (Entries) {
+            const T* entry = entries + static_cast<int64_t>(*index) * 64;
             V::load_block(entry, a);
-            if constexpr (Entries == Pair::both) V::load_block(entry + 32, b);
+            V::load_block(entry + 32, b);
         }
         for (int i = 0; i < vectors; ++i) {
             value[i] = x[i];
             if constexpr (Norm) value[i] = V::mul(V::sub(value[i], centre[i]), scale[i]);
-            if constexpr (Entries == Pair::both) value[i] = V::fma(a[i], value[i], b[i]);
-            if constexpr (Entries == Pair::scale) value[i] = V::mul(a[i], value[i]);
+            if constexpr (Entries) value[i] = V::fma(a[i], value[i], b[i]);
             if constexpr (Leaky) value[i] = V::max(value[i], V::mul(value[i], slope));
         }
     }
@@ -77,8 +72,8 @@ struct Modulation {
             pixel(read, index + column, value);
             V::store_block(out, value);
             const int32_t* below = index_below + column;
-            const bool one = Entries == Pair::none || (index[column + 1] == index[column] &&
-                                                       below[0] == index[column] && below[1] == index[column]);
+            const bool one = !Entries || (index[column + 1] == index[column] && below[0] == index[column] &&
+                                          below[1] == index[column]);
             if (!one) pixel(read, index + column + 1, value);
             V::store_block(out + 32, value);
             if (!one) pixel(read, below, value);
@@ -107,7 +102,7 @@ inline void clear_pixels(T* out, int64_t count) {
 }
 
 // Columns column .. end - 1 of one block, with the border beside the first and the last.
-template <typename V, Pair Entries, bool Norm, bool Leaky>
+template <typename V, bool Entries, bool Norm, bool Leaky>
 void modulate_columns(const spade_modulate& args, const ModulatedLines<typename V::Element>& at, int64_t block,
                       int64_t column, int64_t end) {
     using T = typename V::Element;
@@ -122,12 +117,8 @@ void modulate_columns(const spade_modulate& args, const ModulatedLines<typename 
     }
     const int64_t source_line = n * (args.height >> args.shift) + (at.line >> args.shift);
     const T* x = static_cast<const T*>(args.x) + (source_line * args.blocks + block) * source_width * 32;
-    const int32_t* index = Entries != Pair::none ? args.index + (n * args.height + at.line) * args.width : nullptr;
-    const T* entries = nullptr;
-    if constexpr (Entries == Pair::scale)
-        entries = entries_half<T>(args.entries[n], args.entry_rows[n], block);
-    else if constexpr (Entries == Pair::both)
-        entries = static_cast<const T*>(args.entries[n]) + block * args.entry_rows[n] * codebook_columns;
+    const int32_t* index = Entries ? args.index + (n * args.height + at.line) * args.width : nullptr;
+    const T* entries = Entries ? static_cast<const T*>(args.entries[n]) + block * args.entry_rows[n] * 64 : nullptr;
     alignas(64) float mean[32], rstd[32];
     if constexpr (Norm)
         for (int i = 0; i < 32; ++i) {
@@ -145,22 +136,15 @@ template <typename V>
 using ModulateColumns = void (*)(const spade_modulate&, const ModulatedLines<typename V::Element>&, int64_t, int64_t,
                                  int64_t);
 
-template <typename V, Pair Entries>
-ModulateColumns<V> modulate_columns_with(const spade_modulate& args) {
-    static constexpr ModulateColumns<V> of[] = {
-        modulate_columns<V, Entries, false, false>,
-        modulate_columns<V, Entries, false, true>,
-        modulate_columns<V, Entries, true, false>,
-        modulate_columns<V, Entries, true, true>,
-    };
-    return of[(args.mean != nullptr ? 2 : 0) + (args.leaky != 0 ? 1 : 0)];
-}
-
 template <typename V>
 ModulateColumns<V> modulate_columns_of(const spade_modulate& args) {
-    if (args.entries == nullptr) return modulate_columns_with<V, Pair::none>(args);
-    return args.scale_only != 0 ? modulate_columns_with<V, Pair::scale>(args)
-                                : modulate_columns_with<V, Pair::both>(args);
+    static constexpr ModulateColumns<V> of[] = {
+        modulate_columns<V, false, false, false>, modulate_columns<V, false, false, true>,
+        modulate_columns<V, false, true, false>,  modulate_columns<V, false, true, true>,
+        modulate_columns<V, true, false, false>,  modulate_columns<V, true, false, true>,
+        modulate_columns<V, true, true, false>,   modulate_columns<V, true, true, true>,
+    };
+    return of[(args.entries != nullptr ? 4 : 0) + (args.mean != nullptr ? 2 : 0) + (args.leaky != 0 ? 1 : 0)];
 }
 
 // Units are lines of the padded maps.

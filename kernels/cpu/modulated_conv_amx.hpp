@@ -140,8 +140,8 @@ struct ModulatedConvAmx {
                 }
                 beside.pieces.spread(pieces, products);
             }
-            spade_conv conv = conv_of_image(whole, image);
-            const spade_conv shortcut_conv = conv_of_image(args.shortcut, image);
+            spade_conv conv = whole;
+            conv.n = 1;
             conv.y = static_cast<bf16*>(whole.y) + image * whole.height * out_line;
             if (whole.residual != nullptr)
                 conv.residual =
@@ -150,7 +150,7 @@ struct ModulatedConvAmx {
                 ConvFewAmx::image_rows(conv, main, 0, row, row_end);
             else
                 for (int64_t block = 0; block < blocks; ++block)
-                    ConvAmx::rows(conv, main, with_shortcut ? &shortcut_conv : nullptr, shortcut, block, row, row_end,
+                    ConvAmx::rows(conv, main, with_shortcut ? &args.shortcut : nullptr, shortcut, block, row, row_end,
                                   beside);
             beside.rest();
         }

@@ -14,12 +14,6 @@ constexpr int64_t embed_unit_rows = 32;
 constexpr int64_t codebook_columns = 64;    // of a block: 32 a and 32 b
 constexpr int64_t codebook_unit_rows = 96;  // of the gathered form
 
-// Row 0 of a half of the entries; its rows are codebook_columns apart.
-template <typename T>
-const T* entries_half(const void* entries, int64_t rows, int64_t half) {
-    return static_cast<const T*>(entries) + (half / 2 * rows * 2 + half % 2) * (codebook_columns / 2);
-}
-
 // Whether the weights of so many columns exceed the second-level cache.
 constexpr bool codebook_amx_far(int64_t blocks) { return blocks >= 8; }
 

@@ -85,9 +85,7 @@ spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outsi
  *   padded map  T [N][H + 2][CB][W + 2][32], the border zero
  *   plain map   T [N][H][CB][W][32]
  *   entries     T [CB][U5][2][32], 32 a and then 32 b; written and read block by block, so a block's lie together.
- *               Several maps may share a table: the entries of one are a run of rows in every block.
- *               Those of a shortcut, whose b went through its conv (kernels/codebook.py), are the blocks of a and then
- *               those of b, one after the other: half h of the table is [h / 2][U5][h % 2][32]. */
+ *               Several maps may share a table: the entries of one are a run of rows in every block. */
 
 typedef enum spade_tier {
     SPADE_TIER_AVX2 = 0,
@@ -148,8 +146,7 @@ void spade_codebook_pack(int32_t tier, const float* weight, int64_t taps, int64_
 /* Scratch that each thread needs, aligned to 64 bytes. */
 int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args);
 
-/* out = act(a[index] * ((x - mean) * rstd) + b[index]), x read at (row >> shift, column >> shift). With scale_only
- * there is no b, and the a of block k are half k of the entries. */
+/* out = act(a[index] * ((x - mean) * rstd) + b[index]), x read at (row >> shift, column >> shift). */
 typedef struct spade_modulate {
     const void* x;              /* plain map [n][height >> shift][blocks][width >> shift][32] */
     const void* const* entries; /* [n], of each image T [blocks][entry_rows[n]][2][32]; null with index: a = 1, b = 0 */
@@ -162,9 +159,8 @@ typedef struct spade_modulate {
     int64_t height;
     int64_t width;
     int64_t blocks;
-    int64_t shift;      /* 0 or 1: the x2 upsampling */
-    int64_t leaky;      /* 1: leaky ReLU of slope 0.2; 0: none */
-    int64_t scale_only; /* 0 or 1 */
+    int64_t shift; /* 0 or 1: the x2 upsampling */
+    int64_t leaky; /* 1: leaky ReLU of slope 0.2; 0: none */
 } spade_modulate;
 
 /* Mean and 1 / sqrt(variance + epsilon) of every channel of every image. */
@@ -226,20 +222,13 @@ typedef struct spade_conv {
     int64_t out_channels;
     int64_t kernel_size;    /* k: 1 or 3 */
     int64_t residual_shift; /* s: 0, or 1 for a residual of half the size, each of its pixels read four times */
-    /* A bias of every pixel, out of entries; not with a residual, and not with so few channels that 9 * out_channels
-     * <= 32. */
-    const void* const* pixel_bias;   /* [n], as spade_modulate's entries; null: none */
-    const int64_t* pixel_bias_rows;  /* [n] */
-    const int32_t* pixel_bias_index; /* [n][height][width] */
-    int64_t pixel_bias_half;         /* that of out block 0; the others follow */
 } spade_conv;
 
 /* conv(modulate(x)) without the map between: modulate.out and conv.x are not read; n, height and width are those of
  * both. Gives the same bits as the two steps.
  *
- * The shortcut is such a pair too, k = 1 and without bias other than a pixel's, whose y is not written but added; conv
- * has no residual and no pixel_bias then. In the tier amx it is added before y is rounded, in the others as a residual,
- * which is rounded first. */
+ * The shortcut is such a pair too, k = 1 and without bias, whose y is not written but added; conv.residual is null
+ * then. In the tier amx it is added before y is rounded, in the others as a residual, which is rounded first. */
 typedef struct spade_modulated_conv {
     spade_modulate modulate;
     spade_conv conv;

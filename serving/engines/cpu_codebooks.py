@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.codebook import choose_form
-from kernels.layouts import BLOCK, Array, aligned_empty, storage_dtype
+from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
 from kernels.plan import Level, concatenate, plan
 from kernels.steps import Form, Pool, Program, Step, Tier, codebook, embed, run, tier_dtype
 from serving.engines.cpu_memory import Block, Recycler
@@ -122,7 +122,7 @@ class CodebookMaker:
         taps = self._packed.config.spade_kernel**2
         patches = np.zeros((1, taps), np.int32)
         actv = aligned_empty((2, HIDDEN), self._dtype)
-        entries = aligned_empty((len(norm.bias), 1, 2, BLOCK), self._dtype)
+        entries = aligned_empty((blocks(norm.channels), 1, 2, BLOCK), self._dtype)
         return (
             embed(self._tier, norm.table, norm.shared_bias, patches, actv, relu=True, zero_row=True),
             codebook(self._tier, actv, patches, norm.weight, norm.bias, entries, form="gathered"),
@@ -143,7 +143,7 @@ class CodebookMaker:
         began = time.perf_counter()
         levels = self._plan(symbols)
         planned = time.perf_counter()
-        shapes = [(len(norm.bias), len(levels[level].patches5), 2, BLOCK) for level, norm in self._norms]
+        shapes = [(blocks(norm.channels), len(levels[level].patches5), 2, BLOCK) for level, norm in self._norms]
         block = self._memory.take(sum(math.prod(shape) for shape in shapes) * self._dtype.itemsize)
         tables = block.arrays(shapes, self._dtype)
         actv_shape = (max(len(level.patches3) for level in levels) + 1, HIDDEN)

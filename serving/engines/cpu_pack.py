@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from kernels.codebook import pack_bias, shortcut_columns
+from kernels.codebook import pack_bias
 from kernels.layouts import BLOCK, Float32, pad_channels
 from kernels.steps import Tier, pack_codebook, pack_conv
 from spade_core.codebook import fold, symbol_table
@@ -27,10 +27,10 @@ class PackedNorm:
 
     Attributes:
         table: float32 [k*k, symbols + 1, 128]. shared_bias: float32 [128].
-        weight: packed [k*k * 128, 64 CB]. bias: float32 [CB, 2, 32]. CB = ceil(C / 32); for a shortcut's norm, whose
-            b is that of the shortcut's conv (`kernels.codebook.shortcut_columns`), blocks of its own.
+        weight: packed [k*k * 128, 2C]. bias: float32 [CB, 2, 32].
     """
 
+    channels: int
     table: Float32
     shared_bias: Float32
     weight: Packed
@@ -119,24 +119,19 @@ def _block(block: ResidualBlock, level: int, shift: int, config: GeneratorConfig
         _conv(block.conv_0, tier),
         _norm(block.norm_1, config, tier),
         _conv(block.conv_1, tier),
-        None if block.norm_s is None else _norm(block.norm_s, config, tier, block.conv_s),
+        None if block.norm_s is None else _norm(block.norm_s, config, tier),
         None if block.conv_s is None else _conv(block.conv_s, tier),
     )
 
 
-def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier, shortcut: nn.Conv2d | None = None) -> PackedNorm:
+def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier) -> PackedNorm:
     folded = fold(spade, config)
-    table = _array(folded.table).reshape(config.spade_kernel**2, config.symbols + 1, -1)
-    weight, bias = folded.weight, folded.bias  # [k*k * 128, 2C], [2C]
-    if shortcut is not None:
-        by = shortcut.weight[:, :, 0, 0].double().t()  # [Ci, Co]
-        (a, b), (a_bias, b_bias) = weight.chunk(2, dim=1), bias.chunk(2)
-        columns = shortcut_columns(_array(a), _array(b.double() @ by))
-        biases = shortcut_columns(_array(a_bias), _array(b_bias.double() @ by))
-    else:
-        columns, biases = _array(weight), _array(bias)
-    packed = pack_codebook(tier, columns, len(biases) // 2)
-    return PackedNorm(table, _array(folded.shared_bias), packed, pack_bias(biases), folded.norm is not None)
+    channels = len(folded.bias) // 2
+    taps = config.spade_kernel**2
+    table = _array(folded.table).reshape(taps, config.symbols + 1, -1)
+    weight = pack_codebook(tier, _array(folded.weight), channels)
+    bias = pack_bias(_array(folded.bias))
+    return PackedNorm(channels, table, _array(folded.shared_bias), weight, bias, folded.norm is not None)
 
 
 def _conv(conv: nn.Conv2d, tier: Tier) -> PackedConv:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from kernels.layouts import BLOCK, Array, Float32, aligned_empty, blocks, storage_dtype, to_storage
 from kernels.steps import (
     Entries,
-    PixelBias,
     Pool,
     Program,
     Shortcut,
@@ -164,63 +163,47 @@ class ConvProgram:
             last = self._modulation(block.norm_1, number + 2, level, dx, 0, images)
             self._modulated_conv(last, block.conv_1, out, shortcut=shortcut)
         else:
-            residual = self._small_shortcut(beside, block.conv_s, images, size)
+            residual = self._map("shortcut", images, block.conv_s.out_channels, size)
+            self._modulated_conv(beside, block.conv_s, residual, leaky=False)
             last = self._modulation(block.norm_1, number + 2, level, dx, 0, images)
             self._modulated_conv(last, block.conv_1, out, residual)
         return out
 
-    def _small_shortcut(self, by: _Modulation, of: PackedConv, images: slice, size: Size) -> Array:
-        y = self._map("shortcut", images, of.out_channels, size)
-        hidden = self._hidden(by, of.in_channels, size, shortcut=True)
-        assert by.entries is not None
-        assert by.index is not None
-        self._conv(of, hidden, y, pixel_bias=PixelBias(by.entries, by.index, blocks(of.in_channels)))
-        return y
-
     def _modulation(self, by: PackedNorm, number: int, level: int, x: Array, shift: int, images: slice) -> _Modulation:
         mean = rstd = None
         if by.instance:  # upsampling by repetition keeps mean and variance
-            mean, rstd = np.empty((2, len(x), x.shape[2] * BLOCK), np.float32)
+            mean, rstd = np.empty((2, len(x), blocks(by.channels) * BLOCK), np.float32)
             self._steps.append(norm(self._tier, x, mean, rstd, epsilon=NORM_EPS))
-        none = np.zeros((len(by.bias), 1, 2, BLOCK), self._dtype)  # until the first run sets the entries
+        none = np.zeros((blocks(by.channels), 1, 2, BLOCK), self._dtype)  # until the first run sets the entries
         entries = Entries([none] * len(x))
         self._entries.append((number, images, entries))
         return _Modulation(x, entries, self._index[level][images], mean, rstd, shift)
 
     def _modulated_conv(
         self, by: _Modulation, of: PackedConv, y: Array, residual: Array | None = None, residual_shift: int = 0,
-        shortcut: Shortcut | None = None,
+        leaky: bool = True, shortcut: Shortcut | None = None,
     ) -> None:  # fmt: skip
-        _, height, _, width, _ = y.shape
+        n, height, _, width, _ = y.shape
         if is_large((height, width)):
             step = modulated_conv(
                 self._tier, by.x, by.entries, by.index, of.weight, of.bias, residual, y, mean=by.mean, rstd=by.rstd,
-                shift=by.shift, in_channels=of.in_channels, out_channels=of.out_channels,
+                shift=by.shift, leaky=leaky, in_channels=of.in_channels, out_channels=of.out_channels,
                 kernel_size=of.kernel_size, residual_shift=residual_shift, shortcut=shortcut,
             )  # fmt: skip
             self._steps.append(step)
             return
-        hidden = self._hidden(by, of.in_channels, (height, width))
+        hidden = self._map("hidden", slice(0, n), of.in_channels, (height, width), border=1)
+        step = modulate(
+            self._tier, by.x, by.entries, by.index, hidden, mean=by.mean, rstd=by.rstd, shift=by.shift, leaky=leaky
+        )
+        self._steps.append(step)
         self._conv(of, hidden, y, residual, residual_shift)
 
-    def _hidden(self, by: _Modulation, channels: int, size: Size, *, shortcut: bool = False) -> Array:
-        """The modulated small map that a conv reads next."""
-        hidden = self._map("hidden", slice(0, len(by.x)), channels, size, border=1)
-        step = modulate(
-            self._tier, by.x, by.entries, by.index, hidden, mean=by.mean, rstd=by.rstd, shift=by.shift,
-            leaky=not shortcut, scale_only=shortcut,
-        )  # fmt: skip
-        self._steps.append(step)
-        return hidden
-
-    def _conv(
-        self, of: PackedConv, x: Array, y: Array, residual: Array | None = None, shift: int = 0,
-        pixel_bias: PixelBias | None = None,
-    ) -> None:  # fmt: skip
+    def _conv(self, of: PackedConv, x: Array, y: Array, residual: Array | None = None, shift: int = 0) -> None:
         self._steps.append(
             conv(
                 self._tier, x, of.weight, of.bias, residual, y, in_channels=of.in_channels,
-                out_channels=of.out_channels, kernel_size=of.kernel_size, residual_shift=shift, pixel_bias=pixel_bias,
+                out_channels=of.out_channels, kernel_size=of.kernel_size, residual_shift=shift,
             )
         )  # fmt: skip
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from native import TIERS, each_tier, poison, random_values, run_steps
+from native import TIERS, each_tier, poison, run_steps
 from tolerances import assert_within, sum_bound
 
 from kernels import _native, steps
-from kernels.codebook import shortcut_columns
 from kernels.conv import conv_numpy
 from kernels.layouts import (
     Array,
@@ -25,7 +24,6 @@ from kernels.layouts import (
     from_plain,
     from_storage,
     pad_channels,
-    to_entries,
     to_padded,
     to_plain,
     to_storage,
@@ -111,35 +109,6 @@ def specified(case: Case, data: Data, sizes: bool = False) -> Float64:
     x = of(from_padded(data.x, case.in_channels))
     residual = None if data.residual is None else of(from_plain(data.residual, case.out_channels))
     return conv_numpy(x, of(data.weight), of(data.bias), residual, residual_shift=case.residual or 0)
-
-
-@each_tier
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("out_channels", [16, 40, 96])
-def test_pixel_bias(tier: steps.Tier, k: int, out_channels: int) -> None:
-    """A bias of every pixel, read from the halves of entries behind those of other columns."""
-    case, rows = Case(3, 32, out_channels, 5, 37, k), 11
-    data, dtype = draw(case, tier), steps.tier_dtype(tier)
-    random = np.random.default_rng(1)
-    pixel_bias = random_values(random, (3 * rows, out_channels), tier)
-    index = random.integers(0, rows, (3, 5, 37)).astype(np.int32)
-    before = random.standard_normal((3 * rows, 70))  # 3 halves
-    table = to_entries(*np.split(shortcut_columns(before, pixel_bias), 2, axis=1), dtype)
-    entries = steps.Entries([table[:, rows * n : rows * (n + 1)] for n in range(3)])
-    y = poison(empty_plain(3, out_channels, 5, 37, dtype))
-    numbers = {"in_channels": 32, "out_channels": out_channels, "kernel_size": k}
-    arguments = tier, data.x, steps.pack_conv(tier, data.weight), pad_channels(data.bias)
-    bias = steps.PixelBias(entries, index, 3)
-    run_steps(steps.conv(*arguments, None, y, **numbers, pixel_bias=bias), threads=2)
-    of_images = {"index": index + rows * np.arange(3, dtype=np.int32)[:, None, None]}
-    x = from_padded(data.x, 32)
-    expected = conv_numpy(x, data.weight, data.bias, pixel_bias=pixel_bias, **of_images)
-    sizes = conv_numpy(abs(x), abs(data.weight), abs(data.bias), pixel_bias=abs(pixel_bias), **of_images)
-    assert_within(from_plain(y, out_channels), expected, sum_bound(sizes, 32 * k * k + 3, expected, dtype))
-    with pytest.raises(steps.StepError, match="expected a residual or a pixel_bias but got both"):
-        steps.conv(*arguments, y, y, **numbers, pixel_bias=bias)
-    with pytest.raises(steps.StepError, match="expected entries of 3 images, "):
-        steps.conv(*arguments, None, y, **numbers, pixel_bias=steps.PixelBias(entries, index, 6))
 
 
 @each_tier

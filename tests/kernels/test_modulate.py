@@ -9,7 +9,6 @@ import pytest
 from native import each_tier, plain, poison, random_values, run_steps
 from tolerances import UNIT, assert_within, gamma
 
-from kernels.codebook import shortcut_columns
 from kernels.layouts import (
     Array,
     Float64,
@@ -37,9 +36,8 @@ class Case:
 
 
 def make(
-    tier: Tier, size: tuple[int, int, int], channels: int, *, entries: bool, norm: bool, shift: int, leaky: bool,
-    scale_only: bool = False,
-) -> Case:  # fmt: skip
+    tier: Tier, size: tuple[int, int, int], channels: int, *, entries: bool, norm: bool, shift: int, leaky: bool
+) -> Case:
     n, height, width = size
     random = np.random.default_rng(channels * width + height)
     x = random_values(random, (n, channels, height >> shift, width >> shift), tier)
@@ -51,23 +49,20 @@ def make(
     rows = None if index is None else index + 6 * np.arange(n, dtype=np.int32)[:, None, None]
     mean, rstd = np.abs(random.standard_normal((2, n, channels))).astype(np.float32) if norm else (None, None)
     arguments = {"mean": mean, "rstd": rstd, "shift": shift}
-    added = None if scale_only else b
-    expected = modulate_numpy(x, a, added, rows, **arguments, leaky=leaky)
+    expected = modulate_numpy(x, a, b, rows, **arguments, leaky=leaky)
     sizes = modulate_numpy(
-        np.abs(x), None if a is None else np.abs(a), None if added is None else np.abs(added), rows, shift=shift,
+        np.abs(x), None if a is None else np.abs(a), None if b is None else np.abs(b), rows, shift=shift,
         mean=None if mean is None else -mean, rstd=rstd, leaky=False,
     )  # fmt: skip
     out = poison(empty_padded(n, channels, height, width, tier_dtype(tier)))
     tables = None
     if a is not None and b is not None:
-        if scale_only:
-            a, b = np.split(shortcut_columns(a, b[:, :8]), 2, axis=1)
         table = to_entries(a, b, tier_dtype(tier))  # images share one, as the maps of a batch do
         tables = Entries([table[:, 6 * i : 6 * i + 6] for i in range(n)])
     step = modulate(
         tier, plain(x, tier), tables, index, out,
         mean=None if mean is None else pad_channels(mean), rstd=None if rstd is None else pad_channels(rstd),
-        shift=shift, leaky=leaky, scale_only=scale_only,
+        shift=shift, leaky=leaky,
     )  # fmt: skip
     # Four roundings (subtract, scale, multiply and add, slope), then that of T.
     bound = gamma(4) * sizes + UNIT[tier_dtype(tier)] * (1 + gamma(4)) * np.abs(expected)
@@ -94,19 +89,6 @@ def test_every_variant(tier: Tier, entries: bool, norm: bool, leaky: bool, shift
     case = make(tier, (2, 4, 6), 48, entries=entries, norm=norm, shift=shift, leaky=leaky)
     run_steps(case.step)
     assert_within(from_padded(case.out, 48), case.expected, case.bound)
-
-
-@each_tier
-@pytest.mark.parametrize("channels", [16, 48, 96])
-@pytest.mark.parametrize("shift", [0, 1])
-def test_scale_only(tier: Tier, channels: int, shift: int) -> None:
-    """The entries of a shortcut: the halves of a, then those of what is added behind its conv."""
-    for norm in (False, True):
-        case = make(
-            tier, (2, 4, 6), channels, entries=True, norm=norm, shift=shift, leaky=False, scale_only=True
-        )  # fmt: skip
-        run_steps(case.step)
-        assert_within(from_padded(case.out, channels), case.expected, case.bound)
 
 
 @each_tier

@@ -9,12 +9,10 @@ import pytest
 from native import each_tier, plain, poison, random_values, run_steps
 from tolerances import UNIT, assert_within, sum_bound
 
-from kernels.codebook import shortcut_columns
 from kernels.conv import conv_numpy
 from kernels.layouts import (
     Array,
     Float32,
-    blocks,
     empty_padded,
     empty_plain,
     from_padded,
@@ -27,7 +25,6 @@ from kernels.layouts import (
 from kernels.steps import (
     Entries,
     Int32,
-    PixelBias,
     Shortcut,
     StepError,
     Tier,
@@ -174,17 +171,13 @@ def test_with_a_shortcut(tier: Tier, case: Case) -> None:
     (h, w), (c_in, c_out), dtype = case.size, case.channels, tier_dtype(tier)
     narrow = replace(case, channels=(32, c_out), shift=0)
     data, beside = draw(narrow, tier), draw(case, tier)
-    random = np.random.default_rng(0)
-    a, b = random_values(random, (case.n, 7, c_in), tier), random_values(random, (case.n, 7, c_out), tier)
-    halves = [np.split(shortcut_columns(*one), 2, axis=1) for one in zip(a, b, strict=True)]
-    entries = Entries([to_entries(*one, dtype) for one in halves])
-    index = beside.index
-    assert index is not None
     weight, weight_s = data.weight, beside.weight[:, :, :1, :1].copy()
     packed, packed_s = pack_conv(tier, weight), pack_conv(tier, weight_s)
     of_conv = {"out_channels": c_out, "kernel_size": 3}
     y = poison(empty_plain(case.n, c_out, h, w, dtype))
-    shortcut = Shortcut(beside.x, entries, index, packed_s, c_in, beside.mean, beside.rstd, case.shift)
+    shortcut = Shortcut(
+        beside.x, beside.entries, beside.index, packed_s, c_in, beside.mean, beside.rstd, case.shift
+    )  # fmt: skip
     run_steps(
         modulated_conv(
             tier, data.x, data.entries, data.index, packed, data.bias, None, y, mean=data.mean, rstd=data.rstd,
@@ -199,24 +192,18 @@ def test_with_a_shortcut(tier: Tier, case: Case) -> None:
     run_steps(
         modulate(tier, data.x, data.entries, data.index, hidden, mean=data.mean, rstd=data.rstd),
         modulate(
-            tier, beside.x, entries, index, hidden_s, mean=beside.mean, rstd=beside.rstd, shift=case.shift,
-            leaky=False, scale_only=True,
+            tier, beside.x, beside.entries, beside.index, hidden_s, mean=beside.mean, rstd=beside.rstd,
+            shift=case.shift, leaky=False,
         ),
-        conv(
-            tier, hidden_s, packed_s, no_bias, None, residual, in_channels=c_in, out_channels=c_out, kernel_size=1,
-            pixel_bias=PixelBias(entries, index, blocks(c_in)),
-        ),
+        conv(tier, hidden_s, packed_s, no_bias, None, residual, in_channels=c_in, out_channels=c_out, kernel_size=1),
         conv(tier, hidden, packed, data.bias, residual, two, in_channels=32, **of_conv),
     )  # fmt: skip
     exact, exact_s = from_padded(hidden, 32), from_padded(hidden_s, c_in)
     weight, weight_s = (from_storage(to_storage(v, dtype)) for v in (weight, weight_s))
     bias = data.bias[:c_out].astype(np.float64)
-    zero, rows = np.zeros(c_out), index + 7 * np.arange(case.n, dtype=np.int32)[:, None, None]
-    table = b.reshape(-1, c_out)
-    added = conv_numpy(exact_s, weight_s, zero, pixel_bias=table, index=rows)
+    added = conv_numpy(exact_s, weight_s, np.zeros(c_out))
     expected = conv_numpy(exact, weight, bias) + added
-    sizes = conv_numpy(abs(exact), abs(weight), abs(bias))
-    sizes += conv_numpy(abs(exact_s), abs(weight_s), zero, pixel_bias=abs(table), index=rows)
+    sizes = conv_numpy(abs(exact), abs(weight), abs(bias)) + conv_numpy(abs(exact_s), abs(weight_s), np.zeros(c_out))
     bound = sum_bound(sizes, 9 * 32 + c_in, expected, dtype) + UNIT[dtype] * 1.01 * abs(added)
     assert_within(from_plain(y, c_out), expected, bound)
     if tier != "amx":
@@ -227,7 +214,7 @@ def test_with_a_shortcut(tier: Tier, case: Case) -> None:
 def test_a_shortcut_and_a_residual_are_one_too_many(tier: Tier) -> None:
     data, y = draw(Case(residual=0), tier), empty_plain(1, 32, 4, 8, tier_dtype(tier))
     packed, packed_s = pack_conv(tier, data.weight), pack_conv(tier, data.weight[:, :, :1, :1].copy())
-    shortcut = Shortcut(data.x, data.entries, data.index, packed_s, 32)  # one block: 32 of a, 32 of b
+    shortcut = Shortcut(data.x, data.entries, data.index, packed_s, 32)
     with pytest.raises(StepError, match="expected a residual or a shortcut but got both"):
         modulated_conv(
             tier, data.x, data.entries, data.index, packed, data.bias, data.residual, y, in_channels=32,
