@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks.maps import labels_name
 from benchmarks.model import machine
 from export.maps import Maps, read_maps
 from export.onnx import DTYPES, export_codebook, export_dense
@@ -105,7 +106,7 @@ def main(
         rows += [(name, row, megabytes[f"{row.form} {row.precision}"]) for row in found]
     Console().print(table(rows))
     if json_path:
-        report = {"machine": machine(), "labels": str(labels or "drawn"), "maps": count,
+        report = {"machine": machine(), "labels": labels_name(labels), "maps": count,
                   "rows": [{"preset": preset, "megabytes": mb, **asdict(row)} for preset, row, mb in rows]}  # fmt: skip
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(report, indent=1) + "\n")

@@ -23,6 +23,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from benchmarks.maps import labels_name
+
 Report = dict[str, Any]
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -158,7 +160,7 @@ def main(
     unknown = sorted(set(wanted) - {step.name for step in STEPS})
     if unknown:
         raise click.BadParameter(f"expected steps out of {', '.join(s.name for s in STEPS)} but got {unknown[0]}")
-    report: Report = {"date": date.today().isoformat(), "dry_run": dry_run, "labels": str(labels or "drawn")}
+    report: Report = {"date": date.today().isoformat(), "dry_run": dry_run, "labels": labels_name(labels)}
     for step in STEPS:
         if step.name not in wanted:
             continue

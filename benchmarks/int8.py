@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.maps import Maps, read_maps
+from benchmarks.maps import Maps, labels_name, read_maps
 from benchmarks.model import machine
 from export.feeds import codebook_feed, dense_feed
 from export.int8 import quantise
@@ -207,7 +207,7 @@ def main(
     Console().print(table(rows, form, real, unjudged))
     if json_path:
         report = {"machine": machine(), "preset": config.preset, "weights": checkpoint.metadata, "form": form,
-                  "labels": str(labels or "drawn"), "calibrated_on": calibrate, "rows": [asdict(row) for row in rows],
+                  "labels": labels_name(labels), "calibrated_on": calibrate, "rows": [asdict(row) for row in rows],
                   "scenes": len(scenes), "real_scenes": None if real is None else asdict(real),
                   "unjudged": unjudged}  # fmt: skip
         json_path.parent.mkdir(parents=True, exist_ok=True)

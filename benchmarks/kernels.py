@@ -25,7 +25,7 @@ from benchmarks.kernel_codebooks import codebook_case, embed_case, plan_case
 from benchmarks.kernel_convs import ConvShape, conv_case
 from benchmarks.kernel_maps import image_case, modulate_case, norm_case
 from benchmarks.kernel_timing import Case, Row, copy_rates, measure, peak
-from benchmarks.maps import read_maps
+from benchmarks.maps import labels_name, read_maps
 from benchmarks.model import machine
 from kernels import steps
 from kernels.plan import Level, Symbols, plan
@@ -141,7 +141,7 @@ def main(
     if json_path:
         report = {
             "machine": machine(),
-            "labels": labels.resolve().name if labels else "drawn",
+            "labels": labels_name(labels),
             "distinct_patches": [len(level.patches5) for level in levels],
             "threads": threads,
             "peak_gflop_per_s_per_core": peaks,

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.maps import Maps, read_maps
+from benchmarks.maps import Maps, labels_name, read_maps
 from spade_core.config import PRESETS, GeneratorConfig, preset
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
@@ -259,7 +259,7 @@ def main(
             with np.load(out) as results, np.load(Path(folder, f"{REFERENCE}.npz")) as reference:
                 rows += rows_of(name, results, reference, sizes)
             if json_path:  # after each engine, so that an interrupted run keeps what it measured
-                report = {"preset": preset_name, "labels": labels or "drawn", "rows": [asdict(r) for r in rows]}
+                report = {"preset": preset_name, "labels": labels_name(labels), "rows": [asdict(r) for r in rows]}
                 write_report(json_path, report)
     for size in sizes:
         console.print(table(rows, size))

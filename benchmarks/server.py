@@ -35,7 +35,7 @@ from benchmarks.load import (
     percentile,
     work_in,
 )
-from benchmarks.maps import Maps, read_maps
+from benchmarks.maps import Maps, labels_name, read_maps
 from benchmarks.model import machine
 from benchmarks.server_engine import EngineProcess, Stream, inputs_of
 from benchmarks.server_tables import ClosedRow, OpenRow, closed_row, closed_table, mean_batch, open_table
@@ -241,7 +241,7 @@ def main(
             "preset": preset_name,
             "precision": precision,
             "threads": model.threads,
-            "labels": str(labels or "drawn"),
+            "labels": labels_name(labels),
             "arrivals": kind,
             "closed": [asdict(row) for row in closed],
             "open": [asdict(row) for row in opened],

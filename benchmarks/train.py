@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.maps import read_maps
+from benchmarks.maps import labels_name, read_maps
 from benchmarks.model import machine
 from benchmarks.train_paper import paper_step
 from spade_core.config import PRESETS
@@ -332,7 +332,7 @@ def main(
         if json_path:  # after each, so that an interrupted run keeps what it measured
             report = {
                 "machine": machine(),
-                "spec": spec | {"labels": labels or "drawn"},
+                "spec": spec | {"labels": labels_name(labels)},
                 "rows": [asdict(row) for row in rows],
                 "gradients": [asdict(one) for one in found],
             }

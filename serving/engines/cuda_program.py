@@ -6,6 +6,7 @@ per bucket, everything from the start map to the bytes of the image.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from serving.engines.cuda_codebooks import Codebooks, Shape, make_plan
 from serving.engines.cuda_weights import CudaConv, CudaNorm, CudaWeights
 from spade_core.config import STYLE_DIM
 from spade_core.spade import LEAKY_SLOPE
+
+BUCKETS = 8  # of a batch and size; maps of one kind take two or three
 
 
 @dataclass
@@ -51,12 +54,14 @@ class CudaProgram:
         self._style = torch.zeros((shape[0], STYLE_DIM), dtype=weights.dtype, device=weights.device)
         self.values = torch.empty((shape[0], 3, *shape[1:]), dtype=torch.float32, device=weights.device)
         self.pixels = torch.empty((*shape, 3), dtype=torch.uint8, device=weights.device)
-        self._buckets: dict[int, Bucket] = {}
+        self._buckets: OrderedDict[int, Bucket] = OrderedDict()
         self.find = record(self.plan.find, weights.device)
 
     def bucket(self, bucket: int) -> Bucket:
-        """Memory and steps of a bucket, made on first use."""
+        """Memory and steps of a bucket, made on first use; those of the `BUCKETS` used last are kept."""
         if bucket not in self._buckets:
+            if len(self._buckets) == BUCKETS:
+                self._buckets.popitem(last=False)  # first: the new one takes its memory
             codebooks = Codebooks(self._weights, self.plan, bucket, self._library)
             device = self._weights.device
             # Recording runs the steps, and what was planned last may have more rows than this bucket.
@@ -64,6 +69,7 @@ class CudaProgram:
                 compute = record(codebooks.compute, device)
                 convs = record(lambda: self._run_convs(codebooks), device)
             self._buckets[bucket] = Bucket(codebooks, compute, convs)
+        self._buckets.move_to_end(bucket)
         return self._buckets[bucket]
 
     def load(self, symbols: npt.NDArray[np.uint16], style: npt.NDArray[np.float32] | None) -> None:

@@ -149,6 +149,14 @@ def test_a_bucket_is_recorded_on_rows_that_it_has(emulated: Library, monkeypatch
     assert_close(image, dense(generator, plain, None))
 
 
+def test_the_buckets_used_last_are_kept(emulated: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_program, "BUCKETS", 2)
+    program = CudaGenerator(trained_like(small()), torch.float32, CPU, emulated)._program((1, 32, 32))
+    for bucket in (8, 12, 8, 16):  # 12 goes
+        program.bucket(bucket)
+    assert list(program._buckets) == [8, 16]
+
+
 def test_the_cache_keeps_to_its_limit(emulated: Library) -> None:
     config = small()
     generator = trained_like(config)

@@ -27,7 +27,6 @@ from trainer.losses import (
     load_perceptual,
     split_fake_real,
 )
-
 from trainer.scenes.scene import scene
 
 # Float32 means of a few hundred numbers near 1.
