@@ -35,7 +35,7 @@ from benchmarks.train_paper import paper_step
 from spade_core.config import PRESETS
 from trainer.config import TrainConfig, from_tables
 from trainer.dataset import Batch, Item, collate
-from trainer.losses import PerceptualLoss
+from trainer.losses import VGG19, vgg_loss
 from trainer.memory import give_back_freed_memory, keep_freed_memory
 from trainer.networks import Networks, build, synthesize
 from trainer.processes import Processes
@@ -129,7 +129,7 @@ def stepper(config: TrainConfig, as_paper: bool, perceptual: bool) -> Callable[[
     alone = processes()
     networks = build(config, alone)
     sides = optimisers(networks, config.optim)
-    judge = PerceptualLoss().to(alone.device) if perceptual else None
+    judge = vgg_loss(VGG19()).to(alone.device) if perceptual else None
 
     def step(batch: Batch) -> None:
         batch = batch.to(alone.device)

@@ -131,14 +131,18 @@ def feature_file(path: Path, device: torch.device = CPU) -> Callable[[Tensor], l
 
     def features(images: Tensor) -> list[Tensor]:
         with torch.inference_mode():
-            out = network(images.to(device).float() / 127.5 - 1)
-        layers = list(out) if isinstance(out, list | tuple) else [out]
-        if not layers or not all(isinstance(layer, Tensor) and layer.ndim == 4 for layer in layers):
-            got = [list(layer.shape) if isinstance(layer, Tensor) else type(layer).__name__ for layer in layers]
-            raise JudgeError(f"[evaluate] expected feature maps [N, C, h, w] of '{path}' but got {got}")
-        return layers
+            return feature_maps(network(images.to(device).float() / 127.5 - 1), path)
 
     return features
+
+
+def feature_maps(out: Any, of: Path | str) -> list[Tensor]:
+    """What a network of features gave, one map or several: maps [N, C, h, w]. Raises JudgeError with the file `of`."""
+    layers = list(out) if isinstance(out, list | tuple) else [out]
+    if not layers or not all(isinstance(layer, Tensor) and layer.ndim == 4 for layer in layers):
+        got = [list(layer.shape) if isinstance(layer, Tensor) else type(layer).__name__ for layer in layers]
+        raise JudgeError(f"[evaluate] expected feature maps [N, C, h, w] of '{of}' but got {got}")
+    return layers
 
 
 def _onnx(path: Path) -> Callable[[Tensor], Any]:
@@ -157,7 +161,7 @@ def _onnx(path: Path) -> Callable[[Tensor], Any]:
     return run
 
 
-def load_torchscript(path: Path, device: torch.device) -> Any:
+def load_torchscript(path: Path, device: torch.device = CPU) -> Any:
     """A network out of a TorchScript file, in eval mode. Raises JudgeError."""
     try:
         with warnings.catch_warnings():

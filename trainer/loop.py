@@ -22,7 +22,7 @@ from PIL import Image
 from trainer.config import TrainConfig, from_tables, to_toml
 from trainer.dataset import Batch, Positions, Stream, loader
 from trainer.logs import Logs
-from trainer.losses import FeatureLoss, PerceptualLoss, load_perceptual
+from trainer.losses import PerceptualLoss, load_perceptual
 from trainer.memory import keep_freed_memory
 from trainer.networks import Networks, build
 from trainer.processes import Processes, any_of, join, leave
@@ -72,7 +72,7 @@ class _Run:
     stream: Stream
     networks: Networks
     optimisers: Optimisers
-    perceptual: PerceptualLoss | FeatureLoss | None
+    perceptual: PerceptualLoss | None
     folder: Path
     step: int = 0
     images: int = 0

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spade_core.convert import read_state_dict
-from trainer.judges import load_torchscript
+from trainer.judges import feature_maps, load_torchscript
 from trainer.l1 import mean_difference
 from trainer.segmentation import FEATURES, load_segmentation
 
@@ -122,11 +122,8 @@ _VGG19: tuple[tuple[int, int] | Literal["pool"], ...] = (
 _COMPARED = {0: 1 / 32, 5: 1 / 16, 10: 1 / 8, 19: 1 / 4, 28: 1.0}
 
 
-class PerceptualLoss(nn.Module):
-    """L1 between VGG19 features of two images: relu1_1 .. relu5_1, weights 1/32, 1/16, 1/8, 1/4, 1.
-
-    Keys are torchvision's (`features.0.weight`, ..). No gradient reaches the weights, which `load_perceptual` fills in.
-    """
+class VGG19(nn.Module):
+    """The first layers of VGG19. Keys are torchvision's (`features.0.weight`, ..); `load_perceptual` fills them in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,19 +134,8 @@ class PerceptualLoss(nn.Module):
                 index, fout = step
                 self.features[str(index)] = nn.Conv2d(fin, fout, 3, padding=1)
                 fin = fout
-        self.requires_grad_(False)
 
-    def forward(self, fake: Tensor, real: Tensor, difference: Difference = mean_difference) -> Tensor:
-        """fake and real [N, 3, H, W] in -1..1 (read as they are, no ImageNet normalisation) -> a float32 scalar."""
-        with torch.no_grad():
-            wanted = self.activations(real)
-        terms = [
-            weight * difference(f, r)
-            for weight, f, r in zip(_COMPARED.values(), self.activations(fake), wanted, strict=True)
-        ]
-        return torch.stack(terms).sum()
-
-    def activations(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor) -> list[Tensor]:
         """relu1_1 .. relu5_1 of images [N, 3, H, W], H and W at least 16: [N, 64, H, W] .. [N, 512, H/16, W/16]."""
         x, found = image, []
         for step in _VGG19:
@@ -162,29 +148,39 @@ class PerceptualLoss(nn.Module):
         return found
 
 
-class FeatureLoss(nn.Module):
-    """L1 between the feature maps that a network other than VGG19 makes of two images, summed over the maps.
+class PerceptualLoss(nn.Module):
+    """L1 between the feature maps that a network makes of two images, a weighted sum over the maps.
 
     Args:
-        network: no gradient reaches its weights.
-        features: of the network, images [N, 3, H, W] in -1..1 -> maps.
+        network: what `features` reads; no gradient reaches its weights.
+        features: images [N, 3, H, W] in -1..1 -> maps.
+        weights: of each map; None: 1.
     """
 
-    def __init__(self, network: nn.Module, features: Callable[[Tensor], Sequence[Tensor]]) -> None:
+    def __init__(
+        self, network: nn.Module, features: Callable[[Tensor], Sequence[Tensor]], weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         for parameter in network.parameters():  # TorchScript has no requires_grad_ of its own
             parameter.requires_grad_(False)
-        self._features = features
+        self._features, self._weights = features, weights
 
     def forward(self, fake: Tensor, real: Tensor, difference: Difference = mean_difference) -> Tensor:
-        """As `PerceptualLoss.forward`."""
+        """fake and real [N, 3, H, W] in -1..1 (read as they are, no ImageNet normalisation) -> a float32 scalar."""
         with torch.no_grad():
             wanted = self._features(real)
-        return torch.stack([difference(f, r) for f, r in zip(self._features(fake), wanted, strict=True)]).sum()
+        weights = self._weights or [1.0] * len(wanted)
+        maps = zip(weights, self._features(fake), wanted, strict=True)
+        return torch.stack([weight * difference(f, r) for weight, f, r in maps]).sum()
 
 
-def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | FeatureLoss | None:
+def vgg_loss(network: VGG19) -> PerceptualLoss:
+    """The paper's: relu1_1 .. relu5_1, weights 1/32, 1/16, 1/8, 1/4, 1."""
+    return PerceptualLoss(network, network, tuple(_COMPARED.values()))
+
+
+def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | None:
     """The perceptual loss: with torchvision's VGG19 weights, or on the `features` of another network.
 
     Args:
@@ -198,12 +194,12 @@ def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | FeatureLos
         raise LossError(f"[loss] expected loss.vgg or loss.features but got both, '{vgg}' and '{features}'")
     if features == "scenes":
         scenes = load_segmentation(FEATURES)
-        return FeatureLoss(scenes, scenes.features)
+        return PerceptualLoss(scenes, scenes.features)
     if features:
-        network = load_torchscript(Path(features), torch.device("cpu"))
-        return FeatureLoss(network, lambda images: _maps(network(images)))
+        network = load_torchscript(Path(features))
+        return PerceptualLoss(network, lambda images: feature_maps(network(images), features))
     if vgg:
-        return _load_vgg(Path(vgg))
+        return vgg_loss(_load_vgg(Path(vgg)))
     _log.warning(
         "perceptual loss off: no VGG19 weights given; save torchvision's vgg19 state dict and give its path as "
         "loss.vgg, or another network as loss.features"
@@ -211,13 +207,9 @@ def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | FeatureLos
     return None
 
 
-def _maps(out: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    return [out] if isinstance(out, Tensor) else out
-
-
-def _load_vgg(path: Path) -> PerceptualLoss:
+def _load_vgg(path: Path) -> VGG19:
     state = _read_weights(path)
-    module = PerceptualLoss()
+    module = VGG19()
     wanted = module.state_dict()
     faults = [f"missing {key}" for key in wanted if key not in state]
     faults += [

@@ -18,7 +18,6 @@ from spade_core.discriminator import Discriminator
 from trainer.config import OptimConfig, TrainConfig
 from trainer.dataset import Batch
 from trainer.losses import (
-    FeatureLoss,
     PerceptualLoss,
     discriminator_loss,
     feature_matching_loss,
@@ -72,7 +71,7 @@ def train_step(
     networks: Networks,
     optimiser: Optimisers,
     batches: Sequence[Batch],
-    perceptual: PerceptualLoss | FeatureLoss | None,
+    perceptual: PerceptualLoss | None,
     config: TrainConfig,
     processes: Processes,
     step: int,
@@ -108,7 +107,7 @@ def train_step(
 def add_gradients(
     networks: Networks,
     batch: Batch,
-    perceptual: PerceptualLoss | FeatureLoss | None,
+    perceptual: PerceptualLoss | None,
     config: TrainConfig,
     processes: Processes,
     warmth: float,
@@ -138,8 +137,8 @@ def add_gradients(
 
 
 def _compare(
-    fake: Tensor, real: Tensor, perceptual: PerceptualLoss | FeatureLoss | None, config: TrainConfig,
-    half: torch.autocast, terms: Statistics,
+    fake: Tensor, real: Tensor, perceptual: PerceptualLoss | None, config: TrainConfig, half: torch.autocast,
+    terms: Statistics,
 ) -> Tensor:  # fmt: skip
     """Add the losses that compare fake with real [N, 3, H, W] to `terms`; returns their gradient at fake."""
     found: Statistics = {}
