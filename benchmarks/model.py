@@ -1,8 +1,10 @@
-"""The whole generator against its peers: same weights and label maps, each in a process of its own, in turn.
+"""The whole generator against its peers on the same weights and label maps; see model_worker.py for one of them.
 
     python -m benchmarks.model --preset coco --labels DIR --peers torch-fp32,openvino-bf16 --json out.json
 
-All start at labels and instances; PyTorch's and our time includes the checks of a request, the other peers' does not.
+All are loaded at once and take turns, batch by batch, so that a ratio is one of neighbours in time: the machine's clock
+and load change within minutes by more than a change of the engine is worth. All start at labels and instances; the
+times of PyTorch and of ours include the checks of a request, those of the other peers do not.
 """
 
 from __future__ import annotations
@@ -10,12 +12,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,26 @@ import click
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from benchmarks.maps import Maps, labels_name, read_maps
-from spade_core.config import PRESETS, GeneratorConfig, preset
+from benchmarks.maps import labels_name, read_maps
+from benchmarks.model_worker import Setting, Worker, describe
+from spade_core.config import PRESETS
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
 REFERENCE = "torch-fp32"
 OURS = ("cpu-fp32", "cpu-bf16", "torch-codebook-fp32", "torch-codebook-bf16")
 
 Array = npt.NDArray[Any]
-Run = Callable[[Array, Array | None, Array, Array | None], Array]
-"""(labels, instances, symbols, style) of one batch -> image float32 [N, 3, H, W] in -1..1."""
+
+
+@dataclass
+class Result:
+    """What an engine gave at one batch size: seconds of each timed call, and the images of each batch of maps."""
+
+    seconds: list[float] = field(default_factory=list)
+    images: list[Array] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -54,14 +62,6 @@ class Row:
     psnr_db: float
 
 
-def describe(name: str) -> tuple[str, str, str]:
-    """(engine, form, precision) of a row's name."""
-    if name.startswith("torch-codebook"):
-        return "torch", "codebook", name.rsplit("-", 1)[1]
-    engine, _, precision = name.partition("-")
-    return engine, "codebook" if engine == "cpu" else "dense", precision or "fp32"
-
-
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -78,109 +78,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def runner(name: str, config: GeneratorConfig, weights: Path | None, onnx: Path, threads: int) -> Run:
-    """Load the engine or peer called `name`."""
+def row_of(name: str, batch: int, result: Result, reference: Result) -> Row:
+    """The row of one engine, errors taken against the reference's images of the same batches."""
     engine, form, precision = describe(name)
-    if engine == "torch":
-        return _torch_runner(config, weights, form, precision, threads)
-    if engine == "cpu":
-        return _cpu_runner(config, weights, precision, threads)
-    if engine == "onnxruntime":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-        return lambda labels, instances, _s, style: np.asarray(session.run(None, _feed(labels, instances, style))[0])
-    import openvino
-
-    hints = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-        "INFERENCE_NUM_THREADS": str(threads),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    model = openvino.Core().compile_model(str(onnx), "CPU", hints)
-    return lambda labels, instances, _s, style: np.array(model(_feed(labels, instances, style))[0])
-
-
-def _feed(labels: Array, instances: Array | None, style: Array | None) -> dict[str, Array]:
-    feed = {"labels": labels, "instances": instances, "style": style}
-    return {name: array for name, array in feed.items() if array is not None}
-
-
-def _torch_runner(config: GeneratorConfig, weights: Path | None, form: str, precision: str, threads: int) -> Run:
-    from serving.engines.load import load_checkpoint
-    from serving.engines.torch import TorchEngine
-
-    generator = load_checkpoint(weights, config.preset).generator
-    engine = TorchEngine(generator, precision, form, threads=threads)  # type: ignore[arg-type]
-    return lambda labels, instances, _s, style: engine.image(labels, instances, style).numpy()
-
-
-def _cpu_runner(config: GeneratorConfig, weights: Path | None, precision: str, threads: int) -> Run:
-    from serving.engines.cpu import CpuEngine
-    from serving.engines.load import load_checkpoint
-
-    generator = load_checkpoint(weights, config.preset).generator
-    engine = CpuEngine(generator, precision, threads, cache_bytes=0)  # every call is a map never seen before
-    return lambda labels, instances, _s, style: engine.image(labels, instances, style)
-
-
-def measure(run: Run, maps: Maps, batch: int, repeats: int) -> tuple[list[float], Array]:
-    """Seconds of every call, and the images of all maps [N, 3, H, W]. One untimed call per batch comes first."""
-    seconds: list[float] = []
-    images: list[Array] = []
-    for first in range(0, len(maps.labels) - batch + 1, batch):
-        part = slice(first, first + batch)
-        args = (
-            maps.labels[part],
-            None if maps.instances is None else maps.instances[part],
-            maps.symbols[part],
-            None if maps.style is None else maps.style[part],
-        )
-        images.append(run(*args))
-        for _ in range(repeats):
-            began = time.perf_counter()
-            run(*args)
-            seconds.append(time.perf_counter() - began)
-    return seconds, np.concatenate(images)
-
-
-def worker(spec: dict[str, Any]) -> None:
-    """Measure one engine in this process; the parent reads seconds and images from `spec["out"]`."""
-    weights = Path(spec["weights"]) if spec["weights"] else None
-    config = _config(spec["preset"], weights)
-    maps = read_maps(config, spec["labels"] and Path(spec["labels"]))
-    run = runner(spec["name"], config, weights, Path(spec["onnx"]), spec["threads"])
-    results: dict[str, Any] = {}
-    for batch in spec["batches"]:
-        seconds, images = measure(run, maps, batch, spec["repeats"])
-        results[f"seconds_{batch}"], results[f"images_{batch}"] = np.array(seconds), images
-    np.savez(spec["out"], **results)
-
-
-def _config(preset_name: str, weights: Path | None) -> GeneratorConfig:
-    if weights is None:
-        return preset(preset_name)
-    from spade_core.checkpoints import load
-
-    return load(weights).config
-
-
-def rows_of(name: str, results: Any, reference: Any, batches: tuple[int, ...]) -> list[Row]:
-    """The rows of one engine's results, errors taken against the reference's images of the same batch size."""
-    engine, form, precision = describe(name)
-    rows = []
-    for batch in batches:
-        seconds = results[f"seconds_{batch}"]
-        error = np.abs(results[f"images_{batch}"].astype(np.float64) - reference[f"images_{batch}"])
-        mse = float(np.mean(error**2))
-        psnr = 10 * np.log10(4 / mse) if mse else float("inf")
-        rows.append(
-            Row(name, engine, form, precision, batch, float(np.median(seconds)), float(seconds.min()),
-                float(seconds.max()), float(error.max()), round(float(psnr), 1))
-        )  # fmt: skip
-    return rows
+    error = np.abs(np.concatenate(result.images).astype(np.float64) - np.concatenate(reference.images))
+    mse = float(np.mean(error**2))
+    psnr = 10 * np.log10(4 / mse) if mse else float("inf")
+    return Row(
+        name, engine, form, precision, batch, float(np.median(result.seconds)), min(result.seconds),
+        max(result.seconds), float(error.max()), round(float(psnr), 1),
+    )  # fmt: skip
 
 
 def table(rows: list[Row], batch: int) -> Table:
@@ -217,7 +124,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 )
 @click.option(
     "--labels",
-    type=click.Path(exists=True, file_okay=False),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.",
 )
 @click.option("--engines", default=",".join(OURS), callback=_names, show_default=True, help="Ours, by name.")
@@ -226,43 +133,45 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Timed calls per batch of maps.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each engine; default: all cores.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
-@click.option("--worker", "worker_spec", hidden=True, help="One engine, as the parent runs it.")
 def main(
-    preset_name: str, weights: Path | None, labels: str | None, engines: tuple[str, ...], peers: tuple[str, ...],
-    batches: str, repeats: int, threads: int | None, json_path: Path | None, worker_spec: str | None,
+    preset_name: str, weights: Path | None, labels: Path | None, engines: tuple[str, ...], peers: tuple[str, ...],
+    batches: str, repeats: int, threads: int | None, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Time the generator and its peers on the same weights and label maps, and show the ratio and the error of each."""
-    if worker_spec:
-        worker(json.loads(worker_spec))
-        return
     console = Console()
-    sizes = tuple(int(size) for size in batches.split(","))
     names = tuple(dict.fromkeys((REFERENCE, *peers, *engines)))
-    with tempfile.TemporaryDirectory() as folder:
-        onnx = Path(folder, "dense.onnx")
+    threads = threads or len(os.sched_getaffinity(0))
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
+        setting = Setting(preset_name, weights, labels, Path(folder, "dense.onnx"), threads)
+        turns = list(_turns(len(read_maps(setting.config, labels).labels), batches))
         if {"onnxruntime", "openvino-fp32", "openvino-bf16"} & set(names):
             from export.onnx import export_dense
             from serving.engines.load import load_checkpoint
 
             console.print(f"exporting the dense graph of {preset_name} to ONNX")
-            export_dense(load_checkpoint(weights, preset_name).generator, onnx)
-        rows: list[Row] = []
-        for name in names:
-            console.print(f"measuring {name}")
-            out = Path(folder, f"{name}.npz")
-            spec = {
-                "name": name, "preset": preset_name, "weights": str(weights) if weights else None, "labels": labels,
-                "onnx": str(onnx), "batches": sizes, "repeats": repeats, "out": str(out),
-                "threads": threads or len(os.sched_getaffinity(0)),
-            }  # fmt: skip
-            subprocess.run([sys.executable, "-m", "benchmarks.model", "--worker", json.dumps(spec)], check=True)
-            with np.load(out) as results, np.load(Path(folder, f"{REFERENCE}.npz")) as reference:
-                rows += rows_of(name, results, reference, sizes)
-            if json_path:  # after each engine, so that an interrupted run keeps what it measured
+            export_dense(load_checkpoint(weights, preset_name).generator, setting.onnx)
+        loading = track(names, "loading", console=console)
+        workers = [processes.enter_context(Worker(name, setting)) for name in loading]
+        results = {(name, batch): Result() for batch, _ in turns for name in names}
+        for batch, first in track(turns, "measuring", console=console):
+            for worker in workers:
+                seconds, images = worker.turn(first, batch, repeats)
+                results[worker.name, batch].seconds += seconds
+                results[worker.name, batch].images.append(images)
+            rows = [row_of(*key, of, results[REFERENCE, key[1]]) for key, of in results.items() if of.seconds]
+            if json_path:  # every time, so that an interrupted run keeps what it measured
                 report = {"preset": preset_name, "labels": labels_name(labels), "rows": [asdict(r) for r in rows]}
                 write_report(json_path, report)
-    for size in sizes:
-        console.print(table(rows, size))
+    for batch in dict.fromkeys(batch for batch, _ in turns):
+        console.print(table(rows, batch))
+
+
+def _turns(maps: int, batches: str) -> Iterator[tuple[int, int]]:
+    """(batch size, its first map) of every turn; maps that fill no whole batch are left out."""
+    for size in (int(text) for text in batches.split(",")):
+        for first in range(0, maps - size + 1, size):
+            yield size, first
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:

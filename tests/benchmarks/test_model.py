@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.model import OURS, PEERS, describe, rows_of
+from benchmarks.model import OURS, PEERS, Result, row_of
+from benchmarks.model_worker import describe
 from spade_core.checkpoints import save
 from spade_core.config import preset
 from spade_core.seeded import seeded_generator
@@ -25,12 +26,12 @@ def test_names_say_engine_form_and_precision() -> None:
 
 
 def test_rows_take_the_median_and_the_largest_error() -> None:
-    reference = {"images_1": np.zeros((2, 3, 1, 1), np.float32)}
-    results = {"seconds_1": np.array([0.3, 0.1, 0.2]), "images_1": np.full((2, 3, 1, 1), 0.02, np.float32)}
-    (row,) = rows_of("openvino-bf16", results, reference, (1,))
+    reference = Result(images=[np.zeros((1, 3, 1, 1), np.float32)] * 2)
+    result = Result([0.3, 0.1, 0.2], [np.full((1, 3, 1, 1), 0.02, np.float32), np.zeros((1, 3, 1, 1), np.float32)])
+    row = row_of("openvino-bf16", 1, result, reference)
     assert (row.seconds_median, row.seconds_min, row.seconds_max) == (0.2, 0.1, 0.3)
     assert row.max_error == pytest.approx(0.02)
-    assert row.psnr_db == pytest.approx(40.0)
+    assert row.psnr_db == pytest.approx(43.0)
 
 
 @pytest.mark.slow
