@@ -15,6 +15,13 @@ def first_bad_symbol(symbols: npt.NDArray[np.uint16], n_symbols: int) -> int: ..
 def rebase(
     rows: npt.NDArray[np.int32], outside: int, offset: int, new_outside: int, out: npt.NDArray[np.int32]
 ) -> None: ...
+def symbols(
+    labels: npt.NDArray[np.uint8],
+    instances: npt.NDArray[np.int32] | None,
+    classes: int,
+    dont_care_id: int,
+    out: npt.NDArray[np.uint16],
+) -> bool: ...
 
 TIERS: tuple[str, ...]
 HIDDEN: int

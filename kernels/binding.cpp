@@ -2,6 +2,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -102,6 +104,29 @@ void rebase(const Rows& rows, int32_t outside, int32_t offset, int32_t new_outsi
     if (rows.size() != out.size()) throw std::invalid_argument("rows and out differ in size");
     nb::gil_scoped_release release;
     check(spade_plan_rebase(rows.data(), static_cast<int64_t>(rows.size()), outside, offset, new_outside, out.data()));
+}
+
+// ---- Symbols ----
+
+using Labels = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Instances = nb::ndarray<const int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using SymbolsOut = nb::ndarray<uint16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+template <typename A, typename B>
+bool same_shape(const A& a, const B& b) {
+    return a.shape(0) == b.shape(0) && a.shape(1) == b.shape(1) && a.shape(2) == b.shape(2);
+}
+
+bool symbols(const Labels& labels, const std::optional<Instances>& instances, int32_t classes, int32_t dont_care_id,
+             const SymbolsOut& out) {
+    if (!same_shape(labels, out) || (instances && !same_shape(labels, *instances)))
+        throw std::invalid_argument("labels, instances and out differ in shape");
+    const spade_symbols_shape shape{static_cast<int64_t>(labels.shape(0)), static_cast<int64_t>(labels.shape(1)),
+                                    static_cast<int64_t>(labels.shape(2)), classes, dont_care_id};
+    int32_t all_known = 0;
+    nb::gil_scoped_release release;
+    check(spade_symbols(&shape, labels.data(), instances ? instances->data() : nullptr, out.data(), &all_known));
+    return all_known != 0;
 }
 
 // ---- Steps ----
@@ -253,6 +278,10 @@ NB_MODULE(_native, module) {
     module.def("rebase", &rebase, nb::arg("rows").noconvert(), nb::arg("outside"), nb::arg("offset"),
                nb::arg("new_outside"), nb::arg("out").noconvert(),
                "out = where(rows == outside, new_outside, rows + offset).");
+
+    module.def("symbols", &symbols, nb::arg("labels").noconvert(), nb::arg("instances").noconvert().none(),
+               nb::arg("classes"), nb::arg("dont_care_id"), nb::arg("out").noconvert(),
+               "Writes a request's symbols; returns whether every id is below classes.");
 
     module.attr("TIERS") = nb::make_tuple("avx2", "avx512", "avx512bf16", "amx");
     module.attr("HIDDEN") = SPADE_HIDDEN;

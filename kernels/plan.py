@@ -97,25 +97,38 @@ def _concatenate_level(parts: Sequence[Level]) -> Level:
             f"[plan] expected levels of one size and kernel size but got (h, w), k*k = {sorted(shapes)}; "
             "plan every map with the same sizes and kernel size"
         )
+    patches3, patches5 = concatenate_patches(parts)
     rows3, rows5 = _starts([len(part.patches3) for part in parts]), _starts([len(part.patches5) for part in parts])
     maps = _starts([len(part.index) for part in parts])
+    index = np.empty((maps[-1], *parts[0].index.shape[1:]), np.int32)
+    for i, part in enumerate(parts):
+        _native.rebase(part.index, -1, rows5[i], -1, index[maps[i] : maps[i + 1]])
+    return Level(
+        patches3,
+        patches5,
+        index,
+        _join_offsets([part.patches3_offsets for part in parts], rows3),
+        _join_offsets([part.patches5_offsets for part in parts], rows5),
+    )
+
+
+def concatenate_patches(parts: Sequence[Level]) -> tuple[Int32, Int32]:
+    """patches3 and patches5 of one level of several plans, one behind the other; of one plan its own, not copied.
+
+    The index of a plan then starts at the row where its patches5 do. Raises PlanError.
+    """
+    if len(parts) == 1:
+        return parts[0].patches3, parts[0].patches5
+    rows3, rows5 = _starts([len(part.patches3) for part in parts]), _starts([len(part.patches5) for part in parts])
     total3, total5, taps = rows3[-1], rows5[-1], parts[0].patches3.shape[1]
     if max(total3, total5) > INT32_MAX:
         raise PlanError(
             f"[plan] expected at most {INT32_MAX} patches in a batch but got {max(total3, total5)}; use a smaller batch"
         )
     patches5 = np.empty((total5, taps), np.int32)
-    index = np.empty((maps[-1], *parts[0].index.shape[1:]), np.int32)
     for i, part in enumerate(parts):
         _native.rebase(part.patches5, len(part.patches3), rows3[i], total3, patches5[rows5[i] : rows5[i + 1]])
-        _native.rebase(part.index, -1, rows5[i], -1, index[maps[i] : maps[i + 1]])
-    return Level(
-        np.concatenate([part.patches3 for part in parts]),
-        patches5,
-        index,
-        _join_offsets([part.patches3_offsets for part in parts], rows3),
-        _join_offsets([part.patches5_offsets for part in parts], rows5),
-    )
+    return np.concatenate([part.patches3 for part in parts]), patches5
 
 
 def _starts(counts: Sequence[int]) -> list[int]:

@@ -127,6 +127,12 @@ class Program:
         record: npt.NDArray[np.void] = self._memory[step].view(_KINDS[self.kinds[step]][1])
         return record
 
+    def column(self, steps: slice, field: str) -> npt.NDArray[Any]:
+        """One argument of several steps of a kind, a view [steps]: `column(s, "rows")[:] = rows` sets them all."""
+        records = self._memory[steps].view(_KINDS[self.kinds[steps][0]][1])  # [steps, 1]
+        column: npt.NDArray[Any] = records[field][:, 0]
+        return column
+
     def replace(self, position: int, step: Step) -> None:
         """Put another step of any kind in place of one."""
         self._memory[position] = step.record.view(np.uint8)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kernels import _native
 from spade_core.colours import ColourTable
 from spade_core.config import DONT_CARE, ConfigError, GeneratorConfig, level_sizes
 from spade_core.png import MAX_PIXELS, LabelMapError, read_png
@@ -181,8 +182,19 @@ def prepare(labels: Labels, instances: Instances | None, config: GeneratorConfig
     _check_array("labels", labels, np.uint8)
     _check_instances(labels, instances, config)
     _check_size(labels.shape[1], labels.shape[2], config)
-    checked = check_labels(labels, config)
-    return to_symbols(checked, None if instances is None else instance_edges(instances), config)
+    return _symbols(labels, instances, config)
+
+
+def _symbols(labels: Labels, instances: Instances | None, config: GeneratorConfig) -> Symbols:
+    """`check_labels`, `instance_edges` and `to_symbols` in one native pass."""
+    symbols = np.empty(labels.shape, np.uint16)
+    known = _native.symbols(
+        np.ascontiguousarray(labels), None if instances is None else np.ascontiguousarray(instances),
+        config.classes, config.label_nc if config.dont_care else -1, symbols,
+    )  # fmt: skip
+    if not known:
+        check_labels(labels, config)  # says which
+    return symbols
 
 
 def _check_array(name: str, array: npt.NDArray[Any], dtype: type[np.generic]) -> None:

@@ -28,6 +28,23 @@ typedef enum spade_status {
 /* One English sentence for a status, static storage; never null. */
 const char* spade_status_message(spade_status status);
 
+/* Label maps [n, height, width] of a request. */
+typedef struct spade_symbols_shape {
+    int64_t n;
+    int64_t height;
+    int64_t width;
+    int32_t classes;      /* ids are 0 .. classes - 1, at most 256 */
+    int32_t dont_care_id; /* what label 255 becomes, or -1: nothing else */
+} spade_symbols_shape;
+
+/* The symbols that a generator reads: a pixel's id or, with instances, 2 * id + 1 on the edges between them.
+ *   labels    uint8 [n, height, width]
+ *   instances int32, the same shape, or null
+ *   symbols   uint16, the same shape, out
+ *   all_known out: 1 if every id is below classes */
+spade_status spade_symbols(const spade_symbols_shape* shape, const uint8_t* labels, const int32_t* instances,
+                           uint16_t* symbols, int32_t* all_known);
+
 #define SPADE_PLAN_MAX_SYMBOLS 65535
 #define SPADE_PLAN_MAX_PIXELS (INT64_C(1) << 28)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from kernels.codebook import choose_form
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
-from kernels.plan import Level, concatenate, plan
+from kernels.plan import Level, concatenate_patches, plan
 from kernels.steps import Form, Pool, Program, Step, Tier, codebook, embed, run, tier_dtype
 from serving.engines.cpu_memory import Block, Recycler
 from serving.engines.cpu_pack import PackedGenerator, PackedNorm
@@ -102,7 +102,11 @@ class CodebookMaker:
         self._norms = [(block.level, norm) for block in packed.blocks for norm in block.norms]
         self._planners = ThreadPoolExecutor(pool.threads, "plan")
         self._memory = Recycler()
-        self._program = Program([step for _, norm in self._norms for step in self._steps(norm)])
+        program = Program([step for _, norm in self._norms for step in self._steps(norm)])
+        self._embeds = {field: program.column(slice(0, None, 2), field) for field in ("patches", "rows", "out")}
+        fields = ("actv", "actv_rows", "patches", "rows", "entry_rows", "entries", "form")
+        self._books = {field: program.column(slice(1, None, 2), field) for field in fields}
+        self._program = program
 
     def make(self, symbols: Symbols, times: CodebookTimes) -> list[MapCodebooks]:
         """The codebooks of each map of symbols [N, H, W]; equal maps, and maps in the cache, are computed once."""
@@ -128,37 +132,45 @@ class CodebookMaker:
             codebook(self._tier, actv, patches, norm.weight, norm.bias, entries, form="gathered"),
         )
 
-    def _set(self, number: int, level: Level, actv: Array, entries: Array) -> None:
-        rows, actv_rows = len(level.patches5), len(level.patches3) + 1
-        threads = self._pool.threads
-        form = choose_form(self._tier, rows, actv_rows, n_blocks=len(entries), threads=threads)
-        embedding, books = self._program.args(2 * number), self._program.args(2 * number + 1)
-        embedding["patches"], embedding["out"] = level.patches3.ctypes.data, actv.ctypes.data
-        embedding["rows"] = actv_rows - 1
-        books["actv"], books["patches"] = actv.ctypes.data, level.patches5.ctypes.data
-        books["entries"], books["rows"], books["entry_rows"] = entries.ctypes.data, rows, rows
-        books["actv_rows"], books["form"] = actv_rows, get_args(Form).index(form)
+    def _set(self, patches: Sequence[tuple[Int32, Int32]], actv: Array, tables: Sequence[Array]) -> None:
+        """Points the program at patches3 and patches5 of each level, and at a table of entries for each norm."""
+        levels = [level for level, _ in self._norms]
+        rows3, rows5 = ([len(of) for of in both] for both in zip(*patches, strict=True))
+        at3, at5 = ([of.ctypes.data for of in both] for both in zip(*patches, strict=True))
+        forms = [
+            self._form(rows3[level], rows5[level], len(table)) for level, table in zip(levels, tables, strict=True)
+        ]
+        of_norms = [rows5[level] for level in levels]
+        self._embeds["patches"][:], self._embeds["out"][:] = [at3[level] for level in levels], actv.ctypes.data
+        self._embeds["rows"][:] = [rows3[level] for level in levels]
+        self._books["actv"][:], self._books["actv_rows"][:] = actv.ctypes.data, self._embeds["rows"] + 1
+        self._books["patches"][:], self._books["rows"][:] = [at5[level] for level in levels], of_norms
+        self._books["entries"][:], self._books["entry_rows"][:] = [table.ctypes.data for table in tables], of_norms
+        self._books["form"][:] = forms
+
+    def _form(self, rows3: int, rows5: int, n_blocks: int) -> int:
+        form = choose_form(self._tier, rows5, rows3 + 1, n_blocks=n_blocks, threads=self._pool.threads)
+        return get_args(Form).index(form)
 
     def _compute(self, symbols: Symbols, times: CodebookTimes) -> list[MapCodebooks]:
         began = time.perf_counter()
-        levels = self._plan(symbols)
+        plans = self._plan(symbols)
+        patches = [concatenate_patches(of_maps) for of_maps in zip(*plans, strict=True)]
         planned = time.perf_counter()
-        shapes = [(blocks(norm.channels), len(levels[level].patches5), 2, BLOCK) for level, norm in self._norms]
+        shapes = [(blocks(norm.channels), len(patches[level][1]), 2, BLOCK) for level, norm in self._norms]
         block = self._memory.take(sum(math.prod(shape) for shape in shapes) * self._dtype.itemsize)
         tables = block.arrays(shapes, self._dtype)
-        actv_shape = (max(len(level.patches3) for level in levels) + 1, HIDDEN)
+        actv_shape = (max(len(patches3) for patches3, _ in patches) + 1, HIDDEN)
         scratch = self._memory.take(math.prod(actv_shape) * self._dtype.itemsize)
         (actv,) = scratch.arrays([actv_shape], self._dtype)
-        for number, ((level, _), table) in enumerate(zip(self._norms, tables, strict=True)):
-            self._set(number, levels[level], actv, table)
+        self._set(patches, actv, tables)
         run(self._program, self._pool)
         times.plan_s += planned - began
         times.codebook_s += time.perf_counter() - planned
-        of_level = [(level, table) for (level, _), table in zip(self._norms, tables, strict=True)]
-        return [_of_map(i, levels, of_level, block) for i in range(len(symbols))]
+        return self._of_maps(plans, tables, block)
 
-    def _plan(self, symbols: Symbols) -> list[Level]:
-        """Maps are planned side by side; of one map alone, its largest level beside the others, which cost less."""
+    def _plan(self, symbols: Symbols) -> list[list[Level]]:
+        """The levels of each map. Maps are planned side by side; of one alone, its largest level beside the others."""
         config = self._packed.config
         sizes = level_sizes(symbols.shape[1], symbols.shape[2], config.upsamplings)
 
@@ -168,24 +180,24 @@ class CodebookMaker:
         if len(symbols) == 1:
             small = self._planners.submit(levels, symbols, sizes[:-1])
             largest = levels(symbols, sizes[-1:])
-            return small.result() + largest
-        return concatenate(list(self._planners.map(lambda n: levels(symbols[n : n + 1], sizes), range(len(symbols)))))
+            return [small.result() + largest]
+        return list(self._planners.map(lambda n: levels(symbols[n : n + 1], sizes), range(len(symbols))))
+
+    def _of_maps(self, plans: Sequence[Sequence[Level]], tables: Sequence[Array], block: Block) -> list[MapCodebooks]:
+        """Each map's rows of the tables, which hold the maps' patches one behind the other."""
+        maps, starts = [], [0] * len(plans[0])
+        for levels in plans:
+            rows = [len(level.patches5) for level in levels]
+            entries = tuple(
+                table[:, starts[level] : starts[level] + rows[level]]
+                for (level, _), table in zip(self._norms, tables, strict=True)
+            )
+            maps.append(MapCodebooks(tuple(level.index[0] for level in levels), tuple(rows), entries, block))
+            starts = [start + count for start, count in zip(starts, rows, strict=True)]
+        return maps
 
 
 def _key(symbols: Symbols) -> bytes:
     digest = hashlib.sha256(repr(symbols.shape).encode())  # processors have instructions for it
     digest.update(np.ascontiguousarray(symbols).data)
     return digest.digest()
-
-
-def _of_map(i: int, levels: Sequence[Level], tables: Sequence[tuple[int, Array]], block: Block) -> MapCodebooks:
-    bounds = [(int(level.patches5_offsets[i]), int(level.patches5_offsets[i + 1])) for level in levels]
-    return MapCodebooks(
-        tuple(
-            level.index[i] if len(level.index) == 1 else level.index[i] - np.int32(start)
-            for level, (start, _) in zip(levels, bounds, strict=True)
-        ),
-        tuple(stop - start for start, stop in bounds),
-        tuple(table[:, slice(*bounds[level])] for level, table in tables),
-        block,
-    )

@@ -105,6 +105,43 @@ void all_different_and_again() {
     for (int32_t k : {1, 3, 5}) expect_same({80, 80, 80, 80, 4800, k}, symbols, 80);
 }
 
+// Against a pixel at a time; the sanitizers watch the rows around the border.
+void symbols_of_requests() {
+    std::mt19937 random(11);
+    auto draw = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+    for (int trial = 0; trial < 100; ++trial) {
+        const spade_symbols_shape shape{draw(1, 3), draw(1, 9), draw(1, 40), 8, trial % 2 == 0 ? 7 : -1};
+        const size_t count = static_cast<size_t>(shape.n * shape.height * shape.width);
+        std::vector<uint8_t> labels(count);
+        std::vector<int32_t> instances(count);
+        for (uint8_t& label : labels) label = static_cast<uint8_t>(draw(0, 20) == 0 ? 255 : draw(0, 7));
+        for (int32_t& instance : instances) instance = draw(-1, 0);
+        std::vector<uint16_t> plain(count), both(count);
+        int32_t known = -1;
+        EXPECT(spade_symbols(&shape, labels.data(), nullptr, plain.data(), &known) == SPADE_OK);
+        EXPECT(spade_symbols(&shape, labels.data(), instances.data(), both.data(), &known) == SPADE_OK);
+        bool expected = true;
+        for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) {
+            const int64_t x = i % shape.width, y = i / shape.width % shape.height;
+            auto differs = [&](int64_t by) { return instances.data()[i] != instances.data()[i + by]; };
+            const bool edge = (x > 0 && differs(-1)) || (x + 1 < shape.width && differs(1)) ||
+                              (y > 0 && differs(-shape.width)) || (y + 1 < shape.height && differs(shape.width));
+            const auto at = static_cast<size_t>(i);
+            const int id = labels[at] == 255 && shape.dont_care_id >= 0 ? shape.dont_care_id : labels[at];
+            EXPECT(plain[at] == id);
+            EXPECT(both[at] == 2 * id + (edge ? 1 : 0));
+            expected = expected && id < shape.classes;
+        }
+        EXPECT((known == 1) == expected);
+    }
+    const spade_symbols_shape empty{0, 1, 1, 8, -1};
+    const uint8_t label = 0;
+    uint16_t symbol = 0;
+    int32_t known = 0;
+    EXPECT(spade_symbols(&empty, &label, nullptr, &symbol, &known) == SPADE_ERROR_SIZE);
+    EXPECT(spade_symbols(&empty, nullptr, nullptr, &symbol, &known) == SPADE_ERROR_NULL);
+}
+
 void refusals() {
     const spade_plan_shape good{2, 2, 2, 2, 4, 3};
     const std::vector<uint16_t> symbols{0, 1, 2, 3};
@@ -150,6 +187,7 @@ int main() {
     random_maps();
     one_pixel_and_one_symbol();
     all_different_and_again();
+    symbols_of_requests();
     refusals();
     std::puts("plan_test: all equal");
     return 0;

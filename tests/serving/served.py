@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,10 @@ def left_behind(run: str) -> list[str]:
             processes.append(text)
     files = [*Path("/dev/shm").glob(f"{run}*"), *Path(tempfile.gettempdir()).glob(f"{run}*")]
     return processes + [str(file) for file in files]
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.02)

@@ -10,16 +10,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from served import FREE_PORTS, blocks, left_behind
+from served import FREE_PORTS, blocks, left_behind, wait_until
 
 from serving import launcher
 from serving.client import Client, ServerError
@@ -34,13 +33,6 @@ from serving.repository import ModelOptions
 model = ModelOptions(Path(sys.argv[1]), threads=1, max_batch=4, decoders=1)
 sys.exit(run(ServeOptions(model, http_port=int(sys.argv[2]), grpc_port=0, metrics_port=0, log_file=Path(sys.argv[3]))))
 """
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
 
 
 class Command:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from served import blocks, png
+from served import blocks, png, wait_until
 
 from kernels.steps import supported_tiers
 from serving.client import Client, ServerError
@@ -32,6 +32,19 @@ def scrape(server: Server) -> dict[str, float]:
                 name = sample.name + (f" {key}" if key else "")
                 samples[name] = samples.get(name, 0) + sample.value
     return samples
+
+
+def moved_since(server: Server, before: dict[str, float], least: dict[str, float]) -> dict[str, float]:
+    """What a scrape shows more than `before`, once these have moved so far: values are written behind the answers."""
+    moved: dict[str, float] = {}
+
+    def has_moved() -> bool:
+        after = scrape(server)
+        moved.update({name: after[name] - before[name] for name in after})
+        return all(moved[name] >= value for name, value in least.items())
+
+    wait_until(has_moved, f"the metrics to move by {least}")
+    return moved
 
 
 def base_names(samples: dict[str, float]) -> set[str]:
@@ -64,8 +77,7 @@ def test_requests_move_the_metrics(tiny_server: Server) -> None:
         for _ in range(2):
             with pytest.raises(ServerError, match="expected an instance map"):
                 client.synthesize(labels[:1])
-    after = scrape(tiny_server)
-    moved = {name: after[name] - before[name] for name in after}
+    moved = moved_since(tiny_server, before, {"spade_requests_total invalid": 2, "spade_image_requests_total ok": 1})
     assert moved["spade_requests_total ok"] == 2
     assert moved["spade_requests_total invalid"] == 2
     assert moved["spade_images_total"] == 4

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 import tritonclient.http as triton_http
 from prometheus_client.parser import text_string_to_metric_families
-from served import FREE_PORTS, TINY, blocks
+from served import FREE_PORTS, TINY, blocks, wait_until
 from tritonclient.utils import InferenceServerException
 
 from serving import launcher
@@ -165,6 +165,7 @@ def test_the_metrics_of_a_new_version_are_its_own(tmp_path: Path, weights: Calla
     publish(root, weights(1))
     with serve(ServeOptions(repository=root, **FREE_PORTS)) as server:
         ask(server)
+        wait_until(lambda: list(answered(server).values()) == [1], "the first request to count")
         (old,) = answered(server)
         publish(root, weights(2))
         while old in (now := answered(server)):
@@ -172,7 +173,7 @@ def test_the_metrics_of_a_new_version_are_its_own(tmp_path: Path, weights: Calla
         assert len(now) == 1
         for _ in range(3):
             ask(server)
-        assert list(answered(server).values()) == [3]
+        wait_until(lambda: list(answered(server).values()) == [3], "three requests to count")
 
 
 def answered(server: Server) -> dict[str, float]:

@@ -436,6 +436,22 @@ def test_prepare_is_the_whole_way() -> None:
     np.testing.assert_array_equal(symbols, expected)
 
 
+@given(st.data())
+def test_prepare_is_its_parts_in_one_pass(data: st.DataObject) -> None:
+    config = data.draw(st.sampled_from([COCO, ADE20K]))
+    shape = (data.draw(st.integers(1, 3)), 32 * data.draw(st.integers(1, 2)), 32 * data.draw(st.integers(1, 3)))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    labels = random.integers(0, 4, shape).astype(np.uint8)
+    if config is COCO:
+        labels[random.random(shape) < 0.1] = 255
+    instances = random.integers(0, 2, shape).astype(np.int32) if config is COCO else None
+    if data.draw(st.booleans()):  # as a view with gaps
+        labels = labels.repeat(2, axis=2)[:, :, ::2]
+    edges = None if instances is None else instance_edges(instances)
+    expected = to_symbols(check_labels(labels, config), edges, config)
+    np.testing.assert_array_equal(prepare(labels, instances, config), expected)
+
+
 OK = np.zeros((1, 64, 32), np.uint8)
 DEMO_OK = np.zeros((1, 256, 256), np.uint8)
 
