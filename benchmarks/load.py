@@ -23,7 +23,7 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Reply:
-    """What an answer says of itself; `total_s` is from the model's receiving the batch to this answer."""
+    """What an answer says of itself; `total_s` is from the start of the batch to this answer."""
 
     images: int
     queue_s: float

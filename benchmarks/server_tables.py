@@ -19,7 +19,7 @@ class ClosedRow:
         engine_untimed_s: what a batch of the engine alone takes beyond the time it gives itself; part of overhead_s.
         engine_images_s: the engine alone, on the same maps in batches of the same sizes.
         ratio: images_s / engine_images_s, which is busy / slowdown.
-        busy: share of the time in which the model has a batch, from receiving to answering it.
+        busy: share of the time in which the model has a batch, from taking to answering it.
         slowdown: the model's time with a batch over that of the engine alone.
         cached_maps: maps whose plan and codebooks the server had at hand.
     """

@@ -20,6 +20,7 @@ from serving.protocol import MODELS, RequestTimings
 
 _NO_ID = "[request id: <id_unknown>] "  # Triton's own prefix; we send no ids
 _PORTS = {"grpc": 8001, "http": 8000}
+_STOPPING = "has no available versions"  # of a model that answers what it accepted, and nothing else
 _NO_CONNECTION = ("failed to connect", "connection refused", "name or service not known", "dns resolution failed")
 
 
@@ -154,6 +155,10 @@ class Client:
                 f"[client] expected a server at {self.url} but got no connection ({message.splitlines()[0]}); "
                 "start one with `spade serve`, or check host and port",
                 "unavailable",
+            )
+        if _STOPPING in message:
+            return ServerError(
+                "[client] expected a running server but this one is stopping; try again later", "unavailable"
             )
         name = _STATUSES.get(status, status.removeprefix("StatusCode.").lower())
         if name == "deadline_exceeded":

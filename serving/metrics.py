@@ -17,7 +17,7 @@ _SHORT_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2
 _BATCH = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
 _SHARE = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
-OUTCOMES = ("ok", "invalid", "cancelled", "failed")
+OUTCOMES = ("ok", "invalid", "refused", "cancelled", "failed")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Metric:
     """One metric. `buckets`: upper bounds of a histogram; `by_outcome`: one series for each of `OUTCOMES`."""
 
     name: str
-    kind: Literal["counter", "histogram"]
+    kind: Literal["counter", "gauge", "histogram"]
     description: str
     buckets: tuple[float, ...] = ()
     by_outcome: bool = False
@@ -33,10 +33,11 @@ class Metric:
 
 SPADE = (
     Metric("spade_requests_total", "counter", "Requests by outcome", by_outcome=True),
+    Metric("spade_waiting_requests", "gauge", "Requests that wait for a batch"),
     Metric("spade_images_total", "counter", "Images synthesised"),
     Metric("spade_cached_maps_total", "counter", "Label maps whose plan and codebooks were at hand"),
-    Metric("spade_request_seconds", "histogram", "Request, from the model's receiving it to its answer", _SECONDS),
-    Metric("spade_queue_seconds", "histogram", "Request, from sent_unix_us to the model's receiving it", _SECONDS),
+    Metric("spade_request_seconds", "histogram", "Request, from the start of its batch to its answer", _SECONDS),
+    Metric("spade_queue_seconds", "histogram", "Request, from sent_unix_us to the start of its batch", _SECONDS),
     Metric("spade_batch_size", "histogram", "Label maps in one engine batch", _BATCH),
     Metric("spade_plan_seconds", "histogram", "Engine batch: label maps to distinct patches and index", _SHORT_SECONDS),
     Metric("spade_codebook_seconds", "histogram", "Engine batch: embed and codebooks", _SECONDS),
@@ -64,7 +65,11 @@ class Metrics:
 
     def __init__(self, pb_utils: Any, metrics: tuple[Metric, ...], labels: Mapping[str, str]) -> None:
         labels = {**labels, "process": str(os.getpid())}
-        kinds = {"counter": pb_utils.MetricFamily.COUNTER, "histogram": pb_utils.MetricFamily.HISTOGRAM}
+        kinds = {
+            "counter": pb_utils.MetricFamily.COUNTER,
+            "gauge": pb_utils.MetricFamily.GAUGE,
+            "histogram": pb_utils.MetricFamily.HISTOGRAM,
+        }
         self._families: list[Any] = []  # a series lives as long as its family
         self._series: dict[str, Any] = {}
         for metric in metrics:
@@ -93,6 +98,9 @@ class Metrics:
 
     def increment(self, name: str, by: float = 1.0) -> None:
         self._values.put((self._series[name].increment, by))
+
+    def set(self, name: str, value: float) -> None:
+        self._values.put((self._series[name].set, value))
 
     def _write(self) -> None:
         for write, value in iter(self._values.get, None):

@@ -17,10 +17,10 @@ class RequestTimings:
     """Output `timings` FP32 [N, 7]: these fields in this order, the same row for every map of a request.
 
     Attributes:
-        queue_s: from the client's sending to the model's receiving, network and Triton's queue included; NaN where the
+        queue_s: from the client's sending to the start of its batch, network and queue included; NaN where the
             request has no parameter `sent_unix_us`. Both clocks enter: across machines it is as good as they agree.
         plan_s, codebook_s, convs_s: where the engine spent the batch this request was part of.
-        total_s: from the model's receiving the batch to this answer.
+        total_s: from the start of the batch to this answer.
         batch_size: label maps in the engine batch.
         distinct_share: distinct 5x5 patches per pixel over all levels of the batch, 0..1.
     """

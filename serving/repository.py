@@ -67,7 +67,7 @@ def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig)
 
 def spade_config(options: ModelOptions) -> Any:
     """The configuration of `spade` on the Python backend."""
-    model = _model("spade", options, 1, options.queue_delay_us)
+    model = _model("spade", options, 1)
     model.input.extend(
         [
             pb.ModelInput(name="labels", data_type=pb.TYPE_UINT8, dims=[-1, -1]),
@@ -88,6 +88,9 @@ def spade_config(options: ModelOptions) -> Any:
             "precision": options.precision,
             "threads": options.threads,
             "max_pixels": options.max_pixels,
+            "queue_delay_us": options.queue_delay_us,
+            "queue_size": options.queue_size,
+            "queue_timeout_s": options.queue_timeout_s,
         },
     )
     return model
@@ -95,15 +98,11 @@ def spade_config(options: ModelOptions) -> Any:
 
 def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_upstream: bool = False) -> Any:
     """The configuration of `spade_image`; `plain_upstream` where `spade` is an engine file without checks, timings."""
-    # Batches form in `spade`; waiting here as well would only part these requests from the raw ones.
-    model = _model("spade_image", options, options.decoders, queue_delay_us=0)
+    model = _model("spade_image", options, options.decoders)
     model.input.extend(
         [
-            # Files differ in length: ragged lets them form a batch all the same.
-            pb.ModelInput(name="label_map", data_type=pb.TYPE_UINT8, dims=[-1], allow_ragged_batch=True),
-            pb.ModelInput(
-                name="instance_map", data_type=pb.TYPE_UINT8, dims=[-1], allow_ragged_batch=True, optional=True
-            ),
+            pb.ModelInput(name="label_map", data_type=pb.TYPE_UINT8, dims=[-1]),
+            pb.ModelInput(name="instance_map", data_type=pb.TYPE_UINT8, dims=[-1], optional=True),
             *_style_inputs(),
         ]
     )
@@ -111,7 +110,13 @@ def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_ups
     model.output.append(pb.ModelOutput(name="image_bytes", data_type=pb.TYPE_INT32, dims=[1]))
     model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
     set_parameters(
-        model, {"config": config.to_dict(), "plain_upstream": plain_upstream, "max_pixels": options.max_pixels}
+        model,
+        {
+            "config": config.to_dict(),
+            "plain_upstream": plain_upstream,
+            "max_pixels": options.max_pixels,
+            "queue_size": options.queue_size,
+        },
     )
     return model
 
@@ -121,7 +126,8 @@ def tensorrt_config(options: ModelOptions, config: GeneratorConfig) -> Any:
 
     Its inputs are the graph's: labels are not checked, and a style is no seed. `spade_image` before it does both.
     """
-    model = _model("spade", options, 1, options.queue_delay_us)
+    model = _model("spade", options, 1)
+    model.dynamic_batching.CopyFrom(_dynamic_batching(options))
     model.backend = "tensorrt"
     model.default_model_filename = "model.plan"
     height, width = config.height, config.width
@@ -152,23 +158,25 @@ def _style_inputs() -> list[Any]:
     ]
 
 
-def _model(name: str, options: ModelOptions, instances: int, queue_delay_us: int) -> Any:
-    policy = pb.ModelQueuePolicy(
-        timeout_action=pb.ModelQueuePolicy.REJECT,
-        default_timeout_microseconds=round(options.queue_timeout_s * _MICROSECONDS),
-        allow_timeout_override=True,
-        max_queue_size=options.queue_size,
-    )
+def _model(name: str, options: ModelOptions, instances: int) -> Any:
     # KIND_CPU: the engine picks its device itself; Triton need not place the process.
     return pb.ModelConfig(
         name=name,
         backend="python",
         max_batch_size=options.max_batch,
         instance_group=[pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)],
-        dynamic_batching=pb.ModelDynamicBatching(
-            max_queue_delay_microseconds=queue_delay_us, default_queue_policy=policy
-        ),
     )
+
+
+def _dynamic_batching(options: ModelOptions) -> Any:
+    """Triton's own queue and batches, for a model that has none; batcher.py says what they lack."""
+    policy = pb.ModelQueuePolicy(
+        timeout_action=pb.ModelQueuePolicy.REJECT,
+        default_timeout_microseconds=round(options.queue_timeout_s * _MICROSECONDS),
+        allow_timeout_override=True,
+        max_queue_size=options.queue_size,
+    )
+    return pb.ModelDynamicBatching(max_queue_delay_microseconds=options.queue_delay_us, default_queue_policy=policy)
 
 
 def set_parameters(model: Any, values: dict[str, Any]) -> None:

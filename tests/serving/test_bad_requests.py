@@ -160,6 +160,9 @@ def test_a_full_queue_refuses_at_once(tiny_server: Server) -> None:
     assert "ok" in answers
     refused = [answer for answer in answers if answer != "ok"]
     assert refused
-    assert all(answer == "Exceeds maximum queue size (unavailable, retryable True)" for answer in refused), refused[0]
+    text = (
+        "[spade] expected at most 4 requests to wait but as many do; try again later, or start the server with a larger"
+    )
+    assert all(answer == f"{text} --queue-size (unavailable, retryable True)" for answer in refused), refused[0]
     with Client(tiny_server.http_url) as client:
         assert client.ready()

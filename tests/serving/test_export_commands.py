@@ -9,7 +9,9 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from google.protobuf import text_format
 from served import FREE_PORTS, TINY, blocks, png
+from tritonclient.grpc import model_config_pb2
 
 from export.manifest import verify_manifest
 from serving.cli import main
@@ -110,7 +112,8 @@ def test_without_weights_it_is_the_demo_model(tmp_path: Path) -> None:
     facts = verify_manifest(root / "spade" / "1")
     assert facts["source"] == "demo.safetensors"
     assert (root / "spade" / "1" / "weights.safetensors").read_bytes() == DEMO_WEIGHTS.read_bytes()
-    assert "max_queue_size: 7" in (root / "spade" / "config.pbtxt").read_text()
+    config = text_format.Parse((root / "spade" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert config.parameters["queue_size"].string_value == "7"
     served = spade("serve", "--repository", root, "--weights", DEMO_WEIGHTS, "--threads", "2")
     assert served.exit_code == 2
     text = " ".join(served.output.replace("│", "").split())

@@ -96,7 +96,7 @@ def test_sigterm_during_load_answers_what_was_accepted(tiny_weights: Path, tmp_p
 
         def pending() -> int:
             text = urllib.request.urlopen(metrics, timeout=10).read().decode()
-            return int(re.findall(r'^nv_inference_pending_request_count\{model="spade",.*\} (\d+)$', text, re.M)[0])
+            return int(re.findall(r"^spade_waiting_requests\{.*\} (\d+)$", text, re.M)[0])
 
         with ThreadPoolExecutor(24) as clients:
             asking: list[Future[ServerError]] = [clients.submit(ask_until_refused) for _ in range(24)]

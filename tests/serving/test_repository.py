@@ -29,10 +29,12 @@ def test_options_reach_the_configuration(tmp_path: Path) -> None:
     )
     assert sorted(models) == ["spade", "spade_image"]
     for model in models.values():
-        policy = model.dynamic_batching.default_queue_policy
-        assert (model.max_batch_size, policy.max_queue_size, policy.default_timeout_microseconds) == (5, 9, 1_500_000)
+        assert model.max_batch_size == 5
+        assert not model.HasField("dynamic_batching")
         assert not model.HasField("response_cache")
-    assert models["spade"].dynamic_batching.max_queue_delay_microseconds == 77
+        assert model.parameters["queue_size"].string_value == "9"
+    assert models["spade"].parameters["queue_delay_us"].string_value == "77"
+    assert models["spade"].parameters["queue_timeout_s"].string_value == "1.5"
     assert models["spade"].instance_group[0].count == 1
     assert models["spade_image"].instance_group[0].count == 3
 

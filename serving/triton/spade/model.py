@@ -16,7 +16,8 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from export.manifest import verify_manifest
-from serving.batch import Done, Item, RequestError, check_item, run_items
+from serving.batch import Done, RequestError, check_item
+from serving.batcher import Batcher, CancelledError, QueueFullError, Request, WaitedTooLongError
 from serving.engines import Timings
 from serving.engines.load import load_engine
 from serving.metrics import SPADE, Metrics
@@ -28,7 +29,7 @@ log = logging.getLogger("spade")
 
 
 class TritonPythonModel:
-    """One engine. Triton calls `execute` with the requests of one batch."""
+    """One engine. Triton calls `execute` as requests come; batches form in the queue before the engine."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads and warms up the engine: Triton reports the model ready when this returns."""
@@ -62,38 +63,51 @@ class TritonPythonModel:
             np.zeros(size, np.int32) if config.instance_edges else None,
             np.zeros((1, STYLE_DIM), np.float32) if config.style else None,
         )
+        self.timeout_s: float = options["queue_timeout_s"]
+        self.batcher = Batcher(
+            self.engine,
+            max_batch=json.loads(args["model_config"])["max_batch_size"],
+            queue_size=options["queue_size"],
+            delay_s=options["queue_delay_us"] / 1e6,
+            on_batch=self._count_batch,
+            on_queue=lambda waiting: self.metrics.set("spade_waiting_requests", waiting),
+        )
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One response for each request, in order; an error response where a request is bad or was cancelled."""
-        received, began = time.time(), time.perf_counter()
-        checked = [self._check(request) for request in requests]
-        items = [entry for entry in checked if isinstance(entry, Item)]
-        results = iter(run_items(self.engine, items, self._count_batch))
-        return [
-            self._respond(request, next(results) if isinstance(entry, Item) else entry, received, began)
-            for request, entry in zip(requests, checked, strict=True)
-        ]
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Queues the requests; each is answered through its response sender, an error response where it is bad."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._queue(request, sender)
+            except Exception as error:  # noqa: BLE001 - one request's failure must not reach the others
+                self._send(sender, self._refuse(error))
 
     def finalize(self) -> None:
         """Triton calls this when the last request of a version that goes is answered."""
+        self.batcher.close()
         self.metrics.close()
 
-    def _check(self, request: Any) -> Item | Exception:
-        if request.is_cancelled():
-            return Cancelled()
-        try:
-            queue_seconds(request, 0.0)
-            tensors = read_inputs(request)
-            return check_item(
-                self.engine.config,
-                self.max_pixels,
-                tensors["labels"],
-                tensors.get("instances"),
-                tensors.get("style"),
-                tensors.get("seed"),
-            )
-        except Exception as error:  # noqa: BLE001 - one request's failure must not reach the others
-            return error
+    def _queue(self, request: Any, sender: Any) -> None:
+        sent = sent_seconds(request)
+        tensors = {name: tensor.copy() for name, tensor in read_inputs(request).items()}  # the request's own end here
+        item = check_item(
+            self.engine.config,
+            self.max_pixels,
+            tensors["labels"],
+            tensors.get("instances"),
+            tensors.get("style"),
+            tensors.get("seed"),
+        )
+
+        def answer(result: Done | Exception, began: float) -> None:
+            self._send(sender, self._response(result, sent, began))
+
+        own_s = request.timeout() / 1e6  # 0: none
+        timeout_s = min(self.timeout_s, own_s) if own_s > 0 else self.timeout_s
+        self.batcher.submit(Request(item, answer, sender.is_cancelled, timeout_s))
+
+    def _send(self, sender: Any, response: Any) -> None:
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _count_batch(self, timings: Timings, size: int) -> None:
         self.metrics.observe("spade_batch_size", size)
@@ -103,11 +117,12 @@ class TritonPythonModel:
         self.metrics.observe("spade_convs_seconds", timings.convs_s)
         self.metrics.observe("spade_distinct_patch_share", timings.distinct_share)
 
-    def _respond(self, request: Any, result: Done | Exception, received: float, began: float) -> Any:
+    def _response(self, result: Done | Exception, sent: float, began: float) -> Any:
+        """Of a request whose client sent it at `sent` (seconds since 1970) and whose batch began at `began`."""
         if isinstance(result, Exception):
             return self._refuse(result)
-        queued = queue_seconds(request, received)
         total = time.perf_counter() - began
+        queued = time.time() - total - sent
         self.metrics.increment("spade_requests_total.ok")
         self.metrics.increment("spade_images_total", len(result.images))
         self.metrics.observe("spade_request_seconds", total)
@@ -122,9 +137,12 @@ class TritonPythonModel:
         )
 
     def _refuse(self, error: Exception) -> Any:
-        if isinstance(error, Cancelled):
+        if isinstance(error, CancelledError):
             self.metrics.increment("spade_requests_total.cancelled")
             return _error("[spade] the client cancelled this request", pb_utils.TritonError.CANCELLED)
+        if isinstance(error, QueueFullError | WaitedTooLongError):
+            self.metrics.increment("spade_requests_total.refused")
+            return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
         if isinstance(error, ValueError):
             self.metrics.increment("spade_requests_total.invalid")
             return _error(str(error), pb_utils.TritonError.INVALID_ARG)
@@ -136,16 +154,12 @@ class TritonPythonModel:
         )
 
 
-class Cancelled(Exception):
-    """The client no longer waits for the answer."""
-
-
 def _error(message: str, code: int) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def queue_seconds(request: Any, received: float) -> float:
-    """Seconds from the client's sending (request parameter `sent_unix_us`) to `received`; NaN without the parameter.
+def sent_seconds(request: Any) -> float:
+    """When the client sent a request (its parameter `sent_unix_us`), seconds since 1970; NaN without the parameter.
 
     Raises RequestError where the parameter is no number.
     """
@@ -154,7 +168,7 @@ def queue_seconds(request: Any, received: float) -> float:
         return float("nan")
     if isinstance(sent, bool) or not isinstance(sent, int):
         raise RequestError(f"[spade] expected sent_unix_us as an integer, microseconds since 1970, but got {sent!r}")
-    return received - sent / 1e6
+    return sent / 1e6
 
 
 def timings_row(queued: float, timings: Timings, total: float, batch_size: int) -> npt.NDArray[np.float32]:

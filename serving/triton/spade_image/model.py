@@ -7,6 +7,7 @@ import json
 import logging
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ _FORWARDED = ("style", "seed")
 
 
 class TritonPythonModel:
-    """Decodes, asks `spade`, encodes. Several requests run at once, and several instances of this model."""
+    """Decodes, asks `spade`, encodes. Many requests run at once, and several instances of this model."""
 
     def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
@@ -43,18 +44,49 @@ class TritonPythonModel:
         self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": "spade_image"})
         # zlib and the image codecs let go of the interpreter lock.
         self.workers = ThreadPoolExecutor(max_workers=4)
+        self.loop = asyncio.new_event_loop()
+        # A call of `spade` holds a thread until it is answered: enough for the batch that runs and the one that forms.
+        self.loop.set_default_executor(ThreadPoolExecutor(2 * json.loads(args["model_config"])["max_batch_size"]))
+        self.thread = threading.Thread(target=self.loop.run_forever, name="requests", daemon=True)
+        self.thread.start()
+        self.queue_size: int = parameters["queue_size"]
+        self.unanswered = 0  # changed by the loop's thread and by that of `execute`
+        self.lock = threading.Lock()
 
-    async def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One response for each request, in order; their calls of `spade` run at once and form batches there."""
-        return list(await asyncio.gather(*(self._answer(request) for request in requests)))
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Starts on the requests; each is answered through its response sender. Batches form in `spade`."""
+        for request in requests:
+            sender = request.get_response_sender()
+            with self.lock:
+                full = self.unanswered >= self.queue_size
+                self.unanswered += 0 if full else 1
+            if full:
+                self.metrics.increment("spade_image_requests_total.refused")
+                text = (
+                    f"[spade_image] expected at most {self.queue_size} requests at once but got more; try again later"
+                )
+                _send(sender, _error(text, pb_utils.TritonError.UNAVAILABLE))
+                continue
+            tensors = {name: tensor.copy() for name, tensor in read_inputs(request).items()}  # the request ends here
+            parameters = json.loads(request.parameters() or "{}")
+            asyncio.run_coroutine_threadsafe(self._serve(sender, tensors, parameters), self.loop)
 
     def finalize(self) -> None:
+        """Triton calls this when the last request is answered."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
         self.workers.shutdown()
         self.metrics.close()
 
-    async def _answer(self, request: Any) -> Any:
+    async def _serve(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> None:
+        response = await self._answer(sender, tensors, parameters)
+        with self.lock:
+            self.unanswered -= 1
+        _send(sender, response)
+
+    async def _answer(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> Any:
         try:
-            response = await self._synthesize(request)
+            response = await self._synthesize(sender, tensors, parameters)
         except UpstreamError as error:
             self.metrics.increment(f"spade_image_requests_total.{_outcome(error.code)}")
             return _error(str(error), error.code)
@@ -70,15 +102,13 @@ class TritonPythonModel:
         self.metrics.increment("spade_image_requests_total.ok")
         return response
 
-    async def _synthesize(self, request: Any) -> Any:
-        if request.is_cancelled():
-            raise UpstreamError("[spade_image] the client cancelled this request", pb_utils.TritonError.CANCELLED)
-        parameters = json.loads(request.parameters() or "{}")
+    async def _synthesize(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> Any:
         encoding = read_encoding(parameters)
-        tensors = read_inputs(request)
         inputs = await self._run("spade_image_decode_seconds", self._decode, tensors)
         if not self.plain_upstream:
             inputs += [make_tensor(name, tensors[name]) for name in _FORWARDED if name in tensors]
+        if sender.is_cancelled():
+            raise UpstreamError("[spade_image] the client cancelled this request", pb_utils.TritonError.CANCELLED)
         sent = {key: value for key, value in parameters.items() if key == "sent_unix_us"}
         upstream = pb_utils.InferenceRequest(
             model_name="spade", inputs=inputs, requested_output_names=self.outputs, parameters=sent
@@ -132,9 +162,16 @@ class UpstreamError(RuntimeError):
 
 
 def _outcome(code: int) -> str:
-    return {pb_utils.TritonError.INVALID_ARG: "invalid", pb_utils.TritonError.CANCELLED: "cancelled"}.get(
-        code, "failed"
-    )
+    outcomes = {
+        pb_utils.TritonError.INVALID_ARG: "invalid",
+        pb_utils.TritonError.UNAVAILABLE: "refused",
+        pb_utils.TritonError.CANCELLED: "cancelled",
+    }
+    return outcomes.get(code, "failed")
+
+
+def _send(sender: Any, response: Any) -> None:
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def _error(message: str, code: int) -> Any:

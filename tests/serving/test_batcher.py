@@ -1,0 +1,179 @@
+"""The queue before the engine: what waits while a batch runs becomes the next, and every request is answered once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.batch import Done, Item
+from serving.batcher import Batcher, CancelledError, QueueFullError, Request, WaitedTooLongError
+from serving.engines import Images, Instances, Labels, Style, Timings
+from spade_core.config import PRESETS
+
+
+class GatedEngine:
+    """Paints every pixel with its label, once the gate is open; fails where a label is 13."""
+
+    name, precision, config = "torch", "fp32", PRESETS["demo"]
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.started = threading.Semaphore(0)
+        self.batches: list[list[int]] = []  # the first label of each map
+
+    def synthesize(
+        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
+    ) -> Images:
+        del instances, style, timings
+        self.batches.append([int(one[0, 0]) for one in labels])
+        self.started.release()
+        assert self.gate.wait(60)
+        if (labels == 13).any():
+            raise RuntimeError("unlucky")
+        return labels[..., None].repeat(3, axis=-1)
+
+
+class Client:
+    """Sends requests to a batcher and holds their answers."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self.batcher = batcher
+
+    def send(
+        self, value: int, count: int = 1, size: int = 8, timeout_s: float = 60, cancelled: bool = False
+    ) -> Future[Done | Exception]:
+        answer: Future[Done | Exception] = Future()
+        item = Item(np.full((count, size, size), value, np.uint8), None, None)
+        self.batcher.submit(
+            Request(item, lambda result, _began: answer.set_result(result), lambda: cancelled, timeout_s)
+        )
+        return answer
+
+
+@contextmanager
+def batcher(engine: GatedEngine, **options: Any) -> Iterator[Client]:
+    queue = Batcher(engine, **{"max_batch": 4, "queue_size": 100, "delay_s": 0.0} | options)
+    try:
+        yield Client(queue)
+    finally:
+        engine.gate.set()
+        queue.close()
+
+
+def painted(answer: Future[Done | Exception]) -> list[int]:
+    result = answer.result(60)
+    assert isinstance(result, Done), result
+    return [int(image[0, 0, 0]) for image in result.images]
+
+
+def test_what_waits_while_a_batch_runs_becomes_the_next() -> None:
+    engine = GatedEngine()
+    with batcher(engine) as client:
+        answers = [client.send(0)]
+        engine.started.acquire()
+        answers += [client.send(1, 2), client.send(2), client.send(3), client.send(4)]
+        engine.gate.set()
+        assert [painted(answer) for answer in answers] == [[0], [1, 1], [2], [3], [4]]
+    assert engine.batches == [[0], [1, 1, 2, 3], [4]]
+
+
+def test_maps_of_another_size_keep_their_places_and_run_by_themselves() -> None:
+    engine = GatedEngine()
+    with batcher(engine) as client:
+        client.send(0)
+        engine.started.acquire()
+        for value, size in ((1, 8), (2, 16), (3, 8), (4, 16), (5, 8)):
+            client.send(value, size=size)
+    assert engine.batches == [[0], [1, 3, 5], [2, 4]]
+
+
+def test_a_batch_that_is_not_full_waits_for_company() -> None:
+    engine = GatedEngine()
+    engine.gate.set()
+    with batcher(engine, delay_s=60) as client:
+        answers = [client.send(value) for value in range(4)]  # the fourth makes it full: nobody waits a minute
+        assert [painted(answer) for answer in answers] == [[0], [1], [2], [3]]
+    assert engine.batches == [[0, 1, 2, 3]]
+
+
+def test_a_full_queue_refuses_and_takes_more_later() -> None:
+    engine, waiting = GatedEngine(), []
+    with batcher(engine, queue_size=2, on_queue=waiting.append) as client:
+        answers = [client.send(0)]
+        engine.started.acquire()
+        answers += [client.send(1), client.send(2)]
+        with pytest.raises(QueueFullError, match=r"at most 2 requests to wait .* --queue-size"):
+            client.send(3)
+        engine.gate.set()
+        assert [painted(answer) for answer in answers] == [[0], [1], [2]]
+        assert painted(client.send(4)) == [4]
+    assert max(waiting) == 2
+    assert waiting[-1] == 0
+
+
+def test_who_waited_too_long_or_has_gone_is_left_out() -> None:
+    engine = GatedEngine()
+    with batcher(engine) as client:
+        client.send(0)
+        engine.started.acquire()
+        late, gone, good = client.send(1, timeout_s=0), client.send(2, cancelled=True), client.send(3)
+        engine.gate.set()
+        assert painted(good) == [3]
+        assert isinstance(late.result(60), WaitedTooLongError)
+        assert "longer than 0 s" in str(late.result())
+        assert isinstance(gone.result(60), CancelledError)
+    assert engine.batches == [[0], [3]]
+
+
+def test_a_request_that_breaks_the_engine_fails_alone() -> None:
+    engine = GatedEngine()
+    with batcher(engine) as client:
+        client.send(0)
+        engine.started.acquire()
+        good, bad = client.send(1), client.send(13)
+        engine.gate.set()
+        assert painted(good) == [1]
+        assert str(bad.result(60)) == "unlucky"
+        assert painted(client.send(5)) == [5]
+
+
+def test_an_answer_that_fails_does_not_keep_the_others_from_theirs() -> None:
+    engine = GatedEngine()
+    engine.gate.set()
+    with batcher(engine) as client:
+        item = Item(np.zeros((1, 8, 8), np.uint8), None, None)
+
+        def answer(result: Done | Exception, began: float) -> None:
+            raise RuntimeError(f"the line is dead: {result} of {began}")
+
+        client.batcher.submit(Request(item, answer, lambda: False, 60))
+        assert painted(client.send(7)) == [7]
+
+
+def test_close_answers_what_waits() -> None:
+    engine = GatedEngine()
+    with batcher(engine, delay_s=60) as client:
+        client.send(9, 4)  # full, so it runs
+        engine.started.acquire()
+        waits = client.send(1)
+    assert painted(waits) == [1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from([8, 16])), max_size=20), st.integers(4, 9))
+def test_every_request_is_answered_once_in_batches_that_fit(requests: list[tuple[int, int]], max_batch: int) -> None:
+    engine = GatedEngine()
+    with batcher(engine, max_batch=max_batch) as client:
+        answers = [client.send(value % 13, count, size) for value, (count, size) in enumerate(requests)]
+        engine.gate.set()
+        for value, ((count, _), answer) in enumerate(zip(requests, answers, strict=True)):
+            assert painted(answer) == [value % 13] * count
+    assert all(len(batch) <= max_batch for batch in engine.batches)
