@@ -104,7 +104,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int =
     """
     kind = np.dtype(dtype)
     size = int(np.prod(shape)) * kind.itemsize
-    if size >= HUGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size >= HUGE_PAGE // 8 and hasattr(mmap, "MADV_HUGEPAGE"):
         alignment = HUGE_PAGE
         pages = -(-size // HUGE_PAGE) + 1
         memory = mmap.mmap(-1, pages * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

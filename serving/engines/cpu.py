@@ -20,7 +20,7 @@ from spade_core.generator import Generator
 from spade_core.label_maps import prepare
 from spade_core.style import check_style
 
-CACHE_BYTES = 256 << 20
+CACHE_BYTES = 512 << 20
 PROGRAMS = 8  # (batch, size) pairs whose memory is kept; the least recently used goes
 
 _DTYPES = {"fp32": "float32", "bf16": "bf16"}

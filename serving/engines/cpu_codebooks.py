@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,10 +48,6 @@ class MapCodebooks:
         """Over all levels."""
         return sum(index.size for index in self.index)
 
-    @property
-    def bytes(self) -> int:
-        return sum(array.nbytes for array in (*self.index, *self.entries))
-
 
 @dataclass
 class CodebookTimes:
@@ -63,15 +59,19 @@ class CodebookTimes:
 
 
 class CodebookCache:
-    """The most recently used maps' codebooks, at most `limit` bytes of them; 0 keeps none. Not thread-safe.
+    """The most recently used maps' codebooks, whose entries take at most `limit` bytes; 0 keeps none. Not thread-safe.
 
-    Maps of one batch share memory, which is used again when the last of them is gone.
+    Maps of one batch share memory, which counts as long as one of them is kept.
+
+    Attributes:
+        bytes: of the memory that the kept maps hold.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
         self._maps: OrderedDict[bytes, MapCodebooks] = OrderedDict()
+        self._holders: Counter[Block] = Counter()  # how many kept maps hold a block
 
     def get(self, key: bytes) -> MapCodebooks | None:
         found = self._maps.get(key)
@@ -80,12 +80,23 @@ class CodebookCache:
         return found
 
     def put(self, key: bytes, codebooks: MapCodebooks) -> None:
-        if codebooks.bytes > self.limit:
+        """Keep the codebooks of a map that is not kept yet."""
+        block = codebooks.memory
+        if block.bytes > self.limit:
             return
         self._maps[key] = codebooks
-        self.bytes += codebooks.bytes
-        while self.bytes > self.limit:
-            self.bytes -= self._maps.popitem(last=False)[1].bytes
+        self.bytes += 0 if self._holders[block] else block.bytes
+        self._holders[block] += 1
+        self.make_room(0)
+
+    def make_room(self, size: int) -> None:
+        """Drop the oldest maps until `size` more bytes keep to the limit, so that their memory is free for them."""
+        while self._maps and self.bytes + size > self.limit:
+            block = self._maps.popitem(last=False)[1].memory
+            self._holders[block] -= 1
+            if not self._holders[block]:
+                del self._holders[block]
+                self.bytes -= block.bytes
 
 
 class CodebookMaker:
@@ -158,7 +169,9 @@ class CodebookMaker:
         patches = [concatenate_patches(of_maps) for of_maps in zip(*plans, strict=True)]
         planned = time.perf_counter()
         shapes = [(blocks(norm.channels), len(patches[level][1]), 2, BLOCK) for level, norm in self._norms]
-        block = self._memory.take(sum(math.prod(shape) for shape in shapes) * self._dtype.itemsize)
+        size = sum(math.prod(shape) for shape in shapes) * self._dtype.itemsize
+        self.cache.make_room(size)
+        block = self._memory.take(size)
         tables = block.arrays(shapes, self._dtype)
         actv_shape = (max(len(patches3) for patches3, _ in patches) + 1, HIDDEN)
         scratch = self._memory.take(math.prod(actv_shape) * self._dtype.itemsize)

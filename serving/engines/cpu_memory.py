@@ -6,6 +6,7 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +14,18 @@ import numpy.typing as npt
 from kernels.layouts import Array, aligned_empty
 
 ALIGNMENT = 64
-GRAIN = 4 << 20  # sizes are whole multiples, so that one block's memory fits the next
-KEPT = 8  # free blocks
+GRAIN = 256 << 10  # sizes are whole multiples
+CHUNK = 1 << 30  # addresses the system is asked for at once; it gives a page when it is first written
+
+Raw = npt.NDArray[np.uint8]
 
 
 class Block:
-    """A piece of memory. When the last reference to it goes, its memory may be handed out again."""
+    """A piece of memory of `bytes` bytes. When the last reference to it goes, it may be handed out again."""
 
-    def __init__(self, raw: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, raw: Raw) -> None:
         self._raw = raw
+        self.bytes = raw.nbytes
 
     def arrays(self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype[np.generic]) -> list[Array]:
         """Uninitialised arrays one behind the other. They must not be used after the block."""
@@ -33,22 +37,64 @@ class Block:
         return arrays
 
 
-class Recycler:
-    """Hands out blocks and keeps the memory of those that are gone, the last `KEPT` of them.
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """Bytes start .. stop - 1 of a chunk."""
 
-    One thread takes at a time. The last reference to a block may go in any thread and at any moment.
+    chunk: Raw
+    start: int
+    stop: int
+
+    @property
+    def bytes(self) -> int:
+        return self.stop - self.start
+
+    def is_before(self, other: _Span) -> bool:
+        return self.chunk is other.chunk and self.stop == other.start
+
+
+class Recycler:
+    """Hands out blocks, always at the lowest address where they fit, so that few pages are ever written first.
+
+    One thread takes at a time. The last reference to a block may go in any thread and at any moment. Pages that were
+    written stay, but those of blocks larger than a chunk.
     """
 
     def __init__(self) -> None:
-        self.free: deque[npt.NDArray[np.uint8]] = deque(maxlen=KEPT)
+        self._free: list[_Span] = []
+        self._returned: deque[_Span] = deque()  # by whoever held the last reference
+
+    @property
+    def free_bytes(self) -> int:
+        """That a block may be made of before the system is asked."""
+        self._gather()
+        return sum(span.bytes for span in self._free)
 
     def take(self, size: int) -> Block:
-        """A block of at least `size` bytes, in freed memory if some fits and is not twice as large."""
+        """A block of at least `size` bytes."""
         wanted = max(1, -(-size // GRAIN)) * GRAIN
-        free = [self.free.popleft() for _ in range(len(self.free))]  # a list that no other thread changes meanwhile
-        fitting = [raw for raw in free if wanted <= raw.nbytes <= 2 * wanted]
-        taken = min(fitting, key=lambda raw: raw.nbytes) if fitting else aligned_empty((wanted,), np.uint8)
-        self.free.extend(raw for raw in free if raw is not taken)
-        block = Block(taken)
-        weakref.finalize(block, self.free.append, taken).atexit = False
+        self._gather()
+        span = next((one for one in self._free if one.bytes >= wanted), None)
+        if span is None:
+            chunk = aligned_empty((max(wanted, CHUNK),), np.uint8)
+            span = _Span(chunk, 0, chunk.nbytes)
+        else:
+            self._free.remove(span)
+        taken = _Span(span.chunk, span.start, span.start + wanted)
+        if taken.stop < span.stop:
+            self._free.append(_Span(span.chunk, taken.stop, span.stop))
+        block = Block(taken.chunk[taken.start : taken.stop])
+        weakref.finalize(block, self._returned.append, taken).atexit = False
         return block
+
+    def _gather(self) -> None:
+        """Takes in what came back, joins neighbours, and lets go of what was one large block."""
+        while self._returned:
+            self._free.append(self._returned.popleft())
+        joined: list[_Span] = []
+        for span in sorted(self._free, key=lambda one: (one.chunk.ctypes.data, one.start)):
+            if joined and joined[-1].is_before(span):
+                joined[-1] = _Span(span.chunk, joined[-1].start, span.stop)
+            else:
+                joined.append(span)
+        self._free = [span for span in joined if span.bytes <= CHUNK]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from kernels.steps import TIER_VARIABLE, TierError, supported_tiers, tier_dtype
-from serving.engines import Timings, cpu_memory, cpu_program
+from serving.engines import Timings, cpu_program
 from serving.engines.cpu import CpuEngine
-from serving.engines.cpu_memory import GRAIN, KEPT, Recycler
 from serving.engines.torch import TorchEngine
 from spade_core.checkpoints import Checkpoint
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
@@ -266,37 +264,3 @@ def test_auto_takes_the_native_kernels_and_says_so(caplog: pytest.LogCaptureFixt
         engine = make_engine(checkpoint, "auto", "fp32", 1)
     assert engine.name == "cpu"
     assert "native kernels, tier" in caplog.text
-
-
-def test_memory_is_used_again_when_its_last_holder_is_gone() -> None:
-    recycler = Recycler()
-    block = recycler.take(100)
-    first, second = block.arrays([(3, 5), (2,)], np.dtype(np.float32))
-    assert (first.shape, second.shape) == ((3, 5), (2,))
-    assert (second.ctypes.data - first.ctypes.data) % 64 == 0
-    address = first.ctypes.data
-    other = recycler.take(100)
-    assert not recycler.free
-    del block
-    assert recycler.take(GRAIN).arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data == address
-    del other
-    assert recycler.take(3 * GRAIN).arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data != address  # too small
-
-
-def test_memory_may_come_back_while_some_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    recycler = Recycler()
-    blocks = [recycler.take(GRAIN) for _ in range(KEPT - 1)]
-    blocks.append(recycler.take(3 * GRAIN))
-    address = blocks[-1].arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data
-    late = [recycler.take(GRAIN)]
-    while blocks:
-        del blocks[0]
-
-    def smallest(*arguments: Any, **options: Any) -> Any:
-        chosen = min(*arguments, **options)
-        late.clear()  # as another thread may
-        return chosen
-
-    monkeypatch.setattr(cpu_memory, "min", smallest, raising=False)
-    (taken,) = recycler.take(3 * GRAIN).arrays([(3 * GRAIN,)], np.dtype(np.uint8))
-    assert taken.ctypes.data == address

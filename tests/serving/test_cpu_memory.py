@@ -1,0 +1,75 @@
+"""The memory of entries: used again wherever it fits, never twice at once, and bounded."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.engines.cpu_codebooks import CodebookCache, MapCodebooks
+from serving.engines.cpu_memory import CHUNK, GRAIN, Block, Recycler
+
+
+def address(block: Block) -> int:
+    return block.arrays([(1,)], np.dtype(np.uint8))[0].ctypes.data
+
+
+def test_memory_is_used_again_when_its_last_holder_is_gone() -> None:
+    recycler = Recycler()
+    block = recycler.take(100)
+    first, second = block.arrays([(3, 5), (2,)], np.dtype(np.float32))
+    assert (first.shape, second.shape, block.bytes) == ((3, 5), (2,), GRAIN)
+    assert (second.ctypes.data - first.ctypes.data) % 64 == 0
+    was = address(block)
+    other = recycler.take(2 * GRAIN)
+    assert recycler.free_bytes == CHUNK - 3 * GRAIN
+    del block  # the arrays are views: it is their holder who keeps the block
+    assert address(recycler.take(GRAIN)) == was
+    del other
+    assert recycler.free_bytes == CHUNK
+
+
+def test_neighbours_that_are_free_hold_a_larger_block() -> None:
+    recycler = Recycler()
+    blocks = [recycler.take(CHUNK // 4) for _ in range(4)]
+    was = address(blocks[1])
+    del blocks[2], blocks[1]
+    assert address(recycler.take(CHUNK // 2)) == was
+    assert recycler.free_bytes == CHUNK // 2
+
+
+def test_a_block_larger_than_a_chunk_goes_back_to_the_system() -> None:
+    recycler = Recycler()
+    large, part = recycler.take(CHUNK + 1), recycler.take(GRAIN)  # nobody writes there: no page is taken
+    del large
+    assert recycler.free_bytes == CHUNK - GRAIN
+    assert part.bytes == GRAIN
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, CHUNK), st.integers(0, 5)), max_size=40))
+def test_no_two_blocks_share_memory(steps: list[tuple[int, int]]) -> None:
+    recycler, held = Recycler(), list[Block]()
+    for size, release in steps:
+        held.append(recycler.take(size))
+        assert held[-1].bytes >= size
+        spans = sorted((address(block), address(block) + block.bytes) for block in held)
+        assert all(stop <= start for (_, stop), (start, _) in itertools.pairwise(spans))
+        if release < len(held):
+            del held[release]
+
+
+def test_the_memory_of_a_batch_counts_until_its_last_map_is_dropped() -> None:
+    recycler, index = Recycler(), (np.zeros((1, 1), np.int32),)
+    both, one = recycler.take(2 * GRAIN), recycler.take(GRAIN)
+    cache = CodebookCache(3 * GRAIN)
+    for key, block in ((b"a", both), (b"b", both), (b"c", one)):
+        cache.put(key, MapCodebooks(index, (1,), (), block))
+    assert cache.bytes == 3 * GRAIN
+    cache.make_room(1)  # the first to go leaves its neighbour, whose memory it is too
+    assert (cache.get(b"a"), cache.get(b"b"), cache.bytes) == (None, None, GRAIN)
+    assert cache.get(b"c") is not None
+    cache.put(b"d", MapCodebooks(index, (1,), (), recycler.take(4 * GRAIN)))
+    assert cache.get(b"d") is None  # larger than all that may be kept
