@@ -15,7 +15,7 @@ import re
 import sys
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from benchmarks.load import (
     WINDOWS,
     Connect,
     Reply,
+    Sample,
     Send,
     arrivals,
     closed_loop,
@@ -81,15 +82,25 @@ def cached_maps(server: Server) -> int:
     return round(sum(float(n) for n in re.findall(r"^spade_cached_maps_total\{.*\} (\S+)$", text, re.MULTILINE)))
 
 
-def measure_closed(
-    server: Server, engine: EngineProcess, maps: Maps, stream: Stream, protocol: str, clients: int, batch: int,
-    window_s: float, most_windows: int,
-) -> ClosedRow:  # fmt: skip
-    """One closed loop, then the engine alone on the same images in batches of the sizes that formed."""
-    cached = cached_maps(server)
-    connect = connector(_url(server, protocol), maps, batch)
+@dataclass
+class Round:
+    """A closed loop, then the engine alone on the same images in batches of the sizes that formed."""
+
+    timed: list[Sample]
+    images: float
+    busy_s: float
+    seconds: float
+    sizes: list[int]
+    alone_s: float
+    untimed_s: float
+    agreed: bool
+
+
+def measure_round(
+    connect: Connect, engine: EngineProcess, stream: Stream, clients: int, batch: int, window_s: float,
+    most_windows: int,
+) -> Round:  # fmt: skip
     samples, end, agreed = closed_loop(connect, clients, window_s, most_windows, stream.requests(batch))
-    cached = cached_maps(server) - cached
     begin = end - WINDOWS * window_s
     before, timed = finished(samples, 0, begin), finished(samples, begin, end)
     sizes = engine_batches([s.reply for s in timed if s.reply])
@@ -97,10 +108,25 @@ def measure_closed(
         raise click.ClickException(f"no engine batch ended in {WINDOWS} windows of {window_s:g} s; give more --seconds")
     sizes_before = engine_batches([s.reply for s in before if s.reply])
     alone_s, untimed_s = engine.run(min(s.number for s in samples), sizes_before, sizes)
-    work = work_in(samples, begin, end)
+    work, seconds = work_in(samples, begin, end), end - begin
+    return Round(timed, work.images, work.busy * seconds, seconds, sizes, alone_s, untimed_s, agreed)
+
+
+def measure_closed(
+    server: Server, engine: EngineProcess, maps: Maps, stream: Stream, protocol: str, clients: int, batch: int,
+    window_s: float, most_windows: int, rounds: int,
+) -> ClosedRow:  # fmt: skip
+    """Server and engine in turn, `rounds` times: the machine's clock and load drift within minutes."""
+    cached = cached_maps(server)
+    connect = connector(_url(server, protocol), maps, batch)
+    done = [measure_round(connect, engine, stream, clients, batch, window_s, most_windows) for _ in range(rounds)]
+    cached = cached_maps(server) - cached
+    seconds, alone_s = sum(one.seconds for one in done), sum(one.alone_s for one in done)
+    sizes = [size for one in done for size in one.sizes]
     return closed_row(
-        protocol, clients, batch, timed, work.images / (end - begin), work.busy, sum(sizes) / alone_s,
-        untimed_s / len(sizes), agreed, cached,
+        protocol, clients, batch, [sample for one in done for sample in one.timed],
+        sum(one.images for one in done) / seconds, sum(one.busy_s for one in done) / seconds, sum(sizes) / alone_s,
+        sum(one.untimed_s for one in done) / len(sizes), all(one.agreed for one in done), cached,
     )  # fmt: skip
 
 
@@ -185,9 +211,16 @@ def _protocols(_context: click.Context, _parameter: click.Parameter, value: str)
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
-    default=10.0,
+    default=5.0,
     show_default=True,
     help="A window; three make a figure.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Closed loop: how often server and engine are measured in turn.",
 )
 @click.option(
     "--windows",
@@ -201,7 +234,7 @@ def _protocols(_context: click.Context, _parameter: click.Parameter, value: str)
 def main(
     preset_name: str, weights: Path | None, engine_name: str, precision: str, threads: int | None, labels: Path | None,
     protocols: tuple[str, ...], clients: tuple[int, ...], batches: tuple[int, ...], rates: tuple[float, ...], kind: str,
-    seconds: float, windows: int, queue_delay_us: int, json_path: Path | None,
+    seconds: float, rounds: int, windows: int, queue_delay_us: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Throughput and latency through the real server, as a share of what the engine does alone."""
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -223,13 +256,15 @@ def main(
             for count in clients:
                 console.print(f"measuring {protocol}, batch {batch}, {count} clients")
                 closed.append(
-                    measure_closed(server, engine, maps, stream, protocol, count, batch, seconds, windows)
+                    measure_closed(server, engine, maps, stream, protocol, count, batch, seconds, windows, rounds)
                 )  # fmt: skip
             best = max(row.images_s for row in closed if (row.protocol, row.batch) == (protocol, batch))
             for share in rates:
                 console.print(f"measuring {protocol}, batch {batch}, open loop at {share:g}")
                 opened.append(
-                    measure_open(server, maps, stream, protocol, batch, share, best, WINDOWS * seconds, kind)
+                    measure_open(
+                        server, maps, stream, protocol, batch, share, best, rounds * WINDOWS * seconds, kind
+                    )
                 )  # fmt: skip
     console.print(closed_table(closed, title))
     if opened:

@@ -158,7 +158,8 @@ class Client:
             )
         if _STOPPING in message:
             return ServerError(
-                "[client] expected a running server but this one is stopping; try again later", "unavailable"
+                f"[client] expected {self.url} to have its models but it has none now: it is stopping; try again later",
+                "unavailable",
             )
         name = _STATUSES.get(status, status.removeprefix("StatusCode.").lower())
         if name == "deadline_exceeded":

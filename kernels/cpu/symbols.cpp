@@ -33,7 +33,8 @@ bool ids(const uint8_t* labels, int64_t width, int32_t dont_care_id, int32_t cla
 // symbols[x] = 2 * symbols[x] + edge. `above` and `below` are the row itself where there is none.
 void add_edges(const int32_t* above, const int32_t* row, const int32_t* below, int64_t width, uint16_t* symbols) {
     const auto add = [&](int64_t x, int64_t left, int64_t right) {
-        const int32_t differs = (row[x] ^ above[x]) | (row[x] ^ below[x]) | (row[x] ^ row[left]) | (row[x] ^ row[right]);
+        const int32_t differs =
+            (row[x] ^ above[x]) | (row[x] ^ below[x]) | (row[x] ^ row[left]) | (row[x] ^ row[right]);
         symbols[x] = static_cast<uint16_t>(2 * symbols[x] + (differs != 0 ? 1 : 0));
     };
     add(0, 0, width > 1 ? 1 : 0);

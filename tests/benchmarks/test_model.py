@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.model import OURS, PEERS, Result, row_of
-from benchmarks.model_worker import describe
+from benchmarks.model_worker import Setting, Worker, describe
 from spade_core.checkpoints import save
 from spade_core.config import preset
 from spade_core.seeded import seeded_generator
@@ -32,6 +32,13 @@ def test_rows_take_the_median_and_the_largest_error() -> None:
     assert (row.seconds_median, row.seconds_min, row.seconds_max) == (0.2, 0.1, 0.3)
     assert row.max_error == pytest.approx(0.02)
     assert row.psnr_db == pytest.approx(43.0)
+
+
+def test_an_engine_that_does_not_start_is_named(tmp_path: Path) -> None:
+    setting = Setting("coco", None, None, tmp_path / "none.onnx", 1)
+    worker = Worker("onnxruntime", setting)
+    with pytest.raises(RuntimeError, match="expected onnxruntime to run but its process ended"), worker:
+        pass
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 from served import blocks, png
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving.client import Client, Result, ServerError
 from serving.launcher import Server
@@ -166,3 +167,16 @@ def test_a_full_queue_refuses_at_once(tiny_server: Server) -> None:
     assert all(answer == f"{text} --queue-size (unavailable, retryable True)" for answer in refused), refused[0]
     with Client(tiny_server.http_url) as client:
         assert client.ready()
+
+
+def test_a_request_that_waits_longer_than_its_own_timeout_is_refused(tiny_server: Server) -> None:
+    labels = blocks(4, count=1, size=64, classes=8)
+    inputs = []
+    for name, tensor in {"labels": labels, "instances": labels.astype(np.int32)}.items():
+        prepared = triton_grpc.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+        prepared.set_data_from_numpy(tensor)
+        inputs.append(prepared)
+    client = triton_grpc.InferenceServerClient(tiny_server.grpc_url.removeprefix("grpc://"))
+    with contextlib.closing(client), pytest.raises(InferenceServerException, match=r"longer than 0\.001 s") as caught:
+        client.infer("spade", inputs, timeout=1000)  # microseconds, and nobody comes to fill its batch
+    assert caught.value.status() == "StatusCode.UNAVAILABLE"
