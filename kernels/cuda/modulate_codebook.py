@@ -53,16 +53,8 @@ def modulate_codebook(
     n, channels = x.shape[:2]
     height, width = index.shape[1:]
     layout = layout_of(x)
-    if shift not in (0, 1) or (shift and (height % 2 or width % 2)):
-        raise CudaError(
-            f"[modulate_codebook] expected shift 0, or 1 with even sizes, but got {shift} for {height}x{width}"
-        )
     x = in_layout(x, layout)
-    expect_shape("modulate_codebook", "x", x, (n, channels, height >> shift, width >> shift), x.dtype)
-    expect_shape("modulate_codebook", "entries", entries, (len(entries), 2 * channels), x.dtype)
-    expect_shape("modulate_codebook", "index", index, (n, height, width), torch.int32)
-    if not entries.is_contiguous() or not index.is_contiguous():
-        raise CudaError("[modulate_codebook] expected contiguous entries and index but got strided ones")
+    _expect_arguments("modulate_codebook", x, entries, index, shift)
     if out is None:
         out = empty_map((n, channels, height, width), x, layout)
     expect_shape("modulate_codebook", "out", out, (n, channels, height, width), x.dtype)
@@ -74,6 +66,18 @@ def modulate_codebook(
         layout=LAYOUTS[layout],
     )  # fmt: skip
     return out
+
+
+def _expect_arguments(op: str, x: Tensor, entries: Tensor, index: Tensor, shift: int) -> None:
+    n, channels = x.shape[:2]
+    height, width = index.shape[1:]
+    if shift not in (0, 1) or (shift and (height % 2 or width % 2)):
+        raise CudaError(f"[{op}] expected shift 0, or 1 with even sizes, but got {shift} for {height}x{width}")
+    expect_shape(op, "x", x, (n, channels, height >> shift, width >> shift), x.dtype)
+    expect_shape(op, "entries", entries, (len(entries), 2 * channels), x.dtype)
+    expect_shape(op, "index", index, (n, height, width), torch.int32)
+    if not entries.is_contiguous() or not index.is_contiguous():
+        raise CudaError(f"[{op}] expected contiguous entries and index but got strided ones")
 
 
 def modulate_codebook_torch(
@@ -124,7 +128,8 @@ def modulate_codebook_backward(
     x, dy = in_layout(x, "nhwc"), in_layout(dy, "nhwc")
     n, channels = x.shape[:2]
     height, width = index.shape[1:]
-    expect_shape("modulate_codebook", "dy", dy, (n, channels, height, width), x.dtype)
+    _expect_arguments("modulate_codebook_backward", x, entries, index, shift)
+    expect_shape("modulate_codebook_backward", "dy", dy, (n, channels, height, width), x.dtype)
     dx = empty_map((n, channels, *x.shape[2:]), x, "nhwc")
     dentries = torch.empty((len(entries), 2 * channels), dtype=torch.float32, device=x.device)
     size = library.codebook_backward_scratch_bytes(n, height, width, channels) if order is not None else 1

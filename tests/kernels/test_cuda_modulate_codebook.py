@@ -11,7 +11,7 @@ from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
 from kernels.cuda.library import DTYPES, CudaError, Layout, Library
-from kernels.cuda.modulate_codebook import modulate_codebook, modulate_codebook_torch
+from kernels.cuda.modulate_codebook import modulate_codebook, modulate_codebook_backward, modulate_codebook_torch
 from kernels.cuda.tensors import in_layout
 from kernels.modulate import modulate_numpy
 
@@ -141,6 +141,17 @@ def test_bad_arguments_are_named(emulated: Library) -> None:
         modulate_codebook(x.double(), entries.double(), index, library=emulated)
     with pytest.raises(CudaError, match=r"expected statistics float32 \[1, 8\] or .* but got torch.float32 \[8\]"):
         modulate_codebook(x, entries, index, mean=torch.zeros(8), rstd=torch.ones(8), library=emulated)
+
+
+def test_the_backward_names_its_own_bad_arguments(emulated: Library) -> None:
+    x, entries, index = random_case("float16", (1, 4, 6), 8, "nhwc")
+    strided = index.mT.contiguous().mT
+    with pytest.raises(CudaError, match=r"\[modulate_codebook_backward\] expected contiguous entries and index"):
+        modulate_codebook_backward(x, entries, strided, x, library=emulated)
+    with pytest.raises(CudaError, match=r"\[modulate_codebook_backward\] expected dy torch.float16 \[1, 8, 4, 6\]"):
+        modulate_codebook_backward(x, entries, index, x[..., :3], library=emulated)
+    with pytest.raises(CudaError, match=r"\[modulate_codebook_backward\] expected shift 0, or 1 .* got 2"):
+        modulate_codebook_backward(x, entries, index, x, shift=2, library=emulated)
 
 
 @pytest.mark.parametrize(
