@@ -1,4 +1,4 @@
-"""Tensors of the Python backend to and from NumPy, the one way that is right under NumPy 1 and 2.
+"""Requests, responses and tensors of the Python backend, the one way that is right under NumPy 1 and 2.
 
 The stub of Triton 24.10 was built against NumPy 1's record of a data type. Under NumPy 2 it reads every item size as 0:
 `Tensor.as_numpy` repeats the first value, a Tensor made from an array is empty, and a tensor of type BYTES ends the
@@ -16,8 +16,8 @@ import triton_python_backend_utils as pb_utils
 
 
 def read_inputs(request: Any) -> dict[str, npt.NDArray[Any]]:
-    """The inputs of a request by name: views, read-only, that live as long as the request."""
-    return {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()}
+    """The inputs of a request by name: copies, since the models answer after the request's own end."""
+    return {tensor.name(): np.from_dlpack(tensor).copy() for tensor in request.inputs()}
 
 
 def read_output(response: Any, name: str) -> npt.NDArray[Any]:
@@ -29,6 +29,16 @@ def make_tensor(name: str, array: npt.NDArray[Any]) -> Any:
     """A Tensor on the memory of `array`, or on a copy where that is read-only or has gaps."""
     usable = np.require(array, requirements=["C", "W"])
     return pb_utils.Tensor.from_dlpack(name, usable)
+
+
+def send(sender: Any, response: Any) -> None:
+    """Answers a request through its response sender, once."""
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def error_response(message: str, code: int) -> Any:
+    """A response that says what went wrong; code: one of `pb_utils.TritonError`'s."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def silence_capsules() -> None:

@@ -22,7 +22,7 @@ from serving.engines import Timings
 from serving.engines.load import load_engine
 from serving.metrics import SPADE, Metrics
 from serving.protocol import check_package, read_parameters
-from serving.triton.tensors import make_tensor, read_inputs, silence_capsules
+from serving.triton.tensors import error_response, make_tensor, read_inputs, send, silence_capsules
 from spade_core.config import STYLE_DIM
 
 log = logging.getLogger("spade")
@@ -80,7 +80,7 @@ class TritonPythonModel:
             try:
                 self._queue(request, sender)
             except Exception as error:  # noqa: BLE001 - one request's failure must not reach the others
-                self._send(sender, self._refuse(error))
+                send(sender, self._refuse(error))
 
     def finalize(self) -> None:
         """Triton calls this when the last request of a version that goes is answered."""
@@ -89,7 +89,7 @@ class TritonPythonModel:
 
     def _queue(self, request: Any, sender: Any) -> None:
         sent = sent_seconds(request)
-        tensors = {name: tensor.copy() for name, tensor in read_inputs(request).items()}  # the request's own end here
+        tensors = read_inputs(request)
         item = check_item(
             self.engine.config,
             self.max_pixels,
@@ -100,14 +100,11 @@ class TritonPythonModel:
         )
 
         def answer(result: Done | Exception, began: float) -> None:
-            self._send(sender, self._response(result, sent, began))
+            send(sender, self._response(result, sent, began))
 
         own_s = request.timeout() / 1e6  # 0: none
         timeout_s = min(self.timeout_s, own_s) if own_s > 0 else self.timeout_s
         self.batcher.submit(Request(item, answer, sender.is_cancelled, timeout_s))
-
-    def _send(self, sender: Any, response: Any) -> None:
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _count_batch(self, timings: Timings, size: int) -> None:
         self.metrics.observe("spade_batch_size", size)
@@ -139,23 +136,19 @@ class TritonPythonModel:
     def _refuse(self, error: Exception) -> Any:
         if isinstance(error, CancelledError):
             self.metrics.increment("spade_requests_total.cancelled")
-            return _error("[spade] the client cancelled this request", pb_utils.TritonError.CANCELLED)
+            return error_response("[spade] the client cancelled this request", pb_utils.TritonError.CANCELLED)
         if isinstance(error, QueueFullError | WaitedTooLongError):
             self.metrics.increment("spade_requests_total.refused")
-            return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
+            return error_response(str(error), pb_utils.TritonError.UNAVAILABLE)
         if isinstance(error, ValueError):
             self.metrics.increment("spade_requests_total.invalid")
-            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
+            return error_response(str(error), pb_utils.TritonError.INVALID_ARG)
         self.metrics.increment("spade_requests_total.failed")
         reference = secrets.token_hex(4)
         log.error("internal error %s", reference, exc_info=error)
-        return _error(
+        return error_response(
             f"[spade] internal error {reference}; the server's log has the details", pb_utils.TritonError.INTERNAL
         )
-
-
-def _error(message: str, code: int) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def sent_seconds(request: Any) -> float:

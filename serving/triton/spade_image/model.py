@@ -22,7 +22,7 @@ from serving.batch import check_item
 from serving.images import decode_maps, encode_images, pad_files, read_encoding
 from serving.metrics import SPADE_IMAGE, Metrics
 from serving.protocol import RequestTimings, read_parameters
-from serving.triton.tensors import make_tensor, read_inputs, read_output, silence_capsules
+from serving.triton.tensors import error_response, make_tensor, read_inputs, read_output, send, silence_capsules
 from spade_core.config import GeneratorConfig
 
 log = logging.getLogger("spade_image")
@@ -57,19 +57,10 @@ class TritonPythonModel:
         """Starts on the requests; each is answered through its response sender. Batches form in `spade`."""
         for request in requests:
             sender = request.get_response_sender()
-            with self.lock:
-                full = self.unanswered >= self.queue_size
-                self.unanswered += 0 if full else 1
-            if full:
-                self.metrics.increment("spade_image_requests_total.refused")
-                text = (
-                    f"[spade_image] expected at most {self.queue_size} requests at once but got more; try again later"
-                )
-                _send(sender, _error(text, pb_utils.TritonError.UNAVAILABLE))
-                continue
-            tensors = {name: tensor.copy() for name, tensor in read_inputs(request).items()}  # the request ends here
-            parameters = json.loads(request.parameters() or "{}")
-            asyncio.run_coroutine_threadsafe(self._serve(sender, tensors, parameters), self.loop)
+            try:
+                self._start(request, sender)
+            except Exception as error:  # noqa: BLE001 - one request's failure must not reach the others
+                send(sender, self._refuse(error))
 
     def finalize(self) -> None:
         """Triton calls this when the last request is answered."""
@@ -78,37 +69,47 @@ class TritonPythonModel:
         self.workers.shutdown()
         self.metrics.close()
 
-    async def _serve(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> None:
-        response = await self._answer(sender, tensors, parameters)
+    def _start(self, request: Any, sender: Any) -> None:
+        tensors, parameters = read_inputs(request), json.loads(request.parameters() or "{}")
         with self.lock:
-            self.unanswered -= 1
-        _send(sender, response)
+            if self.unanswered >= self.queue_size:
+                text = (
+                    f"[spade_image] expected at most {self.queue_size} requests at once but got more; try again later"
+                )
+                raise UpstreamError(text, pb_utils.TritonError.UNAVAILABLE)
+            self.unanswered += 1
+        asyncio.run_coroutine_threadsafe(self._serve(sender, tensors, parameters), self.loop)
 
-    async def _answer(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> Any:
+    async def _serve(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> None:
         try:
             response = await self._synthesize(sender, tensors, parameters)
-        except UpstreamError as error:
+            self.metrics.increment("spade_image_requests_total.ok")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
+            response = self._refuse(error)
+        with self.lock:
+            self.unanswered -= 1
+        send(sender, response)
+
+    def _refuse(self, error: Exception) -> Any:
+        if isinstance(error, UpstreamError):
             self.metrics.increment(f"spade_image_requests_total.{_outcome(error.code)}")
-            return _error(str(error), error.code)
-        except ValueError as error:
+            return error_response(str(error), error.code)
+        if isinstance(error, ValueError):
             self.metrics.increment("spade_image_requests_total.invalid")
-            return _error(str(error), pb_utils.TritonError.INVALID_ARG)
-        except Exception as error:
-            self.metrics.increment("spade_image_requests_total.failed")
-            reference = secrets.token_hex(4)
-            log.error("internal error %s", reference, exc_info=error)
-            text = f"[spade_image] internal error {reference}; the server's log has the details"
-            return _error(text, pb_utils.TritonError.INTERNAL)
-        self.metrics.increment("spade_image_requests_total.ok")
-        return response
+            return error_response(str(error), pb_utils.TritonError.INVALID_ARG)
+        self.metrics.increment("spade_image_requests_total.failed")
+        reference = secrets.token_hex(4)
+        log.error("internal error %s", reference, exc_info=error)
+        text = f"[spade_image] internal error {reference}; the server's log has the details"
+        return error_response(text, pb_utils.TritonError.INTERNAL)
 
     async def _synthesize(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> Any:
+        if sender.is_cancelled():
+            raise UpstreamError("[spade_image] the client cancelled this request", pb_utils.TritonError.CANCELLED)
         encoding = read_encoding(parameters)
         inputs = await self._run("spade_image_decode_seconds", self._decode, tensors)
         if not self.plain_upstream:
             inputs += [make_tensor(name, tensors[name]) for name in _FORWARDED if name in tensors]
-        if sender.is_cancelled():
-            raise UpstreamError("[spade_image] the client cancelled this request", pb_utils.TritonError.CANCELLED)
         sent = {key: value for key, value in parameters.items() if key == "sent_unix_us"}
         upstream = pb_utils.InferenceRequest(
             model_name="spade", inputs=inputs, requested_output_names=self.outputs, parameters=sent
@@ -168,11 +169,3 @@ def _outcome(code: int) -> str:
         pb_utils.TritonError.CANCELLED: "cancelled",
     }
     return outcomes.get(code, "failed")
-
-
-def _send(sender: Any, response: Any) -> None:
-    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-
-def _error(message: str, code: int) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
