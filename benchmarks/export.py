@@ -8,7 +8,6 @@ on label maps, against PyTorch's float32 dense form. Presets have seeded weights
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.maps import labels_name
-from benchmarks.model import machine
+from benchmarks.model import write_report
 from export.maps import Maps, read_maps
 from export.onnx import DTYPES, export_codebook, export_dense
 from export.verify import Row, check_file, compare
@@ -106,10 +105,9 @@ def main(
         rows += [(name, row, megabytes[f"{row.form} {row.precision}"]) for row in found]
     Console().print(table(rows))
     if json_path:
-        report = {"machine": machine(), "labels": labels_name(labels), "maps": count,
+        report = {"labels": labels_name(labels), "maps": count,
                   "rows": [{"preset": preset, "megabytes": mb, **asdict(row)} for preset, row, mb in rows]}  # fmt: skip
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(json_path, report)
     if any(row.verdict == "WRONG" for _, row, _ in rows):
         sys.exit(1)
 

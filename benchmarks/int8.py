@@ -8,7 +8,6 @@ model), the segmentation network that ships judges the images of unseen scenes t
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -25,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.maps import Maps, labels_name, read_maps
-from benchmarks.model import machine
+from benchmarks.model import write_report
 from export.feeds import codebook_feed, dense_feed
 from export.int8 import quantise
 from export.onnx import Form, export_codebook, export_dense
@@ -206,12 +205,11 @@ def main(
         rows, real = run(checkpoint.generator, maps, calibrate, form, repeats, used, Path(folder), scenes)
     Console().print(table(rows, form, real, unjudged))
     if json_path:
-        report = {"machine": machine(), "preset": config.preset, "weights": checkpoint.metadata, "form": form,
+        report = {"preset": config.preset, "weights": checkpoint.metadata, "form": form,
                   "labels": labels_name(labels), "calibrated_on": calibrate, "rows": [asdict(row) for row in rows],
                   "scenes": len(scenes), "real_scenes": None if real is None else asdict(real),
                   "unjudged": unjudged}  # fmt: skip
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(json_path, report)
 
 
 if __name__ == "__main__":

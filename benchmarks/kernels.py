@@ -10,7 +10,6 @@ rounding stops the run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,7 +25,7 @@ from benchmarks.kernel_convs import ConvShape, conv_case
 from benchmarks.kernel_maps import image_case, modulate_case, norm_case
 from benchmarks.kernel_timing import Case, Row, copy_rates, measure, peak
 from benchmarks.maps import labels_name, read_maps
-from benchmarks.model import machine
+from benchmarks.model import write_report
 from kernels import steps
 from kernels.plan import Level, Symbols, plan
 from spade_core.config import GeneratorConfig, preset
@@ -140,7 +139,6 @@ def main(
         rows += new
     if json_path:
         report = {
-            "machine": machine(),
             "labels": labels_name(labels),
             "distinct_patches": [len(level.patches5) for level in levels],
             "threads": threads,
@@ -148,8 +146,7 @@ def main(
             "copy_gb_per_s": copy,
             "rows": [asdict(row) for row in rows],
         }
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(json_path, report)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -27,8 +27,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.loaded_process import LoadedProcess
 from benchmarks.maps import labels_name, read_maps
-from benchmarks.model_worker import Setting, Worker, describe
+from benchmarks.model_worker import Setting, describe, load_turn
 from spade_core.config import PRESETS
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
@@ -152,11 +153,11 @@ def main(
             console.print(f"exporting the dense graph of {preset_name} to ONNX")
             export_dense(load_checkpoint(weights, preset_name).generator, setting.onnx)
         loading = track(names, "loading", console=console)
-        workers = [processes.enter_context(Worker(name, setting)) for name in loading]
+        workers = [processes.enter_context(closing(LoadedProcess(name, load_turn, name, setting))) for name in loading]
         results = {(name, batch): Result() for batch, _ in turns for name in names}
         for batch, first in track(turns, "measuring", console=console):
             for worker in workers:
-                seconds, images = worker.turn(first, batch, repeats)
+                seconds, images = worker.call(first, batch, repeats)
                 results[worker.name, batch].seconds += seconds
                 results[worker.name, batch].images.append(images)
             rows = [row_of(*key, of, results[REFERENCE, key[1]]) for key, of in results.items() if of.seconds]

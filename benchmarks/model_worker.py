@@ -1,13 +1,10 @@
-"""One engine or peer of benchmarks.model, in a process of its own that works when it is asked to."""
+"""One engine or peer of benchmarks.model, as it runs in a process of its own."""
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -51,53 +48,23 @@ def describe(name: str) -> tuple[str, str, str]:
     return engine, "codebook" if engine == "cpu" else "dense", precision or "fp32"
 
 
-class Worker:
-    """An engine's process. Start it with `with`; the process ends with the block."""
-
-    def __init__(self, name: str, setting: Setting) -> None:
-        self.name = name
-        context = multiprocessing.get_context("spawn")  # each loads only its own libraries
-        self._connection, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(target=_serve, args=(theirs, name, setting), daemon=True)
-        self._theirs = theirs
-
-    def __enter__(self) -> Worker:
-        self._process.start()
-        self._theirs.close()  # so that the end of the process ends the connection
-        self._receive()  # it is loaded
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._process.join()
-
-    def turn(self, first: int, batch: int, repeats: int) -> tuple[list[float], Array]:
-        """Seconds of every timed call on maps first .. first + batch - 1, and their images [batch, 3, H, W].
-
-        A pause comes first, and an untimed call. Raises RuntimeError if the engine fails.
-        """
-        time.sleep(PAUSE_S)
-        self._connection.send((first, batch, repeats))
-        seconds, images = self._receive()
-        return seconds, images
-
-    def _receive(self) -> Any:
-        try:
-            return self._connection.recv()
-        except EOFError:
-            raise RuntimeError(f"[benchmark] expected {self.name} to run but its process ended; see above") from None
+Turn = Callable[[int, int, int], tuple[list[float], Array]]
 
 
-def _serve(connection: Connection, name: str, setting: Setting) -> None:
+def load_turn(name: str, setting: Setting) -> Turn:
+    """Load the engine or peer called `name`; a turn of it takes (first map, batch size, repeats).
+
+    It gives the seconds of every timed call on those maps, and their images [batch, 3, H, W]. A pause comes first, and
+    an untimed call.
+    """
     config = setting.config
     maps, run = read_maps(config, setting.labels), _runner(name, config, setting)
-    connection.send(None)
-    while True:
-        try:
-            first, batch, repeats = connection.recv()
-        except EOFError:
-            return
-        connection.send(_measure(run, maps, slice(first, first + batch), repeats))
+
+    def turn(first: int, batch: int, repeats: int) -> tuple[list[float], Array]:
+        time.sleep(PAUSE_S)
+        return _measure(run, maps, slice(first, first + batch), repeats)
+
+    return turn
 
 
 def _measure(run: Run, maps: Maps, part: slice, repeats: int) -> tuple[list[float], Array]:

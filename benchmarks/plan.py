@@ -7,7 +7,6 @@ Every map is planned at all levels of the preset. The shares say how much of the
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.maps import read_maps
-from benchmarks.model import machine
+from benchmarks.model import write_report
 from kernels.plan import Level, Symbols, plan, plan_numpy
 from spade_core.config import PRESETS, GeneratorConfig, preset
 
@@ -121,13 +120,11 @@ def main(
     console.print(shares_table(rows))
     if json_path:
         report = {
-            "machine": machine(),
             "preset": preset_name,
             "labels": labels.resolve().name if labels else "drawn",
             "rows": [asdict(row) for row in rows],
         }
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(json_path, report)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import sys
@@ -36,9 +35,10 @@ from benchmarks.load import (
     percentile,
     work_in,
 )
+from benchmarks.loaded_process import LoadedProcess
 from benchmarks.maps import Maps, labels_name, read_maps
-from benchmarks.model import machine
-from benchmarks.server_engine import EngineProcess, Stream, inputs_of
+from benchmarks.model import write_report
+from benchmarks.server_engine import Stream, inputs_of, load_work
 from benchmarks.server_tables import ClosedRow, OpenRow, closed_row, closed_table, mean_batch, open_table
 from serving.client import Client, ServerError
 from serving.engines import PRECISIONS
@@ -97,7 +97,7 @@ class Round:
 
 
 def measure_round(
-    connect: Connect, engine: EngineProcess, stream: Stream, clients: int, batch: int, window_s: float,
+    connect: Connect, engine: LoadedProcess, stream: Stream, clients: int, batch: int, window_s: float,
     most_windows: int,
 ) -> Round:  # fmt: skip
     samples, end, agreed = closed_loop(connect, clients, window_s, most_windows, stream.requests(batch))
@@ -107,13 +107,13 @@ def measure_round(
     if not sizes:
         raise click.ClickException(f"no engine batch ended in {WINDOWS} windows of {window_s:g} s; give more --seconds")
     sizes_before = engine_batches([s.reply for s in before if s.reply])
-    alone_s, untimed_s = engine.run(min(s.number for s in samples), sizes_before, sizes)
+    alone_s, untimed_s = engine.call(min(s.number for s in samples), sizes_before, sizes)
     work, seconds = work_in(samples, begin, end), end - begin
     return Round(timed, work.images, work.busy * seconds, seconds, sizes, alone_s, untimed_s, agreed)
 
 
 def measure_closed(
-    server: Server, engine: EngineProcess, maps: Maps, stream: Stream, protocol: str, clients: int, batch: int,
+    server: Server, engine: LoadedProcess, maps: Maps, stream: Stream, protocol: str, clients: int, batch: int,
     window_s: float, most_windows: int, rounds: int,
 ) -> ClosedRow:  # fmt: skip
     """Server and engine in turn, `rounds` times: the machine's clock and load drift within minutes."""
@@ -250,7 +250,7 @@ def main(
     closed: list[ClosedRow] = []
     opened: list[OpenRow] = []
     stream = Stream()
-    engine = EngineProcess(model, labels)
+    engine = LoadedProcess("the engine alone", load_work, model, labels)
     with contextlib.closing(engine), serve(ServeOptions(model, http_port=0, grpc_port=0, metrics_port=0)) as server:
         for protocol, batch in itertools.product(protocols, batches):
             for count in clients:
@@ -271,7 +271,6 @@ def main(
         console.print(open_table(opened, f"{kind} arrivals, {title}"))
     if json_path:
         report = {
-            "machine": machine(),
             "shared_cores": "server, clients and engine share the machine's cores",
             "preset": preset_name,
             "precision": precision,
@@ -281,8 +280,7 @@ def main(
             "closed": [asdict(row) for row in closed],
             "open": [asdict(row) for row in opened],
         }
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(json_path, report)
 
 
 if __name__ == "__main__":

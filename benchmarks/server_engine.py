@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,41 +49,25 @@ def _shifted(one: Array, turn: int) -> Array:
     return np.roll(one, (rows, columns), axis=(0, 1))
 
 
-class EngineProcess:
-    """The engine in a process of its own, which sleeps while the server is measured."""
-
-    def __init__(self, model: ModelOptions, labels: Path | None) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_engine_process, args=(theirs, model, labels), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._connection.recv()
-
-    def run(self, first: int, before: Sequence[int], timed: Sequence[int]) -> tuple[float, float]:
-        """Batches of the sizes `before` and `timed`, from image `first` on: the figures of `run_batches` for `timed`.
-
-        Those before bring the engine's memory and cache to where the server's were.
-        """
-        self._connection.send((first, list(before), list(timed)))
-        seconds: tuple[float, float] = self._connection.recv()
-        return seconds
-
-    def close(self) -> None:
-        self._connection.send(None)
-        self._process.join()
+Work = Callable[[int, Sequence[int], Sequence[int]], tuple[float, float]]
 
 
-def _engine_process(connection: Connection, model: ModelOptions, labels: Path | None) -> None:
+def load_work(model: ModelOptions, labels: Path | None) -> Work:
+    """Load the engine; its work is batches of the sizes `before` and `timed`, from image `first` of the stream on.
+
+    It gives the figures of `run_batches` for `timed`. Those before bring the engine's memory and cache to where the
+    server's were.
+    """
     from serving.engines.load import load_engine
 
     engine = load_engine(model.engine, model.weights, model.preset, model.precision, model.threads)
     maps = read_maps(engine.config, labels)
-    connection.send("ready")
-    while (work := connection.recv()) is not None:
-        first, before, timed = work
+
+    def work(first: int, before: Sequence[int], timed: Sequence[int]) -> tuple[float, float]:
         run_batches(engine, maps, first, before)
-        connection.send(run_batches(engine, maps, first + sum(before), timed))
+        return run_batches(engine, maps, first + sum(before), timed)
+
+    return work
 
 
 def run_batches(engine: Engine, maps: Maps, first: int, sizes: Sequence[int]) -> tuple[float, float]:

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.maps import labels_name, read_maps
-from benchmarks.model import machine
+from benchmarks.model import write_report
 from benchmarks.train_paper import paper_step
 from spade_core.config import PRESETS
 from trainer.config import TrainConfig, from_tables
@@ -331,13 +331,11 @@ def main(
             rows.append(Row(**result))
         if json_path:  # after each, so that an interrupted run keeps what it measured
             report = {
-                "machine": machine(),
                 "spec": spec | {"labels": labels_name(labels)},
                 "rows": [asdict(row) for row in rows],
                 "gradients": [asdict(one) for one in found],
             }
-            json_path.parent.mkdir(parents=True, exist_ok=True)
-            json_path.write_text(json.dumps(report, indent=1) + "\n")
+            write_report(json_path, report)
     for one in table(rows, found):
         console.print(one)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.loaded_process import LoadedProcess
 from benchmarks.model import OURS, PEERS, Result, row_of
-from benchmarks.model_worker import Setting, Worker, describe
+from benchmarks.model_worker import Setting, describe, load_turn
 from spade_core.checkpoints import save
 from spade_core.config import preset
 from spade_core.seeded import seeded_generator
@@ -36,9 +37,8 @@ def test_rows_take_the_median_and_the_largest_error() -> None:
 
 def test_an_engine_that_does_not_start_is_named(tmp_path: Path) -> None:
     setting = Setting("coco", None, None, tmp_path / "none.onnx", 1)
-    worker = Worker("onnxruntime", setting)
-    with pytest.raises(RuntimeError, match="expected onnxruntime to run but its process ended"), worker:
-        pass
+    with pytest.raises(RuntimeError, match="expected onnxruntime to run but its process ended"):
+        LoadedProcess("onnxruntime", load_turn, "onnxruntime", setting)
 
 
 @pytest.mark.slow

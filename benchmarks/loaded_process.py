@@ -1,0 +1,53 @@
+"""A process that loads something once and then answers calls; it sleeps between them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+class LoadedProcess:
+    """Starts the process and waits until it is loaded. `close` it.
+
+    Args:
+        name: for messages.
+        load: called there with `arguments`, gives what answers the calls; a function of a module.
+
+    Raises RuntimeError if the process ends, here or in a call: it has printed why.
+    """
+
+    def __init__(self, name: str, load: Callable[..., Callable[..., Any]], *arguments: Any) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")  # it loads only libraries of its own
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, load, arguments), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the end of the process ends the connection
+        self._receive()
+
+    def call(self, *arguments: Any) -> Any:
+        self._connection.send(arguments)
+        return self._receive()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.join()
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except EOFError:
+            raise RuntimeError(f"[benchmark] expected {self.name} to run but its process ended; see above") from None
+
+
+def _serve(connection: Connection, load: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...]) -> None:
+    answer = load(*arguments)
+    connection.send(None)
+    while True:
+        try:
+            call = connection.recv()
+        except EOFError:
+            return
+        connection.send(answer(*call))
