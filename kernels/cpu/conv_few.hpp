@@ -26,7 +26,7 @@ namespace {
 template <typename V>
 struct FewRow {
     static constexpr int64_t panel = Conv<V>::panel, panels = Conv<V>::panels_of_block;
-    static constexpr int64_t strip = 64;  // columns of y
+    static constexpr int64_t strip = 62;  // columns of y; with one on either side, two pairs of tiles
     static constexpr int64_t stride = (strip + 2) * panel;
     static constexpr int64_t elements = panels * stride;
 };

@@ -58,7 +58,8 @@ constexpr int64_t conv_line(const spade_conv& args) {  // elements of x
     return {rows, (conv.height + rows - 1) / rows};
 }
 
-// Those of amx, whose scratch holds a ring of modulated lines: what a band reads, and what the next needs besides.
+// Those of amx, whose scratch holds a ring of modulated lines: what a band reads, and what the next needs besides. Of
+// equal size where that costs few rows, so that threads get equal parts.
 [[maybe_unused]] ConvBands amx_bands(const spade_modulated_conv& args) {
     constexpr int64_t cached_bytes = 1 << 20, most = 16, wanted = 8;
     const spade_conv& conv = args.conv;
@@ -68,6 +69,7 @@ constexpr int64_t conv_line(const spade_conv& args) {  // elements of x
     rows = rows < even ? rows : even;
     rows = rows < most ? rows : most;
     rows = rows < 2 ? 2 : rows / 2 * 2;
+    while (rows > 4 && conv.height % rows != 0) rows -= 2;
     return {rows, (conv.height + rows - 1) / rows};
 }
 

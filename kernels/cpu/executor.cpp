@@ -2,7 +2,7 @@
 // and meets the others at a barrier.
 //
 // Runs shrink with what is left: long ones first, since neighbouring units share weights; short ones last, for balance.
-// Of operations whose runs have a costly start, each thread takes one.
+// Of operations whose runs have a costly start, each thread takes one that is long, and then its part of the last fifth.
 // Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep.
 
 #include <atomic>
@@ -122,10 +122,10 @@ void spade_pool::work(const spade_step& step, void* memory) {
     const int64_t units = operation.units(step), threads = static_cast<int64_t>(scratch.size());
     int64_t begin = next.load(std::memory_order_relaxed);
     while (begin < units) {
-        const int64_t left = units - begin;
-        const int64_t share = operation.long_runs ? (units + threads - 1) / threads
-                              : threads == 1      ? left
-                                                  : (left + 2 * threads - 1) / (2 * threads);
+        const int64_t left = units - begin, most = units * 4 / 5;
+        const int64_t share = threads == 1                           ? left
+                              : operation.long_runs && begin < most ? (most + threads - 1) / threads
+                                                                     : (left + 2 * threads - 1) / (2 * threads);
         const int64_t end = begin + (share < left ? share : left);
         if (next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) {
             operation.run[step.tier](step, begin, end, memory);

@@ -11,7 +11,7 @@ namespace spade {
 using RunStep = void (*)(const spade_step& step, int64_t begin, int64_t end, void* scratch);
 
 struct Operation {
-    bool long_runs;  // a run of units has a costly start: as few as there are threads
+    bool long_runs;  // a run of units has a costly start: few of them
     int64_t (*units)(const spade_step& step);
     int64_t (*scratch_bytes)(const spade_step& step);  // of each thread
     RunStep run[SPADE_TIERS];
