@@ -84,9 +84,9 @@ def _record_dtype(fields: Sequence[tuple[str, int, str]]) -> np.dtype[Any]:
     names, offsets, formats = zip(*fields, strict=True)
     start = _native.STEP_ARGS_OFFSET
     layout = {
-        "names": ["kind", "tier", *names],
-        "formats": ["i8", "i8", *formats],
-        "offsets": [0, 8, *(start + offset for offset in offsets)],
+        "names": ["kind", "tier", "overlaps", *names],
+        "formats": ["i8", "i8", "i8", *formats],
+        "offsets": [0, 8, 16, *(start + offset for offset in offsets)],
         "itemsize": _native.STEP_BYTES,
     }
     return np.dtype(layout)  # type: ignore[call-overload, no-any-return]
@@ -105,14 +105,22 @@ class Step:
 
 
 class Program:
-    """Steps in the executor's memory. Not changed while it runs."""
+    """Steps in the executor's memory. Not changed while it runs.
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    Args:
+        steps: run one after the other.
+        overlaps: how many of the steps right before each may still run when it starts, one number per step; None: none.
+    """
+
+    def __init__(self, steps: Sequence[Step], overlaps: Sequence[int] | None = None) -> None:
         self.kinds = tuple(step.kind for step in steps)
         self._memory = aligned_empty((len(steps), _native.STEP_BYTES), np.uint8)
         self._arrays: list[tuple[Array | Entries, ...]] = [step.arrays for step in steps]
         for memory, step in zip(self._memory, steps, strict=True):
             memory[:] = step.record.view(np.uint8)
+        if overlaps is not None:
+            for i, number in enumerate(overlaps):
+                self.args(i)["overlaps"] = number
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -127,9 +135,12 @@ class Program:
         record: npt.NDArray[np.void] = self._memory[step].view(_KINDS[self.kinds[step]][1])
         return record
 
-    def column(self, steps: slice, field: str) -> npt.NDArray[Any]:
-        """One argument of several steps of a kind, a view [steps]: `column(s, "rows")[:] = rows` sets them all."""
-        records = self._memory[steps].view(_KINDS[self.kinds[steps][0]][1])  # [steps, 1]
+    def column(self, kind: str, field: str) -> npt.NDArray[Any]:
+        """One argument of a kind of step, a view [steps] that only means something where a step is of that kind.
+
+        `column("embed", "rows")[of_embeds] = rows` sets it in several steps.
+        """
+        records = self._memory.view(_KINDS[kind][1])  # [steps, 1]
         column: npt.NDArray[Any] = records[field][:, 0]
         return column
 

@@ -1,5 +1,5 @@
-// Runs programs on a pool of threads: every thread walks the steps, takes runs of units of each from a shared counter,
-// and meets the others at a barrier.
+// Runs programs on a pool of threads: every thread walks the steps and takes runs of units of each from a shared counter.
+// It begins a step when all threads are through with those before it, but for as many of the last as may overlap it.
 //
 // Runs shrink with what is left: long ones first, since neighbouring units share weights; short ones last, for balance.
 // Of operations whose runs have a costly start, each thread takes one that is long, and then its part of the last fifth.
@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <deque>
 #include <mutex>
 #include <new>
 #include <system_error>
@@ -22,21 +23,24 @@ namespace {
 
 constexpr int spins = 4000;  // some tens of microseconds
 
-// Returns when value is no longer old.
-void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
+// Returns when value is `wanted`, of which waiters are told.
+void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted) {
     for (int i = 0; i < spins; ++i) {
-        if (value.load(std::memory_order_acquire) != old) return;
+        if (value.load(std::memory_order_acquire) == wanted) return;
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif
     }
-    value.wait(old, std::memory_order_acquire);
+    for (uint32_t now = value.load(std::memory_order_acquire); now != wanted;
+         now = value.load(std::memory_order_acquire))
+        value.wait(now, std::memory_order_acquire);
 }
 
-void set_and_wake(std::atomic<uint32_t>& value, uint32_t now) {
-    value.store(now, std::memory_order_release);
-    value.notify_all();
-}
+// How far a step is.
+struct alignas(64) Progress {
+    std::atomic<int64_t> next{0};      // first unit that nobody has taken
+    std::atomic<uint32_t> through{0};  // threads that found none left and have done theirs
+};
 
 struct Scratch {
     void* data = nullptr;
@@ -65,7 +69,7 @@ struct spade_pool {
     }
     ~spade_pool() {
         stopping.store(true, std::memory_order_relaxed);
-        set_and_wake(program, program.load(std::memory_order_relaxed) + 1);
+        next_program();
         for (std::thread& worker : workers) worker.join();
     }
 
@@ -76,72 +80,74 @@ struct spade_pool {
 
  private:
     void serve(size_t thread);
+    void next_program();
     void walk(size_t thread);
-    void work(const spade_step& step, void* memory);
-    void barrier();
+    void work(const spade_step& step, Progress& of_step, void* memory);
     spade_status prepare(const spade_step* program_steps, int64_t count);
 
     std::mutex in_use;
     std::vector<Scratch> scratch;  // one of each thread
     std::vector<std::thread> workers;
+    std::deque<Progress> progress;  // of each step; a waker may still hold the last one's address when a run ends
     const spade_step* steps = nullptr;
     int64_t n_steps = 0;
     double* seconds = nullptr;
     std::atomic<bool> stopping{false};
     alignas(64) std::atomic<uint32_t> program{0};  // counts the programs started
-    alignas(64) std::atomic<int64_t> next{0};      // first unit of the step that nobody has taken
-    alignas(64) std::atomic<uint32_t> arrived{0};  // threads at the barrier
-    alignas(64) std::atomic<uint32_t> barriers{0};
 };
 
+void spade_pool::next_program() {
+    program.store(program.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+    program.notify_all();
+}
+
 void spade_pool::serve(size_t thread) {
-    for (uint32_t seen = 0;; ++seen) {
-        wait_while(program, seen);
+    for (uint32_t number = 1;; ++number) {
+        wait_for(program, number);
         if (stopping.load(std::memory_order_relaxed)) return;
         walk(thread);
     }
 }
 
 void spade_pool::walk(size_t thread) {
-    // Copies: once the last barrier is passed, the next call may already write its own program here.
-    const spade_step *step = steps, *const last = steps + n_steps;
+    // A thread that is through with the last step touches nothing: the next call may already write its program here.
+    const auto threads = static_cast<uint32_t>(scratch.size());
+    const int64_t count = n_steps;
     Clock::time_point began = Clock::now();
-    for (; step != last; ++step) {
-        work(*step, scratch[thread].data);
-        barrier();
-        if (thread == 0 && seconds != nullptr) {
-            const Clock::time_point now = Clock::now();
-            seconds[step->kind] += std::chrono::duration<double>(now - began).count();
-            began = now;
-        }
+    // Waiting for a step counts as its own time.
+    const auto add_seconds = [&](int64_t step) {
+        if (thread != 0 || seconds == nullptr || step < 0) return;
+        const Clock::time_point now = Clock::now();
+        seconds[steps[step].kind] += std::chrono::duration<double>(now - began).count();
+        began = now;
+    };
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t before = i - 1 - steps[i].overlaps;
+        if (before >= 0) wait_for(progress[static_cast<size_t>(before)].through, threads);
+        add_seconds(i - 1);
+        Progress& of_step = progress[static_cast<size_t>(i)];
+        work(steps[i], of_step, scratch[thread].data);
+        if (of_step.through.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) of_step.through.notify_all();
     }
+    if (thread != 0) return;
+    wait_for(progress[static_cast<size_t>(count - 1)].through, threads);
+    add_seconds(count - 1);
 }
 
-void spade_pool::work(const spade_step& step, void* memory) {
+void spade_pool::work(const spade_step& step, Progress& of_step, void* memory) {
     const spade::Operation& operation = *spade::find_operation(step.kind);
     const int64_t units = operation.units(step), threads = static_cast<int64_t>(scratch.size());
-    int64_t begin = next.load(std::memory_order_relaxed);
+    int64_t begin = of_step.next.load(std::memory_order_relaxed);
     while (begin < units) {
         const int64_t left = units - begin, most = units * 4 / 5;
         const int64_t share = threads == 1                           ? left
                               : operation.long_runs && begin < most ? (most + threads - 1) / threads
                                                                      : (left + 2 * threads - 1) / (2 * threads);
         const int64_t end = begin + (share < left ? share : left);
-        if (next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) {
+        if (of_step.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) {
             operation.run[step.tier](step, begin, end, memory);
-            begin = next.load(std::memory_order_relaxed);
+            begin = of_step.next.load(std::memory_order_relaxed);
         }
-    }
-}
-
-void spade_pool::barrier() {
-    const uint32_t passed = barriers.load(std::memory_order_relaxed);
-    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == scratch.size()) {
-        arrived.store(0, std::memory_order_relaxed);
-        next.store(0, std::memory_order_relaxed);
-        set_and_wake(barriers, passed + 1);
-    } else {
-        wait_while(barriers, passed);
     }
 }
 
@@ -152,11 +158,22 @@ spade_status spade_pool::prepare(const spade_step* program_steps, int64_t count)
         if (operation == nullptr) return SPADE_ERROR_STEP;
         if (step->tier < 0 || step->tier >= SPADE_TIERS || spade_tier_supported(static_cast<int32_t>(step->tier)) == 0)
             return SPADE_ERROR_TIER;
+        if (step->overlaps < 0) return SPADE_ERROR_STEP;
         const int64_t wanted = operation->scratch_bytes(*step);
         if (wanted > bytes) bytes = wanted;
     }
     for (Scratch& own : scratch)
         if (!own.reserve(bytes)) return SPADE_ERROR_MEMORY;
+    try {
+        while (progress.size() < static_cast<size_t>(count)) progress.emplace_back();
+    } catch (const std::bad_alloc&) {
+        return SPADE_ERROR_MEMORY;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+        Progress& of_step = progress[static_cast<size_t>(i)];
+        of_step.next.store(0, std::memory_order_relaxed);
+        of_step.through.store(0, std::memory_order_relaxed);
+    }
     return SPADE_OK;
 }
 
@@ -165,7 +182,7 @@ spade_status spade_pool::run(const spade_step* program_steps, int64_t count, dou
     const std::lock_guard<std::mutex> lock(in_use);
     if (const spade_status status = prepare(program_steps, count); status != SPADE_OK) return status;
     steps = program_steps, n_steps = count, seconds = program_seconds;
-    if (!workers.empty()) set_and_wake(program, program.load(std::memory_order_relaxed) + 1);
+    if (!workers.empty()) next_program();
     walk(0);
     return SPADE_OK;
 }

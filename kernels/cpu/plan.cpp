@@ -156,7 +156,7 @@ const char* spade_status_message(spade_status status) {
         case SPADE_ERROR_SCRATCH:
             return "scratch is too small or not aligned to 8 bytes";
         case SPADE_ERROR_STEP:
-            return "a step's kind is unknown";
+            return "a step's kind is unknown or its overlaps are negative";
         case SPADE_ERROR_TIER:
             return "a step's tier is unknown or this processor does not run it";
         case SPADE_ERROR_MEMORY:

@@ -20,7 +20,7 @@ typedef enum spade_status {
     SPADE_ERROR_N_SYMBOLS = 3,   /* n_symbols is not in 1 .. SPADE_PLAN_MAX_SYMBOLS */
     SPADE_ERROR_KERNEL_SIZE = 4, /* kernel_size is not 1, 3 or 5 */
     SPADE_ERROR_SCRATCH = 5,     /* scratch is smaller than spade_plan_scratch_bytes says, or not aligned to 8 bytes */
-    SPADE_ERROR_STEP = 6,        /* a step's kind is unknown */
+    SPADE_ERROR_STEP = 6,        /* a step's kind is unknown or its overlaps are negative */
     SPADE_ERROR_TIER = 7,        /* a step's tier is unknown or this processor does not run it */
     SPADE_ERROR_MEMORY = 8       /* the pool's scratch could not be allocated */
 } spade_status;
@@ -297,6 +297,7 @@ typedef enum spade_step_kind {
 typedef struct spade_step {
     int64_t kind; /* spade_step_kind */
     int64_t tier; /* spade_tier */
+    int64_t overlaps; /* how many of the steps right before it may still run when it starts; 0: none */
     union {
         spade_embed embed;
         spade_codebook codebook;
@@ -315,8 +316,8 @@ typedef struct spade_pool spade_pool;
 spade_pool* spade_pool_create(int64_t threads);
 void spade_pool_destroy(spade_pool* pool);
 
-/* Runs the steps in order, each split over the pool's threads, with a barrier between steps. Adds the seconds of each
- * kind to seconds [SPADE_STEP_KINDS] unless null. A second call on a pool waits for the first. */
+/* Runs the steps in order, each split over the pool's threads. Adds the seconds of each kind to seconds
+ * [SPADE_STEP_KINDS] unless null. A second call on a pool waits for the first. */
 spade_status spade_run(const spade_step* steps, int64_t count, spade_pool* pool, double* seconds);
 
 #ifdef __cplusplus

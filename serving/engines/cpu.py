@@ -81,15 +81,17 @@ class CpuEngine:
         styles = check_style(style, len(symbols), self.config)
         times = CodebookTimes()
         with self._lock:
-            maps = self._codebooks.make(symbols, times)
+            planned = self._codebooks.plan(symbols, times)
             program = self._program(symbols.shape)
-            convs_s = program.run(symbols, styles, maps, self._pool)
+            program.set(symbols, styles, planned.maps)
+            self._codebooks.make(planned, times)  # and the threads go on to the convs while they are awake
+            convs_s = program.run(self._pool)
             out = output(program).copy()  # the next call writes there again
         if timings is not None:
             timings.plan_s += times.plan_s
             timings.codebook_s += times.codebook_s
             timings.convs_s += convs_s
-            timings.distinct_share = sum(sum(one.rows) for one in maps) / sum(one.pixels for one in maps)
+            timings.distinct_share = sum(sum(one.rows) for one in planned.maps) / sum(one.pixels for one in planned.maps)
             timings.cached_maps += times.cached
         return out
 

@@ -18,12 +18,15 @@ from kernels.codebook import choose_form
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
 from kernels.plan import Level, concatenate_patches, plan
 from kernels.steps import Form, Pool, Program, Step, Tier, codebook, embed, run, tier_dtype
-from serving.engines.cpu_memory import Block, Recycler
+from serving.engines.cpu_memory import ALIGNMENT, Block, Recycler
 from serving.engines.cpu_pack import PackedGenerator, PackedNorm
 from spade_core.config import HIDDEN, level_sizes
 
 Symbols = npt.NDArray[np.uint16]
 Int32 = npt.NDArray[np.int32]
+Positions = npt.NDArray[np.int64]
+
+ACTV_BUFFERS = 3  # of hidden rows, which norms take in turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,21 @@ class CodebookCache:
                 self.bytes -= block.bytes
 
 
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """Maps whose codebooks have their place.
+
+    Attributes:
+        maps: of each image.
+        new: by key those whose entries are yet to be made.
+        scratch: what making them reads besides.
+    """
+
+    maps: list[MapCodebooks]
+    new: dict[bytes, MapCodebooks]
+    scratch: tuple[object, ...] = ()
+
+
 class CodebookMaker:
     """Makes codebooks of label maps, computed once per distinct map. One program, whose arguments each call sets.
 
@@ -111,26 +129,59 @@ class CodebookMaker:
         self._packed, self._tier, self._pool, self.cache = packed, tier, pool, cache
         self._dtype = storage_dtype(tier_dtype(tier))
         self._norms = [(block.level, norm) for block in packed.blocks for norm in block.norms]
+        self._levels = np.asarray([level for level, _ in self._norms])
         self._planners = ThreadPoolExecutor(pool.threads, "plan")
         self._memory = Recycler()
-        program = Program([step for _, norm in self._norms for step in self._steps(norm)])
-        self._embeds = {field: program.column(slice(0, None, 2), field) for field in ("patches", "rows", "out")}
+        self._program, self._of_embeds, self._of_books = self._write_program()
+        fields = ("patches", "rows", "out")
+        self._embeds = {field: self._program.column("embed", field) for field in fields}
         fields = ("actv", "actv_rows", "patches", "rows", "entry_rows", "entries", "form")
-        self._books = {field: program.column(slice(1, None, 2), field) for field in fields}
-        self._program = program
+        self._books = {field: self._program.column("codebook", field) for field in fields}
 
-    def make(self, symbols: Symbols, times: CodebookTimes) -> list[MapCodebooks]:
-        """The codebooks of each map of symbols [N, H, W]; equal maps, and maps in the cache, are computed once."""
+    def plan(self, symbols: Symbols, times: CodebookTimes) -> Planned:
+        """The codebooks of each map of symbols [N, H, W], of which `make` computes those that are not at hand.
+
+        Equal maps are planned once. The next call of `plan` takes what this one set up.
+        """
         keys = [_key(one) for one in symbols]
         found = {key: codebooks for key in keys if (codebooks := self.cache.get(key)) is not None}
         times.cached += sum(key in found for key in keys)
         missing = list(dict.fromkeys(key for key in keys if key not in found))
-        if missing:
-            maps = np.stack([symbols[keys.index(key)] for key in missing])
-            for key, codebooks in zip(missing, self._compute(maps, times), strict=True):
-                found[key] = codebooks
-                self.cache.put(key, codebooks)
-        return [found[key] for key in keys]
+        if not missing:
+            return Planned([found[key] for key in keys], {})
+        began = time.perf_counter()
+        maps = symbols if len(missing) == len(symbols) else np.stack([symbols[keys.index(key)] for key in missing])
+        codebooks, scratch = self._set(self._plan(maps))
+        new = dict(zip(missing, codebooks, strict=True))
+        found |= new
+        times.plan_s += time.perf_counter() - began
+        return Planned([found[key] for key in keys], new, scratch)
+
+    def make(self, planned: Planned, times: CodebookTimes) -> None:
+        """Computes the entries of what the last call of `plan` found missing, and keeps them for maps that come again."""
+        if not planned.new:
+            return
+        times.codebook_s += sum(run(self._program, self._pool).values())
+        for key, codebooks in planned.new.items():
+            self.cache.put(key, codebooks)
+
+    def _write_program(self) -> tuple[Program, Positions, Positions]:
+        """The program, and where the steps of each norm are in it: its embed and its codebook.
+
+        An embed stands two steps before its codebook, and nothing waits for more than it needs.
+        """
+        of_norms = [self._steps(norm) for _, norm in self._norms]
+        last = len(of_norms) - 1
+        embeds = [max(0, 2 * i - 1) for i in range(last + 1)]
+        books = [min(2 * i + 2, 2 * last + 1) for i in range(last + 1)]
+        steps: dict[int, Step] = {}
+        overlaps = dict.fromkeys(embeds, ACTV_BUFFERS - 1)
+        for (first, second), at, book in zip(of_norms, embeds, books, strict=True):
+            steps[at], steps[book] = first, second
+            overlaps[book] = book - at - 1
+        order = sorted(steps)
+        program = Program([steps[i] for i in order], [overlaps[i] for i in order])
+        return program, np.asarray(embeds), np.asarray(books)
 
     def _steps(self, norm: PackedNorm) -> tuple[Step, Step]:
         """The steps of a norm on one patch, which stand for their checks; `_set` points them at a map's."""
@@ -143,44 +194,47 @@ class CodebookMaker:
             codebook(self._tier, actv, patches, norm.weight, norm.bias, entries, form="gathered"),
         )
 
-    def _set(self, patches: Sequence[tuple[Int32, Int32]], actv: Array, tables: Sequence[Array]) -> None:
-        """Points the program at patches3 and patches5 of each level, and at a table of entries for each norm."""
-        levels = [level for level, _ in self._norms]
-        rows3, rows5 = ([len(of) for of in both] for both in zip(*patches, strict=True))
-        at3, at5 = ([of.ctypes.data for of in both] for both in zip(*patches, strict=True))
-        forms = [
-            self._form(rows3[level], rows5[level], len(table)) for level, table in zip(levels, tables, strict=True)
-        ]
-        of_norms = [rows5[level] for level in levels]
-        self._embeds["patches"][:], self._embeds["out"][:] = [at3[level] for level in levels], actv.ctypes.data
-        self._embeds["rows"][:] = [rows3[level] for level in levels]
-        self._books["actv"][:], self._books["actv_rows"][:] = actv.ctypes.data, self._embeds["rows"] + 1
-        self._books["patches"][:], self._books["rows"][:] = [at5[level] for level in levels], of_norms
-        self._books["entries"][:], self._books["entry_rows"][:] = [table.ctypes.data for table in tables], of_norms
-        self._books["form"][:] = forms
-
-    def _form(self, rows3: int, rows5: int, n_blocks: int) -> int:
-        form = choose_form(self._tier, rows5, rows3 + 1, n_blocks=n_blocks, threads=self._pool.threads)
-        return get_args(Form).index(form)
-
-    def _compute(self, symbols: Symbols, times: CodebookTimes) -> list[MapCodebooks]:
-        began = time.perf_counter()
-        plans = self._plan(symbols)
+    def _set(self, plans: Sequence[Sequence[Level]]) -> tuple[list[MapCodebooks], tuple[object, ...]]:
+        """Points the program at the patches of maps and at memory for their entries; what it reads, besides."""
         patches = [concatenate_patches(of_maps) for of_maps in zip(*plans, strict=True)]
-        planned = time.perf_counter()
         shapes = [(blocks(norm.channels), len(patches[level][1]), 2, BLOCK) for level, norm in self._norms]
         size = sum(math.prod(shape) for shape in shapes) * self._dtype.itemsize
         self.cache.make_room(size)
         block = self._memory.take(size)
         tables = block.arrays(shapes, self._dtype)
         actv_shape = (max(len(patches3) for patches3, _ in patches) + 1, HIDDEN)
-        scratch = self._memory.take(math.prod(actv_shape) * self._dtype.itemsize)
-        (actv,) = scratch.arrays([actv_shape], self._dtype)
-        self._set(patches, actv, tables)
-        run(self._program, self._pool)
-        times.plan_s += planned - began
-        times.codebook_s += time.perf_counter() - planned
-        return self._of_maps(plans, tables, block)
+        scratch = self._memory.take(ACTV_BUFFERS * (math.prod(actv_shape) + ALIGNMENT) * self._dtype.itemsize)
+        actv = scratch.arrays([actv_shape] * ACTV_BUFFERS, self._dtype)
+        self._set_embeds([patches3 for patches3, _ in patches], actv)
+        self._set_books(patches, tables, actv)
+        return self._of_maps(plans, tables, block), (patches, scratch)
+
+    def _set_embeds(self, patches3: Sequence[Int32], actv: Sequence[Array]) -> None:
+        at, rows = np.asarray([(of.ctypes.data, len(of)) for of in patches3])[self._levels].T  # [norms]
+        self._embeds["patches"][self._of_embeds], self._embeds["rows"][self._of_embeds] = at, rows
+        self._embeds["out"][self._of_embeds] = self._in_turn(actv)
+
+    def _set_books(
+        self, patches: Sequence[tuple[Int32, Int32]], tables: Sequence[Array], actv: Sequence[Array]
+    ) -> None:
+        at = np.asarray([(five.ctypes.data, len(five), len(three) + 1) for three, five in patches])[self._levels]
+        books, of = self._books, self._of_books
+        books["patches"][of], books["rows"][of], books["actv_rows"][of] = at.T
+        books["entry_rows"][of], books["actv"][of] = at[:, 1], self._in_turn(actv)
+        books["entries"][of] = [table.ctypes.data for table in tables]
+        books["form"][of] = [
+            self._form(actv_rows, rows5, len(table))
+            for (_, rows5, actv_rows), table in zip(at.tolist(), tables, strict=True)
+        ]
+
+    def _in_turn(self, actv: Sequence[Array]) -> npt.NDArray[np.int64]:
+        """The hidden rows' memory of each norm."""
+        addresses = np.asarray([one.ctypes.data for one in actv])
+        return addresses[np.arange(len(self._norms)) % len(actv)]
+
+    def _form(self, actv_rows: int, rows5: int, n_blocks: int) -> int:
+        form = choose_form(self._tier, rows5, actv_rows, n_blocks=n_blocks, threads=self._pool.threads)
+        return get_args(Form).index(form)
 
     def _plan(self, symbols: Symbols) -> list[list[Level]]:
         """The levels of each map. Maps are planned side by side; of one alone, its largest level beside the others."""

@@ -81,10 +81,11 @@ class ConvProgram:
             self._image(self._blocks(small, len(packed.blocks), x[images], images), images)
         self._program = Program(self._steps)
 
-    def run(self, symbols: Symbols, style: Style | None, maps: Sequence[MapCodebooks], pool: Pool) -> float:
-        """Synthesise one batch into `values` and `pixels`; returns seconds.
+    def set(self, symbols: Symbols, style: Style | None, maps: Sequence[MapCodebooks]) -> None:
+        """What the next run synthesises.
 
-        symbols [N, H, W] and style [N, 256], of which the model reads one, and the codebooks of each image.
+        symbols [N, H, W] and style [N, 256], of which the model reads one, and the codebooks of each image, whose
+        entries may be made after this call.
         """
         if style is not None:
             self._style[:, 1, :, 1, :] = to_storage(style, tier_dtype(self._tier)).reshape(self._n, -1, BLOCK)
@@ -95,6 +96,9 @@ class ConvProgram:
                 index[n] = one.index[level]
         for number, images, entries in self._entries:
             entries.set([one.entries[number] for one in maps[images]])
+
+    def run(self, pool: Pool) -> float:
+        """Synthesise one batch into `values` and `pixels`; returns seconds."""
         return sum(run(self._program, pool).values())
 
     # ---- Memory ----
