@@ -1,9 +1,10 @@
-// Runs programs on a pool of threads: every thread walks the steps and takes runs of units of each from a shared counter.
-// It begins a step when all threads are through with those before it, but for as many of the last as may overlap it.
+// Runs programs on a pool of threads: every thread walks the steps and takes runs of units of each from a shared
+// counter. It begins a step when all threads are through with those before it, but for as many of the last as may
+// overlap it.
 //
 // Runs shrink with what is left: long ones first, since neighbouring units share weights; short ones last, for balance.
-// Of operations whose runs have a costly start, each thread takes one that is long, and then its part of the last fifth.
-// Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep.
+// Of operations whose runs have a costly start, each thread takes one that is long, and then its part of the last
+// fifth. Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep.
 
 #include <atomic>
 #include <chrono>
@@ -140,9 +141,9 @@ void spade_pool::work(const spade_step& step, Progress& of_step, void* memory) {
     int64_t begin = of_step.next.load(std::memory_order_relaxed);
     while (begin < units) {
         const int64_t left = units - begin, most = units * 4 / 5;
-        const int64_t share = threads == 1                           ? left
+        const int64_t share = threads == 1                          ? left
                               : operation.long_runs && begin < most ? (most + threads - 1) / threads
-                                                                     : (left + 2 * threads - 1) / (2 * threads);
+                                                                    : (left + 2 * threads - 1) / (2 * threads);
         const int64_t end = begin + (share < left ? share : left);
         if (of_step.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) {
             operation.run[step.tier](step, begin, end, memory);

@@ -295,8 +295,8 @@ typedef enum spade_step_kind {
 } spade_step_kind;
 
 typedef struct spade_step {
-    int64_t kind; /* spade_step_kind */
-    int64_t tier; /* spade_tier */
+    int64_t kind;     /* spade_step_kind */
+    int64_t tier;     /* spade_tier */
     int64_t overlaps; /* how many of the steps right before it may still run when it starts; 0: none */
     union {
         spade_embed embed;

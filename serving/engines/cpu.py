@@ -91,7 +91,8 @@ class CpuEngine:
             timings.plan_s += times.plan_s
             timings.codebook_s += times.codebook_s
             timings.convs_s += convs_s
-            timings.distinct_share = sum(sum(one.rows) for one in planned.maps) / sum(one.pixels for one in planned.maps)
+            maps = planned.maps
+            timings.distinct_share = sum(sum(one.rows) for one in maps) / sum(one.pixels for one in maps)
             timings.cached_maps += times.cached
         return out
 

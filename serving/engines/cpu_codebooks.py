@@ -133,8 +133,7 @@ class CodebookMaker:
         self._planners = ThreadPoolExecutor(pool.threads, "plan")
         self._memory = Recycler()
         self._program, self._of_embeds, self._of_books = self._write_program()
-        fields = ("patches", "rows", "out")
-        self._embeds = {field: self._program.column("embed", field) for field in fields}
+        self._embeds = {field: self._program.column("embed", field) for field in ("patches", "rows", "out")}
         fields = ("actv", "actv_rows", "patches", "rows", "entry_rows", "entries", "form")
         self._books = {field: self._program.column("codebook", field) for field in fields}
 
@@ -151,14 +150,14 @@ class CodebookMaker:
             return Planned([found[key] for key in keys], {})
         began = time.perf_counter()
         maps = symbols if len(missing) == len(symbols) else np.stack([symbols[keys.index(key)] for key in missing])
-        codebooks, scratch = self._set(self._plan(maps))
-        new = dict(zip(missing, codebooks, strict=True))
+        planned, scratch = self._set(self._plan(maps))
+        new = dict(zip(missing, planned, strict=True))
         found |= new
         times.plan_s += time.perf_counter() - began
         return Planned([found[key] for key in keys], new, scratch)
 
     def make(self, planned: Planned, times: CodebookTimes) -> None:
-        """Computes the entries of what the last call of `plan` found missing, and keeps them for maps that come again."""
+        """Computes what the last call of `plan` found missing, and keeps it for maps that come again."""
         if not planned.new:
             return
         times.codebook_s += sum(run(self._program, self._pool).values())
@@ -168,7 +167,8 @@ class CodebookMaker:
     def _write_program(self) -> tuple[Program, Positions, Positions]:
         """The program, and where the steps of each norm are in it: its embed and its codebook.
 
-        An embed stands two steps before its codebook, and nothing waits for more than it needs.
+        An embed stands before the codebook of the norm before its own. A codebook waits for its embed, and an embed for
+        the codebook that last read its buffer, the third step before it.
         """
         of_norms = [self._steps(norm) for _, norm in self._norms]
         last = len(of_norms) - 1

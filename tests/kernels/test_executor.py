@@ -55,6 +55,23 @@ def test_steps_run_in_order(tier: Tier, threads: int) -> None:
 
 
 @each_tier
+@pytest.mark.parametrize("threads", THREADS)
+def test_steps_that_overlap_wait_for_what_they_read(tier: Tier, threads: int) -> None:
+    """Two chains in turn: a step reads what the second before it wrote, and need not wait for the one between."""
+    random = np.random.default_rng(1)
+    maps = [plain(random_values(random, (1, 32, 40 + 9 * i, 30), tier), tier) for i in range(2)]
+    pool = Pool(threads)
+    for _ in range(10):
+        chains = [chain(tier, x, 20) for x in maps]
+        steps = [step for pair in zip(*(steps for steps, _ in chains), strict=True) for step in pair]
+        run(Program(steps, [1] * len(steps)), pool)
+        for x, (_, last) in zip(maps, chains, strict=True):
+            alone, expected = chain(tier, x, 20)
+            run(Program(alone), Pool(1))
+            assert np.array_equal(last, expected)
+
+
+@each_tier
 def test_a_pool_runs_many_programs(tier: Tier) -> None:
     x = plain(random_values(np.random.default_rng(0), (1, 32, 3, 3), tier), tier)
     pool = Pool(3)
@@ -115,7 +132,10 @@ def test_unknown_steps_and_tiers_are_refused() -> None:
     program.args(0)["kind"] = 99
     with pytest.raises(ValueError, match="kind is unknown"):
         run(program, pool)
-    program.args(0)["kind"] = 2
+    program.args(0)["kind"], program.args(0)["overlaps"] = 2, -1
+    with pytest.raises(ValueError, match="overlaps are negative"):
+        run(program, pool)
+    program.args(0)["overlaps"] = 0
     program.args(0)["tier"] = len(_native.TIERS)
     with pytest.raises(ValueError, match="tier is unknown"):
         run(program, pool)
