@@ -168,20 +168,24 @@ class CodebookMaker:
         """The program, and where the steps of each norm are in it: its embed and its codebook.
 
         An embed stands before the codebook of the norm before its own. A codebook waits for its embed, and an embed for
-        the codebook that last read its buffer, the third step before it.
+        the codebook that last read its buffer.
         """
         of_norms = [self._steps(norm) for _, norm in self._norms]
-        last = len(of_norms) - 1
-        embeds = [max(0, 2 * i - 1) for i in range(last + 1)]
-        books = [min(2 * i + 2, 2 * last + 1) for i in range(last + 1)]
-        steps: dict[int, Step] = {}
-        overlaps = dict.fromkeys(embeds, ACTV_BUFFERS - 1)
-        for (first, second), at, book in zip(of_norms, embeds, books, strict=True):
-            steps[at], steps[book] = first, second
-            overlaps[book] = book - at - 1
-        order = sorted(steps)
-        program = Program([steps[i] for i in order], [overlaps[i] for i in order])
-        return program, np.asarray(embeds), np.asarray(books)
+        steps: list[Step] = []
+        overlaps: list[int] = []
+        embeds: list[int] = []
+        books: list[int] = []
+        for i in range(len(of_norms) + 1):
+            if i < len(of_norms):
+                awaited = books[i - ACTV_BUFFERS] if i >= ACTV_BUFFERS else -1
+                embeds.append(len(steps))
+                overlaps.append(len(steps) - awaited - 1)
+                steps.append(of_norms[i][0])
+            if i > 0:
+                books.append(len(steps))
+                overlaps.append(len(steps) - embeds[i - 1] - 1)
+                steps.append(of_norms[i - 1][1])
+        return Program(steps, overlaps), np.asarray(embeds), np.asarray(books)
 
     def _steps(self, norm: PackedNorm) -> tuple[Step, Step]:
         """The steps of a norm on one patch, which stand for their checks; `_set` points them at a map's."""
