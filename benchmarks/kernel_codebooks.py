@@ -57,7 +57,7 @@ def plan_case(symbols: Symbols, config: GeneratorConfig) -> Case:
 
 def embed_case(tier: steps.Tier, level: Level, n_symbols: int, pool: steps.Pool) -> Case:
     """The hidden rows of a level's distinct 3x3 patches."""
-    dtype, (rows, taps) = steps.tier_dtype(tier), level.patches3.shape
+    dtype, (rows, taps) = steps.input_dtype(tier), level.patches3.shape
     random = np.random.default_rng(0)
     table, bias = exact(random, taps, n_symbols + 1, HIDDEN), exact(random, HIDDEN)
     table[:, -1] = 0
@@ -93,14 +93,14 @@ def _torch_embeds(dtype: DType, table: Float32, bias: Float32, level: Level) -> 
 
 def codebook_case(tier: steps.Tier, level: Level, channels: int, form: steps.Form, pool: steps.Pool) -> Case:
     """The entries of a level's distinct 5x5 patches."""
-    dtype, (rows, taps) = steps.tier_dtype(tier), level.patches5.shape
+    dtype, (rows, taps) = steps.input_dtype(tier), level.patches5.shape
     random, hidden_rows = np.random.default_rng(0), len(level.patches3)
     actv = np.maximum(exact(random, hidden_rows + 1, HIDDEN), 0)
     actv[-1] = 0
     weight = exact(random, taps * HIDDEN, 2 * channels, scale=(taps * HIDDEN) ** -0.5)
     bias = exact(random, 2 * channels)
     stored = to_storage(actv, dtype)
-    entries = aligned_empty((blocks(channels), rows, 2, BLOCK), storage_dtype(dtype))
+    entries = aligned_empty((blocks(channels), rows, 2, BLOCK), storage_dtype(steps.tier_dtype(tier)))
     packed = steps.pack_codebook(tier, weight, channels)
     step = steps.codebook(tier, stored, level.patches5, packed, pack_bias(bias), entries, form=form)
     program = steps.Program([step])

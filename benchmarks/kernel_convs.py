@@ -36,7 +36,7 @@ def draw_conv(shape: ConvShape) -> ConvData:
 def conv_case(tier: steps.Tier, shape: ConvShape, pool: steps.Pool) -> Case:
     """One conv of stride 1 that keeps the size."""
     in_channels, out_channels, size, kernel_size = shape
-    dtype, data = steps.tier_dtype(tier), draw_conv(shape)
+    dtype, data = steps.input_dtype(tier), draw_conv(shape)
     values = in_channels * size**2 + out_channels * size**2 + data.weight.size
     return Case(
         f"conv {kernel_size}x{kernel_size}", f"{in_channels}->{out_channels} {size}x{size}", dtype, tier, pool.threads,
@@ -47,8 +47,8 @@ def conv_case(tier: steps.Tier, shape: ConvShape, pool: steps.Pool) -> Case:
 
 
 def _native_conv(tier: steps.Tier, data: ConvData, pool: steps.Pool) -> Contender:
-    dtype, (out_channels, in_channels, kernel_size, _) = steps.tier_dtype(tier), data.weight.shape
-    y = empty_plain(1, out_channels, data.x.shape[2], data.x.shape[3], dtype)
+    dtype, (out_channels, in_channels, kernel_size, _) = steps.input_dtype(tier), data.weight.shape
+    y = empty_plain(1, out_channels, data.x.shape[2], data.x.shape[3], steps.tier_dtype(tier))
     step = steps.conv(
         tier, to_padded(data.x, dtype), steps.pack_conv(tier, data.weight), pad_channels(data.bias), None, y,
         in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size,

@@ -38,13 +38,14 @@ def modulate_case(tier: steps.Tier, level: Level, channels: int, shift: int, poo
 
     compiled: torch.compile's fused loop is a peer too, which needs a C++ compiler and half a minute.
     """
-    dtype, (_, height, width) = steps.tier_dtype(tier), level.index.shape
+    stored, dtype = steps.tier_dtype(tier), steps.input_dtype(tier)
+    _, height, width = level.index.shape
     random, entries = np.random.default_rng(0), len(level.patches5)
     x = exact(random, 1, channels, height >> shift, width >> shift)
     a, b = exact(random, entries, channels), exact(random, entries, channels)
     out = empty_padded(1, channels, height, width, dtype)
-    table = steps.Entries([to_entries(a, b, dtype)])
-    step = steps.modulate(tier, to_plain(x, dtype), table, level.index, out, shift=shift, leaky=True)
+    table = steps.Entries([to_entries(a, b, stored)])
+    step = steps.modulate(tier, to_plain(x, stored), table, level.index, out, shift=shift, leaky=True)
     program = steps.Program([step])
     values = height * width * channels
     return Case(
@@ -91,9 +92,10 @@ def _compiled() -> Callable[..., Tensor]:
 
 def norm_case(tier: steps.Tier, channels: int, size: int, pool: steps.Pool) -> Case:
     """Mean and 1 / deviation of every channel."""
-    dtype, x = steps.tier_dtype(tier), exact(np.random.default_rng(0), 1, channels, size, size)
+    stored, dtype = steps.tier_dtype(tier), steps.input_dtype(tier)
+    x = exact(np.random.default_rng(0), 1, channels, size, size)
     mean, rstd = np.empty((2, *pad_channels(x[:, :, 0, 0]).shape), np.float32)
-    program = steps.Program([steps.norm(tier, to_plain(x, dtype), mean, rstd, epsilon=EPSILON)])
+    program = steps.Program([steps.norm(tier, to_plain(x, stored), mean, rstd, epsilon=EPSILON)])
 
     given = torch.from_numpy(x).to(torch_dtype(dtype), memory_format=torch.channels_last)
     running_mean, running_variance = torch.zeros(channels), torch.ones(channels)
@@ -122,9 +124,10 @@ def norm_case(tier: steps.Tier, channels: int, size: int, pool: steps.Pool) -> C
 
 def image_case(tier: steps.Tier, size: int, pool: steps.Pool) -> Case:
     """tanh, and its grey levels as bytes."""
-    dtype, x = steps.tier_dtype(tier), exact(np.random.default_rng(0), 1, 3, size, size)
+    stored, dtype = steps.tier_dtype(tier), steps.input_dtype(tier)
+    x = exact(np.random.default_rng(0), 1, 3, size, size)
     values, pixels = np.empty(x.shape, np.float32), np.empty((1, size, size, 3), np.uint8)
-    program = steps.Program([steps.image(tier, to_plain(x, dtype), values, pixels)])
+    program = steps.Program([steps.image(tier, to_plain(x, stored), values, pixels)])
     given = torch.from_numpy(x).to(torch_dtype(dtype))
 
     def call() -> tuple[Tensor, Tensor]:

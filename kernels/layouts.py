@@ -1,6 +1,6 @@
 """The memory layouts of maps and entries, and bf16 in NumPy: what kernels/include/spade_kernels.h says, as array code.
 
-T is float32, or bf16 as its uint16 bits. A block is 32 channels; CB = ceil(C / 32).
+T is float32, float16, or bf16 as its uint16 bits. A block is 32 channels; CB = ceil(C / 32).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-DType = Literal["float32", "bf16"]
+DType = Literal["float32", "float16", "bf16"]
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ def storage_dtype(dtype: DType) -> np.dtype[Any]:
     """The NumPy dtype that stores T."""
     if dtype not in get_args(DType):
         raise ValueError(f"[layouts] expected dtype {' or '.join(get_args(DType))} but got {dtype!r}")
-    return np.dtype(np.uint16 if dtype == "bf16" else np.float32)
+    return np.dtype("uint16" if dtype == "bf16" else dtype)
 
 
 def blocks(channels: int) -> int:
@@ -36,8 +36,8 @@ def blocks(channels: int) -> int:
 def to_storage(values: npt.ArrayLike, dtype: DType) -> Array:
     """Real numbers -> T, rounded to nearest even; NaN stays NaN."""
     narrow = np.asarray(values, np.float32)
-    if storage_dtype(dtype) == np.float32:
-        return narrow
+    if dtype != "bf16":
+        return narrow.astype(storage_dtype(dtype), copy=False)
     bits = np.ascontiguousarray(narrow).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(narrow), (bits >> 16) | 0x40, rounded).astype(np.uint16)

@@ -29,7 +29,13 @@ Form = Literal["gathered", "per_tap"]
 Int32 = npt.NDArray[np.int32]
 _Value = TypeVar("_Value")
 
-_TIER_DTYPES: dict[Tier, DType] = {"avx2": "float32", "avx512": "float32", "avx512bf16": "bf16", "amx": "bf16"}
+# What plain maps and entries are stored as, and what products read.
+_TIER_DTYPES: dict[Tier, tuple[DType, DType]] = {
+    "avx2": ("float32", "float32"),
+    "avx512": ("float32", "float32"),
+    "avx512bf16": ("bf16", "bf16"),
+    "amx": ("float16", "bf16"),
+}
 
 
 class StepError(ValueError):
@@ -49,8 +55,13 @@ def supported_tiers() -> list[Tier]:
 
 
 def tier_dtype(tier: Tier) -> DType:
-    """What maps are stored as in a tier."""
-    return _TIER_DTYPES[tier]
+    """T: what plain maps and entries are stored as in a tier."""
+    return _TIER_DTYPES[tier][0]
+
+
+def input_dtype(tier: Tier) -> DType:
+    """I: what products read in a tier, so what padded maps and hidden rows are stored as."""
+    return _TIER_DTYPES[tier][1]
 
 
 def tier_forms(tier: Tier) -> tuple[Form, ...]:
@@ -59,8 +70,8 @@ def tier_forms(tier: Tier) -> tuple[Form, ...]:
 
 
 def choose_tier(dtype: DType, environment: Mapping[str, str] = os.environ) -> Tier:
-    """The fastest tier of a dtype on this processor; SPADE_CPU_TIER forces one. Raises TierError."""
-    fitting = [tier for tier in supported_tiers() if _TIER_DTYPES[tier] == dtype]
+    """The fastest tier on this processor whose products read `dtype`; SPADE_CPU_TIER forces one. Raises TierError."""
+    fitting = [tier for tier in supported_tiers() if input_dtype(tier) == dtype]
     forced = environment.get(TIER_VARIABLE)
     if forced:
         if forced not in fitting:
@@ -214,7 +225,8 @@ def embed(tier: Tier, table: Float32, bias: Float32, patches: Int32, out: Array,
         table: float32 [taps, symbols + 1, D], D a multiple of 32, the last row of each tap zero.
         bias: float32 [D].
         patches: int32 [U, taps], 0..symbols.
-        out: T [U, D] or, with zero_row, [U + 1, D]; or a plain map [N, H, D / 32, W, 32] of N * H * W = U pixels.
+        out: with zero_row, hidden rows I [U + 1, D]; else a plain map T [N, H, D / 32, W, 32] of N * H * W = U pixels,
+            or T [U, D].
     """
     _expect_rank("embed", "table", table, 3)
     taps, symbols, depth = table.shape[0], table.shape[1] - 1, table.shape[2]
@@ -231,7 +243,7 @@ def embed(tier: Tier, table: Float32, bias: Float32, patches: Int32, out: Array,
     _expect("embed", "table", table, np.float32, (taps, symbols + 1, depth))
     _expect("embed", "bias", bias, np.float32, (depth,))
     _expect("embed", "patches", patches, np.int32, (rows, taps))
-    _expect("embed", "out", out, storage_dtype(tier_dtype(tier)), shape)
+    _expect("embed", "out", out, storage_dtype(input_dtype(tier) if zero_row else tier_dtype(tier)), shape)
     arrays = {"table": table, "bias": bias, "patches": patches, "out": out}
     numbers = {"rows": rows, "taps": taps, "symbols": symbols, "depth": depth, "width": width}
     return _step("embed", tier, arrays, **numbers, relu=relu, zero_row=zero_row)
@@ -261,7 +273,7 @@ def codebook(
     """(a, b) of every distinct patch; see `kernels.codebook.codebook_numpy`. The form changes no bit of the result.
 
     Args:
-        actv: T [U3 + 1, 128].
+        actv: I [U3 + 1, 128].
         patches: int32 [U5, taps], rows of actv.
         weight: from `pack_codebook` for the same tier and channels.
         bias: float32 [CB, 2, 32], see `kernels.codebook.pack_bias`.
@@ -277,7 +289,7 @@ def codebook(
         raise StepError(f"[codebook] expected form {' or '.join(get_args(Form))} but got {form!r}")
     if form not in tier_forms(tier):
         raise StepError(f"[codebook] expected form {' or '.join(tier_forms(tier))} on tier {tier} but got {form!r}")
-    _expect("codebook", "actv", actv, dtype, (len(actv), _native.HIDDEN))
+    _expect("codebook", "actv", actv, storage_dtype(input_dtype(tier)), (len(actv), _native.HIDDEN))
     _expect("codebook", "patches", patches, np.int32, (rows, taps))
     bytes_ = _native.codebook_packed_bytes(get_args(Tier).index(tier), taps, n_blocks * BLOCK)
     _expect("codebook", "weight", weight, np.uint8, (bytes_,))
@@ -337,14 +349,14 @@ def modulate(
         x: plain map T [N, H >> shift, CB, W >> shift, 32].
         entries: of each image, or None with index: a = 1, b = 0.
         index: int32 [N, H, W], rows of the image's entries.
-        out: padded map T [N, H + 2, CB, W + 2, 32], out, with its border.
+        out: padded map I [N, H + 2, CB, W + 2, 32], out, with its border.
         mean, rstd: float32 [N, CB * 32], or None.
         shift: 1 reads x upsampled by 2.
         leaky: leaky ReLU of slope 0.2.
     """
     _expect_rank("modulate", "out", out, 5)
     n, height, n_blocks, width = out.shape[0], out.shape[1] - 2, out.shape[2], out.shape[3] - 2
-    _expect("modulate", "out", out, storage_dtype(tier_dtype(tier)), (n, height + 2, n_blocks, width + 2, BLOCK))
+    _expect("modulate", "out", out, storage_dtype(input_dtype(tier)), (n, height + 2, n_blocks, width + 2, BLOCK))
     size = (n, height, n_blocks, width)
     arrays, numbers, kept = _modulation("modulate", tier, x, entries, index, mean, rstd, size, shift, leaky)
     step = _step("modulate", tier, {**arrays, "out": out}, **numbers)
@@ -444,7 +456,7 @@ def conv(
     """y = conv(x) + bias (+ residual, upsampled by 2 if residual_shift is 1); see `kernels.conv.conv_numpy`.
 
     Args:
-        x: padded map T [N, H + 2, CBi, W + 2, 32].
+        x: padded map I [N, H + 2, CBi, W + 2, 32].
         weight: from `pack_conv` for the same tier.
         bias: float32 [CBo * 32], zero behind out_channels.
         residual: plain map T [N, H >> residual_shift, CBo, W >> residual_shift, 32], or None.
@@ -453,7 +465,7 @@ def conv(
     _expect_rank("conv", "y", y, 5)
     n, height, _, width, _ = y.shape
     x_shape = (n, height + 2, blocks(in_channels), width + 2, BLOCK)
-    _expect("conv", "x", x, storage_dtype(tier_dtype(tier)), x_shape)
+    _expect("conv", "x", x, storage_dtype(input_dtype(tier)), x_shape)
     arrays, numbers = _convolution(
         "conv", tier, weight, bias, residual, y, in_channels, out_channels, kernel_size, residual_shift
     )

@@ -1,4 +1,4 @@
-// Products on AMX tiles: 32 pixels (or rows) x 32 columns, bf16 summed in float32.
+// Products on AMX tiles: 32 pixels (or rows) x 32 columns, bf16 summed in float32, what comes out float16.
 //
 //   y[p, co] = bias[co] + sum over block, ky, kx, ci of x[p + (ky, kx), block, ci] * w[co, block, ky, kx, ci]
 //              (+ sum over block, ci of s[p, block, ci] * v[co, block, ci]) (+ residual[p, co])
@@ -18,7 +18,7 @@
 // Fused: bias, residual, its upsampling, rounding; the end of one tile is made during the products of the next, as is
 // whatever the caller wants done beside them.
 //
-// Include only where -mamx-tile, -mamx-bf16 and the flags of avx512bf16 are given.
+// Include only where -mamx-tile, -mamx-bf16 and the flags of vec_amx.hpp are given.
 #ifndef SPADE_AMX_HPP
 #define SPADE_AMX_HPP
 
@@ -26,7 +26,7 @@
 
 #include <cstdint>
 
-#include "vec_avx512bf16.hpp"
+#include "vec_amx.hpp"
 
 namespace spade {
 namespace {
@@ -110,8 +110,8 @@ struct AmxLines {
 struct AmxPlace {
     AmxLines x[2];
     AmxLines shortcut[2];  // the same of the shortcut's map
-    bf16* y[2];
-    const bf16* residual[2];  // column 0 of the line that is read; or null
+    half* y[2];
+    const half* residual[2];  // column 0 of the line that is read; or null
     int64_t column;
     int64_t count[2];
 };
@@ -120,7 +120,7 @@ struct AmxPlace {
 struct AmxWaiting {
     const float* sums = nullptr;  // [2][16 pixels][32]
     const float* bias = nullptr;
-    bf16* y[2] = {};
+    half* y[2] = {};
     AmxPlace place{};
     int64_t done = 0, pixels = 0;
 
@@ -130,17 +130,18 @@ struct AmxWaiting {
         done += place.count[run];
         const __m512 bias_low = _mm512_loadu_ps(bias), bias_high = _mm512_loadu_ps(bias + 16);
         const float* from = sums + run * amx_run_sums;
-        bf16* to = y[run];
-        const bf16* residual = place.residual[run];
+        half* to = y[run];
+        const half* residual = place.residual[run];
         for (int64_t p = 0; p < place.count[run]; ++p, from += amx_block, to += pixel_stride) {
             __m512 low = _mm512_add_ps(_mm512_load_ps(from), bias_low);
             __m512 high = _mm512_add_ps(_mm512_load_ps(from + 16), bias_high);
             if (residual != nullptr) {
-                const bf16* of_pixel = residual + ((place.column + p) >> residual_shift) * amx_block;
-                low = _mm512_add_ps(low, Avx512Bf16::load(of_pixel));
-                high = _mm512_add_ps(high, Avx512Bf16::load(of_pixel + 16));
+                const half* of_pixel = residual + ((place.column + p) >> residual_shift) * amx_block;
+                low = _mm512_add_ps(low, Amx::load(of_pixel));
+                high = _mm512_add_ps(high, Amx::load(of_pixel + 16));
             }
-            _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+            Amx::store(to, low);
+            Amx::store(to + 16, high);
         }
     }
 };

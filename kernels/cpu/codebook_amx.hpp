@@ -69,7 +69,7 @@ struct CodebookAmx {
         const bf16* next = far && block + 1 < args.blocks ? weight + 2 * blocks * amx_step : nullptr;
         const float* bias = args.bias + block * codebook_columns;
         const AmxPanels panels{{weight, blocks, amx_step}, {}, next, bias, 2, 4, amx_block, codebook_columns, 0};
-        auto* entries = static_cast<bf16*>(args.entries) + (block * args.entry_rows + first) * codebook_columns;
+        auto* entries = static_cast<half*>(args.entries) + (block * args.entry_rows + first) * codebook_columns;
         const auto place_of = [&](int64_t i) {
             AmxPlace place{};
             for (int run = 0; run < 2; ++run) {

@@ -5,7 +5,7 @@
 #include "modulated_conv_amx.hpp"
 
 namespace spade {
-using Convs = ConvTier<Avx512Bf16, ConvAmx, ConvFewAmx>;
+using Convs = ConvTier<Amx, ConvAmx, ConvFewAmx>;
 const ConvFunctions conv_bf16_amx = Convs::functions;
 }  // namespace spade
 

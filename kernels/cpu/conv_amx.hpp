@@ -26,8 +26,6 @@ namespace spade {
 namespace {
 
 struct ConvAmx {
-    using E = bf16;
-
     // ---- Packed weights: [panel][ci block][ky][kx][2][16 pairs of ci][16 co][2] ----
 
     static int64_t panel_elements(int64_t in_channels, int64_t kernel_size) {
@@ -91,10 +89,10 @@ struct ConvAmx {
             place.x[run] = reads(lines, args.kernel_size, row, place.column);
             if (shortcut != nullptr) place.shortcut[run] = reads(*shortcut, 1, row, place.column);
             place.y[run] =
-                static_cast<bf16*>(args.y) + ((row * out_blocks + block) * args.width + place.column) * conv_block;
+                static_cast<half*>(args.y) + ((row * out_blocks + block) * args.width + place.column) * conv_block;
             if (args.residual != nullptr) {
                 const int64_t from = image * (args.height >> shift) + (r >> shift);
-                place.residual[run] = static_cast<const bf16*>(args.residual) +
+                place.residual[run] = static_cast<const half*>(args.residual) +
                                       (from * out_blocks + block) * (args.width >> shift) * conv_block;
             }
         }

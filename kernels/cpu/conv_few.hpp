@@ -62,6 +62,7 @@ struct FewProducts {
 template <typename V, typename Products = FewProducts<V>>
 struct ConvFew {
     using E = typename V::Element;
+    using Input = typename V::Input;
     using Row = FewRow<V>;
     static constexpr int64_t panel = Row::panel, strip = Row::strip, q_row = Row::stride;
 
@@ -73,7 +74,7 @@ struct ConvFew {
 
     static int64_t packed_elements(int64_t in_channels) { return Products::packed_elements(in_channels); }
 
-    static void pack(const float* weight, int64_t out_channels, int64_t in_channels, E* to) {
+    static void pack(const float* weight, int64_t out_channels, int64_t in_channels, Input* to) {
         std::vector<float> of_taps(static_cast<size_t>(conv_block * in_channels));  // [32][in channels]
         for (int64_t tap = 0; tap < 9; ++tap)
             for (int64_t co = 0; co < out_channels; ++co)
@@ -135,7 +136,7 @@ struct ConvFew {
         while (row < row_end) {
             const int64_t image = row / args.height, first = image * args.height;
             const int64_t last = first + args.height < row_end ? first + args.height : row_end;
-            const E* x = static_cast<const E*>(args.x) + image * (args.height + 2) * conv_line(args);
+            const Input* x = static_cast<const Input*>(args.x) + image * (args.height + 2) * conv_line(args);
             const auto lines = [&](int64_t r, int64_t ky) { return x + (r + ky) * conv_line(args); };
             image_rows(args, lines, image, row - first, last - first);
             row = last;

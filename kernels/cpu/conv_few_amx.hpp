@@ -12,7 +12,7 @@ namespace spade {
 namespace {
 
 struct FewProductsAmx {
-    using Row = FewRow<Avx512Bf16>;
+    using Row = FewRow<Amx>;
 
     static int64_t packed_elements(int64_t in_channels) { return ConvAmx::packed_elements(conv_block, in_channels, 1); }
 
@@ -51,7 +51,7 @@ struct FewProductsAmx {
     }
 };
 
-using ConvFewAmx = ConvFew<Avx512Bf16, FewProductsAmx>;
+using ConvFewAmx = ConvFew<Amx, FewProductsAmx>;
 
 }  // namespace
 }  // namespace spade

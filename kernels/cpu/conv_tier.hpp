@@ -18,18 +18,19 @@ namespace {
 template <typename V, typename Many, typename Few>
 struct ConvTier {
     using E = typename V::Element;
+    using Input = typename V::Input;
 
     static int64_t packed_bytes(int64_t out_channels, int64_t in_channels, int64_t kernel_size) {
         int64_t count = Many::packed_elements(out_channels, in_channels, kernel_size);
         if (conv_is_few(out_channels, kernel_size)) count = Few::packed_elements(in_channels);
-        return count * static_cast<int64_t>(sizeof(E));
+        return count * static_cast<int64_t>(sizeof(Input));
     }
 
     static void pack(const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
                      void* packed) {
         if (conv_is_few(out_channels, kernel_size))
-            return Few::pack(weight, out_channels, in_channels, static_cast<E*>(packed));
-        Many::pack(weight, out_channels, in_channels, kernel_size, static_cast<E*>(packed));
+            return Few::pack(weight, out_channels, in_channels, static_cast<Input*>(packed));
+        Many::pack(weight, out_channels, in_channels, kernel_size, static_cast<Input*>(packed));
     }
 
     static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {

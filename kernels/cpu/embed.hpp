@@ -17,8 +17,8 @@
 namespace spade {
 namespace {
 
-template <typename V>
-inline void embed_block(const spade_embed& args, const int32_t* patch, int64_t channel, typename V::Element* out) {
+template <typename V, typename T>
+inline void embed_block(const spade_embed& args, const int32_t* patch, int64_t channel, T* out) {
     constexpr int vectors = 32 / V::width;
     typename V::F sum[vectors];
     for (int i = 0; i < vectors; ++i) sum[i] = V::load_f32(args.bias + channel + i * V::width);
@@ -29,20 +29,25 @@ inline void embed_block(const spade_embed& args, const int32_t* patch, int64_t c
     for (int i = 0; i < vectors; ++i) V::store(out + i * V::width, args.relu != 0 ? V::max(sum[i], V::zero()) : sum[i]);
 }
 
-template <typename V>
-void embed(const spade_embed& args, int64_t begin, int64_t end) {
-    using T = typename V::Element;
+template <typename V, typename T>
+void embed_rows(const spade_embed& args, int64_t begin, int64_t end) {
     const int64_t blocks = args.depth / 32;
     const int64_t last = end * embed_unit_rows < args.rows ? end * embed_unit_rows : args.rows;
     for (int64_t row = begin * embed_unit_rows; row < last; ++row) {
         T* out = static_cast<T*>(args.out) + (row / args.width * blocks * args.width + row % args.width) * 32;
         for (int64_t block = 0; block < blocks; ++block)
-            embed_block<V>(args, args.patches + row * args.taps, block * 32, out + block * args.width * 32);
+            embed_block<V, T>(args, args.patches + row * args.taps, block * 32, out + block * args.width * 32);
     }
     if (args.zero_row != 0 && end * embed_unit_rows > args.rows) {
         T* out = static_cast<T*>(args.out) + args.rows * args.depth;
         for (int64_t i = 0; i < args.depth; i += V::width) V::store(out + i, V::zero());
     }
+}
+
+template <typename V>
+void embed(const spade_embed& args, int64_t begin, int64_t end) {
+    if (args.zero_row != 0) return embed_rows<V, typename V::Input>(args, begin, end);
+    embed_rows<V, typename V::Element>(args, begin, end);
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #ifndef SPADE_IMAGE_HPP
 #define SPADE_IMAGE_HPP
 
-#include <bit>
 #include <cstdint>
 
 #include "spade_kernels.h"
@@ -50,12 +49,6 @@ struct Tanh {
     }
 };
 
-inline float element_to_float(float value) { return value; }
-template <typename T>
-inline float element_to_float(T value) {
-    return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
-}
-
 inline uint8_t to_pixel(float value) {
     const float level = (value + 1.0f) * 127.5f;
     return static_cast<uint8_t>(static_cast<int32_t>(level < 255.0f ? level : 255.0f));  // never below 0: value >= -1
@@ -67,7 +60,7 @@ void image_line(const spade_image& args, int64_t n, int64_t line, int64_t first,
         static_cast<const typename V::Element*>(args.x) + ((n * args.height + line) * args.width + first) * 32;
     alignas(64) float planes[3][image_columns] = {};
     for (int64_t i = 0; i < count; ++i)
-        for (int c = 0; c < 3; ++c) planes[c][i] = element_to_float(x[i * 32 + c]);
+        for (int c = 0; c < 3; ++c) planes[c][i] = V::scalar(x + i * 32 + c);
     for (auto& plane : planes)
         for (int64_t i = 0; i < count; i += V::width) V::store_f32(plane + i, Tanh<V>::of(V::load_f32(plane + i)));
     if (args.values != nullptr)

@@ -22,6 +22,7 @@ namespace {
 template <typename V, bool Entries, bool Norm, bool Leaky>
 struct Modulation {
     using T = typename V::Element;
+    using Out = typename V::Input;
     using F = typename V::F;
     static constexpr int vectors = 32 / V::width;
 
@@ -52,7 +53,7 @@ struct Modulation {
     }
 
     // Columns column .. end - 1 of one line.
-    void line(const T* x, int64_t shift, const int32_t* index, int64_t column, int64_t end, T* out) const {
+    void line(const T* x, int64_t shift, const int32_t* index, int64_t column, int64_t end, Out* out) const {
         F read[vectors], value[vectors];
         for (; column < end; ++column) {
             V::load_block(x + (column >> shift) * 32, read);
@@ -63,8 +64,8 @@ struct Modulation {
 
     // The same of two lines that both read x upsampled by 2: where the four pixels of one of x share their entry, it is
     // used once.
-    void two_lines(const T* x, const int32_t* index, const int32_t* index_below, int64_t column, int64_t end, T* out,
-                   T* out_below) const {
+    void two_lines(const T* x, const int32_t* index, const int32_t* index_below, int64_t column, int64_t end, Out* out,
+                   Out* out_below) const {
         F read[vectors], value[vectors];
         x += column / 2 * 32, out += column * 32, out_below += column * 32;
         for (; column < end; column += 2, x += 32, out += 64, out_below += 64) {
@@ -103,11 +104,12 @@ inline void clear_pixels(T* out, int64_t count) {
 
 // Columns column .. end - 1 of one block, with the border beside the first and the last.
 template <typename V, bool Entries, bool Norm, bool Leaky>
-void modulate_columns(const spade_modulate& args, const ModulatedLines<typename V::Element>& at, int64_t block,
+void modulate_columns(const spade_modulate& args, const ModulatedLines<typename V::Input>& at, int64_t block,
                       int64_t column, int64_t end) {
     using T = typename V::Element;
     const int64_t n = at.image, padded = (args.width + 2) * 32, source_width = args.width >> args.shift;
-    T *out = at.out + block * padded, *below = at.out_below == nullptr ? nullptr : at.out_below + block * padded;
+    typename V::Input *out = at.out + block * padded,
+                      *below = at.out_below == nullptr ? nullptr : at.out_below + block * padded;
     const int64_t before = column == 0 ? 0 : column + 1, after = end == args.width ? end + 2 : end + 1;
     if (at.line < 0 || at.line == args.height) return clear_pixels(out + before * 32, after - before);
     if (column == 0) clear_pixels(out, 1), clear_pixels(below, 1);
@@ -133,7 +135,7 @@ void modulate_columns(const spade_modulate& args, const ModulatedLines<typename 
 }
 
 template <typename V>
-using ModulateColumns = void (*)(const spade_modulate&, const ModulatedLines<typename V::Element>&, int64_t, int64_t,
+using ModulateColumns = void (*)(const spade_modulate&, const ModulatedLines<typename V::Input>&, int64_t, int64_t,
                                  int64_t);
 
 template <typename V>
@@ -150,7 +152,7 @@ ModulateColumns<V> modulate_columns_of(const spade_modulate& args) {
 // Units are lines of the padded maps.
 template <typename V>
 void modulate(const spade_modulate& args, int64_t begin, int64_t end) {
-    using T = typename V::Element;
+    using T = typename V::Input;
     const ModulateColumns<V> columns = modulate_columns_of<V>(args);
     const int64_t line_elements = args.blocks * (args.width + 2) * 32;
     for (int64_t unit = begin; unit < end; ++unit) {

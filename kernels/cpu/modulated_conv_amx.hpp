@@ -25,7 +25,7 @@ class ModulatedRing {
  public:
     ModulatedRing(const spade_modulate& args, const spade_conv& conv, int64_t lines, bf16* ring)
         : args_(args),
-          columns_(modulate_columns_of<Avx512Bf16>(args)),
+          columns_(modulate_columns_of<AmxHalf>(args)),
           ring_(ring),
           lines_(lines),
           elements_(conv_line(conv)) {}
@@ -66,7 +66,7 @@ class ModulatedRing {
     static constexpr int64_t piece = 8;  // columns: so few that the tiles find their next product in time
 
     const spade_modulate& args_;
-    const ModulateColumns<Avx512Bf16> columns_;
+    const ModulateColumns<AmxHalf> columns_;
     bf16* const ring_;
     const int64_t lines_, elements_;
     int64_t image_ = 0, line_ = 0, end_ = 0, block_ = 0, column_ = 0;
@@ -142,10 +142,10 @@ struct ModulatedConvAmx {
             }
             spade_conv conv = whole;
             conv.n = 1;
-            conv.y = static_cast<bf16*>(whole.y) + image * whole.height * out_line;
+            conv.y = static_cast<half*>(whole.y) + image * whole.height * out_line;
             if (whole.residual != nullptr)
                 conv.residual =
-                    static_cast<const bf16*>(whole.residual) + image * (whole.height >> shift) * (out_line >> shift);
+                    static_cast<const half*>(whole.residual) + image * (whole.height >> shift) * (out_line >> shift);
             if (conv_is_few(conv.out_channels, conv.kernel_size))
                 ConvFewAmx::image_rows(conv, main, 0, row, row_end);
             else

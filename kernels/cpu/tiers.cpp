@@ -39,22 +39,21 @@ using Args = decltype(spade_step::args);
 #define SPADE_UNITS_AND_SCRATCH(op) \
     of_tier<&Args::op, spade_##op##_units>, of_tier<&Args::op, spade_##op##_scratch_bytes>
 
-// `on_amx`: whose kernel the tier amx takes.
-#define SPADE_OPERATION(op, long_runs, runner, on_amx, ...)                                                    \
-    {                                                                                                          \
-        long_runs, __VA_ARGS__, {                                                                              \
-            runner<&Args::op, spade_##op##_float32_avx2>, runner<&Args::op, spade_##op##_float32_avx512>,      \
-                runner<&Args::op, spade_##op##_bf16_avx512bf16>, runner<&Args::op, spade_##op##_bf16_##on_amx> \
-        }                                                                                                      \
+#define SPADE_OPERATION(op, long_runs, runner, ...)                                                       \
+    {                                                                                                     \
+        long_runs, __VA_ARGS__, {                                                                         \
+            runner<&Args::op, spade_##op##_float32_avx2>, runner<&Args::op, spade_##op##_float32_avx512>, \
+                runner<&Args::op, spade_##op##_bf16_avx512bf16>, runner<&Args::op, spade_##op##_bf16_amx> \
+        }                                                                                                 \
     }
 constexpr spade::Operation operations[SPADE_STEP_KINDS] = {
-    SPADE_OPERATION(embed, false, run, avx512bf16, SPADE_UNITS(embed), none),
-    SPADE_OPERATION(codebook, false, run_with_scratch, amx, SPADE_UNITS_AND_SCRATCH(codebook)),
-    SPADE_OPERATION(modulate, false, run, avx512bf16, SPADE_UNITS(modulate), none),
-    SPADE_OPERATION(norm, false, run, avx512bf16, SPADE_UNITS(norm), none),
-    SPADE_OPERATION(image, false, run, avx512bf16, SPADE_UNITS(image), none),
-    SPADE_OPERATION(conv, false, run, amx, SPADE_UNITS(conv), none),
-    SPADE_OPERATION(modulated_conv, true, run_with_scratch, amx, SPADE_UNITS_AND_SCRATCH(modulated_conv)),
+    SPADE_OPERATION(embed, false, run, SPADE_UNITS(embed), none),
+    SPADE_OPERATION(codebook, false, run_with_scratch, SPADE_UNITS_AND_SCRATCH(codebook)),
+    SPADE_OPERATION(modulate, false, run, SPADE_UNITS(modulate), none),
+    SPADE_OPERATION(norm, false, run, SPADE_UNITS(norm), none),
+    SPADE_OPERATION(image, false, run, SPADE_UNITS(image), none),
+    SPADE_OPERATION(conv, false, run, SPADE_UNITS(conv), none),
+    SPADE_OPERATION(modulated_conv, true, run_with_scratch, SPADE_UNITS_AND_SCRATCH(modulated_conv)),
 };
 
 // Linux gives a process the tiles when it asks for them, once for all its threads.
@@ -62,8 +61,9 @@ bool amx_permitted() {
 #if defined(__linux__)
     constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     unsigned a = 0, b = 0, c = 0, d = 0;
-    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & amx_bf16) == 0 || (d & amx_tile) == 0) return false;
+    constexpr unsigned amx_bf16 = 1u << 22, avx512_fp16 = 1u << 23, amx_tile = 1u << 24;
+    constexpr unsigned wanted = amx_bf16 | avx512_fp16 | amx_tile;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & wanted) != wanted) return false;
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 #else
     return false;

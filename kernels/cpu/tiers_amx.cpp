@@ -1,4 +1,12 @@
 #include "codebook_amx.hpp"
+#include "embed.hpp"
+#include "image.hpp"
+#include "modulate.hpp"
+#include "norm.hpp"
+
+void spade_embed_bf16_amx(const spade_embed* args, int64_t begin, int64_t end) {
+    spade::embed<spade::Amx>(*args, begin, end);
+}
 
 void spade_codebook_pack_bf16_amx(const float* weight, int64_t taps, int64_t channels, void* packed) {
     spade::CodebookAmx::pack(weight, taps, channels, packed);
@@ -6,4 +14,16 @@ void spade_codebook_pack_bf16_amx(const float* weight, int64_t taps, int64_t cha
 
 void spade_codebook_bf16_amx(const spade_codebook* args, int64_t begin, int64_t end, void* scratch) {
     spade::CodebookAmx::run(*args, begin, end, scratch);
+}
+
+void spade_modulate_bf16_amx(const spade_modulate* args, int64_t begin, int64_t end) {
+    spade::modulate<spade::AmxHalf>(*args, begin, end);
+}
+
+void spade_norm_bf16_amx(const spade_norm* args, int64_t begin, int64_t end) {
+    spade::norm<spade::Amx>(*args, begin, end);
+}
+
+void spade_image_bf16_amx(const spade_image* args, int64_t begin, int64_t end) {
+    spade::image<spade::Amx>(*args, begin, end);
 }

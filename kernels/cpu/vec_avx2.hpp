@@ -10,6 +10,7 @@ namespace {
 // See vec_avx512.hpp for what a tier holds.
 struct Avx2 {
     using Element = float;
+    using Input = float;
     using F = __m256;
     using Operand = __m256;
     static constexpr int width = 8;
@@ -31,6 +32,8 @@ struct Avx2 {
         for (int i = 0; i < 4; ++i) store(to + i * width, block[i]);
     }
     static int lane(int i) { return i; }
+
+    static float scalar(const float* from) { return *from; }
 
     static F add(F a, F b) { return _mm256_add_ps(a, b); }
     static F sub(F a, F b) { return _mm256_sub_ps(a, b); }

@@ -1,15 +1,17 @@
 // Vectors of the tier avx512: 16 float32 lanes. Include only where -mavx512f, bw, dq and vl are given.
 //
 // A tier is a struct that the kernels take as their template argument V:
-//   Element          what maps and weights are stored as
+//   Element          what plain maps and entries are stored as
+//   Input            what products read: padded maps, hidden rows and weights
 //   F, width         a register of float32 and its lanes
 //   depth            input channels per step of dot
 //   widen            F whose first four lanes are given and the others zero
 //   load, store      `width` Elements <-> F; load_f32, store_f32 the same for float32 memory
 //   load_block, store_block  32 Elements <-> 32 / width registers, in the order that is cheapest: lane i of them all is
 //                    channel lane(i)
+//   scalar           one Element as float32
 //   Operand          what dot takes: broadcast(x) repeats `depth` channels of x in every lane, weights(w) reads
-//                    width * depth Elements [lane][depth]
+//                    width * depth Inputs [lane][depth]
 //   dot(x, w, sum)   sum + the products of each lane, in float32
 // The unnamed namespace gives every file its own copy: code of one instruction set never serves another.
 #ifndef SPADE_VEC_AVX512_HPP
@@ -22,6 +24,7 @@ namespace {
 
 struct Avx512 {
     using Element = float;
+    using Input = float;
     using F = __m512;
     using Operand = __m512;
     static constexpr int width = 16;
@@ -43,6 +46,8 @@ struct Avx512 {
         for (int i = 0; i < 2; ++i) store(to + i * width, block[i]);
     }
     static int lane(int i) { return i; }
+
+    static float scalar(const float* from) { return *from; }
 
     static F add(F a, F b) { return _mm512_add_ps(a, b); }
     static F sub(F a, F b) { return _mm512_sub_ps(a, b); }

@@ -14,6 +14,7 @@ namespace {
 // See vec_avx512.hpp for what a tier holds.
 struct Avx512Bf16 : Avx512 {
     using Element = bf16;
+    using Input = bf16;
     using Operand = __m512bh;
     static constexpr int depth = 2;
 
@@ -39,6 +40,8 @@ struct Avx512Bf16 : Avx512 {
         _mm512_storeu_si512(to, _mm512_permutexvar_epi16(interleave, halves));
     }
     static int lane(int i) { return i < 16 ? 2 * i : 2 * i - 31; }
+
+    static float scalar(const bf16* from) { return to_float(*from); }
 
     static Element element(float value) { return to_bf16(value); }
 

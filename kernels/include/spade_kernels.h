@@ -96,10 +96,13 @@ spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outsi
  * is computed whole within one unit, in an order that depends neither on the range nor on the batch. Kernels run on the
  * calling thread. The caller owns all memory; nothing is checked here (kernels/steps.py does).
  *
- * T is float32 in the tiers avx2 and avx512, and bf16 (stored as uint16, summed in float32, rounded to nearest even) in
- * avx512bf16 and amx. The tier amx has a codebook and a conv of its own; its other kernels are those of avx512bf16. A
- * block is 32 channels, CB = ceil(C / 32); unused channels of a block are zero in every map.
- *   padded map  T [N][H + 2][CB][W + 2][32], the border zero
+ * Plain maps and entries are stored as T, what products read (padded maps, hidden rows) as I, and sums are float32:
+ *   avx2, avx512  T and I float32
+ *   avx512bf16    T and I bf16
+ *   amx           T float16, I bf16; it modulates in float16
+ * bf16 is stored as uint16; all are rounded to nearest even. A block is 32 channels, CB = ceil(C / 32); unused channels
+ * of a block are zero in every map.
+ *   padded map  I [N][H + 2][CB][W + 2][32], the border zero
  *   plain map   T [N][H][CB][W][32]
  *   entries     T [CB][U5][2][32], 32 a and then 32 b; written and read block by block, so a block's lie together.
  *               Several maps may share a table: the entries of one are a run of rows in every block. */
@@ -123,7 +126,7 @@ typedef struct spade_embed {
     const float* table;     /* [taps][symbols + 1][depth], row `symbols` of each tap zero */
     const float* bias;      /* [depth] */
     const int32_t* patches; /* [rows][taps], 0 .. symbols */
-    void* out;              /* T [rows / width][depth / 32][width][32]; with width 1, T [rows][depth] */
+    void* out;              /* T [rows / width][depth / 32][width][32]; with zero_row, I [rows + 1][depth] */
     int64_t rows;
     int64_t taps;
     int64_t symbols;
@@ -142,7 +145,7 @@ typedef enum spade_codebook_form {
 } spade_codebook_form;
 
 typedef struct spade_codebook {
-    const void* actv;       /* T [actv_rows][SPADE_HIDDEN] */
+    const void* actv;       /* I [actv_rows][SPADE_HIDDEN] */
     const int32_t* patches; /* [rows][taps], 0 .. actv_rows - 1 */
     const void* weight;     /* packed by spade_codebook_pack for the same tier */
     const float* bias;      /* [blocks][2][32] */
@@ -165,13 +168,13 @@ int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args);
 
 /* out = act(a[index] * ((x - mean) * rstd) + b[index]), x read at (row >> shift, column >> shift). */
 typedef struct spade_modulate {
-    const void* x;              /* plain map [n][height >> shift][blocks][width >> shift][32] */
+    const void* x;              /* plain map T [n][height >> shift][blocks][width >> shift][32] */
     const void* const* entries; /* [n], of each image T [blocks][entry_rows[n]][2][32]; null with index: a = 1, b = 0 */
     const int64_t* entry_rows;  /* [n] */
     const int32_t* index;       /* [n][height][width], rows of the image's entries, or null */
     const float* mean;          /* [n][blocks * 32], or null with rstd: no normalisation */
     const float* rstd;
-    void* out; /* padded map [n][height + 2][blocks][width + 2][32], its border written too */
+    void* out; /* padded map I [n][height + 2][blocks][width + 2][32], its border written too */
     int64_t n;
     int64_t height;
     int64_t width;
@@ -218,16 +221,15 @@ int64_t spade_image_units(const spade_image* args);
 SPADE_DECLARE(float32_avx2)
 SPADE_DECLARE(float32_avx512)
 SPADE_DECLARE(bf16_avx512bf16)
+SPADE_DECLARE(bf16_amx)
 #undef SPADE_DECLARE
-void spade_codebook_bf16_amx(const spade_codebook* args, int64_t begin, int64_t end, void* scratch);
-void spade_codebook_pack_bf16_amx(const float* weight, int64_t taps, int64_t channels, void* packed);
 
 /* ---- conv: y = conv(x) + bias (+ residual), k = 3 with a padding of one, or k = 1 ----
  *
  * Sums are float32; every output is summed in one order, so results depend neither on the range
  * of units nor on n, bit for bit. */
 typedef struct spade_conv {
-    const void* x;        /* padded map T [n][height + 2][in blocks][width + 2][32] */
+    const void* x;        /* padded map I [n][height + 2][in blocks][width + 2][32] */
     const void* weight;   /* packed by spade_conv_pack for the same tier */
     const float* bias;    /* [out blocks * 32], zero in unused lanes */
     const void* residual; /* plain map T [n][height >> s][out blocks][width >> s][32], or null */

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from kernels.codebook import choose_form
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
 from kernels.plan import Level, concatenate_patches, plan
-from kernels.steps import Form, Pool, Program, Step, Tier, codebook, embed, run, tier_dtype
+from kernels.steps import Form, Pool, Program, Step, Tier, codebook, embed, input_dtype, run, tier_dtype
 from serving.engines.cpu_memory import ALIGNMENT, Block, Recycler
 from serving.engines.cpu_pack import PackedGenerator, PackedNorm
 from spade_core.config import HIDDEN, level_sizes
@@ -127,7 +127,7 @@ class CodebookMaker:
 
     def __init__(self, packed: PackedGenerator, tier: Tier, pool: Pool, cache: CodebookCache) -> None:
         self._packed, self._tier, self._pool, self.cache = packed, tier, pool, cache
-        self._dtype = storage_dtype(tier_dtype(tier))
+        self._dtype, self._input_dtype = storage_dtype(tier_dtype(tier)), storage_dtype(input_dtype(tier))
         self._norms = [(block.level, norm) for block in packed.blocks for norm in block.norms]
         self._levels = np.asarray([level for level, _ in self._norms])
         self._planners = ThreadPoolExecutor(pool.threads, "plan")
@@ -191,7 +191,7 @@ class CodebookMaker:
         """The steps of a norm on one patch, which stand for their checks; `_set` points them at a map's."""
         taps = self._packed.config.spade_kernel**2
         patches = np.zeros((1, taps), np.int32)
-        actv = aligned_empty((2, HIDDEN), self._dtype)
+        actv = aligned_empty((2, HIDDEN), self._input_dtype)
         entries = aligned_empty((blocks(norm.channels), 1, 2, BLOCK), self._dtype)
         return (
             embed(self._tier, norm.table, norm.shared_bias, patches, actv, relu=True, zero_row=True),
@@ -207,8 +207,8 @@ class CodebookMaker:
         block = self._memory.take(size)
         tables = block.arrays(shapes, self._dtype)
         actv_shape = (max(len(patches3) for patches3, _ in patches) + 1, HIDDEN)
-        scratch = self._memory.take(ACTV_BUFFERS * (math.prod(actv_shape) + ALIGNMENT) * self._dtype.itemsize)
-        actv = scratch.arrays([actv_shape] * ACTV_BUFFERS, self._dtype)
+        scratch = self._memory.take(ACTV_BUFFERS * (math.prod(actv_shape) + ALIGNMENT) * self._input_dtype.itemsize)
+        actv = scratch.arrays([actv_shape] * ACTV_BUFFERS, self._input_dtype)
         self._set_embeds([patches3 for patches3, _ in patches], actv)
         self._set_books(patches, tables, actv)
         return self._of_maps(plans, tables, block), (patches, scratch)

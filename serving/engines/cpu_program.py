@@ -20,6 +20,7 @@ from kernels.steps import (
     conv,
     embed,
     image,
+    input_dtype,
     modulate,
     modulated_conv,
     norm,
@@ -65,11 +66,11 @@ class ConvProgram:
     def __init__(self, packed: PackedGenerator, tier: Tier, n: int, height: int, width: int) -> None:
         self._packed, self._tier, self._n = packed, tier, n
         self._sizes = level_sizes(height, width, packed.config.upsamplings)
-        self._dtype = storage_dtype(tier_dtype(tier))
+        self._dtype, self._input_dtype = storage_dtype(tier_dtype(tier)), storage_dtype(input_dtype(tier))
         self._buffers = self._allocate()
         self._index = [np.zeros((n, *size), np.int32) for size in self._sizes]
         self._entries: list[tuple[int, slice, Entries]] = []  # the norm's number and the images of each modulation
-        self._style = np.zeros(0, self._dtype)
+        self._style = np.zeros(0, self._input_dtype)
         self._patches = np.zeros(0, np.int32)
         self.values = np.empty((n, 3, height, width), np.float32)
         self.pixels = np.empty((n, height, width, 3), np.uint8)
@@ -88,7 +89,7 @@ class ConvProgram:
         entries may be made after this call.
         """
         if style is not None:
-            self._style[:, 1, :, 1, :] = to_storage(style, tier_dtype(self._tier)).reshape(self._n, -1, BLOCK)
+            self._style[:, 1, :, 1, :] = to_storage(style, input_dtype(self._tier)).reshape(self._n, -1, BLOCK)
         else:
             self._patches[:] = start_patches(symbols, self._packed.config.upsamplings, self._packed.config.symbols)
         for level, index in enumerate(self._index):
@@ -116,7 +117,10 @@ class ConvProgram:
             if not large:
                 padded = images * (h + 2) * (w + 2) * blocks(channels) * BLOCK
                 elements["hidden", False] = max(elements["hidden", False], padded)
-        return {role: aligned_empty((count,), self._dtype) for role, count in elements.items()}
+        return {
+            (name, large): aligned_empty((count,), self._input_dtype if name == "hidden" else self._dtype)
+            for (name, large), count in elements.items()
+        }
 
     def _map(self, name: str, images: slice, channels: int, size: Size, border: int = 0) -> Array:
         shape = (images.stop - images.start, size[0] + 2 * border, blocks(channels), size[1] + 2 * border, BLOCK)
@@ -133,7 +137,7 @@ class ConvProgram:
             x = self._map(_PLAIN[0], slice(0, self._n), channels, size)
         if start.style is not None:
             # One padded pixel per image, whose channels are the style.
-            self._style = np.zeros((self._n, 3, blocks(start.style.in_channels), 3, BLOCK), self._dtype)
+            self._style = np.zeros((self._n, 3, blocks(start.style.in_channels), 3, BLOCK), self._input_dtype)
             self._conv(start.style, self._style, x.reshape(self._n, 1, -1, 1, BLOCK))
         elif start.table is not None:
             self._patches = np.zeros((self._n * size[0] * size[1], 9), np.int32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.layouts import Array, Float64, from_storage, to_plain, to_storage
-from kernels.steps import Pool, Program, Step, Tier, run, supported_tiers, tier_dtype
+from kernels.steps import Pool, Program, Step, Tier, input_dtype, run, supported_tiers, tier_dtype
 
 TIERS = supported_tiers()
 each_tier = pytest.mark.parametrize("tier", TIERS or [pytest.param("none", marks=pytest.mark.skip("no AVX2 here"))])
@@ -20,13 +20,19 @@ def run_steps(*steps: Step, threads: int = 1) -> None:
 
 
 def random_values(random: np.random.Generator, shape: tuple[int, ...], tier: Tier) -> Float64:
-    """Normal values that the tier's T holds exactly."""
-    return from_storage(to_storage(random.standard_normal(shape), tier_dtype(tier)))
+    """Normal values that the tier's T and I both hold exactly."""
+    values = from_storage(to_storage(random.standard_normal(shape), input_dtype(tier)))
+    return np.where(np.abs(values) < 2.0**-17, 0, values)  # the rest has bits below the last one of float16
 
 
 def stored(values: Array, tier: Tier) -> Array:
     """Values as T."""
     return to_storage(values, tier_dtype(tier))
+
+
+def stored_input(values: Array, tier: Tier) -> Array:
+    """Values as I."""
+    return to_storage(values, input_dtype(tier))
 
 
 def plain(values: Array, tier: Tier) -> Array:
@@ -36,5 +42,5 @@ def plain(values: Array, tier: Tier) -> Array:
 
 def poison(out: Array) -> Array:
     """Fill an output with what no kernel writes, so that a gap shows."""
-    out.view(np.uint8)[...] = 0xFF  # NaN in float32 and bf16
+    out.view(np.uint8)[...] = 0xFF  # NaN in every dtype
     return out

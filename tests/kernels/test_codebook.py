@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from native import TIERS, each_tier, poison, random_values, run_steps, stored
+from native import TIERS, each_tier, poison, random_values, run_steps, stored_input
 from tolerances import assert_within, sum_bound
 
 from kernels.codebook import choose_form, codebook_numpy, pack_bias
@@ -47,7 +47,7 @@ def make(
     sizes = codebook_numpy(actv, patches, np.abs(weight), np.abs(bias))
     entries = poison(aligned_empty((-(-channels // 32), rows, 2, 32), storage_dtype(tier_dtype(tier))))
     packed = pack_codebook(tier, weight.astype(np.float32), channels)
-    step = codebook(tier, stored(actv, tier), patches, packed, pack_bias(bias), entries, form=form)
+    step = codebook(tier, stored_input(actv, tier), patches, packed, pack_bias(bias), entries, form=form)
     return Case(step, entries, expected, sum_bound(sizes, taps * 128, expected, tier_dtype(tier)))
 
 

@@ -66,14 +66,14 @@ CASES = [
 
 
 def draw(case: Case, tier: steps.Tier, seed: int = 0) -> Data:
-    random, dtype = np.random.default_rng(seed), steps.tier_dtype(tier)
+    random, dtype = np.random.default_rng(seed), steps.input_dtype(tier)
     x = random.standard_normal((case.n, case.in_channels, case.height, case.width))
     weight = random.standard_normal((case.out_channels, case.in_channels, case.k, case.k))
     bias = random.standard_normal(case.out_channels)
     residual = None
     if case.residual is not None:
         half = (case.height >> case.residual, case.width >> case.residual)
-        residual = to_plain(random.standard_normal((case.n, case.out_channels, *half)), dtype)
+        residual = to_plain(random.standard_normal((case.n, case.out_channels, *half)), steps.tier_dtype(tier))
     exact = from_storage(to_storage(weight, dtype))  # what packing stores
     return Data(to_padded(x, dtype), exact.astype(np.float32), bias.astype(np.float32), residual)
 

@@ -10,7 +10,7 @@ from tolerances import assert_within, sum_bound
 
 from kernels.embed import embed_numpy
 from kernels.layouts import Float32, Float64, aligned_empty, from_plain, from_storage, storage_dtype
-from kernels.steps import StepError, Tier, embed, tier_dtype
+from kernels.steps import StepError, Tier, embed, input_dtype, tier_dtype
 
 
 def make(
@@ -31,10 +31,10 @@ def make(
 @pytest.mark.parametrize(("depth", "taps"), [(32, 1), (128, 9), (96, 25)])
 def test_rows(tier: Tier, rows: int, depth: int, taps: int) -> None:
     table, bias, patches, sizes = make(rows, depth, taps)
-    out = poison(aligned_empty((rows + 1, depth), storage_dtype(tier_dtype(tier))))
+    out = poison(aligned_empty((rows + 1, depth), storage_dtype(input_dtype(tier))))
     run_steps(embed(tier, table, bias, patches, out, relu=True, zero_row=True))
     expected = embed_numpy(table, bias, patches, relu=True, zero_row=True)
-    bound = sum_bound(np.pad(sizes, ((0, 1), (0, 0))), taps, expected, tier_dtype(tier))
+    bound = sum_bound(np.pad(sizes, ((0, 1), (0, 0))), taps, expected, input_dtype(tier))
     assert_within(from_storage(out), expected, bound)
     assert not out[-1].any()
 
@@ -55,7 +55,7 @@ def test_plain_map(tier: Tier, shape: tuple[int, int, int]) -> None:
 @each_tier
 def test_threads_change_no_bit(tier: Tier) -> None:
     table, bias, patches, _ = make(500, 128)
-    outs = [aligned_empty((501, 128), storage_dtype(tier_dtype(tier))) for _ in range(3)]
+    outs = [aligned_empty((501, 128), storage_dtype(input_dtype(tier))) for _ in range(3)]
     for threads, out in enumerate(outs, 1):
         run_steps(embed(tier, table, bias, patches, poison(out), relu=True, zero_row=True), threads=threads)
     assert np.array_equal(outs[0], outs[1])

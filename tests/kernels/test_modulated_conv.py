@@ -29,6 +29,7 @@ from kernels.steps import (
     StepError,
     Tier,
     conv,
+    input_dtype,
     modulate,
     modulated_conv,
     pack_conv,
@@ -106,7 +107,7 @@ def run_both(case: Case, tier: Tier, threads: int = 1) -> tuple[Array, Array]:
         ),
         threads=threads,
     )  # fmt: skip
-    hidden = empty_padded(case.n, c_in, h, w, tier_dtype(tier))
+    hidden = empty_padded(case.n, c_in, h, w, input_dtype(tier))
     run_steps(
         modulate(tier, data.x, data.entries, data.index, hidden, mean=data.mean, rstd=data.rstd, shift=case.shift),
         conv(tier, hidden, packed, data.bias, data.residual, two, **of_conv),
@@ -186,7 +187,7 @@ def test_with_a_shortcut(tier: Tier, case: Case) -> None:
         threads=2,
     )  # fmt: skip
 
-    hidden, hidden_s = empty_padded(case.n, 32, h, w, dtype), empty_padded(case.n, c_in, h, w, dtype)
+    hidden, hidden_s = (empty_padded(case.n, c, h, w, input_dtype(tier)) for c in (32, c_in))
     residual, two = (empty_plain(case.n, c_out, h, w, dtype) for _ in range(2))
     no_bias = np.zeros_like(data.bias)
     run_steps(
@@ -199,7 +200,7 @@ def test_with_a_shortcut(tier: Tier, case: Case) -> None:
         conv(tier, hidden, packed, data.bias, residual, two, in_channels=32, **of_conv),
     )  # fmt: skip
     exact, exact_s = from_padded(hidden, 32), from_padded(hidden_s, c_in)
-    weight, weight_s = (from_storage(to_storage(v, dtype)) for v in (weight, weight_s))
+    weight, weight_s = (from_storage(to_storage(v, input_dtype(tier))) for v in (weight, weight_s))
     bias = data.bias[:c_out].astype(np.float64)
     added = conv_numpy(exact_s, weight_s, np.zeros(c_out))
     expected = conv_numpy(exact, weight, bias) + added

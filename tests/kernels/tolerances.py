@@ -14,17 +14,16 @@ UNIT = {"float32": 2.0**-24, "bf16": 2.0**-8, "bfloat16": 2.0**-8, "float16": 2.
 SMALLEST = 2.0**-126  # smallest normal number of float32 and bf16: bf16 instructions flush what lies below
 
 
-def gamma(n: int) -> float:
-    """Relative error of n float32 roundings."""
-    return n * UNIT["float32"] / (1 - n * UNIT["float32"])
+def gamma(n: int, dtype: str = "float32") -> float:
+    """Relative error of n roundings."""
+    return n * UNIT[dtype] / (1 - n * UNIT[dtype])
 
 
 def sum_bound(
     sizes: npt.ArrayLike, length: int, result: npt.ArrayLike, dtype: str = "float32"
 ) -> npt.NDArray[np.float64]:
     """Bound of a sum of `length` products whose sizes add up to `sizes`, stored as dtype."""
-    computed = gamma(length + 1) * np.asarray(sizes, np.float64) + (length + 1) * SMALLEST
-    return computed + UNIT[dtype] * (np.abs(np.asarray(result, np.float64)) + computed)
+    return stored_bound(gamma(length + 1) * np.asarray(sizes, np.float64) + (length + 1) * SMALLEST, result, dtype)
 
 
 def stored_bound(computed: npt.ArrayLike, result: npt.ArrayLike, dtype: str) -> npt.NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kernels.steps import TIER_VARIABLE, TierError, supported_tiers, tier_dtype
+from kernels.steps import TIER_VARIABLE, TierError, input_dtype, supported_tiers
 from serving.engines import Timings, cpu_program
 from serving.engines.cpu import CpuEngine
 from serving.engines.torch import TorchEngine
@@ -131,7 +131,7 @@ def test_every_tier_of_this_processor(tier: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(TIER_VARIABLE, tier)
     config = small(nf=20)
     generator, of = trained_like(config), request(config, 3)
-    bf16 = tier_dtype(tier) == "bf16"  # type: ignore[arg-type]
+    bf16 = input_dtype(tier) == "bf16"  # type: ignore[arg-type]
     engine = CpuEngine(generator, "bf16" if bf16 else "fp32")
     assert engine.tier == tier
     image, expected = engine.image(*of), dense(generator, of)
