@@ -145,14 +145,15 @@ std::vector<Field> embed_fields() {
     using Args = spade_embed;
     return {SPADE_FIELD(table), SPADE_FIELD(bias), SPADE_FIELD(patches), SPADE_FIELD(out),
             SPADE_FIELD(rows),  SPADE_FIELD(taps), SPADE_FIELD(symbols), SPADE_FIELD(depth),
-            SPADE_FIELD(width), SPADE_FIELD(relu), SPADE_FIELD(zero_row)};
+            SPADE_FIELD(width), SPADE_FIELD(relu), SPADE_FIELD(zero_row), SPADE_FIELD(as_bytes)};
 }
 
 std::vector<Field> codebook_fields() {
     using Args = spade_codebook;
     return {SPADE_FIELD(actv),      SPADE_FIELD(patches),    SPADE_FIELD(weight), SPADE_FIELD(bias),
             SPADE_FIELD(entries),   SPADE_FIELD(entry_rows), SPADE_FIELD(rows),   SPADE_FIELD(taps),
-            SPADE_FIELD(actv_rows), SPADE_FIELD(blocks),     SPADE_FIELD(form)};
+            SPADE_FIELD(actv_rows), SPADE_FIELD(blocks),     SPADE_FIELD(form),   SPADE_FIELD(scale),
+            SPADE_FIELD(windows),   SPADE_FIELD(interior),   SPADE_FIELD(symbols)};
 }
 
 std::vector<Field> modulate_fields() {
@@ -214,11 +215,13 @@ nb::dict step_kinds() {
 }
 
 using Weight = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using WeightInt8 = nb::ndarray<const int8_t, nb::c_contig, nb::device::cpu>;
 using Packed = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Steps = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Seconds = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-void check_packing(int32_t tier, const Weight& weight, int64_t expected, const Packed& packed, int64_t bytes) {
+template <typename AnyWeight>
+void check_packing(int32_t tier, const AnyWeight& weight, int64_t expected, const Packed& packed, int64_t bytes) {
     if (tier < 0 || tier >= SPADE_TIERS) throw std::invalid_argument("unknown tier");
     if (static_cast<int64_t>(weight.size()) != expected) throw std::invalid_argument("weight has another size");
     if (static_cast<int64_t>(packed.size()) != bytes) throw std::invalid_argument("packed has another size");
@@ -229,6 +232,14 @@ void codebook_pack(int32_t tier, const Weight& weight, int64_t taps, int64_t cha
                   spade_codebook_packed_bytes(tier, taps, channels));
     nb::gil_scoped_release release;
     spade_codebook_pack(tier, weight.data(), taps, channels, packed.data());
+}
+
+void codebook_int8_pack(const WeightInt8& weight, int64_t taps, int64_t channels, const Packed& packed) {
+    if (spade_tier_supported(SPADE_TIER_AMX) == 0) throw std::invalid_argument(spade_status_message(SPADE_ERROR_TIER));
+    check_packing(SPADE_TIER_AMX, weight, taps * SPADE_HIDDEN * 2 * channels, packed,
+                  spade_codebook_int8_packed_bytes(taps, channels));
+    nb::gil_scoped_release release;
+    spade_codebook_int8_pack(weight.data(), taps, channels, packed.data());
 }
 
 void conv_pack(int32_t tier, const Weight& weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
@@ -295,6 +306,10 @@ NB_MODULE(_native, module) {
                nb::arg("channels"), "Size of packed codebook weights.");
     module.def("codebook_pack", &codebook_pack, nb::arg("tier"), nb::arg("weight").noconvert(), nb::arg("taps"),
                nb::arg("channels"), nb::arg("packed").noconvert(), "Packs codebook weights for a tier.");
+    module.def("codebook_int8_packed_bytes", &spade_codebook_int8_packed_bytes, nb::arg("taps"), nb::arg("channels"),
+               "Size of packed int8 codebook weights.");
+    module.def("codebook_int8_pack", &codebook_int8_pack, nb::arg("weight").noconvert(), nb::arg("taps"),
+               nb::arg("channels"), nb::arg("packed").noconvert(), "Packs int8 codebook weights.");
     module.def("conv_packed_bytes", &spade_conv_packed_bytes, nb::arg("tier"), nb::arg("out_channels"),
                nb::arg("in_channels"), nb::arg("kernel_size"), "Size of packed conv weights.");
     module.def("conv_pack", &conv_pack, nb::arg("tier"), nb::arg("weight").noconvert(), nb::arg("out_channels"),

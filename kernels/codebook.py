@@ -29,6 +29,28 @@ def codebook_numpy(actv: Array, patches: npt.NDArray[np.int32], weight: Array, b
     return out
 
 
+def codebook_int8_numpy(
+    actv: npt.NDArray[np.uint8], patches: npt.NDArray[np.int32], weight: npt.NDArray[np.int8], scale: Array,
+    bias: Array, windows: npt.NDArray[np.int32], interior: Array,
+) -> Float64:  # fmt: skip
+    """What the kernel of int8 products computes before it rounds to T.
+
+    Args:
+        actv, patches: as in `codebook_numpy`, in bytes.
+        weight: int8 [taps * 128, 2C]. scale, bias: [2C].
+        windows: int32 [U3, taps], the symbols of each row of actv but the last.
+        interior: [symbols, 2C], the entry of a patch whose symbols are all the same.
+
+    Returns float64 [U5, 2C].
+    """
+    gathered = actv.astype(np.int64)[patches].reshape(len(patches), -1)  # [U5, taps * 128]
+    out: Float64 = (gathered @ weight.astype(np.int64)) * np.asarray(scale, np.float64) + bias
+    alone = np.append((windows == windows[:, :1]).all(axis=1) & (windows[:, 0] < len(interior)), False)
+    inside = (patches == patches[:, :1]).all(axis=1) & alone[patches[:, 0]]
+    out[inside] = interior[windows[patches[inside, 0], 0]]
+    return out
+
+
 def pack_bias(bias: Array) -> Float32:
     """Bias [2C], a before b -> float32 [CB, 2, 32] as the kernel reads it."""
     pair = pad_channels(np.asarray(bias).reshape(2, -1)).reshape(2, -1, BLOCK)

@@ -24,3 +24,8 @@ def embed_numpy(table: Array, bias: Array, patches: npt.NDArray[np.int32], *, re
     if relu:
         out = np.maximum(out, 0)
     return np.pad(out, ((0, int(zero_row)), (0, 0)))
+
+
+def as_bytes(hidden: Float64) -> npt.NDArray[np.uint8]:
+    """How the kernel rounds hidden rows for int8 products: to the nearest whole number, even ones at half, 0..255."""
+    return np.clip(np.rint(hidden), 0, 255).astype(np.uint8)

@@ -219,13 +219,13 @@ def _expect_rank(op: str, name: str, array: Array, rank: int) -> None:
 
 
 def embed(tier: Tier, table: Float32, bias: Float32, patches: Int32, out: Array, *, relu: bool, zero_row: bool) -> Step:
-    """Conv on a one-hot map as a sum of gathered rows; see `kernels.embed.embed_numpy`.
+    """Conv on a one-hot map as a sum of gathered rows; see `kernels.embed.embed_numpy` and, of bytes, `as_bytes`.
 
     Args:
         table: float32 [taps, symbols + 1, D], D a multiple of 32, the last row of each tap zero.
         bias: float32 [D].
         patches: int32 [U, taps], 0..symbols.
-        out: with zero_row, hidden rows I [U + 1, D]; else a plain map T [N, H, D / 32, W, 32] of N * H * W = U pixels,
+        out: with zero_row, hidden rows I [U + 1, D], or on amx uint8 for int8 products; else a plain map T [N, H, D / 32, W, 32] of N * H * W = U pixels,
             or T [U, D].
     """
     _expect_rank("embed", "table", table, 3)
@@ -243,10 +243,12 @@ def embed(tier: Tier, table: Float32, bias: Float32, patches: Int32, out: Array,
     _expect("embed", "table", table, np.float32, (taps, symbols + 1, depth))
     _expect("embed", "bias", bias, np.float32, (depth,))
     _expect("embed", "patches", patches, np.int32, (rows, taps))
-    _expect("embed", "out", out, storage_dtype(input_dtype(tier) if zero_row else tier_dtype(tier)), shape)
+    as_bytes = zero_row and tier == "amx" and out.dtype == np.uint8
+    stored = storage_dtype(input_dtype(tier) if zero_row else tier_dtype(tier))
+    _expect("embed", "out", out, np.uint8 if as_bytes else stored, shape)
     arrays = {"table": table, "bias": bias, "patches": patches, "out": out}
     numbers = {"rows": rows, "taps": taps, "symbols": symbols, "depth": depth, "width": width}
-    return _step("embed", tier, arrays, **numbers, relu=relu, zero_row=zero_row)
+    return _step("embed", tier, arrays, **numbers, relu=relu, zero_row=zero_row, as_bytes=as_bytes)
 
 
 def pack_codebook(tier: Tier, weight: Float32, channels: int) -> npt.NDArray[np.uint8]:
@@ -260,6 +262,31 @@ def pack_codebook(tier: Tier, weight: Float32, channels: int) -> npt.NDArray[np.
     return packed
 
 
+def pack_codebook_int8(weight: npt.NDArray[np.int8], channels: int) -> npt.NDArray[np.uint8]:
+    """Codebook weights int8 [taps * 128, 2 * channels] (a before b) as the kernel of amx reads them."""
+    _expect_rank("codebook", "weight", weight, 2)
+    taps = weight.shape[0] // _native.HIDDEN
+    _expect("codebook", "weight", weight, np.int8, (taps * _native.HIDDEN, 2 * channels))
+    packed = aligned_empty((_native.codebook_int8_packed_bytes(taps, channels),), np.uint8)
+    _native.codebook_int8_pack(weight, taps, channels, packed)
+    return packed
+
+
+@dataclass(frozen=True, eq=False)
+class Int8:
+    """What a codebook of int8 products reads besides; see `kernels.codebook.codebook_int8_numpy`.
+
+    Attributes:
+        scale: float32 [CB, 2, 32], as the bias.
+        windows: int32 [U3, taps], the symbols that each row of actv was made of.
+        interior: T [CB, symbols, 2, 32], the entries of patches that are one symbol all over.
+    """
+
+    scale: Float32
+    windows: Int32
+    interior: Array
+
+
 def codebook(
     tier: Tier,
     actv: Array,
@@ -269,6 +296,7 @@ def codebook(
     entries: Array,
     *,
     form: Form,
+    int8: Int8 | None = None,
 ) -> Step:
     """(a, b) of every distinct patch; see `kernels.codebook.codebook_numpy`. The form changes no bit of the result.
 
@@ -280,6 +308,7 @@ def codebook(
         entries: T [CB, U5, 2, 32], out.
         form: "gathered" multiplies gathered rows; "per_tap" multiplies each row of actv once per tap, which
             `kernels.codebook.choose_form` weighs.
+        int8: on amx, multiplies in int8: actv is uint8 and weight from `pack_codebook_int8`.
     """
     _expect_rank("codebook", "patches", patches, 2)
     _expect_rank("codebook", "entries", entries, 4)
@@ -289,16 +318,30 @@ def codebook(
         raise StepError(f"[codebook] expected form {' or '.join(get_args(Form))} but got {form!r}")
     if form not in tier_forms(tier):
         raise StepError(f"[codebook] expected form {' or '.join(tier_forms(tier))} on tier {tier} but got {form!r}")
-    _expect("codebook", "actv", actv, storage_dtype(input_dtype(tier)), (len(actv), _native.HIDDEN))
+    if int8 is not None and tier != "amx":
+        raise StepError(f"[codebook] expected tier amx for int8 products but got {tier}")
+    stored = np.uint8 if int8 is not None else storage_dtype(input_dtype(tier))
+    _expect("codebook", "actv", actv, stored, (len(actv), _native.HIDDEN))
     _expect("codebook", "patches", patches, np.int32, (rows, taps))
     bytes_ = _native.codebook_packed_bytes(get_args(Tier).index(tier), taps, n_blocks * BLOCK)
+    if int8 is not None:
+        bytes_ = _native.codebook_int8_packed_bytes(taps, n_blocks * BLOCK)
     _expect("codebook", "weight", weight, np.uint8, (bytes_,))
     _expect("codebook", "bias", bias, np.float32, (n_blocks, 2, BLOCK))
     _expect("codebook", "entries", entries, dtype, (n_blocks, rows, 2, BLOCK))
-    arrays = {"actv": actv, "patches": patches, "weight": weight, "bias": bias, "entries": entries}
+    arrays: dict[str, Array | None] = {
+        "actv": actv, "patches": patches, "weight": weight, "bias": bias, "entries": entries
+    }  # fmt: skip
+    symbols = 0
+    if int8 is not None:
+        symbols = int8.interior.shape[1]
+        _expect("codebook", "scale", int8.scale, np.float32, (n_blocks, 2, BLOCK))
+        _expect("codebook", "windows", int8.windows, np.int32, (len(actv) - 1, taps))
+        _expect("codebook", "interior", int8.interior, dtype, (n_blocks, symbols, 2, BLOCK))
+        arrays |= {"scale": int8.scale, "windows": int8.windows, "interior": int8.interior}
     return _step(
         "codebook", tier, arrays, rows=rows, entry_rows=rows, taps=taps, actv_rows=len(actv), blocks=n_blocks,
-        form=get_args(Form).index(form),
+        form=get_args(Form).index(form), symbols=symbols,
     )  # fmt: skip
 
 

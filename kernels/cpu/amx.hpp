@@ -18,7 +18,11 @@
 // Fused: bias, residual, its upsampling, rounding; the end of one tile is made during the products of the next, as is
 // whatever the caller wants done beside them.
 //
-// Include only where -mamx-tile, -mamx-bf16 and the flags of vec_amx.hpp are given.
+// The same serves int8 products, of bytes with int8, summed in int32: a step is of the same bytes and twice the terms.
+// The end of a tile scales its sums then. What is said above of 32 channels holds for 64, with pointers to bf16 in units
+// of two bytes.
+//
+// Include only where -mamx-tile, -mamx-bf16, -mamx-int8 and the flags of vec_amx.hpp are given.
 #ifndef SPADE_AMX_HPP
 #define SPADE_AMX_HPP
 
@@ -94,6 +98,7 @@ struct AmxPanels {
     AmxTerm shortcut;         // of one tap, from another map; no blocks: none
     const bf16* next_weight;  // of the panel that follows in memory, to be brought nearer meanwhile; or null
     const float* bias;        // [count][32]
+    const float* scale;       // [count][32], of int8 products
     int64_t count;
     int64_t chunk;         // steps of a panel that the first-level cache holds, with the sums of a group
     int64_t panel_stride;  // elements of y
@@ -117,9 +122,11 @@ struct AmxPlace {
 };
 
 // A tile whose sums are made but not yet rounded and stored.
+template <bool Int8>
 struct AmxWaiting {
-    const float* sums = nullptr;  // [2][16 pixels][32]
+    const float* sums = nullptr;  // [2][16 pixels][32]; of int8 products, int32
     const float* bias = nullptr;
+    const float* scale = nullptr;
     half* y[2] = {};
     AmxPlace place{};
     int64_t done = 0, pixels = 0;
@@ -129,12 +136,20 @@ struct AmxWaiting {
         const int run = done < place.count[0] ? 0 : 1;
         done += place.count[run];
         const __m512 bias_low = _mm512_loadu_ps(bias), bias_high = _mm512_loadu_ps(bias + 16);
+        [[maybe_unused]] __m512 scale_low{}, scale_high{};
+        if constexpr (Int8) scale_low = _mm512_loadu_ps(scale), scale_high = _mm512_loadu_ps(scale + 16);
         const float* from = sums + run * amx_run_sums;
         half* to = y[run];
         const half* residual = place.residual[run];
         for (int64_t p = 0; p < place.count[run]; ++p, from += amx_block, to += pixel_stride) {
-            __m512 low = _mm512_add_ps(_mm512_load_ps(from), bias_low);
-            __m512 high = _mm512_add_ps(_mm512_load_ps(from + 16), bias_high);
+            __m512 low, high;
+            if constexpr (Int8) {
+                low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(from)), scale_low, bias_low);
+                high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(from + 16)), scale_high, bias_high);
+            } else {
+                low = _mm512_add_ps(_mm512_load_ps(from), bias_low);
+                high = _mm512_add_ps(_mm512_load_ps(from + 16), bias_high);
+            }
             if (residual != nullptr) {
                 const half* of_pixel = residual + ((place.column + p) >> residual_shift) * amx_block;
                 low = _mm512_add_ps(low, Amx::load(of_pixel));
@@ -146,16 +161,24 @@ struct AmxWaiting {
     }
 };
 
+// One product of tiles, whose numbers must be literals.
+#define SPADE_AMX_PRODUCT(sums, pixels, weights) \
+    if constexpr (Int8)                          \
+        _tile_dpbusd(sums, pixels, weights);     \
+    else                                         \
+        _tile_dpbf16ps(sums, pixels, weights)
+
 // One step: the products of two tiles of pixels and two of weights.
+template <bool Int8>
 inline void amx_products(const bf16* first, const bf16* second, const bf16* weight) {
     _tile_loadd(6, weight, 64);
     _tile_loadd(4, first, 64);
-    _tile_dpbf16ps(0, 4, 6);
+    SPADE_AMX_PRODUCT(0, 4, 6);
     _tile_loadd(7, weight + amx_step / 2, 64);
-    _tile_dpbf16ps(1, 4, 7);
+    SPADE_AMX_PRODUCT(1, 4, 7);
     _tile_loadd(5, second, 64);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    SPADE_AMX_PRODUCT(2, 5, 6);
+    SPADE_AMX_PRODUCT(3, 5, 7);
 }
 
 // Whose sums a tile's first step stores, and where its own begin: each register changes hands between two products, so
@@ -165,6 +188,7 @@ struct AmxExchange {
     const float* now;  // or null: from zero
 };
 
+template <bool Int8>
 inline void amx_products_after(const AmxExchange& sums, const bf16* first, const bf16* second, const bf16* weight) {
     constexpr int64_t stride = amx_block * sizeof(float), half = 16;
     float* before = sums.before;
@@ -174,38 +198,40 @@ inline void amx_products_after(const AmxExchange& sums, const bf16* first, const
         _tile_loadd(4, first, 64);
         _tile_stored(0, before, stride);
         _tile_zero(0);
-        _tile_dpbf16ps(0, 4, 6);
+        SPADE_AMX_PRODUCT(0, 4, 6);
         _tile_loadd(7, weight + amx_step / 2, 64);
         _tile_stored(1, before + half, stride);
         _tile_zero(1);
-        _tile_dpbf16ps(1, 4, 7);
+        SPADE_AMX_PRODUCT(1, 4, 7);
         _tile_loadd(5, second, 64);
         _tile_stored(2, before + amx_run_sums, stride);
         _tile_zero(2);
-        _tile_dpbf16ps(2, 5, 6);
+        SPADE_AMX_PRODUCT(2, 5, 6);
         _tile_stored(3, before + amx_run_sums + half, stride);
         _tile_zero(3);
-        _tile_dpbf16ps(3, 5, 7);
+        SPADE_AMX_PRODUCT(3, 5, 7);
     } else {
         _tile_loadd(6, weight, 64);
         _tile_loadd(4, first, 64);
         _tile_stored(0, before, stride);
         _tile_loadd(0, now, stride);
-        _tile_dpbf16ps(0, 4, 6);
+        SPADE_AMX_PRODUCT(0, 4, 6);
         _tile_loadd(7, weight + amx_step / 2, 64);
         _tile_stored(1, before + half, stride);
         _tile_loadd(1, now + half, stride);
-        _tile_dpbf16ps(1, 4, 7);
+        SPADE_AMX_PRODUCT(1, 4, 7);
         _tile_loadd(5, second, 64);
         _tile_stored(2, before + amx_run_sums, stride);
         _tile_loadd(2, now + amx_run_sums, stride);
-        _tile_dpbf16ps(2, 5, 6);
+        SPADE_AMX_PRODUCT(2, 5, 6);
         _tile_stored(3, before + amx_run_sums + half, stride);
         _tile_loadd(3, now + amx_run_sums + half, stride);
-        _tile_dpbf16ps(3, 5, 7);
+        SPADE_AMX_PRODUCT(3, 5, 7);
     }
     amx_publish(before);
 }
+
+#undef SPADE_AMX_PRODUCT
 
 inline void amx_store(float* sums) {
     constexpr int64_t stride = amx_block * sizeof(float);
@@ -233,7 +259,7 @@ class AmxPieces {
 };
 
 // Tiles that pass under panels of weights, and what is done between their products: `beside` is called every step.
-template <bool Ahead, typename Beside>
+template <bool Ahead, typename Beside, bool Int8 = false>
 class AmxPass {
  public:
     AmxPass(const AmxPanels& panels, Beside& beside) : panels_(panels), beside_(beside) {}
@@ -311,11 +337,11 @@ class AmxPass {
 #pragma GCC unroll 3
                 for (int64_t kx = 0; kx < K; ++kx, weight += amx_step) {
                     if (kx == 0 && exchange) {
-                        amx_products_after({before_, now}, first, second, weight);
+                        amx_products_after<Int8>({before_, now}, first, second, weight);
                         exchange = false;
                         exchanged();
                     } else {
-                        amx_products(first + kx * amx_block, second + kx * amx_block, weight);
+                        amx_products<Int8>(first + kx * amx_block, second + kx * amx_block, weight);
                     }
 #pragma GCC unroll 16
                     for (int64_t i = 0; Ahead && K == 3 && i < ahead_pixels; ++i)
@@ -329,6 +355,7 @@ class AmxPass {
         if (made_ == nullptr) return;
         waiting_.sums = before_, waiting_.place = *made_, waiting_.done = 0;
         waiting_.bias = panels_.bias + made_panel_ * amx_block;
+        if constexpr (Int8) waiting_.scale = panels_.scale + made_panel_ * amx_block;
         for (int run = 0; run < 2; ++run) waiting_.y[run] = made_->y[run] + made_panel_ * panels_.panel_stride;
         waiting_.pixels = made_->count[0] + made_->count[1];
     }
@@ -353,7 +380,7 @@ class AmxPass {
     float* before_ = sums_[most];                         // where the sums in the registers belong
     const AmxPlace* made_ = nullptr;                      // their tile, once they are whole, and its panel
     int64_t made_panel_ = 0;
-    AmxWaiting waiting_;
+    AmxWaiting<Int8> waiting_;
 };
 
 }  // namespace

@@ -6,8 +6,11 @@
 // Every entry sums in this one order. One form only: products by tap, which the other tiers can gather and add, cost
 // more to store and to read again than these tiles take to make them twice.
 //
-// Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][32]. Weights
-// in panels of 32 columns, a and b of a block one after the other. Tile, blocking and fused: see amx.hpp.
+// With int8, actv are bytes, weights int8, sums exact in int32 and scaled at the end: half of the products' time and of
+// the weights' bytes. Patches of one symbol alone, inside a region, have their entries from a table instead.
+//
+// Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][64 bytes].
+// Weights in panels of 32 columns, a and b of a block one after the other. Tile, blocking and fused: see amx.hpp.
 //
 // Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as do the
 // two panels of a block. Gathering the next group between the products instead costs more than it hides.
@@ -17,6 +20,8 @@
 #define SPADE_CODEBOOK_AMX_HPP
 
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "amx.hpp"
 #include "spade_kernels.h"
@@ -25,77 +30,133 @@
 namespace spade {
 namespace {
 
+template <bool Int8>
 struct CodebookAmx {
-    static constexpr int64_t hidden_blocks = SPADE_HIDDEN / amx_block;
+    using Weight = std::conditional_t<Int8, int8_t, float>;  // as it is given
+    using Packed = std::conditional_t<Int8, int8_t, bf16>;
 
-    // ---- Packed weights: [block][a, b][tap][hidden block][2][16 pairs][16 columns][2] ----
+    static constexpr int64_t together = 4 / sizeof(Packed);  // weights of a column that lie side by side
+    static constexpr int64_t step_depth = 16 * together;     // terms of a step, one row of a tile
+    static constexpr int64_t hidden_blocks = SPADE_HIDDEN / step_depth;
+    static constexpr int64_t line = 64;  // bytes of a row of a tile
 
-    static void pack(const float* weight, int64_t taps, int64_t channels, void* packed) {
-        auto* to = static_cast<bf16*>(packed);
-        for (int64_t block = 0; block < (channels + 31) / 32; ++block)
+    // ---- Packed weights: [block][a, b][tap][hidden block][2][16][16 columns][together] ----
+
+    static Packed pack_one(float weight) { return to_bf16(weight); }
+    static Packed pack_one(int8_t weight) { return weight; }
+
+    static void pack(const Weight* weight, int64_t taps, int64_t channels, void* packed) {
+        auto* to = static_cast<Packed*>(packed);
+        const auto pack_step = [&](int64_t k, int64_t b, int64_t first) {
+            for (int64_t half = first; half < first + 32; half += 16)
+                for (int64_t row = k; row < k + step_depth; row += together)
+                    for (int64_t channel = half; channel < half + 16; ++channel)
+                        for (int64_t i = row; i < row + together; ++i)
+                            *to++ = pack_one(channel < channels ? weight[(i * 2 + b) * channels + channel] : Weight{0});
+        };
+        for (int64_t first = 0; first < channels; first += 32)
             for (int64_t b = 0; b < 2; ++b)
-                for (int64_t k = 0; k < taps * SPADE_HIDDEN; k += amx_block, to += amx_step)
-                    amx_pack_step(
-                        [&](int64_t column, int64_t row) {
-                            const int64_t channel = block * 32 + column;
-                            return channel < channels ? weight[((k + row) * 2 + b) * channels + channel] : 0.0f;
-                        },
-                        to);
+                for (int64_t k = 0; k < taps * SPADE_HIDDEN; k += step_depth) pack_step(k, b, first);
     }
 
     // ---- One group of rows ----
 
     // Rows behind the last repeat it: nobody reads their products.
-    static void gather(const spade_codebook& args, int64_t first, int64_t count, bf16* to) {
-        const auto* actv = static_cast<const bf16*>(args.actv);
+    static void gather(const spade_codebook& args, int64_t first, int64_t count, uint8_t* to) {
+        constexpr int64_t row_bytes = hidden_blocks * line;
+        const auto* actv = static_cast<const uint8_t*>(args.actv);
         for (int64_t row = 0; row < count; row += 32)
             for (int64_t tap = 0; tap < args.taps; ++tap) {
-                const bf16* from[32];
+                const uint8_t* from[32];
                 for (int64_t r = 0; r < 32; ++r) {
                     const int64_t patch = first + (row + r < count ? row + r : count - 1);
-                    from[r] = actv + static_cast<int64_t>(args.patches[patch * args.taps + tap]) * SPADE_HIDDEN;
+                    from[r] = actv + static_cast<int64_t>(args.patches[patch * args.taps + tap]) * row_bytes;
                 }
-                for (int64_t channel = 0; channel < SPADE_HIDDEN; channel += amx_block)
-                    for (int64_t r = 0; r < 32; ++r, to += amx_block)
-                        _mm512_store_si512(to, _mm512_loadu_si512(from[r] + channel));
+                for (int64_t at = 0; at < row_bytes; at += line)
+                    for (int64_t r = 0; r < 32; ++r, to += line)
+                        _mm512_store_si512(to, _mm512_loadu_si512(from[r] + at));
             }
     }
 
+    static half* entry_of(const spade_codebook& args, int64_t block, int64_t row) {
+        return static_cast<half*>(args.entries) + (block * args.entry_rows + row) * codebook_columns;
+    }
+
     static void multiply(const spade_codebook& args, int64_t block, int64_t first, int64_t count,
-                         const bf16* gathered) {
+                         const uint8_t* gathered) {
         const int64_t blocks = args.taps * hidden_blocks;
         const bf16* weight = static_cast<const bf16*>(args.weight) + block * 2 * blocks * amx_step;
         const bool far = codebook_amx_far(args.blocks);
         const bf16* next = far && block + 1 < args.blocks ? weight + 2 * blocks * amx_step : nullptr;
         const float* bias = args.bias + block * codebook_columns;
-        const AmxPanels panels{{weight, blocks, amx_step}, {}, next, bias, 2, 4, amx_block, codebook_columns, 0};
-        auto* entries = static_cast<half*>(args.entries) + (block * args.entry_rows + first) * codebook_columns;
+        const float* scale = Int8 ? args.scale + block * codebook_columns : nullptr;
+        const AmxPanels panels{{weight, blocks, amx_step}, {}, next, bias, scale, 2, 4, amx_block, codebook_columns, 0};
+        half* const entries = entry_of(args, block, first);
+        const auto* rows = reinterpret_cast<const bf16*>(gathered);
         const auto place_of = [&](int64_t i) {
             AmxPlace place{};
             for (int run = 0; run < 2; ++run) {
                 const int64_t row = i * 32 + run * 16, rest = count - row;
-                place.x[run].of_ky[0] = gathered + i * blocks * amx_step + run * amx_step / 2;
+                place.x[run].of_ky[0] = rows + i * blocks * amx_step + run * amx_step / 2;
                 place.y[run] = entries + row * codebook_columns;
                 place.count[run] = rest < 0 ? 0 : rest < 16 ? rest : 16;
             }
             return place;
         };
         auto nothing = [] {};
-        AmxPass<false, decltype(nothing)>(panels, nothing).run<1>((count + 31) / 32, place_of);
+        AmxPass<false, decltype(nothing), Int8>(panels, nothing).template run<1>((count + 31) / 32, place_of);
+    }
+
+    // ---- Patches of one symbol alone ----
+
+    // The rows of a group that are such patches, and their symbols.
+    struct Interior {
+        int64_t count = 0;
+        int32_t row[codebook_amx_most_rows], symbol[codebook_amx_most_rows];
+    };
+
+    static bool all_equal(const int32_t* values, int64_t count) {
+        for (int64_t i = 1; i < count; ++i)
+            if (values[i] != values[0]) return false;
+        return true;
+    }
+
+    static void find_interior(const spade_codebook& args, int64_t first, int64_t count, Interior& of) {
+        of.count = 0;
+        for (int64_t row = 0; row < count; ++row) {
+            const int32_t* patch = args.patches + (first + row) * args.taps;
+            if (!all_equal(patch, args.taps) || *patch == args.actv_rows - 1) continue;
+            const int32_t* window = args.windows + *patch * args.taps;
+            if (!all_equal(window, args.taps) || *window >= args.symbols) continue;
+            of.row[of.count] = static_cast<int32_t>(row), of.symbol[of.count] = *window;
+            ++of.count;
+        }
+    }
+
+    static void copy_interior(const spade_codebook& args, int64_t block, int64_t first, const Interior& of) {
+        const half* table = static_cast<const half*>(args.interior) + block * args.symbols * codebook_columns;
+        for (int64_t i = 0; i < of.count; ++i)
+            std::memcpy(entry_of(args, block, first + of.row[i]), table + of.symbol[i] * codebook_columns,
+                        codebook_columns * sizeof(half));
     }
 
     // A unit is a block of columns of one group: group * blocks + block.
     static void run(const spade_codebook& args, int64_t begin, int64_t end, void* scratch) {
         const int64_t rows = codebook_amx_rows(args.blocks);
-        auto* gathered = static_cast<bf16*>(scratch);
+        auto* gathered = static_cast<uint8_t*>(scratch);
+        [[maybe_unused]] Interior interior;
         const Tiles tiles;
         int64_t at = -1;  // the group that is gathered
         for (int64_t unit = begin; unit < end; ++unit) {
             const int64_t group = unit / args.blocks, first = group * rows;
             const int64_t count = args.rows - first < rows ? args.rows - first : rows;
-            if (group != at) gather(args, first, count, gathered);
+            if (group != at) {
+                gather(args, first, count, gathered);
+                if constexpr (Int8) find_interior(args, first, count, interior);
+            }
             at = group;
             multiply(args, unit % args.blocks, first, count, gathered);
+            if constexpr (Int8) copy_interior(args, unit % args.blocks, first, interior);
         }
     }
 };

@@ -122,7 +122,7 @@ struct ConvAmx {
             const bool last = (block + 1) * conv_block >= args.out_channels;
             const bf16* next = last ? nullptr : term.weight + panel_elements(args.in_channels, K);
             const float* bias = args.bias + block * conv_block;
-            const AmxPanels panel{term, shortcut_term, next, bias, 1, 9, 0, conv_block, args.residual_shift};
+            const AmxPanels panel{term, shortcut_term, next, bias, nullptr, 1, 9, 0, conv_block, args.residual_shift};
             constexpr int64_t pixels = Tiles::amx_pixels;
             const int64_t runs = args.width / pixels, rest = args.width % pixels;
             Tiles tiles;

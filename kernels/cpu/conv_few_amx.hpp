@@ -43,7 +43,7 @@ struct FewProductsAmx {
         _tile_zero(2);
         _tile_zero(3);
         for (int64_t block = 0; block < conv_blocks(args.in_channels); ++block, x += block_stride, weight += amx_step)
-            amx_products(x + first * conv_block, x + second * conv_block, weight);
+            amx_products<false>(x + first * conv_block, x + second * conv_block, weight);
         _tile_stored(0, q + first * Row::panel, stride);
         _tile_stored(1, q + second_half + first * Row::panel, stride);
         _tile_stored(2, q + second * Row::panel, stride);

@@ -5,7 +5,7 @@
 // Layout: the table in float32 whatever T is, since it is read once per tap and its sum is exact before the rounding.
 //
 // Bytes: taps * depth * 4 read per row, from the few table rows that the map's labels use; one row of T written.
-// Operations: taps additions per output. Fused: bias, ReLU, rounding, the plain map's layout, the zero row.
+// Operations: taps additions per output. Fused: bias, ReLU, rounding (to bytes, where int8 products follow), the plain map's layout, the zero row.
 #ifndef SPADE_EMBED_HPP
 #define SPADE_EMBED_HPP
 
@@ -46,6 +46,8 @@ void embed_rows(const spade_embed& args, int64_t begin, int64_t end) {
 
 template <typename V>
 void embed(const spade_embed& args, int64_t begin, int64_t end) {
+    if constexpr (V::bytes)
+        if (args.as_bytes != 0) return embed_rows<V, uint8_t>(args, begin, end);
     if (args.zero_row != 0) return embed_rows<V, typename V::Input>(args, begin, end);
     embed_rows<V, typename V::Element>(args, begin, end);
 }

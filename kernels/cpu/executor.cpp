@@ -234,11 +234,15 @@ int64_t spade_image_units(const spade_image* args) { return args->n * args->heig
 int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args) {
     if (tier == SPADE_TIER_AMX)
         return args->taps * SPADE_HIDDEN * spade::codebook_amx_rows(args->blocks) *
-               static_cast<int64_t>(sizeof(uint16_t));
+               (args->scale != nullptr ? 1 : spade::element_bytes(tier));
     if (args->form != SPADE_CODEBOOK_PER_TAP) return 0;
     return args->taps * args->actv_rows * spade::codebook_columns * static_cast<int64_t>(sizeof(float));
 }
 
 int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels) {
     return (channels + 31) / 32 * spade::codebook_columns * taps * SPADE_HIDDEN * spade::element_bytes(tier);
+}
+
+int64_t spade_codebook_int8_packed_bytes(int64_t taps, int64_t channels) {
+    return (channels + 31) / 32 * spade::codebook_columns * taps * SPADE_HIDDEN;
 }

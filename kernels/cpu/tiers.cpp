@@ -61,8 +61,8 @@ bool amx_permitted() {
 #if defined(__linux__)
     constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     unsigned a = 0, b = 0, c = 0, d = 0;
-    constexpr unsigned amx_bf16 = 1u << 22, avx512_fp16 = 1u << 23, amx_tile = 1u << 24;
-    constexpr unsigned wanted = amx_bf16 | avx512_fp16 | amx_tile;
+    constexpr unsigned amx_bf16 = 1u << 22, avx512_fp16 = 1u << 23, amx_tile = 1u << 24, amx_int8 = 1u << 25;
+    constexpr unsigned wanted = amx_bf16 | avx512_fp16 | amx_tile | amx_int8;
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & wanted) != wanted) return false;
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 #else
@@ -94,6 +94,10 @@ int32_t spade_tier_supported(int32_t tier) {
         default:
             return 0;
     }
+}
+
+void spade_codebook_int8_pack(const int8_t* weight, int64_t taps, int64_t channels, void* packed) {
+    spade_codebook_int8_pack_amx(weight, taps, channels, packed);
 }
 
 void spade_codebook_pack(int32_t tier, const float* weight, int64_t taps, int64_t channels, void* packed) {

@@ -9,11 +9,16 @@ void spade_embed_bf16_amx(const spade_embed* args, int64_t begin, int64_t end) {
 }
 
 void spade_codebook_pack_bf16_amx(const float* weight, int64_t taps, int64_t channels, void* packed) {
-    spade::CodebookAmx::pack(weight, taps, channels, packed);
+    spade::CodebookAmx<false>::pack(weight, taps, channels, packed);
+}
+
+void spade_codebook_int8_pack_amx(const int8_t* weight, int64_t taps, int64_t channels, void* packed) {
+    spade::CodebookAmx<true>::pack(weight, taps, channels, packed);
 }
 
 void spade_codebook_bf16_amx(const spade_codebook* args, int64_t begin, int64_t end, void* scratch) {
-    spade::CodebookAmx::run(*args, begin, end, scratch);
+    if (args->scale != nullptr) return spade::CodebookAmx<true>::run(*args, begin, end, scratch);
+    spade::CodebookAmx<false>::run(*args, begin, end, scratch);
 }
 
 void spade_modulate_bf16_amx(const spade_modulate* args, int64_t begin, int64_t end) {

@@ -10,6 +10,8 @@ int32_t spade_tier_supported(int32_t) { return 0; }
 
 void spade_codebook_pack(int32_t, const float*, int64_t, int64_t, void*) {}
 
+void spade_codebook_int8_pack(const int8_t*, int64_t, int64_t, void*) {}
+
 int64_t spade_conv_packed_bytes(int32_t, int64_t, int64_t, int64_t) { return 0; }
 
 void spade_conv_pack(int32_t, const float*, int64_t, int64_t, int64_t, void*) {}

@@ -18,7 +18,8 @@ constexpr int64_t codebook_unit_rows = 96;  // of the gathered form
 constexpr bool codebook_amx_far(int64_t blocks) { return blocks >= 8; }
 
 // Rows that amx gathers at once: more where the weights come from afar, so that they are read less often.
-constexpr int64_t codebook_amx_rows(int64_t blocks) { return codebook_amx_far(blocks) ? 256 : 128; }
+constexpr int64_t codebook_amx_most_rows = 256;
+constexpr int64_t codebook_amx_rows(int64_t blocks) { return codebook_amx_far(blocks) ? codebook_amx_most_rows : 128; }
 
 }  // namespace spade
 

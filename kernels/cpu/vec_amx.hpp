@@ -20,9 +20,15 @@ namespace {
 struct Amx : Avx512Bf16 {
     using Element = half;
     using Avx512Bf16::store;
+    static constexpr bool bytes = true;
 
     static F load(const half* from) { return _mm512_cvtxph_ps(_mm256_loadu_ph(from)); }
     static void store(half* to, F value) { _mm256_storeu_ph(to, _mm512_cvtxps_ph(value)); }
+    // To nearest even, in 0 .. 255.
+    static void store(uint8_t* to, F value) {
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_max_ps(value, zero()));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(whole));
+    }
 
     static void load_block(const half* from, F* block) { block[0] = load(from), block[1] = load(from + 16); }
     static int lane(int i) { return i; }

@@ -16,6 +16,7 @@ struct Avx2 {
     static constexpr int width = 8;
     static constexpr int depth = 1;
     static constexpr int registers = 16;
+    static constexpr bool bytes = false;
 
     static F zero() { return _mm256_setzero_ps(); }
     static F set(float value) { return _mm256_set1_ps(value); }

@@ -10,6 +10,7 @@
 //   load_block, store_block  32 Elements <-> 32 / width registers, in the order that is cheapest: lane i of them all is
 //                    channel lane(i)
 //   scalar           one Element as float32
+//   bytes            whether store also takes bytes
 //   Operand          what dot takes: broadcast(x) repeats `depth` channels of x in every lane, weights(w) reads
 //                    width * depth Inputs [lane][depth]
 //   dot(x, w, sum)   sum + the products of each lane, in float32
@@ -30,6 +31,7 @@ struct Avx512 {
     static constexpr int width = 16;
     static constexpr int depth = 1;
     static constexpr int registers = 32;
+    static constexpr bool bytes = false;
 
     static F zero() { return _mm512_setzero_ps(); }
     static F set(float value) { return _mm512_set1_ps(value); }

@@ -121,7 +121,8 @@ int32_t spade_tier_supported(int32_t tier);
 /* Channels of actv, the hidden map. */
 #define SPADE_HIDDEN 128
 
-/* Conv on a one-hot map: out = bias + sum over taps of table[tap][patches[row][tap]], with ReLU if relu is 1. */
+/* Conv on a one-hot map: out = bias + sum over taps of table[tap][patches[row][tap]], with ReLU if relu is 1.
+ * Hidden rows may be bytes, for the products of int8: rounded to nearest even and limited to 0 .. 255. */
 typedef struct spade_embed {
     const float* table;     /* [taps][symbols + 1][depth], row `symbols` of each tap zero */
     const float* bias;      /* [depth] */
@@ -134,11 +135,16 @@ typedef struct spade_embed {
     int64_t width;    /* rows in a line of a plain map; divides rows; 1 with zero_row */
     int64_t relu;     /* 0 or 1 */
     int64_t zero_row; /* 1: row `rows` is written too, with zeros */
+    int64_t as_bytes; /* 1: with zero_row, out is uint8 [rows + 1][depth]; amx only */
 } spade_embed;
 
 /* entries[u] = bias + sum over taps of actv[patches[u][tap]] x weight[tap].
  * Both forms sum the products of a tap first and then the taps, so they give the same bits. The tier amx sums all
- * products in one go and has the gathered form only. */
+ * products in one go and has the gathered form only.
+ *
+ * With `scale`, which only amx takes, actv are bytes and weights int8: entries[u] = bias + scale * (that sum, exact in
+ * int32). A patch that is one symbol all over, so most pixels of a map, has its entry from the table `interior` then,
+ * which holds it unrounded by int8. */
 typedef enum spade_codebook_form {
     SPADE_CODEBOOK_GATHERED = 0, /* multiplies the gathered rows: rows * taps products of a row with the weights */
     SPADE_CODEBOOK_PER_TAP = 1   /* multiplies every row of actv once per tap, and sums gathered rows of the products */
@@ -156,12 +162,20 @@ typedef struct spade_codebook {
     int64_t actv_rows;
     int64_t blocks;
     int64_t form; /* spade_codebook_form */
+    const float* scale;     /* [blocks][2][32], or null */
+    const int32_t* windows; /* with scale: [actv_rows - 1][taps], the symbols that each row of actv was made of */
+    const void* interior;   /* with scale: T [blocks][symbols][2][32] */
+    int64_t symbols;
 } spade_codebook;
 
 /* Packed weights of a codebook: bytes -> pack -> use. weight is float32 [taps * SPADE_HIDDEN][2 * channels], a before
  * b; packed is aligned to 64 bytes. */
 int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels);
 void spade_codebook_pack(int32_t tier, const float* weight, int64_t taps, int64_t channels, void* packed);
+
+/* The same of int8 weights. */
+int64_t spade_codebook_int8_packed_bytes(int64_t taps, int64_t channels);
+void spade_codebook_int8_pack(const int8_t* weight, int64_t taps, int64_t channels, void* packed);
 
 /* Scratch that each thread needs, aligned to 64 bytes. */
 int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args);
@@ -223,6 +237,7 @@ SPADE_DECLARE(float32_avx512)
 SPADE_DECLARE(bf16_avx512bf16)
 SPADE_DECLARE(bf16_amx)
 #undef SPADE_DECLARE
+void spade_codebook_int8_pack_amx(const int8_t* weight, int64_t taps, int64_t channels, void* packed);
 
 /* ---- conv: y = conv(x) + bias (+ residual), k = 3 with a padding of one, or k = 1 ----
  *

@@ -23,7 +23,7 @@ from spade_core.style import check_style
 CACHE_BYTES = 512 << 20
 PROGRAMS = 8  # (batch, size) pairs whose memory is kept; the least recently used goes
 
-_DTYPES = {"fp32": "float32", "bf16": "bf16"}
+_DTYPES = {"fp32": "float32", "bf16": "bf16", "int8": "bf16"}
 
 
 class CpuEngine:
@@ -52,7 +52,7 @@ class CpuEngine:
         self.tier: Tier = choose_tier(_DTYPES[precision])  # type: ignore[arg-type]
         threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self._pool = Pool(threads)
-        self._packed = pack_generator(generator, self.tier, threads)
+        self._packed = pack_generator(generator, self.tier, threads, int8=precision == "int8")
         self._codebooks = CodebookMaker(self._packed, self.tier, self._pool, CodebookCache(cache_bytes))
         self._programs: dict[tuple[int, ...], ConvProgram] = {}
         self._lock = threading.Lock()

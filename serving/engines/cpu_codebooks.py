@@ -17,7 +17,7 @@ import numpy.typing as npt
 from kernels.codebook import choose_form
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
 from kernels.plan import Level, concatenate_patches, plan
-from kernels.steps import Form, Pool, Program, Step, Tier, codebook, embed, input_dtype, run, tier_dtype
+from kernels.steps import Form, Int8, Pool, Program, Step, Tier, codebook, embed, input_dtype, run, tier_dtype
 from serving.engines.cpu_memory import ALIGNMENT, Block, Recycler
 from serving.engines.cpu_pack import PackedGenerator, PackedNorm
 from spade_core.config import HIDDEN, level_sizes
@@ -134,7 +134,7 @@ class CodebookMaker:
         self._memory = Recycler()
         self._program, self._of_embeds, self._of_books = self._write_program()
         self._embeds = {field: self._program.column("embed", field) for field in ("patches", "rows", "out")}
-        fields = ("actv", "actv_rows", "patches", "rows", "entry_rows", "entries", "form")
+        fields = ("actv", "actv_rows", "patches", "rows", "entry_rows", "entries", "form", "windows")
         self._books = {field: self._program.column("codebook", field) for field in fields}
 
     def plan(self, symbols: Symbols, times: CodebookTimes) -> Planned:
@@ -191,11 +191,14 @@ class CodebookMaker:
         """The steps of a norm on one patch, which stand for their checks; `_set` points them at a map's."""
         taps = self._packed.config.spade_kernel**2
         patches = np.zeros((1, taps), np.int32)
-        actv = aligned_empty((2, HIDDEN), self._input_dtype)
+        int8 = None
+        if norm.scale is not None and norm.interior is not None:
+            int8 = Int8(norm.scale, patches, norm.interior)
+        actv = aligned_empty((2, HIDDEN), self._input_dtype if int8 is None else np.uint8)
         entries = aligned_empty((blocks(norm.channels), 1, 2, BLOCK), self._dtype)
         return (
             embed(self._tier, norm.table, norm.shared_bias, patches, actv, relu=True, zero_row=True),
-            codebook(self._tier, actv, patches, norm.weight, norm.bias, entries, form="gathered"),
+            codebook(self._tier, actv, patches, norm.weight, norm.bias, entries, form="gathered", int8=int8),
         )
 
     def _set(self, plans: Sequence[Sequence[Level]]) -> tuple[list[MapCodebooks], tuple[object, ...]]:
@@ -221,14 +224,16 @@ class CodebookMaker:
     def _set_books(
         self, patches: Sequence[tuple[Int32, Int32]], tables: Sequence[Array], actv: Sequence[Array]
     ) -> None:
-        at = np.asarray([(five.ctypes.data, len(five), len(three) + 1) for three, five in patches])[self._levels]
+        at = np.asarray(
+            [(five.ctypes.data, len(five), len(three) + 1, three.ctypes.data) for three, five in patches]
+        )[self._levels]
         books, of = self._books, self._of_books
-        books["patches"][of], books["rows"][of], books["actv_rows"][of] = at.T
+        books["patches"][of], books["rows"][of], books["actv_rows"][of], books["windows"][of] = at.T
         books["entry_rows"][of], books["actv"][of] = at[:, 1], self._in_turn(actv)
         books["entries"][of] = [table.ctypes.data for table in tables]
         books["form"][of] = [
             self._form(actv_rows, rows5, len(table))
-            for (_, rows5, actv_rows), table in zip(at.tolist(), tables, strict=True)
+            for (_, rows5, actv_rows, _), table in zip(at.tolist(), tables, strict=True)
         ]
 
     def _in_turn(self, actv: Sequence[Array]) -> npt.NDArray[np.int64]:

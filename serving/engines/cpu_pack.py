@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,14 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from kernels.codebook import pack_bias
-from kernels.layouts import BLOCK, Float32, pad_channels
-from kernels.steps import Tier, pack_codebook, pack_conv
+from kernels.layouts import BLOCK, Array, Float32, pad_channels, to_entries
+from kernels.steps import Tier, input_dtype, pack_codebook, pack_codebook_int8, pack_conv, tier_dtype
+from serving.engines.cpu_rounding import Patches, drawn_patches, round_codebook, round_taps
 from spade_core.codebook import fold, symbol_table
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.generator import Generator
 from spade_core.spade import SPADE, ResidualBlock
 
 Packed = npt.NDArray[np.uint8]
+
+# Which levels' codebooks are int8, counted from the largest, 0: those that take most of the time, while the convs that
+# follow still even out what rounding does to a pixel.
+INT8_LEVELS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class PackedNorm:
     Attributes:
         table: float32 [k*k, symbols + 1, 128]. shared_bias: float32 [128].
         weight: packed [k*k * 128, 2C]. bias: float32 [CB, 2, 32].
+        scale: float32 [CB, 2, 32] and interior: T [CB, symbols, 2, 32], where the codebook is int8: see `steps.Int8`.
     """
 
     channels: int
@@ -36,6 +43,8 @@ class PackedNorm:
     weight: Packed
     bias: Float32
     instance: bool
+    scale: Float32 | None = None
+    interior: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -87,13 +96,20 @@ class PackedGenerator:
     conv_img: PackedConv
 
 
-def pack_generator(generator: Generator, tier: Tier, threads: int) -> PackedGenerator:
-    """Pack every weight of a generator in eval mode, float32, on the CPU; a block is packed by one of `threads`."""
+def pack_generator(generator: Generator, tier: Tier, threads: int, *, int8: bool = False) -> PackedGenerator:
+    """Pack every weight of a generator in eval mode, float32, on the CPU; a block is packed by one of `threads`.
+
+    int8: codebooks multiply in int8.
+    """
     config = generator.config
+    drawn = drawn_patches(config) if int8 else None
+
+    def norm(spade: SPADE, level: int) -> PackedNorm:
+        return _norm(spade, config, tier, drawn if config.upsamplings - level in INT8_LEVELS else None)
 
     def pack(walked: tuple[ResidualBlock, int, int]) -> PackedBlock:
         with torch.no_grad():  # holds for one thread
-            return _block(*walked, config, tier)
+            return _block(*walked, norm, tier)
 
     with ThreadPoolExecutor(threads) as pool:
         blocks = tuple(pool.map(pack, walk(generator)))
@@ -111,33 +127,48 @@ def walk(generator: Generator) -> list[tuple[ResidualBlock, int, int]]:
     return walk + [(up, 2 + middle + i, 1) for i, up in enumerate(ups)]
 
 
-def _block(block: ResidualBlock, level: int, shift: int, config: GeneratorConfig, tier: Tier) -> PackedBlock:
+def _block(
+    block: ResidualBlock, level: int, shift: int, norm: Callable[[SPADE, int], PackedNorm], tier: Tier
+) -> PackedBlock:
     return PackedBlock(
         level,
         shift,
-        _norm(block.norm_0, config, tier),
+        norm(block.norm_0, level),
         _conv(block.conv_0, tier),
-        _norm(block.norm_1, config, tier),
+        norm(block.norm_1, level),
         _conv(block.conv_1, tier),
-        None if block.norm_s is None else _norm(block.norm_s, config, tier),
+        None if block.norm_s is None else norm(block.norm_s, level),
         None if block.conv_s is None else _conv(block.conv_s, tier),
     )
 
 
-def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier) -> PackedNorm:
+def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier, drawn: Patches | None) -> PackedNorm:
     folded = fold(spade, config)
     channels = len(folded.bias) // 2
     taps = config.spade_kernel**2
     table = _array(folded.table).reshape(taps, config.symbols + 1, -1)
-    weight = pack_codebook(tier, _array(folded.weight), channels)
-    bias = pack_bias(_array(folded.bias))
-    return PackedNorm(channels, table, _array(folded.shared_bias), weight, bias, folded.norm is not None)
+    shared_bias, weight, bias = _array(folded.shared_bias), _array(folded.weight), _array(folded.bias)
+    instance = folded.norm is not None
+    if drawn is None:
+        if input_dtype(tier) == "bf16":
+            weight = np.ascontiguousarray(round_taps(weight.reshape(taps, -1).T).T.reshape(weight.shape))
+        packed = pack_codebook(tier, weight, channels)
+        return PackedNorm(channels, table, shared_bias, packed, pack_bias(bias), instance)
+    rounded = round_codebook(table, shared_bias, weight, bias, drawn)
+    return PackedNorm(
+        channels, rounded.table, rounded.shared_bias, pack_codebook_int8(rounded.weight, channels),
+        pack_bias(bias), instance, pack_bias(rounded.scale),
+        to_entries(*np.split(rounded.interior, 2, axis=1), tier_dtype(tier)),
+    )  # fmt: skip
 
 
 def _conv(conv: nn.Conv2d, tier: Tier) -> PackedConv:
     out_channels, in_channels, kernel_size, _ = conv.weight.shape
     bias = np.zeros(out_channels, np.float32) if conv.bias is None else _array(conv.bias)
-    return PackedConv(in_channels, out_channels, kernel_size, pack_conv(tier, _array(conv.weight)), pad_channels(bias))
+    weight = _array(conv.weight)
+    if input_dtype(tier) == "bf16":
+        weight = round_taps(weight.reshape(out_channels, in_channels, -1)).reshape(weight.shape)
+    return PackedConv(in_channels, out_channels, kernel_size, pack_conv(tier, weight), pad_channels(bias))
 
 
 def _start(generator: Generator, tier: Tier) -> PackedStart:
