@@ -44,7 +44,7 @@ def modulate_case(tier: steps.Tier, level: Level, channels: int, shift: int, poo
     x = exact(random, 1, channels, height >> shift, width >> shift)
     a, b = exact(random, entries, channels), exact(random, entries, channels)
     out = empty_padded(1, channels, height, width, dtype)
-    table = steps.Entries([to_entries(a, b, stored)])
+    table = steps.Entries.of([to_entries(a, b, stored)])
     step = steps.modulate(tier, to_plain(x, stored), table, level.index, out, shift=shift, leaky=True)
     program = steps.Program([step])
     values = height * width * channels

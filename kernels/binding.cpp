@@ -143,8 +143,8 @@ Field field(const char* name, size_t offset) {
 
 std::vector<Field> embed_fields() {
     using Args = spade_embed;
-    return {SPADE_FIELD(table), SPADE_FIELD(bias), SPADE_FIELD(patches), SPADE_FIELD(out),
-            SPADE_FIELD(rows),  SPADE_FIELD(taps), SPADE_FIELD(symbols), SPADE_FIELD(depth),
+    return {SPADE_FIELD(table), SPADE_FIELD(bias), SPADE_FIELD(patches),  SPADE_FIELD(out),
+            SPADE_FIELD(rows),  SPADE_FIELD(taps), SPADE_FIELD(symbols),  SPADE_FIELD(depth),
             SPADE_FIELD(width), SPADE_FIELD(relu), SPADE_FIELD(zero_row), SPADE_FIELD(as_bytes)};
 }
 

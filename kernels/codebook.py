@@ -44,7 +44,7 @@ def codebook_int8_numpy(
     Returns float64 [U5, 2C].
     """
     gathered = actv.astype(np.int64)[patches].reshape(len(patches), -1)  # [U5, taps * 128]
-    out: Float64 = (gathered @ weight.astype(np.int64)) * np.asarray(scale, np.float64) + bias
+    out: Float64 = (gathered @ weight.astype(np.int64)).astype(np.float64) * scale + bias
     alone = np.append((windows == windows[:, :1]).all(axis=1) & (windows[:, 0] < len(interior)), False)
     inside = (patches == patches[:, :1]).all(axis=1) & alone[patches[:, 0]]
     out[inside] = interior[windows[patches[inside, 0], 0]]

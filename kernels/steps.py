@@ -225,8 +225,8 @@ def embed(tier: Tier, table: Float32, bias: Float32, patches: Int32, out: Array,
         table: float32 [taps, symbols + 1, D], D a multiple of 32, the last row of each tap zero.
         bias: float32 [D].
         patches: int32 [U, taps], 0..symbols.
-        out: with zero_row, hidden rows I [U + 1, D], or on amx uint8 for int8 products; else a plain map T [N, H, D / 32, W, 32] of N * H * W = U pixels,
-            or T [U, D].
+        out: with zero_row, hidden rows I [U + 1, D], or on amx uint8 for int8 products; else a plain map T
+            [N, H, D / 32, W, 32] of N * H * W = U pixels, or T [U, D].
     """
     _expect_rank("embed", "table", table, 3)
     taps, symbols, depth = table.shape[0], table.shape[1] - 1, table.shape[2]
@@ -345,33 +345,39 @@ def codebook(
     )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
 class Entries:
-    """Where the entries of each image of a modulation lie; `set` points a program that holds this at other ones.
+    """Where the entries of each image of a modulation lie. A program that holds this reads it when it runs.
 
-    Args:
-        tables: of each image T [CB, U5, 2, 32]: a whole table, or a run of the rows of one.
+    Attributes:
+        addresses: uint64 [N], of each image T [CB, U5, 2, 32]: a whole table, or a run of the rows of one.
+        rows: int64 [N], of the whole table.
+        blocks, dtype: CB and T.
+        tables: what is kept alive.
     """
 
-    def __init__(self, tables: Sequence[Array]) -> None:
-        self.addresses = np.zeros(len(tables), np.uint64)
-        self.rows = np.zeros(len(tables), np.int64)
-        self.blocks, self.dtype = tables[0].shape[0], tables[0].dtype
-        self.set(tables)
+    addresses: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int64]
+    blocks: int
+    dtype: np.dtype[Any]
+    tables: tuple[Array, ...] = ()
 
-    def set(self, tables: Sequence[Array]) -> None:
-        """As many tables, of as many blocks and of the same T as before."""
-        if len(tables) != len(self.rows):
-            raise StepError(f"[modulate] expected entries of {len(self.rows)} images but got {len(tables)}")
-        for n, table in enumerate(tables):
-            shape, inner = (self.blocks, *table.shape[1:2], 2, BLOCK), BLOCK * 2 * table.itemsize
+    @classmethod
+    def of(cls, tables: Sequence[Array]) -> Entries:
+        """The entries of each image in a table, or a run of rows of one."""
+        blocks, dtype = tables[0].shape[0], tables[0].dtype
+        rows = []
+        for table in tables:
+            shape, inner = (blocks, *table.shape[1:2], 2, BLOCK), BLOCK * 2 * table.itemsize
             whole, rest = divmod(table.strides[0], inner)
-            if table.shape != shape or table.dtype != self.dtype or rest or not table[0].flags.c_contiguous:
+            if table.shape != shape or table.dtype != dtype or rest or not table[0].flags.c_contiguous:
                 raise StepError(
-                    f"[modulate] expected entries as {self.dtype} {[self.blocks, 'U5', 2, BLOCK]}, or rows of such a "
+                    f"[modulate] expected entries as {dtype} {[blocks, 'U5', 2, BLOCK]}, or rows of such a "
                     f"table, but got {table.dtype} {list(table.shape)} with strides {list(table.strides)}"
                 )
-            self.addresses[n], self.rows[n] = table.ctypes.data, whole
-        self.tables = tuple(tables)
+            rows.append(whole)
+        addresses = np.asarray([table.ctypes.data for table in tables], np.uint64)
+        return cls(addresses, np.asarray(rows, np.int64), blocks, dtype, tuple(tables))
 
 
 def modulate(

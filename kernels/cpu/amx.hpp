@@ -19,8 +19,8 @@
 // whatever the caller wants done beside them.
 //
 // The same serves int8 products, of bytes with int8, summed in int32: a step is of the same bytes and twice the terms.
-// The end of a tile scales its sums then. What is said above of 32 channels holds for 64, with pointers to bf16 in units
-// of two bytes.
+// The end of a tile scales its sums then. What is said above of 32 channels holds for 64, with pointers to bf16 in
+// units of two bytes.
 //
 // Include only where -mamx-tile, -mamx-bf16, -mamx-int8 and the flags of vec_amx.hpp are given.
 #ifndef SPADE_AMX_HPP

@@ -90,7 +90,7 @@ struct CodebookAmx {
         const bf16* next = far && block + 1 < args.blocks ? weight + 2 * blocks * amx_step : nullptr;
         const float* bias = args.bias + block * codebook_columns;
         const float* scale = Int8 ? args.scale + block * codebook_columns : nullptr;
-        const AmxPanels panels{{weight, blocks, amx_step}, {}, next, bias, scale, 2, 4, amx_block, codebook_columns, 0};
+        const AmxPanels panels{{weight, blocks, amx_step}, {}, next, bias, scale, 2, 6, amx_block, codebook_columns, 0};
         half* const entries = entry_of(args, block, first);
         const auto* rows = reinterpret_cast<const bf16*>(gathered);
         const auto place_of = [&](int64_t i) {

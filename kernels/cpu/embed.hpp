@@ -5,7 +5,8 @@
 // Layout: the table in float32 whatever T is, since it is read once per tap and its sum is exact before the rounding.
 //
 // Bytes: taps * depth * 4 read per row, from the few table rows that the map's labels use; one row of T written.
-// Operations: taps additions per output. Fused: bias, ReLU, rounding (to bytes, where int8 products follow), the plain map's layout, the zero row.
+// Operations: taps additions per output. Fused: bias, ReLU, rounding (to bytes, where int8 products follow), the plain
+// map's layout, the zero row.
 #ifndef SPADE_EMBED_HPP
 #define SPADE_EMBED_HPP
 

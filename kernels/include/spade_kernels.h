@@ -161,7 +161,7 @@ typedef struct spade_codebook {
     int64_t taps;
     int64_t actv_rows;
     int64_t blocks;
-    int64_t form; /* spade_codebook_form */
+    int64_t form;           /* spade_codebook_form */
     const float* scale;     /* [blocks][2][32], or null */
     const int32_t* windows; /* with scale: [actv_rows - 1][taps], the symbols that each row of actv was made of */
     const void* interior;   /* with scale: T [blocks][symbols][2][32] */

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -17,7 +16,20 @@ import numpy.typing as npt
 from kernels.codebook import choose_form
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
 from kernels.plan import Level, concatenate_patches, plan
-from kernels.steps import Form, Int8, Pool, Program, Step, Tier, codebook, embed, input_dtype, run, tier_dtype
+from kernels.steps import (
+    Form,
+    Int8,
+    Pool,
+    Program,
+    Step,
+    Tier,
+    codebook,
+    embed,
+    input_dtype,
+    run,
+    tier_dtype,
+    tier_forms,
+)
 from serving.engines.cpu_memory import ALIGNMENT, Block, Recycler
 from serving.engines.cpu_pack import PackedGenerator, PackedNorm
 from spade_core.config import HIDDEN, level_sizes
@@ -36,14 +48,16 @@ class MapCodebooks:
     Attributes:
         index: int32 [h, w] of each level, rows of the level's entries.
         rows: U5, distinct 5x5 patches of each level.
-        entries: T [CB, U5, 2, 32] of each norm, in the order of the blocks and their norms: rows of the tables that
-            the map's batch shares.
+        entries: uint64 [norms], in the order of the blocks and their norms: the address of T [CB, U5, 2, 32], which
+            are rows of the table that the map's batch shares.
+        entry_rows: int64 [norms], of those tables.
         memory: what the entries lie in.
     """
 
     index: tuple[Int32, ...]
     rows: tuple[int, ...]
-    entries: tuple[Array, ...]
+    entries: npt.NDArray[np.uint64]
+    entry_rows: Positions
     memory: Block
 
     @property
@@ -130,6 +144,8 @@ class CodebookMaker:
         self._dtype, self._input_dtype = storage_dtype(tier_dtype(tier)), storage_dtype(input_dtype(tier))
         self._norms = [(block.level, norm) for block in packed.blocks for norm in block.norms]
         self._levels = np.asarray([level for level, _ in self._norms])
+        self._row_bytes = 2 * BLOCK * self._dtype.itemsize  # of an entry in one block
+        self._blocks = np.asarray([blocks(norm.channels) for _, norm in self._norms])
         self._planners = ThreadPoolExecutor(pool.threads, "plan")
         self._memory = Recycler()
         self._program, self._of_embeds, self._of_books = self._write_program()
@@ -204,46 +220,37 @@ class CodebookMaker:
     def _set(self, plans: Sequence[Sequence[Level]]) -> tuple[list[MapCodebooks], tuple[object, ...]]:
         """Points the program at the patches of maps and at memory for their entries; what it reads, besides."""
         patches = [concatenate_patches(of_maps) for of_maps in zip(*plans, strict=True)]
-        shapes = [(blocks(norm.channels), len(patches[level][1]), 2, BLOCK) for level, norm in self._norms]
-        size = sum(math.prod(shape) for shape in shapes) * self._dtype.itemsize
+        of_levels = [(three.ctypes.data, len(three), five.ctypes.data, len(five)) for three, five in patches]
+        patches3, rows3, patches5, rows5 = np.asarray(of_levels)[self._levels].T  # [norms] each
+        sizes = self._blocks * rows5 * self._row_bytes
+        size = int(sizes.sum())
         self.cache.make_room(size)
         block = self._memory.take(size)
-        tables = block.arrays(shapes, self._dtype)
-        actv_shape = (max(len(patches3) for patches3, _ in patches) + 1, HIDDEN)
-        scratch = self._memory.take(ACTV_BUFFERS * (math.prod(actv_shape) + ALIGNMENT) * self._input_dtype.itemsize)
-        actv = scratch.arrays([actv_shape] * ACTV_BUFFERS, self._input_dtype)
-        self._set_embeds([patches3 for patches3, _ in patches], actv)
-        self._set_books(patches, tables, actv)
-        return self._of_maps(plans, tables, block), (patches, scratch)
+        entries = block.address + np.cumsum(sizes) - sizes
+        actv_bytes = -(-(int(rows3.max()) + 1) * HIDDEN * self._input_dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        scratch = self._memory.take(ACTV_BUFFERS * actv_bytes)
+        actv = scratch.address + np.arange(len(entries)) % ACTV_BUFFERS * actv_bytes
+        self._set_steps(self._embeds, self._of_embeds, patches=patches3, rows=rows3, out=actv)
+        self._set_steps(
+            self._books, self._of_books, actv=actv, actv_rows=rows3 + 1, patches=patches5, rows=rows5,
+            entry_rows=rows5, entries=entries, windows=patches3, form=self._forms(rows3 + 1, rows5),
+        )  # fmt: skip
+        return self._of_maps(plans, entries, rows5, block), (patches, scratch)
 
-    def _set_embeds(self, patches3: Sequence[Int32], actv: Sequence[Array]) -> None:
-        at, rows = np.asarray([(of.ctypes.data, len(of)) for of in patches3])[self._levels].T  # [norms]
-        self._embeds["patches"][self._of_embeds], self._embeds["rows"][self._of_embeds] = at, rows
-        self._embeds["out"][self._of_embeds] = self._in_turn(actv)
+    def _set_steps(self, columns: dict[str, Array], of: Positions, **values: Positions) -> None:
+        for field, value in values.items():
+            columns[field][of] = value
 
-    def _set_books(
-        self, patches: Sequence[tuple[Int32, Int32]], tables: Sequence[Array], actv: Sequence[Array]
-    ) -> None:
-        at = np.asarray(
-            [(five.ctypes.data, len(five), len(three) + 1, three.ctypes.data) for three, five in patches]
-        )[self._levels]
-        books, of = self._books, self._of_books
-        books["patches"][of], books["rows"][of], books["actv_rows"][of], books["windows"][of] = at.T
-        books["entry_rows"][of], books["actv"][of] = at[:, 1], self._in_turn(actv)
-        books["entries"][of] = [table.ctypes.data for table in tables]
-        books["form"][of] = [
-            self._form(actv_rows, rows5, len(table))
-            for (_, rows5, actv_rows, _), table in zip(at.tolist(), tables, strict=True)
+    def _forms(self, actv_rows: Positions, rows5: Positions) -> Positions:
+        """The cheaper form of each norm's codebook."""
+        forms = tier_forms(self._tier)
+        if len(forms) == 1:
+            return np.full(len(rows5), get_args(Form).index(forms[0]))
+        chosen = [
+            choose_form(self._tier, rows, of_actv, n_blocks=n_blocks, threads=self._pool.threads)
+            for rows, of_actv, n_blocks in zip(rows5.tolist(), actv_rows.tolist(), self._blocks.tolist(), strict=True)
         ]
-
-    def _in_turn(self, actv: Sequence[Array]) -> npt.NDArray[np.int64]:
-        """The hidden rows' memory of each norm."""
-        addresses = np.asarray([one.ctypes.data for one in actv])
-        return addresses[np.arange(len(self._norms)) % len(actv)]
-
-    def _form(self, actv_rows: int, rows5: int, n_blocks: int) -> int:
-        form = choose_form(self._tier, rows5, actv_rows, n_blocks=n_blocks, threads=self._pool.threads)
-        return get_args(Form).index(form)
+        return np.asarray([get_args(Form).index(form) for form in chosen])
 
     def _plan(self, symbols: Symbols) -> list[list[Level]]:
         """The levels of each map. Maps are planned side by side; of one alone, its largest level beside the others."""
@@ -259,17 +266,17 @@ class CodebookMaker:
             return [small.result() + largest]
         return list(self._planners.map(lambda n: levels(symbols[n : n + 1], sizes), range(len(symbols))))
 
-    def _of_maps(self, plans: Sequence[Sequence[Level]], tables: Sequence[Array], block: Block) -> list[MapCodebooks]:
+    def _of_maps(
+        self, plans: Sequence[Sequence[Level]], entries: Positions, entry_rows: Positions, block: Block
+    ) -> list[MapCodebooks]:
         """Each map's rows of the tables, which hold the maps' patches one behind the other."""
-        maps, starts = [], [0] * len(plans[0])
+        maps, starts = [], np.zeros(len(plans[0]), np.int64)
         for levels in plans:
-            rows = [len(level.patches5) for level in levels]
-            entries = tuple(
-                table[:, starts[level] : starts[level] + rows[level]]
-                for (level, _), table in zip(self._norms, tables, strict=True)
-            )
-            maps.append(MapCodebooks(tuple(level.index[0] for level in levels), tuple(rows), entries, block))
-            starts = [start + count for start, count in zip(starts, rows, strict=True)]
+            rows = np.asarray([len(level.patches5) for level in levels])
+            of_map = (entries + starts[self._levels] * self._row_bytes).astype(np.uint64)
+            index = tuple(level.index[0] for level in levels)
+            maps.append(MapCodebooks(index, tuple(rows.tolist()), of_map, entry_rows, block))
+            starts = starts + rows
         return maps
 
 

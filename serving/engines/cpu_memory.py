@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from kernels.layouts import Array, aligned_empty
+from kernels.layouts import aligned_empty
 
 ALIGNMENT = 64
 GRAIN = 256 << 10  # sizes are whole multiples
@@ -26,15 +24,7 @@ class Block:
     def __init__(self, raw: Raw) -> None:
         self._raw = raw
         self.bytes = raw.nbytes
-
-    def arrays(self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype[np.generic]) -> list[Array]:
-        """Uninitialised arrays one behind the other. They must not be used after the block."""
-        arrays, start = [], 0
-        for shape in shapes:
-            stop = start + math.prod(shape) * dtype.itemsize
-            arrays.append(self._raw[start:stop].view(dtype).reshape(shape))
-            start = -(-stop // ALIGNMENT) * ALIGNMENT
-        return arrays
+        self.address = raw.ctypes.data  # a multiple of a cache line's bytes; not to be read after the block
 
 
 @dataclass(frozen=True, eq=False)

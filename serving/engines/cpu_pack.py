@@ -155,10 +155,11 @@ def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier, drawn: Patches | No
         packed = pack_codebook(tier, weight, channels)
         return PackedNorm(channels, table, shared_bias, packed, pack_bias(bias), instance)
     rounded = round_codebook(table, shared_bias, weight, bias, drawn)
+    a, b = np.split(rounded.interior, 2, axis=1)
     return PackedNorm(
         channels, rounded.table, rounded.shared_bias, pack_codebook_int8(rounded.weight, channels),
         pack_bias(bias), instance, pack_bias(rounded.scale),
-        to_entries(*np.split(rounded.interior, 2, axis=1), tier_dtype(tier)),
+        to_entries(a, b, tier_dtype(tier)),
     )  # fmt: skip
 
 

@@ -69,7 +69,9 @@ class ConvProgram:
         self._dtype, self._input_dtype = storage_dtype(tier_dtype(tier)), storage_dtype(input_dtype(tier))
         self._buffers = self._allocate()
         self._index = [np.zeros((n, *size), np.int32) for size in self._sizes]
-        self._entries: list[tuple[int, slice, Entries]] = []  # the norm's number and the images of each modulation
+        norms = sum(len(block.norms) for block in packed.blocks)
+        self._entries = np.zeros((norms, n), np.uint64)  # their addresses, by norm and image
+        self._entry_rows = np.zeros((norms, n), np.int64)
         self._style = np.zeros(0, self._input_dtype)
         self._patches = np.zeros(0, np.int32)
         self.values = np.empty((n, 3, height, width), np.float32)
@@ -95,8 +97,8 @@ class ConvProgram:
         for level, index in enumerate(self._index):
             for n, one in enumerate(maps):
                 index[n] = one.index[level]
-        for number, images, entries in self._entries:
-            entries.set([one.entries[number] for one in maps[images]])
+        for n, one in enumerate(maps):
+            self._entries[:, n], self._entry_rows[:, n] = one.entries, one.entry_rows
 
     def run(self, pool: Pool) -> float:
         """Synthesise one batch into `values` and `pixels`; returns seconds."""
@@ -182,9 +184,9 @@ class ConvProgram:
         if by.instance:  # upsampling by repetition keeps mean and variance
             mean, rstd = np.empty((2, len(x), blocks(by.channels) * BLOCK), np.float32)
             self._steps.append(norm(self._tier, x, mean, rstd, epsilon=NORM_EPS))
-        none = np.zeros((blocks(by.channels), 1, 2, BLOCK), self._dtype)  # until the first run sets the entries
-        entries = Entries([none] * len(x))
-        self._entries.append((number, images, entries))
+        entries = Entries(
+            self._entries[number, images], self._entry_rows[number, images], blocks(by.channels), self._dtype
+        )
         return _Modulation(x, entries, self._index[level][images], mean, rstd, shift)
 
     def _modulated_conv(

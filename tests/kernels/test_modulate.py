@@ -58,7 +58,7 @@ def make(
     tables = None
     if a is not None and b is not None:
         table = to_entries(a, b, tier_dtype(tier))  # images share one, as the maps of a batch do
-        tables = Entries([table[:, 6 * i : 6 * i + 6] for i in range(n)])
+        tables = Entries.of([table[:, 6 * i : 6 * i + 6] for i in range(n)])
     step = modulate(
         tier, plain(x, tier), tables, index, out,
         mean=None if mean is None else pad_channels(mean), rstd=None if rstd is None else pad_channels(rstd),
@@ -105,7 +105,7 @@ def test_neither_threads_nor_batch_change_a_bit(tier: Tier) -> None:
     (x, index), out, tables = case.step.arrays[:2], case.out, case.entries.tables
     for n in range(3):
         alone = poison(out[n : n + 1].copy())
-        run_steps(modulate(tier, x[n : n + 1], Entries(tables[n : n + 1]), index[n : n + 1], alone))
+        run_steps(modulate(tier, x[n : n + 1], Entries.of(tables[n : n + 1]), index[n : n + 1], alone))
         assert np.array_equal(alone[0], out[n])
 
 
@@ -122,8 +122,6 @@ def test_errors(tier: Tier) -> None:
         modulate(tier, x, entries, index.astype(np.int64), out)
     table = entries.tables[0]
     with pytest.raises(StepError, match=r"\[modulate\] expected entries of 1 images, 1 blocks of \w+, but got 2 im"):
-        modulate(tier, x, Entries([table, table]), index, out)
-    with pytest.raises(StepError, match=r"\[modulate\] expected entries of 1 images but got 2"):
-        entries.set([table, table])
+        modulate(tier, x, Entries.of([table, table]), index, out)
     with pytest.raises(StepError, match=r"\[modulate\] expected entries as \w+ \[1, 'U5', 2, 32\], or rows"):
-        entries.set([table[:, ::2]])
+        Entries.of([table[:, ::2]])

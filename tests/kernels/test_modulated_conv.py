@@ -84,7 +84,7 @@ def draw(case: Case, tier: Tier) -> Data:
     mean, rstd = pad_channels(np.abs(random.standard_normal((2, case.n, c_in))))
     return Data(
         plain(random_values(random, (case.n, c_in, h >> case.shift, w >> case.shift), tier), tier),
-        Entries(tables) if case.entries else None,
+        Entries.of(tables) if case.entries else None,
         random.integers(0, 7, (case.n, h, w)).astype(np.int32) if case.entries else None,
         mean if case.norm else None,
         rstd if case.norm else None,
@@ -134,7 +134,7 @@ def test_an_image_does_not_depend_on_its_batch(tier: Tier) -> None:
     outputs = []
     for images in (slice(0, 3), slice(0, 1), slice(1, 2), slice(2, 3)):
         y = poison(empty_plain(images.stop - images.start, 48, h, w, tier_dtype(tier)))
-        entries = Entries(data.entries.tables[images])
+        entries = Entries.of(data.entries.tables[images])
         step = modulated_conv(
             tier, data.x[images], entries, data.index[images], packed, data.bias, data.residual[images], y,
             in_channels=32, out_channels=48, kernel_size=3, shift=1,
