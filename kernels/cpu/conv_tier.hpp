@@ -41,6 +41,15 @@ struct ConvTier {
     static void run(const spade_conv& args, int64_t begin, int64_t end) {
         const ConvUnits units = conv_units(args);
         const int64_t all_rows = args.n * args.height;
+        if (args.kernel_size == 1) {
+            const int64_t blocks = conv_blocks(args.out_channels);
+            for (; begin < end; ++begin) {
+                const int64_t row = begin / blocks * units.rows;
+                const int64_t row_end = row + units.rows < all_rows ? row + units.rows : all_rows;
+                area(args, begin % blocks, row, row_end);
+            }
+            return;
+        }
         while (begin < end) {
             const int64_t block = begin / units.groups, first = begin % units.groups;
             const int64_t last = first + (end - begin) < units.groups ? first + (end - begin) : units.groups;
