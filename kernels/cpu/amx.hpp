@@ -278,8 +278,11 @@ class AmxPass {
             if (made_ != nullptr) last_place_ = *made_, made_ = &last_place_;
             for (int64_t i = 0; i < size; ++i) places_[i] = place_of(first + i);
             const bool both = panels_.shortcut.blocks > 0;
-            pass<K>(term, size, panels_.chunk / (K * K), false, !both);
-            if (both) pass<1>(panels_.shortcut, size, panels_.chunk, true, true);
+            if (once)
+                halves<K>(term, size, !both);
+            else
+                pass<K>(term, 0, size, 0, term.blocks, false, !both);
+            if (both) pass<1>(panels_.shortcut, 0, size, 0, panels_.shortcut.blocks, true, true);
         }
         amx_store(before_);
         exchanged();
@@ -290,27 +293,42 @@ class AmxPass {
     static constexpr int64_t most = 8, usual = 2, few_steps = 64;
 
     void set_stream(bool once, int64_t count) {
-        constexpr int64_t step_bytes = amx_step * static_cast<int64_t>(sizeof(bf16)), shortly = 32 << 10;
+        constexpr int64_t step_bytes = amx_step * static_cast<int64_t>(sizeof(bf16)), shortly = 48 << 10;
         if (panels_.next_weight == nullptr) return;
         const auto* now = reinterpret_cast<const char*>(panels_.term.weight);
         stream_ = once ? now + shortly : reinterpret_cast<const char*>(panels_.next_weight);
         lines_of_step_ = (step_bytes / 64 + count - 1) / count;
     }
 
-    // A group of tiles under one term, chunk by chunk, under each panel in turn: every second tile goes backwards, so
-    // that it finds the panel of the one before in the first-level cache.
+    // A group of tiles in two halves, some blocks at a time: the sums of a half stay in the first-level cache, beside a
+    // chunk of the panel, and the second half finds those blocks of the panel in the second-level cache.
     template <int64_t K>
-    void pass(const AmxTerm& term, int64_t size, int64_t chunk, bool is_shortcut, bool is_last) {
-        for (int64_t block = 0; block < term.blocks; block += chunk) {
-            const int64_t block_end = block + chunk < term.blocks ? block + chunk : term.blocks;
+    void halves(const AmxTerm& term, int64_t size, bool is_last) {
+        constexpr int64_t at_a_time = 36 / (K * K), half_of_most = most / 2;
+        const int64_t half = size > half_of_most ? size / 2 : size;
+        for (int64_t block = 0; block < term.blocks; block += at_a_time) {
+            const int64_t stop = block + at_a_time < term.blocks ? block + at_a_time : term.blocks;
+            pass<K>(term, 0, half, block, stop, false, is_last);
+            if (half < size) pass<K>(term, half, size, block, stop, false, is_last);
+        }
+    }
+
+    // Tiles first .. size - 1 of a group under blocks block .. stop - 1 of a term, chunk by chunk, under each panel in
+    // turn: every second tile goes backwards, so that it finds the panel of the one before in the first-level cache.
+    template <int64_t K>
+    void pass(const AmxTerm& term, int64_t first, int64_t size, int64_t block, int64_t stop, bool is_shortcut,
+              bool is_last) {
+        const int64_t chunk = panels_.chunk / (K * K);
+        for (; block < stop; block += chunk) {
+            const int64_t block_end = block + chunk < stop ? block + chunk : stop;
             const bool starts = block == 0 && !is_shortcut, last = is_last && block_end == term.blocks;
-            for (int64_t i = 0; i < size; ++i)
+            for (int64_t i = first; i < size; ++i)
                 for (int64_t j = 0; j < panels_.count; ++j) {
                     const int64_t panel = i % 2 == 0 ? j : panels_.count - 1 - j;
                     float* sums = sums_[i * panels_.count + panel];
                     const AmxLines* x = is_shortcut ? places_[i].shortcut : places_[i].x;
                     const bool more = i + 1 < size;
-                    const AmxLines& ahead = places_[more ? i + 1 : 0].x[1];
+                    const AmxLines& ahead = places_[more ? i + 1 : first].x[1];
                     const int64_t ahead_at = (more ? block : block_end) * term.block_stride;
                     multiply<K>(term, x, panel, block, block_end, starts ? nullptr : sums, ahead, ahead_at);
                     finish();
