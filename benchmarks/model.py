@@ -34,7 +34,7 @@ from spade_core.config import PRESETS
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
 REFERENCE = "torch-fp32"
-OURS = ("cpu-fp32", "cpu-bf16", "torch-codebook-fp32", "torch-codebook-bf16")
+OURS = ("cpu-fp32", "cpu-bf16", "cpu-int8", "torch-codebook-fp32", "torch-codebook-bf16")
 
 Array = npt.NDArray[Any]
 

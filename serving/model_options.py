@@ -53,7 +53,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(PRECISIONS),
             default="fp32",
             show_default=True,
-            help="Of weights and activations; bf16 is faster on processors that have it. fp16 needs CUDA.",
+            help="Of weights and activations; bf16 is faster on processors that have it, and int8, in which only "
+            "codebooks multiply, on those with AMX. fp16 needs CUDA.",
         ),
         click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: one per core]"),
     )

@@ -16,7 +16,7 @@ Style = npt.NDArray[np.float32]  # [N, 256]
 Images = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB
 
 ENGINES = ("auto", "torch", "cpu")  # of a checkpoint; `tensorrt` comes from an engine file
-PRECISIONS = ("fp32", "bf16", "fp16")  # fp16 on CUDA only
+PRECISIONS = ("fp32", "bf16", "int8", "fp16")  # int8 on the cpu engine only, with AMX; fp16 on CUDA only
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Engine(Protocol):
     Attributes:
         config: what the weights were made for.
         name: `torch`, `cpu` or `tensorrt`.
-        precision: `fp32`, `bf16` or `fp16`.
+        precision: `fp32`, `bf16`, `int8` or `fp16`.
     """
 
     config: GeneratorConfig

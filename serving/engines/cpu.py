@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kernels.steps import Pool, Tier, choose_tier
+from kernels.layouts import DType
+from kernels.steps import Pool, Tier, TierError, choose_tier
 from serving.engines import Images, Instances, Labels, Style, Timings
 from serving.engines.cpu_codebooks import CodebookCache, CodebookMaker, CodebookTimes
 from serving.engines.cpu_pack import pack_generator
-from serving.engines.cpu_program import ConvProgram
+from serving.engines.cpu_program import ConvProgram, Output
 from spade_core.config import GeneratorConfig
 from spade_core.generator import Generator
 from spade_core.label_maps import prepare
@@ -23,7 +23,20 @@ from spade_core.style import check_style
 CACHE_BYTES = 512 << 20
 PROGRAMS = 8  # (batch, size) pairs whose memory is kept; the least recently used goes
 
-_DTYPES = {"fp32": "float32", "bf16": "bf16", "int8": "bf16"}
+_DTYPES: dict[str, DType] = {"fp32": "float32", "bf16": "bf16", "int8": "bf16"}
+
+
+def choose_tier_of(precision: str) -> Tier:
+    """The fastest tier of a precision on this processor. Raises TierError without one, ValueError for others' names."""
+    if precision not in _DTYPES:
+        raise ValueError(f"[engine] expected precision {', '.join(_DTYPES)} but got {precision!r}")
+    tier = choose_tier(_DTYPES[precision])
+    if precision == "int8" and tier != "amx":
+        raise TierError(
+            f"[cpu] expected a processor with AMX, and SPADE_CPU_TIER unset or amx, for precision int8 but got tier "
+            f"{tier}; use bf16"
+        )
+    return tier
 
 
 class CpuEngine:
@@ -31,7 +44,8 @@ class CpuEngine:
 
     Args:
         generator: float32, in eval mode; it is only read.
-        precision: fp32 or bf16, of weights and activations; sums are float32. Raises TierError without a tier for it.
+        precision: fp32 or bf16, of weights and activations; sums are float32. int8: as bf16, but the codebooks that
+            take most of the time multiply in int8, on a processor with AMX. Raises TierError without a tier for it.
         threads: of this engine's own pool; None: one per core.
         cache_bytes: of plans and codebooks kept for label maps that come again; 0 keeps none.
     """
@@ -45,11 +59,9 @@ class CpuEngine:
         threads: int | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        if precision not in _DTYPES:
-            raise ValueError(f"[engine] expected precision {' or '.join(_DTYPES)} but got {precision!r}")
+        self.tier: Tier = choose_tier_of(precision)
         self.config: GeneratorConfig = generator.config
         self.precision = precision
-        self.tier: Tier = choose_tier(_DTYPES[precision])  # type: ignore[arg-type]
         threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self._pool = Pool(threads)
         self._packed = pack_generator(generator, self.tier, threads, int8=precision == "int8")
@@ -61,13 +73,13 @@ class CpuEngine:
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> Images:
         """Label maps [N, H, W] -> images [N, H, W, 3]; see `serving.engines.Engine`. Equal maps share codebooks."""
-        return self._run(labels, instances, style, timings, lambda program: program.pixels)
+        return self._run(labels, instances, style, timings, "pixels")
 
     def image(
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> npt.NDArray[np.float32]:
         """As `synthesize`, before rounding: float32 [N, 3, H, W] in -1..1."""
-        return self._run(labels, instances, style, timings, lambda program: program.values)
+        return self._run(labels, instances, style, timings, "values")
 
     def _run(
         self,
@@ -75,7 +87,7 @@ class CpuEngine:
         instances: Instances | None,
         style: Style | None,
         timings: Timings | None,
-        output: Callable[[ConvProgram], npt.NDArray[Any]],
+        output: Output,
     ) -> npt.NDArray[Any]:
         symbols = prepare(labels, instances, self.config)  # [N, H, W]
         styles = check_style(style, len(symbols), self.config)
@@ -83,10 +95,10 @@ class CpuEngine:
         with self._lock:
             planned = self._codebooks.plan(symbols, times)
             program = self._program(symbols.shape)
-            program.set(symbols, styles, planned.maps)
+            program.set(symbols, styles, planned.maps, output)
             self._codebooks.make(planned, times)  # and the threads go on to the convs while they are awake
             convs_s = program.run(self._pool)
-            out = output(program).copy()  # the next call writes there again
+            out = (program.values if output == "values" else program.pixels).copy()  # the next call writes there again
         if timings is not None:
             timings.plan_s += times.plan_s
             timings.codebook_s += times.codebook_s

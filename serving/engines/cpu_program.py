@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,7 @@ from spade_core.style import Style
 
 Symbols = npt.NDArray[np.uint16]
 Size = tuple[int, int]
+Output = Literal["values", "pixels"]
 
 LARGE = 64 * 64  # pixels
 _PLAIN = ("x0", "x1", "dx")  # the buffers of plain maps: block input, block output, and what is between
@@ -60,7 +62,7 @@ class ConvProgram:
     what they read themselves, band by band.
 
     Attributes:
-        values: float32 [N, 3, H, W] in -1..1 and pixels: uint8 [N, H, W, 3], of the last run.
+        values: float32 [N, 3, H, W] in -1..1 and pixels: uint8 [N, H, W, 3], of the last run that was to write them.
     """
 
     def __init__(self, packed: PackedGenerator, tier: Tier, n: int, height: int, width: int) -> None:
@@ -83,13 +85,18 @@ class ConvProgram:
         for images in alone if is_large(self._sizes[-1]) else [slice(0, n)]:
             self._image(self._blocks(small, len(packed.blocks), x[images], images), images)
         self._program = Program(self._steps)
+        self._of_images = np.asarray([i for i, kind in enumerate(self._program.kinds) if kind == "image"])
+        self._outputs = {name: self._program.column("image", name) for name in ("values", "pixels")}
+        self._addresses = {name: column[self._of_images] for name, column in self._outputs.items()}
 
-    def set(self, symbols: Symbols, style: Style | None, maps: Sequence[MapCodebooks]) -> None:
+    def set(self, symbols: Symbols, style: Style | None, maps: Sequence[MapCodebooks], output: Output) -> None:
         """What the next run synthesises.
 
         symbols [N, H, W] and style [N, 256], of which the model reads one, and the codebooks of each image, whose
-        entries may be made after this call.
+        entries may be made after this call. output: which of the two it writes.
         """
+        for name, column in self._outputs.items():
+            column[self._of_images] = self._addresses[name] if name == output else 0
         if style is not None:
             self._style[:, 1, :, 1, :] = to_storage(style, input_dtype(self._tier)).reshape(self._n, -1, BLOCK)
         else:

@@ -8,9 +8,9 @@ from typing import cast
 
 import torch
 
-from kernels.steps import TierError, choose_tier
+from kernels.steps import TierError
 from serving.engines import ENGINES, Engine
-from serving.engines.cpu import CpuEngine
+from serving.engines.cpu import CpuEngine, choose_tier_of
 from serving.engines.torch import Precision, TorchEngine
 from spade_core.checkpoints import Checkpoint, load
 from spade_core.config import preset as preset_config
@@ -53,8 +53,10 @@ def _choose(precision: str) -> tuple[str, str, str]:
     if torch.cuda.is_available():
         return "torch", "cuda", "there is a CUDA device"
     try:
-        tier = choose_tier("bf16" if precision == "bf16" else "float32")
+        tier = choose_tier_of(precision)
     except TierError as error:
+        if precision == "int8":  # which no other engine has
+            raise
         return "torch", "cpu", str(error)
     return "cpu", "cpu", f"native kernels, tier {tier}"
 

@@ -141,6 +141,49 @@ def test_every_tier_of_this_processor(tier: str, monkeypatch: pytest.MonkeyPatch
         assert_close(image, expected)
 
 
+needs_amx = pytest.mark.skipif("amx" not in supported_tiers(), reason="no AMX here")
+
+
+@needs_amx
+@pytest.mark.parametrize("spade_kernel", [1, 3])
+@pytest.mark.parametrize("edges", [False, True])
+def test_int8_is_close_to_bf16(spade_kernel: int, edges: bool) -> None:
+    """On maps of blocks, as label maps are, its error is below twice that of bf16."""
+    config = small(nf=20, height=128, width=128, instance_edges=edges, spade_kernel=spade_kernel)
+    generator = trained_like(config)
+    labels = np.random.default_rng(0).integers(0, 6, (3, 16, 16)).astype(np.uint8).repeat(8, 1).repeat(8, 2)
+    of = labels, request_instances(config, labels), None
+    expected = dense(generator, of)
+    errors = {
+        precision: float(np.mean((CpuEngine(generator, precision).image(*of) - expected) ** 2))
+        for precision in ("bf16", "int8")
+    }
+    assert errors["int8"] < 4 * errors["bf16"]
+
+
+@needs_amx
+def test_int8_bits_depend_neither_on_threads_nor_on_the_batch() -> None:
+    config = small(nf=20)
+    generator, of = trained_like(config), request(config, 3)
+    together = CpuEngine(generator, "int8", threads=1).image(*of)
+    engine = CpuEngine(generator, "int8", threads=3)
+    np.testing.assert_array_equal(engine.image(*of), together)
+    for i in range(3):
+        np.testing.assert_array_equal(engine.image(*part(of, slice(i, i + 1)))[0], together[i])
+
+
+def test_int8_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from serving.engines.load import make_engine
+
+    if "avx512bf16" not in supported_tiers():
+        pytest.skip("this processor does not run avx512bf16")
+    monkeypatch.setenv(TIER_VARIABLE, "avx512bf16")
+    config = small()
+    for name in ("cpu", "auto"):
+        with pytest.raises(TierError, match=r"AMX.* for precision int8 but got tier avx512bf16; use bf16"):
+            make_engine(Checkpoint(config, seeded_generator(config), None, {}), name, "int8", 1)
+
+
 def test_a_tier_of_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TIER_VARIABLE, "avx512bf16")
     with pytest.raises(TierError, match=r"tier of float32 on this processor.* but got 'avx512bf16'"):
@@ -251,7 +294,7 @@ def test_a_bad_label_and_a_bad_precision_are_named() -> None:
     engine = CpuEngine(trained_like(config))
     with pytest.raises(ValueError, match=r"99 .*row 5, column 7"):
         engine.synthesize(labels, instances, None)
-    with pytest.raises(ValueError, match="precision fp32 or bf16 but got 'fp8'"):
+    with pytest.raises(ValueError, match="precision fp32, bf16, int8 but got 'fp8'"):
         CpuEngine(seeded_generator(config), "fp8")
 
 
