@@ -21,9 +21,7 @@ from spade_core.spade import SPADE, ResidualBlock
 
 Packed = npt.NDArray[np.uint8]
 
-# Whose codebooks are int8, if any: those of the largest levels, which take most of the time, and of a block's wider
-# norms, which bring as much error as the other for twice the time saved.
-INT8_LEVELS = 3
+INT8_LEVELS = 3  # the largest, which take most of the time
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,8 @@ def pack_generator(generator: Generator, tier: Tier, threads: int, *, int8: bool
     drawn = drawn_patches(config) if int8 else None
 
     def pack(walked: tuple[ResidualBlock, int, int]) -> PackedBlock:
-        level = walked[1]
         with torch.no_grad():  # holds for one thread
-            return _block(*walked, config, tier, drawn if level > config.upsamplings - INT8_LEVELS else None)
+            return _block(*walked, config, tier, drawn)
 
     with ThreadPoolExecutor(threads) as pool:
         blocks = tuple(pool.map(pack, walk(generator)))
@@ -127,16 +124,32 @@ def walk(generator: Generator) -> list[tuple[ResidualBlock, int, int]]:
 def _block(
     block: ResidualBlock, level: int, shift: int, config: GeneratorConfig, tier: Tier, drawn: Patches | None
 ) -> PackedBlock:
+    int8 = int8_norms(block, level, config) if drawn is not None else []
+
+    def norm(spade: SPADE) -> PackedNorm:
+        return _norm(spade, config, tier, drawn if any(spade is one for one in int8) else None)
+
     return PackedBlock(
         level,
         shift,
-        _norm(block.norm_0, config, tier, drawn),
+        norm(block.norm_0),
         _conv(block.conv_0, tier),
-        _norm(block.norm_1, config, tier, None),
+        norm(block.norm_1),
         _conv(block.conv_1, tier),
-        None if block.norm_s is None else _norm(block.norm_s, config, tier, drawn),
+        None if block.norm_s is None else norm(block.norm_s),
         None if block.conv_s is None else _conv(block.conv_s, tier),
     )
+
+
+def int8_norms(block: ResidualBlock, level: int, config: GeneratorConfig) -> list[SPADE]:
+    """Those of a block whose codebook is worth multiplying in int8: each brings about the same error.
+
+    Of the last blocks, the wider norms, which take twice the time of the other; of the middle blocks both, which wait
+    for their weights. Not the first block's, which take little time.
+    """
+    if block.norm_s is None:
+        return [block.norm_0, block.norm_1] if level > 0 else []
+    return [block.norm_0, block.norm_s] if level > config.upsamplings - INT8_LEVELS else []
 
 
 def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier, drawn: Patches | None) -> PackedNorm:
