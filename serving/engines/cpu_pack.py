@@ -22,6 +22,7 @@ from spade_core.spade import SPADE, ResidualBlock
 Packed = npt.NDArray[np.uint8]
 
 INT8_LEVELS = 3  # the largest, which take most of the time
+LARGEST_FLOAT16 = 65504.0
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def int8_norms(block: ResidualBlock, level: int, config: GeneratorConfig) -> lis
 
 
 def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier, drawn: Patches | None) -> PackedNorm:
+    _check_range(spade, tier)
     folded = fold(spade, config)
     channels = len(folded.bias) // 2
     taps = config.spade_kernel**2
@@ -171,6 +173,21 @@ def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier, drawn: Patches | No
         pack_bias(bias), instance, pack_bias(rounded.scale),
         to_entries(a, b, tier_dtype(tier)),
     )  # fmt: skip
+
+
+def _check_range(spade: SPADE, tier: Tier) -> None:
+    """Raises ValueError where the tier stores float16 and the running statistics say that a norm's input exceeds it."""
+    norm = spade.param_free_norm
+    if tier_dtype(tier) != "float16" or not isinstance(norm, nn.BatchNorm2d):
+        return
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    reach = float((norm.running_mean.abs() + 8 * norm.running_var.sqrt()).max())
+    if reach > LARGEST_FLOAT16:
+        raise ValueError(
+            f"[engine] expected activations within float16's {LARGEST_FLOAT16:.0f} on tier {tier} but the statistics "
+            f"of a norm reach {reach:.3g}; use precision fp32, or set SPADE_CPU_TIER=avx512bf16"
+        )
 
 
 def _conv(conv: nn.Conv2d, tier: Tier) -> PackedConv:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from kernels.steps import TIER_VARIABLE, TierError, input_dtype, supported_tiers
 from serving.engines import Timings, cpu_program
@@ -170,6 +171,17 @@ def test_int8_bits_depend_neither_on_threads_nor_on_the_batch() -> None:
     np.testing.assert_array_equal(engine.image(*of), together)
     for i in range(3):
         np.testing.assert_array_equal(engine.image(*part(of, slice(i, i + 1)))[0], together[i])
+
+
+@needs_amx
+def test_activations_that_do_not_fit_float16_are_refused() -> None:
+    generator = seeded_generator(small())
+    variance = generator.up_3.norm_1.param_free_norm.running_var
+    assert isinstance(variance, torch.Tensor)
+    variance[0] = 1e9
+    with pytest.raises(ValueError, match=r"float16's 65504 on tier amx but .* reach 2.53e\+05; use precision fp32"):
+        CpuEngine(generator, "bf16")
+    CpuEngine(generator, "fp32")
 
 
 def test_int8_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
