@@ -54,7 +54,7 @@ def check_machine() -> None:
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         problems.append("Python's venv module; on Debian and Ubuntu: apt install python3-venv")
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "c++", "g++", "clang++")):
-        problems.append("a C++20 compiler (g++ 10 or clang 12, or newer); on Debian and Ubuntu: apt install g++")
+        problems.append("a C++20 compiler (g++ 12 or clang 14, or newer); on Debian and Ubuntu: apt install g++")
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         problems.append("Python's headers; on Debian and Ubuntu: apt install python3-dev")
     if problems:

@@ -42,6 +42,7 @@ struct ConvTier {
         const ConvUnits units = conv_units(args);
         const int64_t all_rows = args.n * args.height;
         if (args.kernel_size == 1) {
+            // Its weights are small beside its map: all panels pass over a group of rows while it is in the cache.
             const int64_t blocks = conv_blocks(args.out_channels);
             for (; begin < end; ++begin) {
                 const int64_t row = begin / blocks * units.rows;

@@ -18,7 +18,8 @@ constexpr bool conv_is_few(int64_t out_channels, int64_t kernel_size) {
     return kernel_size == 3 && 9 * out_channels <= conv_block;
 }
 
-// Units are numbered block * groups + group; the rows of all images count through.
+// Units are numbered block * groups + group or, of a 1x1 conv, group * blocks + block; the rows of all images count
+// through.
 struct ConvUnits {
     int64_t rows;    // of one group; the last may have fewer
     int64_t groups;  // per block

@@ -276,7 +276,8 @@ int64_t spade_modulated_conv_units(int32_t tier, const spade_modulated_conv* arg
 /* Scratch that each thread needs, aligned to 64 bytes. */
 int64_t spade_modulated_conv_scratch_bytes(int32_t tier, const spade_modulated_conv* args);
 
-/* Neighbouring units share weights: a call reads them once for a run of such units, so hand out runs. */
+/* Neighbouring units share weights, or rows of x where k = 1: a call reads them once for a run of such units, so hand
+ * out runs. */
 int64_t spade_conv_units(const spade_conv* args);
 
 /* Packed weights of a conv: bytes -> pack -> use. weight is float32 [out_channels][in_channels][k][k]; packed is
