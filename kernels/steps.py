@@ -318,14 +318,15 @@ def codebook(
         raise StepError(f"[codebook] expected form {' or '.join(get_args(Form))} but got {form!r}")
     if form not in tier_forms(tier):
         raise StepError(f"[codebook] expected form {' or '.join(tier_forms(tier))} on tier {tier} but got {form!r}")
-    if int8 is not None and tier != "amx":
+    if int8 is None:
+        stored = storage_dtype(input_dtype(tier))
+        bytes_ = _native.codebook_packed_bytes(get_args(Tier).index(tier), taps, n_blocks * BLOCK)
+    elif tier == "amx":
+        stored, bytes_ = np.dtype(np.uint8), _native.codebook_int8_packed_bytes(taps, n_blocks * BLOCK)
+    else:
         raise StepError(f"[codebook] expected tier amx for int8 products but got {tier}")
-    stored = np.uint8 if int8 is not None else storage_dtype(input_dtype(tier))
     _expect("codebook", "actv", actv, stored, (len(actv), _native.HIDDEN))
     _expect("codebook", "patches", patches, np.int32, (rows, taps))
-    bytes_ = _native.codebook_packed_bytes(get_args(Tier).index(tier), taps, n_blocks * BLOCK)
-    if int8 is not None:
-        bytes_ = _native.codebook_int8_packed_bytes(taps, n_blocks * BLOCK)
     _expect("codebook", "weight", weight, np.uint8, (bytes_,))
     _expect("codebook", "bias", bias, np.float32, (n_blocks, 2, BLOCK))
     _expect("codebook", "entries", entries, dtype, (n_blocks, rows, 2, BLOCK))

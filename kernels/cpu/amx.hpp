@@ -76,13 +76,24 @@ constexpr int64_t amx_block = 32;                    // channels of a pixel in a
 constexpr int64_t amx_step = amx_block * amx_block;  // weights of one tap of one block
 constexpr int64_t amx_run_sums = Tiles::amx_pixels * amx_block;
 
-// Weights of one block and tap, [2][16 pairs][16 columns][2]; weight(column, channel) is 0 where there is none.
-template <typename Weight>
-inline void amx_pack_step(Weight weight, bf16* to) {
+// How weights lie: bf16 from float32, int8 as it is.
+inline bf16 amx_packed(float weight) { return to_bf16(weight); }
+inline int8_t amx_packed(int8_t weight) { return weight; }
+
+// Weights of a column that lie side by side, and terms of a step, which are a row of a tile.
+template <typename Packed>
+constexpr int64_t amx_together = 4 / sizeof(Packed);
+template <typename Packed>
+constexpr int64_t amx_depth = 16 * amx_together<Packed>;
+
+// Weights of one step, [2][16][16 columns][together]; weight(column, term) is 0 where there is none.
+template <typename Packed, typename Weight>
+inline void amx_pack_step(Weight weight, Packed* to) {
+    constexpr int64_t together = amx_together<Packed>;
     for (int64_t half = 0; half < amx_block; half += 16)
-        for (int64_t channel = 0; channel < amx_block; channel += 2)
+        for (int64_t term = 0; term < amx_depth<Packed>; term += together)
             for (int64_t column = half; column < half + 16; ++column)
-                for (int64_t odd = 0; odd < 2; ++odd) *to++ = to_bf16(weight(column, channel + odd));
+                for (int64_t i = 0; i < together; ++i) *to++ = amx_packed(weight(column, term + i));
 }
 
 // One term of the sum: a map of blocks of channels, under K x K taps.

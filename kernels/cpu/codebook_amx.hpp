@@ -35,28 +35,22 @@ struct CodebookAmx {
     using Weight = std::conditional_t<Int8, int8_t, float>;  // as it is given
     using Packed = std::conditional_t<Int8, int8_t, bf16>;
 
-    static constexpr int64_t together = 4 / sizeof(Packed);  // weights of a column that lie side by side
-    static constexpr int64_t step_depth = 16 * together;     // terms of a step, one row of a tile
-    static constexpr int64_t hidden_blocks = SPADE_HIDDEN / step_depth;
+    static constexpr int64_t depth = amx_depth<Packed>, hidden_blocks = SPADE_HIDDEN / depth;
     static constexpr int64_t line = 64;  // bytes of a row of a tile
 
-    // ---- Packed weights: [block][a, b][tap][hidden block][2][16][16 columns][together] ----
-
-    static Packed pack_one(float weight) { return to_bf16(weight); }
-    static Packed pack_one(int8_t weight) { return weight; }
+    // ---- Packed weights: [block][a, b][tap][hidden block], each a step ----
 
     static void pack(const Weight* weight, int64_t taps, int64_t channels, void* packed) {
         auto* to = static_cast<Packed*>(packed);
-        const auto pack_step = [&](int64_t k, int64_t b, int64_t first) {
-            for (int64_t half = first; half < first + 32; half += 16)
-                for (int64_t row = k; row < k + step_depth; row += together)
-                    for (int64_t channel = half; channel < half + 16; ++channel)
-                        for (int64_t i = row; i < row + together; ++i)
-                            *to++ = pack_one(channel < channels ? weight[(i * 2 + b) * channels + channel] : Weight{0});
-        };
         for (int64_t first = 0; first < channels; first += 32)
             for (int64_t b = 0; b < 2; ++b)
-                for (int64_t k = 0; k < taps * SPADE_HIDDEN; k += step_depth) pack_step(k, b, first);
+                for (int64_t k = 0; k < taps * SPADE_HIDDEN; k += depth, to += depth * amx_block)
+                    amx_pack_step(
+                        [&](int64_t column, int64_t term) {
+                            const int64_t channel = first + column;
+                            return channel < channels ? weight[((k + term) * 2 + b) * channels + channel] : Weight{0};
+                        },
+                        to);
     }
 
     // ---- One group of rows ----

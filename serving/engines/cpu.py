@@ -1,4 +1,4 @@
-"""The cpu engine: the codebook form on native kernels, float32 or bf16."""
+"""The cpu engine: the codebook form on native kernels, float32, bf16 or int8."""
 
 from __future__ import annotations
 

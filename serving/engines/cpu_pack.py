@@ -22,7 +22,7 @@ from spade_core.spade import SPADE, ResidualBlock
 Packed = npt.NDArray[np.uint8]
 
 INT8_LEVELS = 3  # the largest, which take most of the time
-LARGEST_FLOAT16 = 65504.0
+LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class ConvProgram:
             self._entries[:, n], self._entry_rows[:, n] = one.entries, one.entry_rows
 
     def run(self, pool: Pool) -> float:
-        """Synthesise one batch into `values` and `pixels`; returns seconds."""
+        """Synthesise one batch into what `set` said; returns seconds."""
         return sum(run(self._program, pool).values())
 
     # ---- Memory ----

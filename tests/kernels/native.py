@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from kernels.layouts import Array, Float64, from_storage, to_plain, to_storage
+from kernels.layouts import Array, Float64, from_entries, from_storage, to_plain, to_storage
 from kernels.steps import Pool, Program, Step, Tier, input_dtype, run, supported_tiers, tier_dtype
 
 TIERS = supported_tiers()
@@ -38,6 +40,21 @@ def stored_input(values: Array, tier: Tier) -> Array:
 def plain(values: Array, tier: Tier) -> Array:
     """[N, C, H, W] -> plain map."""
     return to_plain(values, tier_dtype(tier))
+
+
+@dataclass(frozen=True)
+class CodebookCase:
+    """One codebook, and what it must give."""
+
+    step: Step
+    entries: Array
+    expected: Float64  # [U5, 2C]
+    bound: Float64
+
+
+def entry_values(entries: Array, channels: int) -> Float64:
+    """Entries -> [U5, 2C]."""
+    return np.concatenate(from_entries(entries, channels), axis=1)
 
 
 def poison(out: Array) -> Array:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pytest
-from native import TIERS, each_tier, poison, random_values, run_steps, stored_input
+from native import TIERS, CodebookCase, each_tier, entry_values, poison, random_values, run_steps, stored_input
 from tolerances import assert_within, sum_bound
 
 from kernels.codebook import choose_form, codebook_numpy, pack_bias
-from kernels.layouts import Array, Float64, aligned_empty, from_entries, storage_dtype, to_entries
-from kernels.steps import Form, Step, StepError, Tier, codebook, pack_codebook, tier_dtype, tier_forms
+from kernels.layouts import aligned_empty, from_entries, storage_dtype, to_entries
+from kernels.steps import Form, StepError, Tier, codebook, pack_codebook, tier_dtype, tier_forms
 
 FORMS = [(tier, form) for tier in TIERS for form in tier_forms(tier)]
 each_tier_and_form = pytest.mark.parametrize(
@@ -20,19 +19,9 @@ each_tier_and_form = pytest.mark.parametrize(
 )
 
 
-@dataclass(frozen=True)
-class Case:
-    """One codebook, and what it must give."""
-
-    step: Step
-    entries: Array
-    expected: Float64  # [U5, 2C]
-    bound: Float64
-
-
 def make(
     tier: Tier, form: Form, rows: int, actv_rows: int, channels: int, taps: int = 9, *, in_order: bool = False
-) -> Case:
+) -> CodebookCase:
     """With in_order, patches read higher rows the later they come, as a plan's do, and the last row all along."""
     random = np.random.default_rng(rows * channels + taps)
     actv = np.maximum(random_values(random, (actv_rows, 128), tier), 0)
@@ -48,12 +37,7 @@ def make(
     entries = poison(aligned_empty((-(-channels // 32), rows, 2, 32), storage_dtype(tier_dtype(tier))))
     packed = pack_codebook(tier, weight.astype(np.float32), channels)
     step = codebook(tier, stored_input(actv, tier), patches, packed, pack_bias(bias), entries, form=form)
-    return Case(step, entries, expected, sum_bound(sizes, taps * 128, expected, tier_dtype(tier)))
-
-
-def values(entries: Array, channels: int) -> Float64:
-    a, b = from_entries(entries, channels)
-    return np.concatenate([a, b], axis=1)  # [U5, 2C]
+    return CodebookCase(step, entries, expected, sum_bound(sizes, taps * 128, expected, tier_dtype(tier)))
 
 
 @each_tier_and_form
@@ -72,7 +56,7 @@ def values(entries: Array, channels: int) -> Float64:
 def test_against_twin(tier: Tier, form: Form, rows: int, actv_rows: int, channels: int, taps: int) -> None:
     case = make(tier, form, rows, actv_rows, channels, taps)
     run_steps(case.step)
-    assert_within(values(case.entries, channels), case.expected, case.bound)
+    assert_within(entry_values(case.entries, channels), case.expected, case.bound)
     unused = to_entries(*from_entries(case.entries, channels), tier_dtype(tier))  # zeros behind the channels
     assert np.array_equal(case.entries, unused)
 
@@ -82,7 +66,7 @@ def test_against_twin(tier: Tier, form: Form, rows: int, actv_rows: int, channel
 def test_every_tail_of_the_tile(tier: Tier, rows: int) -> None:
     gathered, *others = (make(tier, form, rows, rows, 32) for form in tier_forms(tier))
     run_steps(gathered.step, *(other.step for other in others))
-    assert_within(values(gathered.entries, 32), gathered.expected, gathered.bound)
+    assert_within(entry_values(gathered.entries, 32), gathered.expected, gathered.bound)
     for other in others:
         assert np.array_equal(gathered.entries, other.entries)
 
@@ -101,7 +85,7 @@ def test_neither_form_nor_threads_change_a_bit(tier: Tier) -> None:
 def test_patches_in_scan_order(tier: Tier, form: Form) -> None:
     case = make(tier, form, 400, 333, 32, in_order=True)
     run_steps(case.step)
-    assert_within(values(case.entries, 32), case.expected, case.bound)
+    assert_within(entry_values(case.entries, 32), case.expected, case.bound)
 
 
 @each_tier_and_form

@@ -9,25 +9,21 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native import TIERS, poison, run_steps
+from native import TIERS, CodebookCase, entry_values, poison, run_steps
 from tolerances import assert_within, gamma, stored_bound
 
 from kernels.codebook import codebook_int8_numpy, pack_bias
 from kernels.embed import as_bytes, embed_numpy
-from kernels.layouts import Array, Float64, aligned_empty, from_entries, to_entries
-from kernels.steps import Int8, Step, StepError, codebook, embed, pack_codebook, pack_codebook_int8
+from kernels.layouts import aligned_empty, from_entries, to_entries
+from kernels.steps import Int8, StepError, codebook, embed, pack_codebook, pack_codebook_int8
 
 pytestmark = pytest.mark.skipif("amx" not in TIERS, reason="no AMX here")
 
 
 @dataclass(frozen=True)
-class Case:
-    """One codebook, and what it must give."""
+class Case(CodebookCase):
+    """One codebook of int8 products."""
 
-    step: Step
-    entries: Array
-    expected: Float64  # [U5, 2C]
-    bound: Float64
     inside: int  # patches that are one symbol all over
 
 
@@ -56,10 +52,6 @@ def make(rows: int, actv_rows: int, channels: int, taps: int = 9, symbols: int =
     return Case(step, entries, expected, bound, int(inside))
 
 
-def values(entries: Array, channels: int) -> Float64:
-    return np.concatenate(from_entries(entries, channels), axis=1)  # [U5, 2C]
-
-
 @pytest.mark.parametrize(
     ("rows", "actv_rows", "channels", "taps"),
     [(1, 1, 32, 1), (1, 2, 16, 9), (33, 5, 48, 9), (200, 40, 96, 9), (300, 20, 256, 9), (600, 70, 512, 9),
@@ -68,7 +60,7 @@ def values(entries: Array, channels: int) -> Float64:
 def test_against_twin(rows: int, actv_rows: int, channels: int, taps: int) -> None:
     case = make(rows, actv_rows, channels, taps)
     run_steps(case.step)
-    assert_within(values(case.entries, channels), case.expected, case.bound)
+    assert_within(entry_values(case.entries, channels), case.expected, case.bound)
     unused = to_entries(*from_entries(case.entries, channels), "float16")  # zeros behind the channels
     assert np.array_equal(case.entries, unused)
     assert rows < 33 or 0 < case.inside < rows
@@ -80,7 +72,7 @@ def test_against_twin(rows: int, actv_rows: int, channels: int, taps: int) -> No
 def test_any_size(rows: int, actv_rows: int, channels: int, taps: int, symbols: int, seed: int) -> None:
     case = make(rows, actv_rows, channels, taps, symbols, seed)
     run_steps(case.step, threads=2)
-    assert_within(values(case.entries, channels), case.expected, case.bound)
+    assert_within(entry_values(case.entries, channels), case.expected, case.bound)
 
 
 def test_threads_change_no_bit() -> None:
