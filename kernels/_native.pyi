@@ -8,9 +8,6 @@ import numpy.typing as npt
 MAX_SYMBOLS: int
 MAX_PIXELS: int
 
-def plan_map(
-    symbols: npt.NDArray[np.uint16], sizes: Sequence[tuple[int, int]], n_symbols: int, kernel_size: int
-) -> list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]]: ...
 def first_bad_symbol(symbols: npt.NDArray[np.uint16], n_symbols: int) -> int: ...
 def rebase(
     rows: npt.NDArray[np.int32], outside: int, offset: int, new_outside: int, out: npt.NDArray[np.int32]
@@ -28,6 +25,7 @@ HIDDEN: int
 STEP_BYTES: int
 STEP_ARGS_OFFSET: int
 STEP_KINDS: dict[str, tuple[int, list[tuple[str, int, str]]]]
+SECONDS: int
 
 def tier_supported(tier: int) -> bool: ...
 def codebook_packed_bytes(tier: int, taps: int, channels: int) -> int: ...
@@ -52,3 +50,11 @@ def conv_peak(tier: int, count: int) -> int: ...
 class Pool:
     def __init__(self, threads: int) -> None: ...
     def run(self, steps: npt.NDArray[np.uint8], seconds: npt.NDArray[np.float64]) -> None: ...
+
+def plan_maps(
+    symbols: npt.NDArray[np.uint16],
+    sizes: Sequence[tuple[int, int]],
+    n_symbols: int,
+    kernel_size: int,
+    pool: Pool | None,
+) -> list[list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]]]: ...

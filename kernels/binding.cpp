@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <mutex>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -25,7 +27,7 @@ namespace nb = nanobind;
 
 namespace {
 
-using Symbols = nb::ndarray<const uint16_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Symbols = nb::ndarray<const uint16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
 using RowsOut = nb::ndarray<int32_t, nb::c_contig, nb::device::cpu>;
 using Array = nb::ndarray<nb::numpy, int32_t, nb::ndim<2>>;
@@ -45,52 +47,11 @@ struct Buffer {
           columns(static_cast<size_t>(c)) {}
 };
 
-struct Level {
-    Buffer patches3, patches5, index;
-};
 
 Array to_numpy(Buffer& buffer) {
     int32_t* data = buffer.data.release();
     nb::capsule owner(data, [](void* pointer) noexcept { delete[] static_cast<int32_t*>(pointer); });
     return Array(data, {buffer.rows, buffer.columns}, owner);
-}
-
-std::vector<Level> plan_levels(const uint16_t* symbols, spade_plan_shape shape, const Sizes& sizes) {
-    int64_t scratch_bytes = 0;
-    for (const auto& [height, width] : sizes) {
-        int64_t bytes = 0;
-        shape.height = height, shape.width = width;
-        check(spade_plan_scratch_bytes(&shape, &bytes));
-        scratch_bytes = std::max(scratch_bytes, bytes);
-    }
-    const std::unique_ptr<uint64_t[]> scratch(new uint64_t[static_cast<size_t>(scratch_bytes) / sizeof(uint64_t)]);
-    const int64_t taps = shape.kernel_size * shape.kernel_size;
-    std::vector<Level> levels;
-    for (const auto& [height, width] : sizes) {
-        shape.height = height, shape.width = width;
-        Buffer index(height, width);
-        spade_plan_counts counts{};
-        check(
-            spade_plan_find(&shape, symbols, shape.map_width, scratch.get(), scratch_bytes, index.data.get(), &counts));
-        Level level{Buffer(counts.patches3, taps), Buffer(counts.patches5, taps), std::move(index)};
-        check(spade_plan_write(&shape, scratch.get(), &counts, level.patches3.data.get(), level.patches5.data.get()));
-        levels.push_back(std::move(level));
-    }
-    return levels;
-}
-
-std::vector<LevelArrays> plan_map(const Symbols& symbols, const Sizes& sizes, int32_t n_symbols, int32_t kernel_size) {
-    const spade_plan_shape shape{
-        static_cast<int64_t>(symbols.shape(0)), static_cast<int64_t>(symbols.shape(1)), 0, 0, n_symbols, kernel_size};
-    std::vector<Level> levels;
-    {
-        nb::gil_scoped_release release;
-        levels = plan_levels(symbols.data(), shape, sizes);
-    }
-    std::vector<LevelArrays> arrays;
-    for (Level& level : levels)
-        arrays.emplace_back(to_numpy(level.patches3), to_numpy(level.patches5), to_numpy(level.index));
-    return arrays;
 }
 
 int64_t first_bad_symbol(const nb::ndarray<const uint16_t, nb::c_contig, nb::device::cpu>& symbols, int32_t n_symbols) {
@@ -258,9 +219,25 @@ int64_t conv_peak(int32_t tier, int64_t count) {
 
 // ---- Programs ----
 
+// Memory that is kept for the next call, which may want more.
+class Scratch {
+ public:
+    void* reserve(int64_t bytes) {
+        if (bytes <= bytes_) return data_.get();
+        bytes_ = 0;
+        data_.reset(new uint64_t[static_cast<size_t>(bytes) / sizeof(uint64_t) + 1]);
+        bytes_ = bytes;
+        return data_.get();
+    }
+
+ private:
+    std::unique_ptr<uint64_t[]> data_;
+    int64_t bytes_ = 0;
+};
+
 class Pool {
  public:
-    explicit Pool(int64_t threads) : pool_(spade_pool_create(threads), &spade_pool_destroy) {
+    explicit Pool(int64_t threads) : threads(threads), pool_(spade_pool_create(threads), &spade_pool_destroy) {
         if (pool_ == nullptr) throw std::runtime_error("the threads of a pool could not be started");
     }
 
@@ -269,21 +246,112 @@ class Pool {
             throw std::invalid_argument("steps are not whole or not aligned");
         if (seconds.size() != SPADE_STEP_KINDS) throw std::invalid_argument("seconds has another size");
         nb::gil_scoped_release release;
-        check(spade_run(reinterpret_cast<const spade_step*>(steps.data()),
-                        static_cast<int64_t>(steps.size() / sizeof(spade_step)), pool_.get(), seconds.data()));
+        run_steps(reinterpret_cast<const spade_step*>(steps.data()), steps.size() / sizeof(spade_step), seconds.data());
     }
+
+    void run_steps(const spade_step* steps, size_t count, double* seconds) {
+        check(spade_run(steps, static_cast<int64_t>(count), pool_.get(), seconds));
+    }
+
+    const int64_t threads;
+    std::mutex planning;  // holds plan_scratch
+    Scratch plan_scratch;
 
  private:
     std::unique_ptr<spade_pool, void (*)(spade_pool*)> pool_;
 };
+
+// ---- Plans ----
+
+// One level of one map.
+struct Level {
+    spade_plan_counts counts{};
+    Buffer index, patches3{0, 0}, patches5{0, 0};
+    explicit Level(const spade_plan_shape& shape) : index(shape.height, shape.width) {}
+
+    static int32_t* allocate(Buffer& table, int64_t rows, int64_t kernel_size) {
+        table = Buffer(rows, kernel_size * kernel_size);
+        return table.data.get();
+    }
+};
+
+spade_step plan_step(const spade_plan_shape& shape, const uint16_t* symbols, void* scratch, Level& level) {
+    spade_step step{};
+    step.kind = SPADE_STEP_PLAN;
+    step.args.plan = {shape, symbols, shape.map_width, scratch, level.index.data.get(), &level.counts, nullptr, nullptr};
+    return step;
+}
+
+// By the pool, each beside the others, or by this thread.
+void run_plans(std::vector<spade_step>& steps, Pool* pool) {
+    for (size_t i = 0; i < steps.size(); ++i) steps[i].overlaps = static_cast<int64_t>(i);
+    if (pool != nullptr) return pool->run_steps(steps.data(), steps.size(), nullptr);
+    for (const spade_step& step : steps) spade_plan_run(&step.args.plan, 0, spade_plan_units(&step.args.plan));
+}
+
+// The levels of `maps` maps, one behind the other, which are planned together.
+std::vector<Level> plan_levels(const uint16_t* symbols, int64_t maps, const std::vector<spade_plan_shape>& shapes,
+                               Pool* pool, Scratch& scratch) {
+    std::vector<int64_t> bytes(shapes.size());
+    for (size_t i = 0; i < shapes.size(); ++i) check(spade_plan_scratch_bytes(&shapes[i], &bytes[i]));
+    auto* memory = static_cast<char*>(scratch.reserve(maps * std::accumulate(bytes.begin(), bytes.end(), int64_t{0})));
+    std::vector<size_t> order(shapes.size());  // large levels first, for balance
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return bytes[a] > bytes[b]; });
+    std::vector<Level> levels;
+    for (int64_t map = 0; map < maps; ++map)
+        for (const spade_plan_shape& shape : shapes) levels.emplace_back(shape);
+    std::vector<spade_step> steps;
+    std::vector<Level*> of_steps;
+    for (const size_t i : order)
+        for (int64_t map = 0; map < maps; ++map) {
+            const spade_plan_shape& shape = shapes[i];
+            of_steps.push_back(&levels[static_cast<size_t>(map) * shapes.size() + i]);
+            steps.push_back(
+                plan_step(shape, symbols + map * shape.map_height * shape.map_width, memory, *of_steps.back()));
+            check(spade_plan_start(&steps.back().args.plan, bytes[i]));
+            memory += bytes[i];
+        }
+    run_plans(steps, pool);
+    for (size_t i = 0; i < steps.size(); ++i) {
+        spade_plan& plan = steps[i].args.plan;
+        plan.patches3 = Level::allocate(of_steps[i]->patches3, plan.counts->patches3, plan.shape.kernel_size);
+        plan.patches5 = Level::allocate(of_steps[i]->patches5, plan.counts->patches5, plan.shape.kernel_size);
+    }
+    run_plans(steps, pool);
+    return levels;
+}
+
+std::vector<std::vector<LevelArrays>> plan_maps(const Symbols& symbols, const Sizes& sizes, int32_t n_symbols,
+                                                int32_t kernel_size, Pool* pool) {
+    const auto n = static_cast<int64_t>(symbols.shape(0)), height = static_cast<int64_t>(symbols.shape(1)),
+               width = static_cast<int64_t>(symbols.shape(2));
+    std::vector<spade_plan_shape> shapes;
+    for (const auto& [h, w] : sizes) shapes.push_back({height, width, h, w, n_symbols, kernel_size});
+    std::vector<Level> levels;
+    {
+        nb::gil_scoped_release release;
+        Scratch own;
+        std::unique_lock<std::mutex> lock;
+        if (pool != nullptr) lock = std::unique_lock(pool->planning);
+        const int64_t together = pool == nullptr ? 1 : pool->threads;  // maps, each of which takes scratch
+        for (int64_t first = 0; first < n; first += together)
+            for (Level& level : plan_levels(symbols.data() + first * height * width, std::min(together, n - first),
+                                            shapes, pool, pool == nullptr ? own : pool->plan_scratch))
+                levels.push_back(std::move(level));
+    }
+    std::vector<std::vector<LevelArrays>> maps(static_cast<size_t>(n));
+    for (size_t i = 0; i < levels.size(); ++i)
+        maps[i / shapes.size()].emplace_back(to_numpy(levels[i].patches3), to_numpy(levels[i].patches5),
+                                             to_numpy(levels[i].index));
+    return maps;
+}
 
 }  // namespace
 
 NB_MODULE(_native, module) {
     module.attr("MAX_SYMBOLS") = SPADE_PLAN_MAX_SYMBOLS;
     module.attr("MAX_PIXELS") = SPADE_PLAN_MAX_PIXELS;
-    module.def("plan_map", &plan_map, nb::arg("symbols").noconvert(), nb::arg("sizes"), nb::arg("n_symbols"),
-               nb::arg("kernel_size"), "(patches3, patches5, index) of every level of one symbol map [H, W].");
     module.def("first_bad_symbol", &first_bad_symbol, nb::arg("symbols").noconvert(), nb::arg("n_symbols"),
                "Row-major position of the first symbol that is not below n_symbols, or -1.");
     module.def("rebase", &rebase, nb::arg("rows").noconvert(), nb::arg("outside"), nb::arg("offset"),
@@ -299,6 +367,7 @@ NB_MODULE(_native, module) {
     module.attr("STEP_BYTES") = sizeof(spade_step);
     module.attr("STEP_ARGS_OFFSET") = offsetof(spade_step, args);
     module.attr("STEP_KINDS") = step_kinds();
+    module.attr("SECONDS") = static_cast<int>(SPADE_STEP_KINDS);
     module.def(
         "tier_supported", [](int32_t tier) { return spade_tier_supported(tier) != 0; }, nb::arg("tier"),
         "Whether this processor runs the tier.");
@@ -321,4 +390,7 @@ NB_MODULE(_native, module) {
         .def(nb::init<int64_t>(), nb::arg("threads"))
         .def("run", &Pool::run, nb::arg("steps").noconvert(), nb::arg("seconds").noconvert(),
              "Runs the steps, without the GIL; adds each kind's seconds.");
+    module.def("plan_maps", &plan_maps, nb::arg("symbols").noconvert(), nb::arg("sizes"), nb::arg("n_symbols"),
+               nb::arg("kernel_size"), nb::arg("pool").none(),
+               "(patches3, patches5, index) of every level of each symbol map [N, H, W], by a pool or this thread.");
 }

@@ -21,6 +21,8 @@ except ImportError as error:
         "build it with `pip install -e .` in the repository root (needs a C++20 compiler)"
     ) from error
 
+from kernels.steps import Pool
+
 Symbols = npt.NDArray[np.uint16]  # [N, H, W]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -67,14 +69,21 @@ def plan(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> li
 
     Returns one Level per size. Each map is planned alone, then the maps are concatenated. Raises PlanError.
     """
+    return concatenate(plan_maps(symbols, sizes, n_symbols, kernel_size))
+
+
+def plan_maps(
+    symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int, pool: Pool | None = None
+) -> list[list[Level]]:
+    """The levels of each map alone, by the threads of a pool: two share a level. Else as `plan`."""
     symbols, sizes = _check(symbols, sizes, n_symbols, kernel_size)
-    return concatenate([_plan_map(one, sizes, n_symbols, kernel_size) for one in symbols])
-
-
-def _plan_map(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> list[Level]:
+    maps = _native.plan_maps(symbols, sizes, n_symbols, kernel_size, None if pool is None else pool.native)
     return [
-        Level(patches3, patches5, index[None], _offsets([len(patches3)]), _offsets([len(patches5)]))
-        for patches3, patches5, index in _native.plan_map(symbols, sizes, n_symbols, kernel_size)
+        [
+            Level(patches3, patches5, index[None], _offsets([len(patches3)]), _offsets([len(patches5)]))
+            for patches3, patches5, index in levels
+        ]
+        for levels in maps
     ]
 
 

@@ -169,12 +169,12 @@ class Pool:
         if threads < 1:
             raise StepError(f"[cpu] expected threads of 1 or more but got {threads}")
         self.threads = threads
-        self._native = _native.Pool(threads)
+        self.native = _native.Pool(threads)
 
     def run(self, program: Program) -> dict[str, float]:
         """As `run`."""
-        seconds = np.zeros(len(_KINDS))
-        self._native.run(program.memory, seconds)
+        seconds = np.zeros(_native.SECONDS)
+        self.native.run(program.memory, seconds)
         return {name: float(seconds[kind]) for name, (kind, _) in _KINDS.items()}
 
 

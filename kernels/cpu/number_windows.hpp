@@ -1,4 +1,4 @@
-// Numbers the distinct k x k windows of a padded map in order of first appearance.
+// Numbers the distinct k x k windows of a padded map in order of first appearance, row by row.
 //
 // Hashed, yet exact: the table holds where a window appeared first, and two windows are the same only when all their
 // taps are. So the hash decides where to look and nothing else, and ids need no packing into a key of 64 bits.
@@ -87,9 +87,9 @@ struct Table {
         return static_cast<uint64_t>(tag) << 32 | static_cast<uint64_t>(number + 1);
     }
 
+    // The number of the window at a position, which has this tag.
     template <int K, typename T>
-    int32_t number(const Map<K, T>& map, int64_t position) {
-        const uint32_t tag = map.tag(position);
+    int32_t number(const Map<K, T>& map, int64_t position, uint32_t tag) {
         int64_t slot = home(tag);
         for (; slots[slot] != 0; slot = (slot + 1) & (capacity - 1)) {
             const auto number = static_cast<int32_t>(static_cast<uint32_t>(slots[slot]) - 1);
@@ -104,54 +104,104 @@ struct Table {
     }
 };
 
-// ---- One pass: windows -> numbers ----
+// ---- One row: windows -> numbers ----
 
-// seams[j] = 1 where padded column j differs from the one before it within the window's rows.
-// changed[x] = 1 where the window at x differs from the one before it; the first of a row always counts as changed.
-template <int K, typename T>
-void mark_changes(const Map<K, T>& map, int64_t y, uint8_t* __restrict seams, uint8_t* __restrict changed) {
-    const T* __restrict top = map.data + y * map.stride;
-    const int64_t stride = map.stride;
-    seams[0] = 0;
-    for (int64_t j = 1; j < stride; ++j) {
-        uint8_t seam = 0;
-        for (int row = 0; row < K; ++row)
-            seam |= static_cast<uint8_t>(top[row * stride + j] != top[row * stride + j - 1]);
-        seams[j] = seam;
-    }
-    for (int64_t x = 0; x < map.width; ++x) {
-        uint8_t change = 0;
-        for (int tap = 0; tap < K; ++tap) change |= seams[x + tap];
-        changed[x] = change;
-    }
-    changed[0] = 1;
-}
+// Of one row at a time.
+struct RowScratch {
+    uint8_t *seams, *changed;  // [width + K - 1]
+    int32_t* found;            // [width]: positions of the windows that differ from the one before, then their numbers
+    uint32_t* tags;            // [width], theirs
+};
 
+// Rows are numbered in order. The windows of a row are collected before they are looked up, so that the processor has
+// several lookups under way and guesses no branch a pixel.
 template <int K, typename T>
-void number_windows(const Map<K, T>& map, Table& table, uint8_t* seams, uint8_t* changed, int32_t* numbers,
-                    int64_t numbers_stride) {
-    table.count = 0;
-    table.clear(table.largest < kFirstCapacity ? table.largest : kFirstCapacity);
-    for (int64_t y = 0; y < map.height; ++y) {
-        mark_changes(map, y, seams, changed);
-        int32_t* out = numbers + y * numbers_stride;
-        int32_t number = 0;
-        for (int64_t x = 0; x < map.width;) {
+class WindowNumbers {
+ public:
+    WindowNumbers(const Map<K, T>& map, const Table& table, const RowScratch& row)
+        : map_(map), table_(table), row_(row) {
+        table_.count = 0;
+        table_.clear(table_.largest < kFirstCapacity ? table_.largest : kFirstCapacity);
+    }
+
+    int64_t count() const { return table_.count; }
+
+    // The numbers of the windows of row y, to out [width].
+    void row(int64_t y, int32_t* out) {
+        mark_changes(y);
+        const int64_t changes = collect(y);
+        for (int64_t i = 0; i < changes; ++i) {
+            row_.tags[i] = map_.tag(row_.found[i]);
+            __builtin_prefetch(table_.slots + table_.home(row_.tags[i]));
+        }
+        for (int64_t i = 0; i < changes; ++i) row_.found[i] = table_.number(map_, row_.found[i], row_.tags[i]);
+        spread(out);
+    }
+
+ private:
+    // seams[j] = 1 where padded column j differs from the one before it within the window's rows.
+    // changed[x] = 1 where the window at x differs from the one before it; the first of a row always counts as changed.
+    void mark_changes(int64_t y) {
+        const T* __restrict top = map_.data + y * map_.stride;
+        uint8_t *__restrict seams = row_.seams, *__restrict changed = row_.changed;
+        const int64_t stride = map_.stride;
+        seams[0] = 0;
+        for (int64_t j = 1; j < stride; ++j) {
+            uint8_t seam = 0;
+            for (int row = 0; row < K; ++row)
+                seam |= static_cast<uint8_t>(top[row * stride + j] != top[row * stride + j - 1]);
+            seams[j] = seam;
+        }
+        for (int64_t x = 0; x < map_.width; ++x) {
+            uint8_t change = 0;
+            for (int tap = 0; tap < K; ++tap) change |= seams[x + tap];
+            changed[x] = change;
+        }
+        changed[0] = 1;
+    }
+
+    // Walks the row in eights; `none` is called with those without a change, `some` with each pixel of the others.
+    template <typename None, typename Some>
+    void walk(None none, Some some) const {
+        for (int64_t x = 0; x < map_.width;) {
             uint64_t eight = 1;
-            if (x + 8 <= map.width) std::memcpy(&eight, changed + x, 8);
-            if (eight == 0) {
-                for (int i = 0; i < 8; ++i) out[x + i] = number;
-                x += 8;
-                continue;
-            }
-            const int64_t end = x + 8 < map.width ? x + 8 : map.width;
-            for (; x < end; ++x) {
-                if (changed[x]) number = table.number(map, y * map.stride + x);
-                out[x] = number;
-            }
+            const int64_t end = x + 8 < map_.width ? x + 8 : map_.width;
+            if (end == x + 8) std::memcpy(&eight, row_.changed + x, 8);
+            if (eight == 0)
+                none(x);
+            else
+                for (int64_t i = x; i < end; ++i) some(i);
+            x = end;
         }
     }
-}
+
+    int64_t collect(int64_t y) {
+        const auto line = static_cast<int32_t>(y * map_.stride);
+        int64_t changes = 0;
+        walk([](int64_t) {},
+             [&](int64_t x) {
+                 row_.found[changes] = line + static_cast<int32_t>(x);
+                 changes += row_.changed[x];
+             });
+        return changes;
+    }
+
+    void spread(int32_t* out) const {
+        const int32_t* number = row_.found - 1;
+        walk(
+            [&](int64_t x) {
+                for (int i = 0; i < 8; ++i) out[x + i] = *number;
+            },
+            [&](int64_t x) {
+                number += row_.changed[x];
+                out[x] = *number;
+            });
+    }
+
+    const Map<K, T> map_;
+    Table table_;
+    const RowScratch row_;
+};
 
 }  // namespace spade
 

@@ -15,11 +15,15 @@
 // Operations: 2k compares per pixel, vectorised, find the windows that differ from their left neighbour. Only those are
 // hashed (k multiplications) and looked up; all others continue a run.
 //
-// Fused: resize and padding; difference, hash, lookup and run fill, row by row.
+// Fused: resize, padding, difference, hash, lookup and run fill, row by row. patch5 follows patch3 r rows behind, on
+// another thread where there is one.
 
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <initializer_list>
+#include <new>
+#include <thread>
 
 #include "number_windows.hpp"
 #include "spade_kernels.h"
@@ -27,8 +31,11 @@
 namespace {
 
 using spade::Map;
-using spade::number_windows;
+using spade::RowScratch;
 using spade::Table;
+using spade::WindowNumbers;
+
+constexpr int32_t outside_numbers = -1;  // in the map of numbers, whose count is not yet known
 
 // ---- Resize, scratch, tables ----
 
@@ -43,27 +50,58 @@ struct Nearest {
     }
 };
 
+// Brings the symbol map to the level's size, one row after the other.
 template <int K>
-void resize_padded(const spade_plan_shape& shape, const uint16_t* symbols, int64_t row_stride, Map<K, uint16_t>& map) {
-    constexpr int r = K / 2;
-    map.fill_border(static_cast<uint16_t>(shape.n_symbols));
-    Nearest y(shape.map_height, shape.height);
-    for (int64_t i = 0; i < shape.height; ++i, y.next()) {
-        const uint16_t* from = symbols + y.source * row_stride;
-        uint16_t* to = map.data + (i + r) * map.stride + r;
-        Nearest x(shape.map_width, shape.width);
-        for (int64_t j = 0; j < shape.width; ++j, x.next()) to[j] = from[x.source];
+class Resize {
+ public:
+    Resize(const spade_plan& plan, const Map<K, uint16_t>& map)
+        : plan_(plan), map_(map), y_(plan.shape.map_height, plan.shape.height) {}
+
+    void make_row() {
+        constexpr int r = K / 2;
+        const uint16_t* from = plan_.symbols + y_.source * plan_.row_stride;
+        uint16_t* to = map_.data + (row_ + r) * map_.stride + r;
+        Nearest x(plan_.shape.map_width, plan_.shape.width);
+        for (int64_t j = 0; j < plan_.shape.width; ++j, x.next()) to[j] = from[x.source];
+        ++row_;
+        y_.next();
+    }
+
+ private:
+    const spade_plan& plan_;
+    const Map<K, uint16_t> map_;
+    Nearest y_;
+    int64_t row_ = 0;
+};
+
+using Progress = std::atomic<int64_t>;  // rows of numbers that are made
+
+void wait_for_rows(const Progress& made, int64_t rows) {
+    constexpr int spins = 4000;  // some tens of microseconds: rows come faster, unless their thread was interrupted
+    for (int i = 0; made.load(std::memory_order_acquire) < rows; ++i) {
+        if (i > spins) std::this_thread::yield();
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
     }
 }
 
+// What numbers one of the two maps.
+struct Numbering {
+    uint64_t* slots;
+    uint32_t* tags;
+    int32_t* first;
+    RowScratch row;
+};
+
 struct Scratch {
+    Progress* made;
     uint16_t* symbols;
     int32_t* numbers;
-    int32_t *first3, *first5;
-    uint32_t* tags;
-    uint64_t* slots;
-    uint8_t *seams, *changed;
+    Numbering three, five;
     int64_t capacity, bytes;
+
+    Table table(const Numbering& of) const { return {of.slots, of.tags, of.first, capacity, 0, 0}; }
 };
 
 // With base null, only `bytes` and `capacity` mean anything.
@@ -78,34 +116,58 @@ Scratch layout(const spade_plan_shape& shape, void* base) {
         if (base != nullptr) pointer = reinterpret_cast<T*>(static_cast<char*>(base) + at);
         at += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
     };
-    take(scratch.slots, scratch.capacity);
+    take(scratch.made, 1);
     take(scratch.symbols, padded);
     take(scratch.numbers, padded);
-    take(scratch.first3, pixels);
-    take(scratch.first5, pixels);
-    take(scratch.tags, pixels);
-    take(scratch.seams, stride);
-    take(scratch.changed, stride);
+    for (Numbering* of : {&scratch.three, &scratch.five}) {
+        take(of->slots, scratch.capacity);
+        take(of->tags, pixels);
+        take(of->first, pixels);
+        take(of->row.seams, stride);
+        take(of->row.changed, stride);
+        take(of->row.found, shape.width);
+        take(of->row.tags, shape.width);
+    }
     scratch.bytes = at;
     return scratch;
 }
 
 template <int K>
-spade_plan_counts find(const spade_plan_shape& shape, const uint16_t* symbols, int64_t row_stride,
-                       const Scratch& scratch, int32_t* index) {
-    const int64_t h = shape.height, w = shape.width, stride = w + K - 1;
-    Map<K, uint16_t> level{scratch.symbols, stride, h, w};
-    Map<K, int32_t> patches{scratch.numbers, stride, h, w};
-    resize_padded<K>(shape, symbols, row_stride, level);
+Map<K, int32_t> numbers_of(const spade_plan_shape& shape, const Scratch& scratch) {
+    return {scratch.numbers, shape.width + K - 1, shape.height, shape.width};
+}
 
-    Table table{scratch.slots, scratch.tags, scratch.first3, scratch.capacity, 0, 0};
-    number_windows(level, table, scratch.seams, scratch.changed, patches.data + K / 2 * stride + K / 2, stride);
-    const int64_t distinct3 = table.count;
+template <int K>
+void number_three(const spade_plan& plan, const Scratch& scratch) {
+    constexpr int64_t r = K / 2;
+    const spade_plan_shape& shape = plan.shape;
+    const int64_t stride = shape.width + K - 1, early = r < shape.height ? r : shape.height;
+    Map<K, uint16_t> level{scratch.symbols, stride, shape.height, shape.width};
+    level.fill_border(static_cast<uint16_t>(shape.n_symbols));
+    Map<K, int32_t> numbers = numbers_of<K>(shape, scratch);
+    numbers.fill_border(outside_numbers);
+    Resize<K> resize(plan, level);
+    WindowNumbers<K, uint16_t> windows(level, scratch.table(scratch.three), scratch.three.row);
+    for (int64_t y = 0; y < early; ++y) resize.make_row();
+    for (int64_t y = 0; y < shape.height; ++y) {
+        if (y + r < shape.height) resize.make_row();
+        windows.row(y, numbers.data + (y + r) * stride + r);
+        scratch.made->store(y + 1, std::memory_order_release);
+    }
+    plan.counts->patches3 = windows.count();
+}
 
-    patches.fill_border(static_cast<int32_t>(distinct3));
-    table.first = scratch.first5;
-    number_windows(patches, table, scratch.seams, scratch.changed, index, w);
-    return {distinct3, table.count};
+template <int K>
+void number_five(const spade_plan& plan, const Scratch& scratch) {
+    const spade_plan_shape& shape = plan.shape;
+    const Map<K, int32_t> numbers = numbers_of<K>(shape, scratch);
+    WindowNumbers<K, int32_t> windows(numbers, scratch.table(scratch.five), scratch.five.row);
+    for (int64_t y = 0; y < shape.height; ++y) {
+        const int64_t read = y + K / 2 + 1;
+        wait_for_rows(*scratch.made, read < shape.height ? read : shape.height);
+        windows.row(y, plan.index + y * shape.width);
+    }
+    plan.counts->patches5 = windows.count();
 }
 
 template <int K, typename T>
@@ -116,11 +178,28 @@ void write_windows(const T* data, int64_t stride, const int32_t* first, int64_t 
 }
 
 template <int K>
-void write(const spade_plan_shape& shape, const Scratch& scratch, const spade_plan_counts& counts, int32_t* patches3,
-           int32_t* patches5) {
-    const int64_t stride = shape.width + K - 1;
-    write_windows<K>(scratch.symbols, stride, scratch.first3, counts.patches3, patches3);
-    write_windows<K>(scratch.numbers, stride, scratch.first5, counts.patches5, patches5);
+void write_three(const spade_plan& plan, const Scratch& scratch) {
+    write_windows<K>(scratch.symbols, plan.shape.width + K - 1, scratch.three.first, plan.counts->patches3,
+                     plan.patches3);
+}
+
+template <int K>
+void write_five(const spade_plan& plan, const Scratch& scratch) {
+    const int64_t count = plan.counts->patches5;
+    const auto outside = static_cast<int32_t>(plan.counts->patches3);
+    write_windows<K>(scratch.numbers, plan.shape.width + K - 1, scratch.five.first, count, plan.patches5);
+    for (int64_t i = 0; i < count * K * K; ++i)
+        if (plan.patches5[i] == outside_numbers) plan.patches5[i] = outside;
+}
+
+template <int K>
+void run(const spade_plan& plan, int64_t unit) {
+    const Scratch scratch = layout(plan.shape, plan.scratch);
+    const bool writes = plan.patches3 != nullptr;
+    if (unit == 0)
+        writes ? write_three<K>(plan, scratch) : number_three<K>(plan, scratch);
+    else
+        writes ? write_five<K>(plan, scratch) : number_five<K>(plan, scratch);
 }
 
 spade_status check(const spade_plan_shape* shape) {
@@ -183,24 +262,22 @@ spade_status spade_plan_first_bad_symbol(const uint16_t* symbols, int64_t count,
     return SPADE_OK;
 }
 
-spade_status spade_plan_find(const spade_plan_shape* shape, const uint16_t* symbols, int64_t row_stride_elements,
-                             void* scratch, int64_t scratch_bytes, int32_t* index, spade_plan_counts* counts) {
-    if (const spade_status status = check(shape); status != SPADE_OK) return status;
-    if (any_null({symbols, scratch, index, counts})) return SPADE_ERROR_NULL;
-    const Scratch parts = layout(*shape, scratch);
-    if (scratch_bytes < parts.bytes || reinterpret_cast<uintptr_t>(scratch) % 8 != 0) return SPADE_ERROR_SCRATCH;
-    const auto run = shape->kernel_size == 1 ? find<1> : shape->kernel_size == 3 ? find<3> : find<5>;
-    *counts = run(*shape, symbols, row_stride_elements, parts, index);
+spade_status spade_plan_start(const spade_plan* plan, int64_t scratch_bytes) {
+    if (plan == nullptr) return SPADE_ERROR_NULL;
+    if (const spade_status status = check(&plan->shape); status != SPADE_OK) return status;
+    if (any_null({plan->symbols, plan->scratch, plan->index, plan->counts})) return SPADE_ERROR_NULL;
+    const Scratch parts = layout(plan->shape, plan->scratch);
+    if (scratch_bytes < parts.bytes || reinterpret_cast<uintptr_t>(plan->scratch) % 8 != 0) return SPADE_ERROR_SCRATCH;
+    new (parts.made) Progress(0);
     return SPADE_OK;
 }
 
-spade_status spade_plan_write(const spade_plan_shape* shape, const void* scratch, const spade_plan_counts* counts,
-                              int32_t* patches3, int32_t* patches5) {
-    if (const spade_status status = check(shape); status != SPADE_OK) return status;
-    if (any_null({scratch, counts, patches3, patches5})) return SPADE_ERROR_NULL;
-    const auto run = shape->kernel_size == 1 ? write<1> : shape->kernel_size == 3 ? write<3> : write<5>;
-    run(*shape, layout(*shape, const_cast<void*>(scratch)), *counts, patches3, patches5);
-    return SPADE_OK;
+int64_t spade_plan_units(const spade_plan*) { return 2; }
+
+void spade_plan_run(const spade_plan* plan, int64_t begin, int64_t end) {
+    const int32_t k = plan->shape.kernel_size;
+    const auto run_unit = k == 1 ? run<1> : k == 3 ? run<3> : run<5>;
+    for (int64_t unit = begin; unit < end; ++unit) run_unit(*plan, unit);
 }
 
 spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outside, int32_t offset, int32_t new_outside,

@@ -28,6 +28,8 @@ void run_with_scratch(const spade_step& step, int64_t begin, int64_t end, void* 
 
 int64_t none(const spade_step&) { return 0; }
 
+void run_plan(const spade_step& step, int64_t begin, int64_t end, void*) { spade_plan_run(&step.args.plan, begin, end); }
+
 template <auto Args, auto Count>
 int64_t of_tier(const spade_step& step) {
     return Count(static_cast<int32_t>(step.tier), &(step.args.*Args));
@@ -54,6 +56,7 @@ constexpr spade::Operation operations[SPADE_STEP_KINDS] = {
     SPADE_OPERATION(image, false, run, SPADE_UNITS(image), none),
     SPADE_OPERATION(conv, false, run, SPADE_UNITS(conv), none),
     SPADE_OPERATION(modulated_conv, true, run_with_scratch, SPADE_UNITS_AND_SCRATCH(modulated_conv)),
+    {false, SPADE_UNITS(plan), none, {run_plan, run_plan, run_plan, run_plan}},
 };
 
 // Linux gives a process the tiles when it asks for them, once for all its threads.

@@ -64,26 +64,31 @@ typedef struct spade_plan_counts {
     int64_t patches5;
 } spade_plan_counts;
 
-/* Bytes of scratch that spade_plan_find needs for this level. It grows with height and width: for several levels take
- * the largest. */
+/* Numbers the distinct patches of one level of one map. It runs twice: first without tables, which it counts the rows
+ * of, and then with them, which it fills. */
+typedef struct spade_plan {
+    spade_plan_shape shape;
+    const uint16_t* symbols;   /* [map_height][map_width], rows row_stride apart */
+    int64_t row_stride;        /* elements */
+    void* scratch;             /* spade_plan_scratch_bytes, aligned to 8, of this plan alone until it has run twice */
+    int32_t* index;            /* [height][width], out, by the first run: rows of patches5 */
+    spade_plan_counts* counts; /* out, by the first run */
+    int32_t* patches3;         /* null, then [counts.patches3][k*k], out: symbols, outside = n_symbols */
+    int32_t* patches5;         /* null, then [counts.patches5][k*k], out: rows of patches3, outside = counts.patches3 */
+} spade_plan;
+
+/* Bytes of scratch that a plan of this level needs. */
 spade_status spade_plan_scratch_bytes(const spade_plan_shape* shape, int64_t* bytes);
 
 /* The position, row-major, of the first symbol that is not below n_symbols, or -1. */
 spade_status spade_plan_first_bad_symbol(const uint16_t* symbols, int64_t count, int32_t n_symbols, int64_t* position);
 
-/* Numbers the distinct patches of one level of one map.
- *   symbols  uint16 [map_height, map_width], rows row_stride_elements apart
- *   scratch  at least spade_plan_scratch_bytes, aligned to 8; holds what spade_plan_write needs until the next find
- *   index    int32 [height, width], out: rows of patches5
- *   counts   out: the sizes for spade_plan_write */
-spade_status spade_plan_find(const spade_plan_shape* shape, const uint16_t* symbols, int64_t row_stride_elements,
-                             void* scratch, int64_t scratch_bytes, int32_t* index, spade_plan_counts* counts);
+/* Checks a plan whose scratch holds scratch_bytes, and gets it ready for the first run. */
+spade_status spade_plan_start(const spade_plan* plan, int64_t scratch_bytes);
 
-/* Writes the two tables of the level that spade_plan_find left in scratch.
- *   patches3 int32 [counts.patches3, k*k], out: symbols, outside = n_symbols
- *   patches5 int32 [counts.patches5, k*k], out: rows of patches3, outside = counts.patches3 */
-spade_status spade_plan_write(const spade_plan_shape* shape, const void* scratch, const spade_plan_counts* counts,
-                              int32_t* patches3, int32_t* patches5);
+/* A plan has two units. The second follows the first row by row, so it runs after it, or beside it on another thread. */
+int64_t spade_plan_units(const spade_plan* plan);
+void spade_plan_run(const spade_plan* plan, int64_t begin, int64_t end);
 
 /* Moves row numbers to a longer table: out[i] = rows[i] == outside ? new_outside : rows[i] + offset, i < count. In
  * place is allowed. */
@@ -309,7 +314,8 @@ typedef enum spade_step_kind {
     SPADE_STEP_IMAGE = 4,
     SPADE_STEP_CONV = 5,
     SPADE_STEP_MODULATED_CONV = 6,
-    SPADE_STEP_KINDS = 7
+    SPADE_STEP_PLAN = 7, /* the same in every tier */
+    SPADE_STEP_KINDS = 8
 } spade_step_kind;
 
 typedef struct spade_step {
@@ -324,6 +330,7 @@ typedef struct spade_step {
         spade_image image;
         spade_conv conv;
         spade_modulated_conv modulated_conv;
+        spade_plan plan;
     } args;
 } spade_step;
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import get_args
 
@@ -15,7 +13,7 @@ import numpy.typing as npt
 
 from kernels.codebook import choose_form
 from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
-from kernels.plan import Level, concatenate_patches, plan
+from kernels.plan import Level, concatenate_patches, plan_maps
 from kernels.steps import (
     Form,
     Int8,
@@ -37,6 +35,7 @@ from spade_core.config import HIDDEN, level_sizes
 Symbols = npt.NDArray[np.uint16]
 Int32 = npt.NDArray[np.int32]
 Positions = npt.NDArray[np.int64]
+Key = tuple[tuple[int, ...], bytes]  # of a map: all of it, so equal keys are equal maps
 
 ACTV_BUFFERS = 3  # of hidden rows, which norms take in turn
 
@@ -87,16 +86,16 @@ class CodebookCache:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
-        self._maps: OrderedDict[bytes, MapCodebooks] = OrderedDict()
+        self._maps: OrderedDict[Key, MapCodebooks] = OrderedDict()
         self._holders: Counter[Block] = Counter()  # how many kept maps hold a block
 
-    def get(self, key: bytes) -> MapCodebooks | None:
+    def get(self, key: Key) -> MapCodebooks | None:
         found = self._maps.get(key)
         if found is not None:
             self._maps.move_to_end(key)
         return found
 
-    def put(self, key: bytes, codebooks: MapCodebooks) -> None:
+    def put(self, key: Key, codebooks: MapCodebooks) -> None:
         """Keep the codebooks of a map that is not kept yet."""
         block = codebooks.memory
         if block.bytes > self.limit:
@@ -127,7 +126,7 @@ class Planned:
     """
 
     maps: list[MapCodebooks]
-    new: dict[bytes, MapCodebooks]
+    new: dict[Key, MapCodebooks]
     scratch: tuple[object, ...] = ()
 
 
@@ -136,7 +135,7 @@ class CodebookMaker:
 
     Args:
         packed, tier: what the norms are made of.
-        pool: runs the program; as many threads plan.
+        pool: plans, and runs the program.
     """
 
     def __init__(self, packed: PackedGenerator, tier: Tier, pool: Pool, cache: CodebookCache) -> None:
@@ -146,7 +145,6 @@ class CodebookMaker:
         self._levels = np.asarray([level for level, _ in self._norms])
         self._row_bytes = 2 * BLOCK * self._dtype.itemsize  # of an entry in one block
         self._blocks = np.asarray([blocks(norm.channels) for _, norm in self._norms])
-        self._planners = ThreadPoolExecutor(pool.threads, "plan")
         self._memory = Recycler()
         self._program, self._of_embeds, self._of_books = self._write_program()
         self._embeds = {field: self._program.column("embed", field) for field in ("patches", "rows", "out")}
@@ -158,7 +156,7 @@ class CodebookMaker:
 
         Equal maps are planned once. The next call of `plan` takes what this one set up.
         """
-        keys = [_key(one) for one in symbols]
+        keys = [(one.shape, one.tobytes()) for one in symbols]
         found = {key: codebooks for key in keys if (codebooks := self.cache.get(key)) is not None}
         times.cached += sum(key in found for key in keys)
         missing = list(dict.fromkeys(key for key in keys if key not in found))
@@ -253,18 +251,9 @@ class CodebookMaker:
         return np.asarray([get_args(Form).index(form) for form in chosen])
 
     def _plan(self, symbols: Symbols) -> list[list[Level]]:
-        """The levels of each map. Maps are planned side by side; of one alone, its largest level beside the others."""
         config = self._packed.config
         sizes = level_sizes(symbols.shape[1], symbols.shape[2], config.upsamplings)
-
-        def levels(maps: Symbols, of: Sequence[tuple[int, int]]) -> list[Level]:
-            return plan(maps, of, config.symbols, config.spade_kernel)
-
-        if len(symbols) == 1:
-            small = self._planners.submit(levels, symbols, sizes[:-1])
-            largest = levels(symbols, sizes[-1:])
-            return [small.result() + largest]
-        return list(self._planners.map(lambda n: levels(symbols[n : n + 1], sizes), range(len(symbols))))
+        return plan_maps(symbols, sizes, config.symbols, config.spade_kernel, self._pool)
 
     def _of_maps(
         self, plans: Sequence[Sequence[Level]], entries: Positions, entry_rows: Positions, block: Block
@@ -278,9 +267,3 @@ class CodebookMaker:
             maps.append(MapCodebooks(index, tuple(rows.tolist()), of_map, entry_rows, block))
             starts = starts + rows
         return maps
-
-
-def _key(symbols: Symbols) -> bytes:
-    digest = hashlib.sha256(repr(symbols.shape).encode())  # processors have instructions for it
-    digest.update(np.ascontiguousarray(symbols).data)
-    return digest.digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from dataclasses import dataclass
 
@@ -21,15 +20,18 @@ Raw = npt.NDArray[np.uint8]
 class Block:
     """A piece of memory of `bytes` bytes. When the last reference to it goes, it may be handed out again."""
 
-    def __init__(self, raw: Raw) -> None:
-        self._raw = raw
-        self.bytes = raw.nbytes
-        self.address = raw.ctypes.data  # a multiple of a cache line's bytes; not to be read after the block
+    def __init__(self, span: _Span, returned: deque[_Span]) -> None:
+        self._span, self._returned = span, returned
+        self.bytes = span.bytes
+        self.address = span.start  # a multiple of a cache line's bytes; not to be read after the block
+
+    def __del__(self) -> None:
+        self._returned.append(self._span)
 
 
 @dataclass(frozen=True, eq=False)
 class _Span:
-    """Bytes start .. stop - 1 of a chunk."""
+    """The addresses start .. stop - 1 of a chunk."""
 
     chunk: Raw
     start: int
@@ -64,25 +66,23 @@ class Recycler:
         """A block of at least `size` bytes."""
         wanted = max(1, -(-size // GRAIN)) * GRAIN
         self._gather()
-        span = next((one for one in self._free if one.bytes >= wanted), None)
-        if span is None:
+        at = next((i for i, span in enumerate(self._free) if span.bytes >= wanted), len(self._free))
+        if at == len(self._free):
             chunk = aligned_empty((max(wanted, CHUNK),), np.uint8)
-            span = _Span(chunk, 0, chunk.nbytes)
-        else:
-            self._free.remove(span)
+            self._free.append(_Span(chunk, chunk.ctypes.data, chunk.ctypes.data + chunk.nbytes))
+        span = self._free[at]
         taken = _Span(span.chunk, span.start, span.start + wanted)
-        if taken.stop < span.stop:
-            self._free.append(_Span(span.chunk, taken.stop, span.stop))
-        block = Block(taken.chunk[taken.start : taken.stop])
-        weakref.finalize(block, self._returned.append, taken).atexit = False
-        return block
+        self._free[at : at + 1] = [] if taken.stop == span.stop else [_Span(span.chunk, taken.stop, span.stop)]
+        return Block(taken, self._returned)
 
     def _gather(self) -> None:
         """Takes in what came back, joins neighbours, and lets go of what was one large block."""
+        if not self._returned:
+            return
         while self._returned:
             self._free.append(self._returned.popleft())
         joined: list[_Span] = []
-        for span in sorted(self._free, key=lambda one: (one.chunk.ctypes.data, one.start)):
+        for span in sorted(self._free, key=lambda one: one.start):
             if joined and joined[-1].is_before(span):
                 joined[-1] = _Span(span.chunk, joined[-1].start, span.stop)
             else:

@@ -145,12 +145,14 @@ def _block(
 def int8_norms(block: ResidualBlock, level: int, config: GeneratorConfig) -> list[SPADE]:
     """Those of a block whose codebook is worth multiplying in int8: each brings about the same error.
 
-    Of the last blocks, the wider norms, which take twice the time of the other; of the middle blocks both, which wait
-    for their weights. Not the first block's, which take little time.
+    Of the last blocks, the wider norms, which take twice the time of the other; of the block before, the one that
+    brings less of it; of the middle blocks both, which wait for their weights. Not the first block's, which take little
+    time.
     """
     if block.norm_s is None:
         return [block.norm_0, block.norm_1] if level > 0 else []
-    return [block.norm_0, block.norm_s] if level > config.upsamplings - INT8_LEVELS else []
+    before = config.upsamplings - INT8_LEVELS
+    return [block.norm_0, block.norm_s] if level > before else [block.norm_0] if level == before else []
 
 
 def _norm(spade: SPADE, config: GeneratorConfig, tier: Tier, drawn: Patches | None) -> PackedNorm:

@@ -42,7 +42,7 @@ def round_taps(weight: Float32) -> Float32:
 
 MAPS, SIZE = 16, 48  # drawn maps, and their height and width
 REGIONS = (6, 20, 80, 300)  # of a map: from large regions to what the smallest levels see
-REACH = 1.15  # how far hidden rows may exceed those of the drawn maps: bytes beyond 255 are cut off, which shows
+REACH = 1.05  # how far hidden rows may exceed those of the drawn maps: bytes beyond 255 are cut off, which shows
 EVENNESS = 0.75  # 1: each hidden channel has a unit of its own, and weights pay for the differences; 0: all have one
 LARGEST = 127
 DAMPING = 3e-3  # of the mean of the moments' diagonal, for directions that the drawn maps have not

@@ -140,7 +140,7 @@ def test_unknown_steps_and_tiers_are_refused() -> None:
     with pytest.raises(ValueError, match="tier is unknown"):
         run(program, pool)
     with pytest.raises(ValueError, match="not whole"):
-        _native.Pool(1).run(program.memory[:-8], np.zeros(len(_native.STEP_KINDS)))
+        _native.Pool(1).run(program.memory[:-8], np.zeros(_native.SECONDS))
     with pytest.raises(StepError, match="expected threads of 1 or more but got 0"):
         Pool(0)
 

@@ -203,7 +203,7 @@ def test_other_threads_run_while_a_map_is_planned() -> None:
 
     def work() -> None:
         started.set()
-        _native.plan_map(symbols, [(1024, 1024)], 65535, 5)
+        _native.plan_maps(symbols[None], [(1024, 1024)], 65535, 5, None)
         done.set()
 
     thread = threading.Thread(target=work)

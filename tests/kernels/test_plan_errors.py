@@ -78,17 +78,17 @@ def test_a_batch_with_more_patches_than_int32_counts_is_refused() -> None:
 
 
 def test_the_native_module_checks_on_its_own_too() -> None:
-    one = GOOD["symbols"][0]
+    maps = GOOD["symbols"]
     with pytest.raises(ValueError, match=r"n_symbols is not in 1\.\.65535"):
-        _native.plan_map(one, [(4, 6)], 65536, 3)
+        _native.plan_maps(maps, [(4, 6)], 65536, 3, None)
     with pytest.raises(ValueError, match="kernel_size is not 1, 3 or 5"):
-        _native.plan_map(one, [(4, 6)], 3, 4)
+        _native.plan_maps(maps, [(4, 6)], 3, 4, None)
     with pytest.raises(ValueError, match="a height or width is below 1"):
-        _native.plan_map(one, [(4, 6), (4, 0)], 3, 3)
+        _native.plan_maps(maps, [(4, 6), (4, 0)], 3, 3, None)
     with pytest.raises(ValueError, match="rows and out differ in size"):
         _native.rebase(np.zeros(3, np.int32), 0, 0, 0, np.zeros(2, np.int32))
     with pytest.raises(TypeError):
-        _native.plan_map(one.astype(np.int32), [(4, 6)], 3, 3)
+        _native.plan_maps(maps.astype(np.int32), [(4, 6)], 3, 3, None)
 
 
 def test_a_missing_native_module_says_how_to_build_it() -> None:

@@ -59,11 +59,12 @@ def test_the_memory_of_a_batch_counts_until_its_last_map_is_dropped() -> None:
     recycler, index, none = Recycler(), (np.zeros((1, 1), np.int32),), np.zeros(0, np.uint64)
     both, one = recycler.take(2 * GRAIN), recycler.take(GRAIN)
     cache = CodebookCache(3 * GRAIN)
-    for key, block in ((b"a", both), (b"b", both), (b"c", one)):
+    a, b, c, d = (((1, 1), name) for name in (b"a", b"b", b"c", b"d"))
+    for key, block in ((a, both), (b, both), (c, one)):
         cache.put(key, MapCodebooks(index, (1,), none, none.astype(np.int64), block))
     assert cache.bytes == 3 * GRAIN
     cache.make_room(1)  # the first to go leaves its neighbour, whose memory it is too
-    assert (cache.get(b"a"), cache.get(b"b"), cache.bytes) == (None, None, GRAIN)
-    assert cache.get(b"c") is not None
-    cache.put(b"d", MapCodebooks(index, (1,), none, none.astype(np.int64), recycler.take(4 * GRAIN)))
-    assert cache.get(b"d") is None  # larger than all that may be kept
+    assert (cache.get(a), cache.get(b), cache.bytes) == (None, None, GRAIN)
+    assert cache.get(c) is not None
+    cache.put(d, MapCodebooks(index, (1,), none, none.astype(np.int64), recycler.take(4 * GRAIN)))
+    assert cache.get(d) is None  # larger than all that may be kept
