@@ -47,7 +47,6 @@ struct Buffer {
           columns(static_cast<size_t>(c)) {}
 };
 
-
 Array to_numpy(Buffer& buffer) {
     int32_t* data = buffer.data.release();
     nb::capsule owner(data, [](void* pointer) noexcept { delete[] static_cast<int32_t*>(pointer); });
@@ -278,7 +277,8 @@ struct Level {
 spade_step plan_step(const spade_plan_shape& shape, const uint16_t* symbols, void* scratch, Level& level) {
     spade_step step{};
     step.kind = SPADE_STEP_PLAN;
-    step.args.plan = {shape, symbols, shape.map_width, scratch, level.index.data.get(), &level.counts, nullptr, nullptr};
+    step.args.plan = {shape,         symbols, shape.map_width, scratch, level.index.data.get(),
+                      &level.counts, nullptr, nullptr};
     return step;
 }
 

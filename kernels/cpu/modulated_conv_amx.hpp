@@ -39,16 +39,15 @@ class ModulatedRing {
     bool made() const { return line_ >= end_; }
 
     void make_piece() {
-        const bool two = modulates_two(args_, line_ - 1, end_ - 1);
-        const ModulatedLines<bf16> at{image_, line_ - 1, line(line_), two ? line(line_ + 1) : nullptr};
+        if (column_ == 0) find_block();
         const int64_t end = column_ + piece < args_.width ? column_ + piece : args_.width;
-        columns_(args_, at, block_, column_, end);
+        columns_(found_, column_, end);
         column_ = end;
         if (column_ < args_.width) return;
         column_ = 0;
         if (++block_ < args_.blocks) return;
         block_ = 0;
-        line_ += two ? 2 : 1;
+        line_ += found_.out_below != nullptr ? 2 : 1;
     }
 
     // Pieces of so many lines, about: a pair of lines is made at once.
@@ -65,11 +64,17 @@ class ModulatedRing {
  private:
     static constexpr int64_t piece = 8;  // columns: so few that the tiles find their next product in time
 
+    void find_block() {
+        const bool two = modulates_two(args_, line_ - 1, end_ - 1);
+        found_.find(args_, {image_, line_ - 1, line(line_), two ? line(line_ + 1) : nullptr}, block_);
+    }
+
     const spade_modulate& args_;
     const ModulateColumns<AmxHalf> columns_;
     bf16* const ring_;
     const int64_t lines_, elements_;
     int64_t image_ = 0, line_ = 0, end_ = 0, block_ = 0, column_ = 0;
+    ModulatedBlock<AmxHalf> found_;  // while column_ > 0
 };
 
 struct ModulatedConvAmx {

@@ -143,7 +143,7 @@ class WindowNumbers {
     // changed[x] = 1 where the window at x differs from the one before it; the first of a row always counts as changed.
     void mark_changes(int64_t y) {
         const T* __restrict top = map_.data + y * map_.stride;
-        uint8_t *__restrict seams = row_.seams, *__restrict changed = row_.changed;
+        uint8_t* __restrict seams = row_.seams, * __restrict changed = row_.changed;
         const int64_t stride = map_.stride;
         seams[0] = 0;
         for (int64_t j = 1; j < stride; ++j) {

@@ -28,7 +28,9 @@ void run_with_scratch(const spade_step& step, int64_t begin, int64_t end, void* 
 
 int64_t none(const spade_step&) { return 0; }
 
-void run_plan(const spade_step& step, int64_t begin, int64_t end, void*) { spade_plan_run(&step.args.plan, begin, end); }
+void run_plan(const spade_step& step, int64_t begin, int64_t end, void*) {
+    spade_plan_run(&step.args.plan, begin, end);
+}
 
 template <auto Args, auto Count>
 int64_t of_tier(const spade_step& step) {

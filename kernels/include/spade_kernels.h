@@ -86,7 +86,8 @@ spade_status spade_plan_first_bad_symbol(const uint16_t* symbols, int64_t count,
 /* Checks a plan whose scratch holds scratch_bytes, and gets it ready for the first run. */
 spade_status spade_plan_start(const spade_plan* plan, int64_t scratch_bytes);
 
-/* A plan has two units. The second follows the first row by row, so it runs after it, or beside it on another thread. */
+/* A plan has two units. The second follows the first row by row, so it runs after it, or beside it on another thread.
+ */
 int64_t spade_plan_units(const spade_plan* plan);
 void spade_plan_run(const spade_plan* plan, int64_t begin, int64_t end);
 

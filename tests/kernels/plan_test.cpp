@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "spade_kernels.h"
@@ -47,6 +48,14 @@ std::vector<int32_t> flat(const std::vector<Window>& windows) {
     return all;
 }
 
+// Both units, in turn or on a thread each, the one that follows first.
+void run(const spade_plan& plan, bool apart) {
+    if (!apart) return spade_plan_run(&plan, 0, spade_plan_units(&plan));
+    std::thread follower([&] { spade_plan_run(&plan, 1, 2); });
+    spade_plan_run(&plan, 0, 1);
+    follower.join();
+}
+
 // Buffers are exactly as large as the header promises, so that the address sanitizer sees one element too many.
 void expect_same(const spade_plan_shape& shape, const std::vector<uint16_t>& symbols, int64_t row_stride) {
     const int64_t h = shape.height, w = shape.width, taps = shape.kernel_size * shape.kernel_size;
@@ -60,19 +69,23 @@ void expect_same(const spade_plan_shape& shape, const std::vector<uint16_t>& sym
 
     int64_t bytes = 0;
     EXPECT(spade_plan_scratch_bytes(&shape, &bytes) == SPADE_OK);
-    std::vector<uint64_t> scratch(static_cast<size_t>(bytes) / 8, 0xABABABABABABABABu);
-    std::vector<int32_t> index(static_cast<size_t>(h * w), -1);
-    spade_plan_counts counts{};
-    EXPECT(spade_plan_find(&shape, symbols.data(), row_stride, scratch.data(), bytes, index.data(), &counts) ==
-           SPADE_OK);
-    EXPECT(counts.patches3 == static_cast<int64_t>(three.windows.size()));
-    EXPECT(counts.patches5 == static_cast<int64_t>(five.windows.size()));
-    std::vector<int32_t> patches3(static_cast<size_t>(counts.patches3 * taps)),
-        patches5(static_cast<size_t>(counts.patches5 * taps));
-    EXPECT(spade_plan_write(&shape, scratch.data(), &counts, patches3.data(), patches5.data()) == SPADE_OK);
-    EXPECT(index == five.numbers);
-    EXPECT(patches3 == flat(three.windows));
-    EXPECT(patches5 == flat(five.windows));
+    for (const bool apart : {false, true}) {
+        std::vector<uint64_t> scratch(static_cast<size_t>(bytes) / 8, 0xABABABABABABABABu);
+        std::vector<int32_t> index(static_cast<size_t>(h * w), -1);
+        spade_plan_counts counts{};
+        spade_plan plan{shape, symbols.data(), row_stride, scratch.data(), index.data(), &counts, nullptr, nullptr};
+        EXPECT(spade_plan_start(&plan, bytes) == SPADE_OK);
+        run(plan, apart);
+        EXPECT(counts.patches3 == static_cast<int64_t>(three.windows.size()));
+        EXPECT(counts.patches5 == static_cast<int64_t>(five.windows.size()));
+        std::vector<int32_t> patches3(static_cast<size_t>(counts.patches3 * taps)),
+            patches5(static_cast<size_t>(counts.patches5 * taps));
+        plan.patches3 = patches3.data(), plan.patches5 = patches5.data();
+        run(plan, apart);
+        EXPECT(index == five.numbers);
+        EXPECT(patches3 == flat(three.windows));
+        EXPECT(patches5 == flat(five.windows));
+    }
 }
 
 void random_maps() {
@@ -150,7 +163,8 @@ void refusals() {
     spade_plan_counts counts{};
     int64_t bytes = 0, position = 0;
     auto find = [&](spade_plan_shape shape, void* memory, int64_t memory_bytes) {
-        return spade_plan_find(&shape, symbols.data(), 2, memory, memory_bytes, index.data(), &counts);
+        const spade_plan plan{shape, symbols.data(), 2, memory, index.data(), &counts, nullptr, nullptr};
+        return spade_plan_start(&plan, memory_bytes);
     };
     auto with = [&](int64_t spade_plan_shape::* field, int64_t value) {
         spade_plan_shape shape = good;
@@ -163,7 +177,7 @@ void refusals() {
     EXPECT(find(good, reinterpret_cast<char*>(scratch.data()) + 4, bytes) == SPADE_ERROR_SCRATCH);
     EXPECT(find(good, nullptr, bytes) == SPADE_ERROR_NULL);
     EXPECT(spade_plan_scratch_bytes(nullptr, &bytes) == SPADE_ERROR_NULL);
-    EXPECT(spade_plan_write(&good, scratch.data(), &counts, nullptr, out.data()) == SPADE_ERROR_NULL);
+    EXPECT(spade_plan_start(nullptr, bytes) == SPADE_ERROR_NULL);
     EXPECT(spade_plan_rebase(nullptr, 0, 0, 0, 0, out.data()) == SPADE_ERROR_NULL);
     for (int64_t bad : {int64_t{0}, int64_t{-1}, INT64_MAX, INT64_C(1) << 28}) {
         EXPECT(find(with(&spade_plan_shape::height, bad), scratch.data(), bytes) == SPADE_ERROR_SIZE);

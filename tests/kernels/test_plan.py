@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kernels import _native
-from kernels.plan import Level, Sizes, Symbols, concatenate, plan, plan_numpy
+from kernels.plan import Level, Sizes, Symbols, concatenate, plan, plan_maps, plan_numpy
+from kernels.steps import Pool
 
 COCO_SIZES = [(8 << i, 8 << i) for i in range(6)]
 FIELDS = ("patches3", "patches5", "index", "patches3_offsets", "patches5_offsets")
@@ -188,6 +189,22 @@ def test_maps_that_are_not_contiguous_and_rectangular_levels() -> None:
     symbols = np.random.default_rng(2).integers(0, 4, (2, 20, 30)).astype(np.uint16)
     turned = symbols.transpose(0, 2, 1)[:, ::2, ::-1]
     assert_equal(plan(turned, [(7, 31), (15, 20)], 4, 3), plan_numpy(turned.copy(), [(7, 31), (15, 20)], 4, 3))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@settings(max_examples=30, deadline=None)
+@given(batch=batches())
+def test_a_pool_plans_as_one_thread_does(batch: tuple[Symbols, Sizes, int, int], threads: int) -> None:
+    pool = Pool(threads)
+    for _ in range(2):  # the second time in memory that is used again
+        assert_equal(concatenate(plan_maps(*batch, pool)), plan(*batch))
+
+
+def test_threads_plan_on_one_pool() -> None:
+    symbols, pool = np.random.default_rng(4).integers(0, 9, (8, 64, 64)).astype(np.uint16), Pool(2)
+    with ThreadPoolExecutor(4) as threads:
+        plans = list(threads.map(lambda one: plan_maps(one[None], COCO_SIZES, 9, 3, pool)[0], symbols))
+    assert_equal(concatenate(plans), plan(symbols, COCO_SIZES, 9, 3))
 
 
 def test_threads_plan_at_the_same_time() -> None:
