@@ -146,14 +146,11 @@ class Program:
         record: npt.NDArray[np.void] = self._memory[step].view(_KINDS[self.kinds[step]][1])
         return record
 
-    def column(self, kind: str, field: str) -> npt.NDArray[Any]:
-        """One argument of a kind of step, a view [steps] that only means something where a step is of that kind.
-
-        `column("embed", "rows")[of_embeds] = rows` sets it in several steps.
-        """
-        records = self._memory.view(_KINDS[kind][1])  # [steps, 1]
-        column: npt.NDArray[Any] = records[field][:, 0]
-        return column
+    def words(self, step: int, *fields: str) -> list[int]:
+        """Where arguments of a step are in `memory` as int64, for those who set many in a short time."""
+        offsets = self.args(step).dtype.fields
+        assert offsets is not None
+        return [(step * _native.STEP_BYTES + offsets[field][1]) // 8 for field in fields]
 
     def replace(self, position: int, step: Step) -> None:
         """Put another step of any kind in place of one."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.codebook import choose_form
-from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype
+from kernels.layouts import BLOCK, aligned_empty, blocks, storage_dtype
 from kernels.plan import Level, concatenate_patches, plan_maps
 from kernels.steps import (
     Form,
@@ -130,6 +130,16 @@ class Planned:
     scratch: tuple[object, ...] = ()
 
 
+@dataclass(frozen=True)
+class _NormSteps:
+    """Where a norm's arguments are in the program, see `CodebookMaker._set`, and what decides on them."""
+
+    level: int
+    blocks: int
+    embed: list[int]
+    codebook: list[int]
+
+
 class CodebookMaker:
     """Makes codebooks of label maps, computed once per distinct map. One program, whose arguments each call sets.
 
@@ -141,15 +151,10 @@ class CodebookMaker:
     def __init__(self, packed: PackedGenerator, tier: Tier, pool: Pool, cache: CodebookCache) -> None:
         self._packed, self._tier, self._pool, self.cache = packed, tier, pool, cache
         self._dtype, self._input_dtype = storage_dtype(tier_dtype(tier)), storage_dtype(input_dtype(tier))
-        self._norms = [(block.level, norm) for block in packed.blocks for norm in block.norms]
-        self._levels = np.asarray([level for level, _ in self._norms])
         self._row_bytes = 2 * BLOCK * self._dtype.itemsize  # of an entry in one block
-        self._blocks = np.asarray([blocks(norm.channels) for _, norm in self._norms])
         self._memory = Recycler()
-        self._program, self._of_embeds, self._of_books = self._write_program()
-        self._embeds = {field: self._program.column("embed", field) for field in ("patches", "rows", "out")}
-        fields = ("actv", "actv_rows", "patches", "rows", "entry_rows", "entries", "form", "windows")
-        self._books = {field: self._program.column("codebook", field) for field in fields}
+        self._program, self._norms = self._write_program()
+        self._words = self._program.memory.data.cast("q")
 
     def plan(self, symbols: Symbols, times: CodebookTimes) -> Planned:
         """The codebooks of each map of symbols [N, H, W], of which `make` computes those that are not at hand.
@@ -178,13 +183,14 @@ class CodebookMaker:
         for key, codebooks in planned.new.items():
             self.cache.put(key, codebooks)
 
-    def _write_program(self) -> tuple[Program, Positions, Positions]:
-        """The program, and where the steps of each norm are in it: its embed and its codebook.
+    def _write_program(self) -> tuple[Program, list[_NormSteps]]:
+        """The program, and where the arguments of each norm are in it.
 
         An embed stands before the codebook of the norm before its own. A codebook waits for its embed, and an embed for
         the codebook that last read its buffer.
         """
-        of_norms = [self._steps(norm) for _, norm in self._norms]
+        norms = [(block.level, norm) for block in self._packed.blocks for norm in block.norms]
+        of_norms = [self._steps(norm) for _, norm in norms]
         steps: list[Step] = []
         overlaps: list[int] = []
         embeds: list[int] = []
@@ -199,7 +205,16 @@ class CodebookMaker:
                 books.append(len(steps))
                 overlaps.append(len(steps) - embeds[i - 1] - 1)
                 steps.append(of_norms[i - 1][1])
-        return Program(steps, overlaps), np.asarray(embeds), np.asarray(books)
+        program = Program(steps, overlaps)
+        return program, [
+            _NormSteps(
+                level, blocks(norm.channels), program.words(of_embed, "patches", "rows", "out"),
+                program.words(
+                    of_book, "actv", "actv_rows", "patches", "rows", "entry_rows", "entries", "windows", "form"
+                ),
+            )
+            for (level, norm), of_embed, of_book in zip(norms, embeds, books, strict=True)
+        ]  # fmt: skip
 
     def _steps(self, norm: PackedNorm) -> tuple[Step, Step]:
         """The steps of a norm on one patch, which stand for their checks; `_set` points them at a map's."""
@@ -216,39 +231,38 @@ class CodebookMaker:
         )
 
     def _set(self, plans: Sequence[Sequence[Level]]) -> tuple[list[MapCodebooks], tuple[object, ...]]:
-        """Points the program at the patches of maps and at memory for their entries; what it reads, besides."""
+        """Points the program at the patches of maps and at memory for their entries; what it reads, besides.
+
+        In Python's own numbers: after an image the caches hold nothing of NumPy, whose first calls are slow.
+        """
         patches = [concatenate_patches(of_maps) for of_maps in zip(*plans, strict=True)]
-        of_levels = [(three.ctypes.data, len(three), five.ctypes.data, len(five)) for three, five in patches]
-        patches3, rows3, patches5, rows5 = np.asarray(of_levels)[self._levels].T  # [norms] each
-        sizes = self._blocks * rows5 * self._row_bytes
-        size = int(sizes.sum())
+        levels = [(three.ctypes.data, len(three), five.ctypes.data, len(five)) for three, five in patches]
+        size = sum(norm.blocks * levels[norm.level][3] for norm in self._norms) * self._row_bytes
         self.cache.make_room(size)
         block = self._memory.take(size)
-        entries = block.address + np.cumsum(sizes) - sizes
-        actv_bytes = -(-(int(rows3.max()) + 1) * HIDDEN * self._input_dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        actv_rows = 1 + max(rows3 for _, rows3, _, _ in levels)
+        actv_bytes = -(-actv_rows * HIDDEN * self._input_dtype.itemsize // ALIGNMENT) * ALIGNMENT
         scratch = self._memory.take(ACTV_BUFFERS * actv_bytes)
-        actv = scratch.address + np.arange(len(entries)) % ACTV_BUFFERS * actv_bytes
-        self._set_steps(self._embeds, self._of_embeds, patches=patches3, rows=rows3, out=actv)
-        self._set_steps(
-            self._books, self._of_books, actv=actv, actv_rows=rows3 + 1, patches=patches5, rows=rows5,
-            entry_rows=rows5, entries=entries, windows=patches3, form=self._forms(rows3 + 1, rows5),
-        )  # fmt: skip
-        return self._of_maps(plans, entries, rows5, block), (patches, scratch)
+        entries, at = [], block.address
+        for i, norm in enumerate(self._norms):
+            patches3, rows3, patches5, rows5 = levels[norm.level]
+            actv, form = scratch.address + i % ACTV_BUFFERS * actv_bytes, self._form(rows5, rows3 + 1, norm.blocks)
+            for word, value in zip(norm.embed, (patches3, rows3, actv), strict=True):
+                self._words[word] = value
+            values = (actv, rows3 + 1, patches5, rows5, rows5, at, patches3, form)
+            for word, value in zip(norm.codebook, values, strict=True):
+                self._words[word] = value
+            entries.append(at)
+            at += norm.blocks * rows5 * self._row_bytes
+        return self._of_maps(plans, entries, [levels[norm.level][3] for norm in self._norms], block), (patches, scratch)
 
-    def _set_steps(self, columns: dict[str, Array], of: Positions, **values: Positions) -> None:
-        for field, value in values.items():
-            columns[field][of] = value
-
-    def _forms(self, actv_rows: Positions, rows5: Positions) -> Positions:
-        """The cheaper form of each norm's codebook."""
+    def _form(self, rows5: int, actv_rows: int, n_blocks: int) -> int:
+        """The cheaper form of a codebook."""
         forms = tier_forms(self._tier)
-        if len(forms) == 1:
-            return np.full(len(rows5), get_args(Form).index(forms[0]))
-        chosen = [
-            choose_form(self._tier, rows, of_actv, n_blocks=n_blocks, threads=self._pool.threads)
-            for rows, of_actv, n_blocks in zip(rows5.tolist(), actv_rows.tolist(), self._blocks.tolist(), strict=True)
-        ]
-        return np.asarray([get_args(Form).index(form) for form in chosen])
+        form = forms[0]
+        if len(forms) > 1:
+            form = choose_form(self._tier, rows5, actv_rows, n_blocks=n_blocks, threads=self._pool.threads)
+        return get_args(Form).index(form)
 
     def _plan(self, symbols: Symbols) -> list[list[Level]]:
         config = self._packed.config
@@ -256,14 +270,18 @@ class CodebookMaker:
         return plan_maps(symbols, sizes, config.symbols, config.spade_kernel, self._pool)
 
     def _of_maps(
-        self, plans: Sequence[Sequence[Level]], entries: Positions, entry_rows: Positions, block: Block
+        self, plans: Sequence[Sequence[Level]], entries: Sequence[int], entry_rows: Sequence[int], block: Block
     ) -> list[MapCodebooks]:
         """Each map's rows of the tables, which hold the maps' patches one behind the other."""
-        maps, starts = [], np.zeros(len(plans[0]), np.int64)
+        maps, starts = [], [0] * len(plans[0])
         for levels in plans:
-            rows = np.asarray([len(level.patches5) for level in levels])
-            of_map = (entries + starts[self._levels] * self._row_bytes).astype(np.uint64)
-            index = tuple(level.index[0] for level in levels)
-            maps.append(MapCodebooks(index, tuple(rows.tolist()), of_map, entry_rows, block))
-            starts = starts + rows
+            of_map = [at + starts[norm.level] * self._row_bytes for at, norm in zip(entries, self._norms, strict=True)]
+            rows = [len(level.patches5) for level in levels]
+            maps.append(
+                MapCodebooks(
+                    tuple(level.index[0] for level in levels), tuple(rows), np.array(of_map, np.uint64),
+                    np.array(entry_rows, np.int64), block,
+                )
+            )  # fmt: skip
+            starts = [start + count for start, count in zip(starts, rows, strict=True)]
         return maps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -85,9 +85,12 @@ class ConvProgram:
         for images in alone if is_large(self._sizes[-1]) else [slice(0, n)]:
             self._image(self._blocks(small, len(packed.blocks), x[images], images), images)
         self._program = Program(self._steps)
-        self._of_images = np.asarray([i for i, kind in enumerate(self._program.kinds) if kind == "image"])
-        self._outputs = {name: self._program.column("image", name) for name in ("values", "pixels")}
-        self._addresses = {name: column[self._of_images] for name, column in self._outputs.items()}
+        self._words = self._program.memory.data.cast("q")
+        self._outputs = [  # where each image's step says what it writes, and where each of the two lies
+            [(word, self._words[word]) for word in self._program.words(i, "values", "pixels")]
+            for i, kind in enumerate(self._program.kinds)
+            if kind == "image"
+        ]
 
     def set(self, symbols: Symbols, style: Style | None, maps: Sequence[MapCodebooks], output: Output) -> None:
         """What the next run synthesises.
@@ -95,8 +98,9 @@ class ConvProgram:
         symbols [N, H, W] and style [N, 256], of which the model reads one, and the codebooks of each image, whose
         entries may be made after this call. output: which of the two it writes.
         """
-        for name, column in self._outputs.items():
-            column[self._of_images] = self._addresses[name] if name == output else 0
+        for of_image in self._outputs:
+            for name, (word, address) in zip(get_args(Output), of_image, strict=True):
+                self._words[word] = address if name == output else 0
         if style is not None:
             self._style[:, 1, :, 1, :] = to_storage(style, input_dtype(self._tier)).reshape(self._n, -1, BLOCK)
         else:
