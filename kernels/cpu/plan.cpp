@@ -21,6 +21,7 @@
 #include <atomic>
 #include <bit>
 #include <cstddef>
+#include <cstring>
 #include <initializer_list>
 #include <new>
 #include <thread>
@@ -61,8 +62,12 @@ class Resize {
         constexpr int r = K / 2;
         const uint16_t* from = plan_.symbols + y_.source * plan_.row_stride;
         uint16_t* to = map_.data + (row_ + r) * map_.stride + r;
-        Nearest x(plan_.shape.map_width, plan_.shape.width);
-        for (int64_t j = 0; j < plan_.shape.width; ++j, x.next()) to[j] = from[x.source];
+        const int64_t map_width = plan_.shape.map_width, width = plan_.shape.width;
+        Nearest x(map_width, width);
+        if (map_width == width)
+            std::memcpy(to, from, static_cast<size_t>(width) * sizeof(uint16_t));
+        else
+            for (int64_t j = 0; j < width; ++j, x.next()) to[j] = from[x.source];
         ++row_;
         y_.next();
     }
