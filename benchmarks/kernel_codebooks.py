@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +23,7 @@ from kernels.layouts import (
     from_entries,
     from_storage,
     storage_dtype,
+    to_entries,
     to_storage,
 )
 from kernels.plan import Level, Symbols, plan, plan_numpy
@@ -145,3 +147,66 @@ def _torch_codebooks(
         peers["oneDNN, gathered"] = torch_contender(lambda: linear(gather(), packed, b, "none", [], ""))
         peers["oneDNN, per tap"] = torch_contender(per_tap)
     return peers
+
+
+# ---- Codebook of int8 products ----
+
+
+def codebook_int8_case(level: Level, n_symbols: int, channels: int, pool: steps.Pool) -> Case:
+    """The same on amx, of bytes and int8 weights."""
+    (rows, taps), hidden_rows = level.patches5.shape, len(level.patches3)
+    random = np.random.default_rng(0)
+    actv = random.integers(0, 256, (hidden_rows + 1, HIDDEN)).astype(np.uint8)
+    actv[-1] = 0
+    weight = random.integers(-127, 128, (taps * HIDDEN, 2 * channels)).astype(np.int8)
+    scale = (2.0 ** random.uniform(-18, -16, 2 * channels)).astype(np.float32)
+    bias = exact(random, 2 * channels)
+    entries = aligned_empty((blocks(channels), rows, 2, BLOCK), storage_dtype(steps.tier_dtype("amx")))
+    a, b = np.split(_interior(level, n_symbols, actv, weight, scale, bias), 2, axis=1)
+    int8 = steps.Int8(pack_bias(scale), level.patches3, to_entries(a, b, "float16"))
+    step = steps.codebook(
+        "amx", actv, level.patches5, steps.pack_codebook_int8(weight, channels), pack_bias(bias), entries,
+        form="gathered", int8=int8,
+    )  # fmt: skip
+    program = steps.Program([step])
+    return Case(
+        "codebook int8", f"{channels} {size_name(level)}", "int8", "amx", pool.threads,
+        operations=2 * rows * weight.size,
+        bytes=level.patches5.nbytes + actv.size + weight.size + 2 * channels * rows * entries.itemsize,
+        bound="int8 peak", limits=(rounding("bf16"),),
+        native=Contender(
+            lambda: steps.run(program, pool), lambda: [np.concatenate(from_entries(entries, channels), axis=1)]
+        ),
+        peers=_onednn_int8(actv, level.patches5, weight, scale, bias),
+    )  # fmt: skip
+
+
+def _interior(
+    level: Level, n_symbols: int, actv: npt.NDArray[np.uint8], weight: npt.NDArray[np.int8], scale: Float32,
+    bias: Float32,
+) -> Float32:  # fmt: skip
+    """What the products are where a patch is one symbol all over, so that peers, who multiply those too, agree."""
+    table = np.zeros((n_symbols, len(bias)), np.float32)
+    sums = weight.reshape(-1, HIDDEN, len(bias)).sum(axis=0, dtype=np.int64)  # all taps see the same row
+    for row in np.flatnonzero((level.patches3 == level.patches3[:, :1]).all(axis=1)):
+        table[level.patches3[row, 0]] = scale * (actv[row] @ sums) + bias
+    return table
+
+
+def _onednn_int8(
+    actv: npt.NDArray[np.uint8], patches: steps.Int32, weight: npt.NDArray[np.int8], scale: Float32, bias: Float32
+) -> dict[str, Contender]:
+    """The quantised linear layer of oneDNN on gathered rows, as PyTorch runs it, to bf16."""
+    x, rows, flat = torch.from_numpy(actv), len(patches), torch.from_numpy(patches).flatten()
+    b, scales = torch.from_numpy(bias), torch.from_numpy(scale)
+    zeros = torch.zeros(len(bias), dtype=torch.int64)
+    packed = torch.ops.onednn.qlinear_prepack(torch.from_numpy(weight).T.contiguous(), [rows, len(weight)])
+
+    def linear() -> Tensor:
+        gathered = x.index_select(0, flat).view(rows, -1)  # [U5, taps * 128]
+        out: Tensor = torch.ops.onednn.qlinear_pointwise(
+            gathered, 1.0, 0, packed, scales, zeros, b, 1.0, 0, torch.bfloat16, "none", [], ""
+        )
+        return out
+
+    return {"oneDNN int8, gathered": torch_contender(linear)}

@@ -41,7 +41,8 @@ class Case:
         tier: of the kernel, or "any" where it has none.
         operations: additions and multiplications, comparisons not counted; a tanh is one.
         bytes: what must be read and written once if every cache were large enough.
-        bound: what its share is taken of, the multiply-add peak or a copy of as many bytes.
+        bound: what its share is taken of, the multiply-add peak, that of int8, which is twice as high, or a copy of as
+            many bytes.
         limits: of each output, the largest error against a peer over the output's largest value.
     """
 
@@ -52,7 +53,7 @@ class Case:
     threads: int
     operations: int
     bytes: int
-    bound: Literal["peak", "copy"]
+    bound: Literal["peak", "int8 peak", "copy"]
     limits: tuple[float, ...]
     native: Contender
     peers: Mapping[str, Contender]
@@ -188,9 +189,12 @@ def measure(case: Case, core_peak: float | None, repeats: int) -> Row:
     best = min(case.peers, key=lambda name: medians[name])
     ms, copy_rate = medians["native"], case.bytes / min(medians[name] for name in copy_calls) / 1e6
     flops, rate = case.operations / ms / 1e6, case.bytes / ms / 1e6
-    if case.bound == "peak" and core_peak is None:
+    if case.bound == "copy":
+        share = rate / copy_rate
+    elif core_peak is None:
         raise ValueError(f"[benchmark] expected core_peak for {case.kernel}, whose share is of the peak; measure it")
-    share = flops / core_peak / case.threads if case.bound == "peak" and core_peak is not None else rate / copy_rate
+    else:
+        share = flops / core_peak / case.threads / (2 if case.bound == "int8 peak" else 1)
     return Row(
         case.kernel, case.shape, case.dtype, case.tier, case.threads, case.operations, case.bytes,
         ms, min(times["native"]), flops, rate, copy_rate, share, case.bound,

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.kernel_codebooks import codebook_case, embed_case, plan_case
+from benchmarks.kernel_codebooks import codebook_case, codebook_int8_case, embed_case, plan_case
 from benchmarks.kernel_convs import ConvShape, conv_case
 from benchmarks.kernel_maps import image_case, modulate_case, norm_case
 from benchmarks.kernel_timing import Case, Row, copy_rates, measure, peak
@@ -85,6 +85,8 @@ def tier_cases(
         yield partial(embed_case, tier, level, shapes.config.symbols, pool)
         for form in steps.tier_forms(tier):
             yield partial(codebook_case, tier, level, channels, form, pool)
+        if tier == "amx":
+            yield partial(codebook_int8_case, level, shapes.config.symbols, channels, pool)
         yield partial(modulate_case, tier, level, channels, shift, pool, compiled)
         yield partial(norm_case, tier, channels, size, pool)
     yield partial(image_case, tier, shapes.config.height, pool)
