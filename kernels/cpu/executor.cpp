@@ -4,7 +4,8 @@
 //
 // Runs shrink with what is left: long ones first, since neighbouring units share weights; short ones last, for balance.
 // Of operations whose runs have a costly start, each thread takes one that is long, and then its part of the last
-// fifth. Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep.
+// fifth. Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep; after a program
+// they first let other threads run for a while, since the next one of the same request comes soon.
 
 #include <atomic>
 #include <chrono>
@@ -22,16 +23,22 @@
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr int spins = 4000;  // some tens of microseconds
+constexpr std::chrono::milliseconds between_programs(1);
 
 // Returns when value is `wanted`, of which waiters are told.
-void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted) {
+void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted, Clock::duration patience = Clock::duration::zero()) {
     for (int i = 0; i < spins; ++i) {
         if (value.load(std::memory_order_acquire) == wanted) return;
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif
     }
+    if (patience > Clock::duration::zero())
+        for (const Clock::time_point end = Clock::now() + patience; Clock::now() < end; std::this_thread::yield())
+            if (value.load(std::memory_order_acquire) == wanted) return;
     for (uint32_t now = value.load(std::memory_order_acquire); now != wanted;
          now = value.load(std::memory_order_acquire))
         value.wait(now, std::memory_order_acquire);
@@ -59,8 +66,6 @@ struct Scratch {
         return data != nullptr;
     }
 };
-
-using Clock = std::chrono::steady_clock;
 
 }  // namespace
 
@@ -104,7 +109,7 @@ void spade_pool::next_program() {
 
 void spade_pool::serve(size_t thread) {
     for (uint32_t number = 1;; ++number) {
-        wait_for(program, number);
+        wait_for(program, number, between_programs);
         if (stopping.load(std::memory_order_relaxed)) return;
         walk(thread);
     }
