@@ -26,7 +26,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int spins = 4000;  // some tens of microseconds
-constexpr std::chrono::milliseconds between_programs(1);
+constexpr std::chrono::microseconds between_programs(300);
 
 // Returns when value is `wanted`, of which waiters are told.
 void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted, Clock::duration patience = Clock::duration::zero()) {
