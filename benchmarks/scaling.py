@@ -22,9 +22,9 @@ from rich.table import Table
 
 from benchmarks.maps import read_maps
 from benchmarks.model import write_report
-from serving.engines import PRECISIONS, Timings
+from serving.engines import Timings
 from serving.engines.cpu import CpuEngine
-from serving.engines.torch import TorchEngine
+from serving.engines.torch import Precision, TorchEngine
 from spade_core.config import PRESETS, preset
 from spade_core.label_maps import resize_nearest
 from spade_core.seeded import seeded_generator
@@ -73,7 +73,8 @@ def noisy(labels: Labels, share: float, classes: int) -> Labels:
 @click.option(
     "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As for benchmarks.model."
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), default="bf16", show_default=True, help="Of both.")
+@click.option("--precision", type=click.Choice(("fp32", "bf16", "int8")), default="bf16", show_default=True,
+              help="Of both; the peer of int8 runs in bf16.")  # fmt: skip
 @click.option("--batches", default="1,2,4,8,16,32", show_default=True, help="Batch sizes.")
 @click.option("--sizes", default="128,256,512,1024", show_default=True, help="Heights, which are the widths too.")
 @click.option("--noise", default="0,0.01,0.1,1", show_default=True, help="Shares of pixels with a random label.")
@@ -88,7 +89,8 @@ def main(
     threads = len(os.sched_getaffinity(0))
     maps = read_maps(config, labels)
     ours = CpuEngine(seeded_generator(config), precision, threads, cache_bytes=0)
-    dense = TorchEngine(seeded_generator(config), precision, "dense", threads=threads)  # type: ignore[arg-type]
+    of_dense: Precision = "fp32" if precision == "fp32" else "bf16"
+    dense = TorchEngine(seeded_generator(config), of_dense, "dense", threads=threads)
     points: list[Point] = []
 
     def measure(axis: str, value: float, of: Labels, with_peer: bool = True) -> None:
