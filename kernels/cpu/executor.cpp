@@ -4,8 +4,8 @@
 //
 // Runs shrink with what is left: long ones first, since neighbouring units share weights; short ones last, for balance.
 // Of operations whose runs have a costly start, each thread takes one that is long, and then its part of the last
-// fifth. Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep; after a program
-// they first let other threads run for a while, since the next one of the same request comes soon.
+// fifth. Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep; after a
+// program they first let other threads run for a while, since the next one of the same request comes soon.
 
 #include <atomic>
 #include <chrono>
