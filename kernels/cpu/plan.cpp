@@ -193,8 +193,7 @@ void write_five(const spade_plan& plan, const Scratch& scratch) {
     const int64_t count = plan.counts->patches5;
     const auto outside = static_cast<int32_t>(plan.counts->patches3);
     write_windows<K>(scratch.numbers, plan.shape.width + K - 1, scratch.five.first, count, plan.patches5);
-    for (int64_t i = 0; i < count * K * K; ++i)
-        if (plan.patches5[i] == outside_numbers) plan.patches5[i] = outside;
+    spade_plan_rebase(plan.patches5, count * K * K, outside_numbers, 0, outside, plan.patches5);
 }
 
 template <int K>

@@ -28,10 +28,6 @@ void run_with_scratch(const spade_step& step, int64_t begin, int64_t end, void* 
 
 int64_t none(const spade_step&) { return 0; }
 
-void run_plan(const spade_step& step, int64_t begin, int64_t end, void*) {
-    spade_plan_run(&step.args.plan, begin, end);
-}
-
 template <auto Args, auto Count>
 int64_t of_tier(const spade_step& step) {
     return Count(static_cast<int32_t>(step.tier), &(step.args.*Args));
@@ -50,6 +46,8 @@ using Args = decltype(spade_step::args);
                 runner<&Args::op, spade_##op##_bf16_avx512bf16>, runner<&Args::op, spade_##op##_bf16_amx> \
         }                                                                                                 \
     }
+constexpr spade::RunStep run_plan = run<&Args::plan, spade_plan_run>;
+
 constexpr spade::Operation operations[SPADE_STEP_KINDS] = {
     SPADE_OPERATION(embed, false, run, SPADE_UNITS(embed), none),
     SPADE_OPERATION(codebook, false, run_with_scratch, SPADE_UNITS_AND_SCRATCH(codebook)),
