@@ -21,6 +21,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from benchmarks.encoded import CONNECT, ENCODE
 from benchmarks.load import (
     WINDOWS,
     Connect,
@@ -40,35 +41,42 @@ from benchmarks.maps import Maps, labels_name, read_maps
 from benchmarks.model import write_report
 from benchmarks.server_engine import Stream, inputs_of, load_work
 from benchmarks.server_tables import ClosedRow, OpenRow, closed_row, closed_table, mean_batch, open_table
-from serving.client import Client, ServerError
 from serving.engines import PRECISIONS
 from serving.launcher import ServeOptions, Server, serve, served_config
 from serving.repository import ModelOptions
 from spade_core.config import PRESETS
 
-PROTOCOLS = ("grpc", "http")
 MOST_BATCH = 8
+MOST_AHEAD, MOST_AHEAD_PIXELS = 2000, 100 << 20  # requests encoded before a loop, with up to 5 bytes a pixel
 SENDERS = 192  # more than the server's queue holds, so that it is the server that refuses
 
 
-def connector(url: str, maps: Maps, batch: int) -> Connect:
-    """Clients of the server; a request is numbered by the first of its `batch` images."""
+def connector(server: Server, protocol: str, maps: Maps, batch: int, first: int, ahead: int) -> Connect:
+    """Clients of the server; a request is numbered by the first of its `batch` images.
+
+    The requests from number `first` on are encoded here, as many as `ahead` and memory allow; later ones as they go.
+    """
+    encode, connect_to = ENCODE[protocol], CONNECT[protocol]
+
+    def encoded(number: int) -> Any:
+        labels, instances, style = inputs_of(maps, number, batch)
+        tensors = {"labels": labels, "instances": instances, "style": style}
+        return encode({name: tensor for name, tensor in tensors.items() if tensor is not None})
+
+    pixels = batch * maps.labels[0].size
+    ahead = min(ahead, MOST_AHEAD_PIXELS // pixels)
+    ready = {number: encoded(number) for number in range(first, first + ahead * batch, batch)}
 
     @contextlib.contextmanager
     def connect() -> Iterator[Send]:
-        with Client(url) as client:
+        with connect_to(server.grpc_url if protocol == "grpc" else server.http_url) as exchange:
 
             def send(number: int) -> Reply | None:
-                labels, instances, style = inputs_of(maps, number, batch)
-                try:
-                    result = client.synthesize(labels, instances, style)
-                except ServerError as error:
-                    if error.retryable:
-                        return None
-                    raise
-                t = result.timings
-                engine_s = t.plan_s + t.codebook_s + t.convs_s
-                return Reply(batch, t.queue_s, engine_s, t.total_s, round(t.batch_size))
+                timings = exchange(ready.pop(number, None) or encoded(number))
+                if timings is None:
+                    return None
+                engine_s = timings.plan_s + timings.codebook_s + timings.convs_s
+                return Reply(batch, timings.queue_s, engine_s, timings.total_s, round(timings.batch_size))
 
             yield send
 
@@ -97,9 +105,10 @@ class Round:
 
 
 def measure_round(
-    connect: Connect, engine: LoadedProcess, stream: Stream, clients: int, batch: int, window_s: float,
-    most_windows: int,
+    server: Server, engine: LoadedProcess, maps: Maps, stream: Stream, protocol: str, clients: int, batch: int,
+    window_s: float, most_windows: int,
 ) -> Round:  # fmt: skip
+    connect = connector(server, protocol, maps, batch, stream.next, MOST_AHEAD)
     samples, end, agreed = closed_loop(connect, clients, window_s, most_windows, stream.requests(batch))
     begin = end - WINDOWS * window_s
     before, timed = finished(samples, 0, begin), finished(samples, begin, end)
@@ -118,8 +127,10 @@ def measure_closed(
 ) -> ClosedRow:  # fmt: skip
     """Server and engine in turn, `rounds` times: the machine's clock and load drift within minutes."""
     cached = cached_maps(server)
-    connect = connector(_url(server, protocol), maps, batch)
-    done = [measure_round(connect, engine, stream, clients, batch, window_s, most_windows) for _ in range(rounds)]
+    done = [
+        measure_round(server, engine, maps, stream, protocol, clients, batch, window_s, most_windows)
+        for _ in range(rounds)
+    ]
     cached = cached_maps(server) - cached
     seconds, alone_s = sum(one.seconds for one in done), sum(one.alone_s for one in done)
     sizes = [size for one in done for size in one.sizes]
@@ -136,7 +147,7 @@ def measure_open(
 ) -> OpenRow:  # fmt: skip
     """Arrivals at a share of `best` images/s."""
     due = arrivals(share * best / batch, seconds, kind)
-    connect = connector(_url(server, protocol), maps, batch)
+    connect = connector(server, protocol, maps, batch, stream.next, len(due))
     samples = open_loop(connect, due, min(SENDERS, max(1, len(due))), stream.requests(batch))
     replies = [s.reply for s in samples if s.reply is not None]
     latencies = [s.latency_s for s in samples if s.reply is not None]
@@ -145,10 +156,6 @@ def measure_open(
         (len(samples) - len(replies)) / max(1, len(samples)), max((s.sent_s - s.due_s for s in samples), default=0.0),
         mean_batch(replies),
     )  # fmt: skip
-
-
-def _url(server: Server, protocol: str) -> str:
-    return server.grpc_url if protocol == "grpc" else server.http_url
 
 
 # ---- The command ----
@@ -169,8 +176,8 @@ def _numbers(kind: type) -> Any:
 
 def _protocols(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(name for name in value.split(",") if name)
-    if not names or set(names) - set(PROTOCOLS):
-        raise click.BadParameter(f"expected names out of {', '.join(PROTOCOLS)} but got {value!r}")
+    if not names or set(names) - set(ENCODE):
+        raise click.BadParameter(f"expected names out of {', '.join(ENCODE)} but got {value!r}")
     return names
 
 

@@ -23,13 +23,13 @@ class Stream:
     """Hands out the images of the stream, each once."""
 
     def __init__(self) -> None:
-        self._next = 0
+        self.next = 0
 
     def requests(self, batch: int) -> Iterator[int]:
         """The first images of requests of this many, without end. One thread at a time."""
         while True:
-            self._next += batch
-            yield self._next - batch
+            self.next += batch
+            yield self.next - batch
 
 
 def inputs_of(maps: Maps, first: int, count: int) -> Inputs:

@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving.engines import Images, Instances, Labels, Style
 from serving.images import pad_files
-from serving.protocol import MODELS, RequestTimings
+from serving.protocol import MODELS, RequestTimings, read_timings
 
 _NO_ID = "[request id: <id_unknown>] "  # Triton's own prefix; we send no ids
 _PORTS = {"grpc": 8001, "http": 8000}
@@ -109,7 +109,7 @@ class Client:
             raise ValueError(f"[client] expected labels [N, H, W], N of 1 or more, but got shape {list(labels.shape)}")
         tensors: dict[str, npt.NDArray[Any] | None] = {"labels": labels, "instances": instances}
         answer = self._infer("spade", tensors | _style_tensors(len(labels), style, seed), {})
-        return Result(answer.as_numpy("image"), _timings(answer))
+        return Result(answer.as_numpy("image"), read_timings(answer))
 
     def synthesize_image(
         self,
@@ -130,7 +130,7 @@ class Client:
         parameters: dict[str, Any] = {"format": format} | ({} if quality is None else {"quality": quality})
         answer = self._infer("spade_image", tensors | _style_tensors(len(label_maps), style, seed), parameters)
         rows, lengths = answer.as_numpy("image"), answer.as_numpy("image_bytes")[:, 0]
-        return EncodedResult([row[:n].tobytes() for row, n in zip(rows, lengths, strict=True)], _timings(answer))
+        return EncodedResult([row[:n].tobytes() for row, n in zip(rows, lengths, strict=True)], read_timings(answer))
 
     def _infer(self, model: str, tensors: dict[str, npt.NDArray[Any] | None], parameters: dict[str, Any]) -> Any:
         inputs = [self._input(name, tensor) for name, tensor in tensors.items() if tensor is not None]
@@ -196,7 +196,3 @@ def _style_tensors(
 ) -> dict[str, npt.NDArray[Any] | None]:
     seeds = None if seed is None else np.broadcast_to(np.asarray(seed, np.int64), (count,)).reshape(count, 1)
     return {"style": style, "seed": None if seeds is None else np.ascontiguousarray(seeds)}
-
-
-def _timings(answer: Any) -> RequestTimings:
-    return RequestTimings(*(float(value) for value in answer.as_numpy("timings")[0]))

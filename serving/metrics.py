@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any, Literal
 
 log = logging.getLogger(__name__)
@@ -53,11 +53,14 @@ SPADE_IMAGE = (
 )
 
 
+FLUSH_S = 0.5
+
+
 class Metrics:
     """Registers `metrics` with Triton; `pb_utils` is the module the Python backend gives to a model.
 
-    A value is a message to the server's process and back, some 0.1 ms: a thread of its own writes them, in order, so
-    that no request waits for them. A scrape may miss those of the last milliseconds.
+    A value is a message to the server's process and back, some 0.1 ms, and wakes threads on the engine's cores. So a
+    thread writes them twice a second, counters as one sum and gauges as they are then: a scrape may miss that much.
 
     The series are this process's own, by the label `process`: Triton gives series of equal labels one memory, and frees
     it with the first process that takes its series back, whoever else writes there (server#8663).
@@ -82,28 +85,47 @@ class Metrics:
                 self._series[metric.name] = family.Metric(labels=labels, buckets=list(metric.buckets))
             else:
                 self._series[metric.name] = family.Metric(labels=labels)
-        self._values: SimpleQueue[tuple[Callable[[float], None], float] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._observed: list[tuple[str, float]] = []
+        self._sums: Counter[str] = Counter()
+        self._gauges: dict[str, float] = {}
+        self._closing = threading.Event()
         self._writer = threading.Thread(target=self._write, name="metrics", daemon=True)
         self._writer.start()
 
     def close(self) -> None:
         """Take the series out of the scrape, before the process ends: else they stay there for good."""
-        self._values.put(None)
+        self._closing.set()
         self._writer.join()
         self._series.clear()
         self._families.clear()
 
     def observe(self, name: str, value: float) -> None:
-        self._values.put((self._series[name].observe, value))
+        with self._lock:
+            self._observed.append((name, value))
 
-    def increment(self, name: str, by: float = 1.0) -> None:
-        self._values.put((self._series[name].increment, by))
+    def increment(self, name: str, by: int = 1) -> None:
+        with self._lock:
+            self._sums[name] += by
 
     def set(self, name: str, value: float) -> None:
-        self._values.put((self._series[name].set, value))
+        with self._lock:
+            self._gauges[name] = value
 
     def _write(self) -> None:
-        for write, value in iter(self._values.get, None):
+        while not self._closing.wait(FLUSH_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            observed, sums, gauges = self._observed, self._sums, self._gauges
+            self._observed, self._sums, self._gauges = [], Counter(), {}
+        # Counters last: who sees a request counted finds its times, too.
+        writes = [(self._series[name].observe, value) for name, value in observed]
+        writes += [(self._series[name].set, value) for name, value in gauges.items()]
+        writes += [(self._series[name].increment, by) for name, by in sums.items() if by]
+        for write, value in writes:
             try:
                 write(value)
             except Exception:

@@ -34,6 +34,11 @@ class RequestTimings:
     distinct_share: float
 
 
+def read_timings(answer: Any) -> RequestTimings:
+    """Of an answer as tritonclient reads it, over either protocol."""
+    return RequestTimings(*(float(value) for value in answer.as_numpy("timings")[0]))
+
+
 def write_parameters(values: Mapping[str, Any]) -> dict[str, str]:
     """Model parameters as strings of JSON, so that None, numbers and records come back as they were."""
     return {key: json.dumps(value) for key, value in values.items()}
