@@ -128,6 +128,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.",
 )
+@click.option("--maps", default=8, show_default=True, type=click.IntRange(1), help="Label maps, if there are as many.")
 @click.option("--engines", default=",".join(OURS), callback=_names, show_default=True, help="Ours, by name.")
 @click.option("--peers", default=",".join(PEERS), callback=_names, show_default=True, help="Peers, by name.")
 @click.option("--batches", default="1,8", show_default=True, help="Batch sizes.")
@@ -135,8 +136,8 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option("--threads", type=click.IntRange(1), help="Threads of each engine; default: all cores.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 def main(
-    preset_name: str, weights: Path | None, labels: Path | None, engines: tuple[str, ...], peers: tuple[str, ...],
-    batches: str, repeats: int, threads: int | None, json_path: Path | None,
+    preset_name: str, weights: Path | None, labels: Path | None, maps: int, engines: tuple[str, ...],
+    peers: tuple[str, ...], batches: str, repeats: int, threads: int | None, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Time the generator and its peers on the same weights and label maps, and show the ratio and the error of each."""
     console = Console()
@@ -144,8 +145,8 @@ def main(
     threads = threads or len(os.sched_getaffinity(0))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
-        setting = Setting(preset_name, weights, labels, Path(folder, "dense.onnx"), threads)
-        turns = list(_turns(len(read_maps(setting.config, labels).labels), batches))
+        setting = Setting(preset_name, weights, labels, maps, Path(folder, "dense.onnx"), threads)
+        turns = list(_turns(len(read_maps(setting.config, labels, maps).labels), batches))
         if {"onnxruntime", "openvino-fp32", "openvino-bf16"} & set(names):
             from export.onnx import export_dense
             from serving.engines.load import load_checkpoint

@@ -23,11 +23,12 @@ Run = Callable[[Array, Array | None, Array, Array | None], Array]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all engines of a run share. weights: a checkpoint, or None for seeded ones; labels: see `read_maps`."""
+    """What all engines of a run share. weights: a checkpoint, None for seeded ones; labels, maps: see `read_maps`."""
 
     preset: str
     weights: Path | None
     labels: Path | None
+    maps: int
     onnx: Path  # the dense graph
     threads: int
 
@@ -58,7 +59,7 @@ def load_turn(name: str, setting: Setting) -> Turn:
     an untimed call.
     """
     config = setting.config
-    maps, run = read_maps(config, setting.labels), _runner(name, config, setting)
+    maps, run = read_maps(config, setting.labels, setting.maps), _runner(name, config, setting)
 
     def turn(first: int, batch: int, repeats: int) -> tuple[list[float], Array]:
         time.sleep(PAUSE_S)

@@ -36,7 +36,7 @@ def test_rows_take_the_median_and_the_largest_error() -> None:
 
 
 def test_an_engine_that_does_not_start_is_named(tmp_path: Path) -> None:
-    setting = Setting("coco", None, None, tmp_path / "none.onnx", 1)
+    setting = Setting("coco", None, None, 8, tmp_path / "none.onnx", 1)
     with pytest.raises(RuntimeError, match="expected onnxruntime to run but its process ended"):
         LoadedProcess("onnxruntime", load_turn, "onnxruntime", setting)
 
