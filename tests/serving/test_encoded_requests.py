@@ -34,9 +34,7 @@ def test_an_encoded_request_is_answered_again_and_again(tiny_server: Server, pro
             timings = exchange(encoded)
             assert timings is not None
             assert timings.batch_size == 2
-            assert (
-                0 <= timings.queue_s <= time.time() - began
-            )  # the time of sending is the exchange's, not the encoding's
+            assert 0 <= timings.queue_s <= time.time() - began  # since the exchange, not since the encoding
 
 
 @PROTOCOLS

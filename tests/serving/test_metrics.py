@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import urllib.request
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +17,7 @@ from served import blocks, png, wait_until
 from kernels.steps import supported_tiers
 from serving.client import Client, ServerError
 from serving.launcher import Server
-from serving.metrics import SPADE, SPADE_IMAGE
+from serving.metrics import SPADE, SPADE_IMAGE, Metrics
 from serving.protocol import RequestTimings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -92,3 +95,40 @@ def test_requests_move_the_metrics(tiny_server: Server) -> None:
             assert moved[f"{metric.name}_count"] == moved[f"{metric.name}_bucket +Inf"] == expected
             assert moved[f"{metric.name}_sum"] > 0
     assert moved["spade_convs_seconds_sum"] >= timings.convs_s * 0.999
+
+
+class Family:
+    """What `Metrics` needs of Triton's families: series that note what is written to them."""
+
+    COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+    written: ClassVar[list[tuple[str, str, float]]] = []
+
+    def __init__(self, name: str, description: str, kind: str) -> None:
+        del description, kind
+        self.name = name
+
+    def Metric(self, labels: dict[str, str], buckets: list[float] | None = None) -> SimpleNamespace:
+        del buckets
+        series = labels.get("outcome", self.name)
+
+        def write(how: str, value: float) -> None:
+            self.written.append((how, series, value))
+
+        return SimpleNamespace(**{how: partial(write, how) for how in ("increment", "set", "observe")})
+
+
+def test_a_flush_writes_every_time_and_then_counters_as_one_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.metrics.FLUSH_S", 60)
+    metrics = Metrics(SimpleNamespace(MetricFamily=Family), SPADE, {})
+    for waiting, seconds in ((2, 0.25), (0, 0.5)):
+        metrics.increment("spade_requests_total.ok")
+        metrics.increment("spade_cached_maps_total", 0)
+        metrics.set("spade_waiting_requests", waiting)
+        metrics.observe("spade_plan_seconds", seconds)
+    metrics.close()
+    assert Family.written == [
+        ("observe", "spade_plan_seconds", 0.25),
+        ("observe", "spade_plan_seconds", 0.5),
+        ("set", "spade_waiting_requests", 0),
+        ("increment", "ok", 2),
+    ]
