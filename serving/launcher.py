@@ -245,13 +245,18 @@ def _spawn(command: list[str], install: TritonInstall, log: Path) -> subprocess.
         )
 
 
+# Where glibc's malloc gets to by itself once it has freed 32 MB at once: else it gives back the pages of every request,
+# and takes them anew for the next.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+
+
 def _environment(install: TritonInstall) -> dict[str, str]:
     """This environment, changed so that the Python inside Triton is this very one, virtual environment included."""
     environment = dict(os.environ)
     # The embedded interpreter looks for `python3` on PATH and takes the pyvenv.cfg beside it.
     _prepend(environment, "PATH", [str(Path(sys.executable).parent)])
     _prepend(environment, "LD_LIBRARY_PATH", [str(folder) for folder in install.libraries])
-    return environment
+    return _MALLOC | environment
 
 
 def _prepend(environment: dict[str, str], name: str, entries: list[str]) -> None:
