@@ -20,17 +20,15 @@ import tritonclient.http as triton_http
 from tritonclient.grpc import InferResult, service_pb2
 from tritonclient.utils import np_to_triton_dtype
 
-from serving.client import ServerError
+from serving.client import HTTP_STATUSES, ServerError, infer_input
 from serving.protocol import RequestTimings, read_timings
 
 Tensors = dict[str, npt.NDArray[Any]]
-Answer = RequestTimings | None  # None where the server refused the request for now
-Exchange = Callable[[Any], Answer]
+Exchange = Callable[[Any], RequestTimings]
 """Sends an encoded request and waits for its answer. Raises ServerError."""
 
 TIMEOUT_S = 300.0
 _UNSENT = 10**15  # microseconds since 1970, of as many digits as today's
-_HTTP_UNAVAILABLE = 503
 
 
 def encode_grpc(tensors: Tensors) -> bytes:
@@ -49,15 +47,13 @@ def connect_grpc(url: str) -> Iterator[Exchange]:
     with grpc.insecure_channel(urlsplit(url).netloc, limits) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", None, None)
 
-        def exchange(encoded: bytes) -> Answer:
+        def exchange(encoded: bytes) -> RequestTimings:
             sent = service_pb2.ModelInferRequest()
             sent.parameters["sent_unix_us"].int64_param = _now()
             try:
                 # Serialised messages one after the other are their union.
                 answer = infer(encoded + sent.SerializeToString(), TIMEOUT_S)
             except grpc.RpcError as error:
-                if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    return None
                 raise ServerError(error.details(), error.code().name.lower()) from error
             return read_timings(InferResult(service_pb2.ModelInferResponse.FromString(answer)))
 
@@ -66,10 +62,7 @@ def connect_grpc(url: str) -> Iterator[Exchange]:
 
 def encode_http(tensors: Tensors) -> tuple[bytes, int]:
     """The body of a request whose time of sending is `_UNSENT`, and the bytes of its header."""
-    inputs = []
-    for name, tensor in tensors.items():
-        inputs.append(triton_http.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype)))
-        inputs[-1].set_data_from_numpy(tensor)
+    inputs = [infer_input(triton_http, name, tensor) for name, tensor in tensors.items()]
     return triton_http.InferenceServerClient.generate_request_body(inputs, parameters={"sent_unix_us": _UNSENT})  # type: ignore[no-any-return]
 
 
@@ -77,17 +70,16 @@ def encode_http(tensors: Tensors) -> tuple[bytes, int]:
 def connect_http(url: str) -> Iterator[Exchange]:
     with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)) as connection:
 
-        def exchange(encoded: tuple[bytes, int]) -> Answer:
+        def exchange(encoded: tuple[bytes, int]) -> RequestTimings:
             body, size = encoded
             header = body[:size].replace(str(_UNSENT).encode(), str(_now()).encode())
             lengths = {"Inference-Header-Content-Length": str(size), "Content-Length": str(len(body))}
             connection.request("POST", "/v2/models/spade/infer", (header, memoryview(body)[size:]), lengths)
             response = connection.getresponse()
             answer = response.read()
-            if response.status == _HTTP_UNAVAILABLE:
-                return None
             if response.status != http.client.OK:
-                raise ServerError(answer.decode(errors="replace"), str(response.status))
+                status = str(response.status)
+                raise ServerError(answer.decode(errors="replace"), HTTP_STATUSES.get(status, status))
             length = int(response.headers["Inference-Header-Content-Length"])
             return read_timings(triton_http.InferenceServerClient.parse_response_body(answer, header_length=length))
 

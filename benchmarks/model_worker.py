@@ -97,7 +97,7 @@ def _runner(name: str, config: GeneratorConfig, setting: Setting) -> Run:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-        return lambda labels, instances, _s, style: np.asarray(session.run(None, _feed(labels, instances, style))[0])
+        return lambda labels, instances, _s, style: np.asarray(session.run(None, feed(labels, instances, style))[0])
     import openvino
 
     hints = {
@@ -106,12 +106,13 @@ def _runner(name: str, config: GeneratorConfig, setting: Setting) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     model = openvino.Core().compile_model(str(onnx), "CPU", hints)
-    return lambda labels, instances, _s, style: np.array(model(_feed(labels, instances, style))[0])
+    return lambda labels, instances, _s, style: np.array(model(feed(labels, instances, style))[0])
 
 
-def _feed(labels: Array, instances: Array | None, style: Array | None) -> dict[str, Array]:
-    feed = {"labels": labels, "instances": instances, "style": style}
-    return {name: array for name, array in feed.items() if array is not None}
+def feed(labels: Array, instances: Array | None, style: Array | None) -> dict[str, Array]:
+    """The inputs that there are, by name."""
+    inputs = {"labels": labels, "instances": instances, "style": style}
+    return {name: array for name, array in inputs.items() if array is not None}
 
 
 def _torch_runner(config: GeneratorConfig, weights: Path | None, form: str, precision: str, threads: int) -> Run:

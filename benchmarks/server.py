@@ -39,8 +39,10 @@ from benchmarks.load import (
 from benchmarks.loaded_process import LoadedProcess
 from benchmarks.maps import Maps, labels_name, read_maps
 from benchmarks.model import write_report
+from benchmarks.model_worker import feed
 from benchmarks.server_engine import Stream, inputs_of, load_work
 from benchmarks.server_tables import ClosedRow, OpenRow, closed_row, closed_table, mean_batch, open_table
+from serving.client import ServerError
 from serving.engines import PRECISIONS
 from serving.launcher import ServeOptions, Server, serve, served_config
 from serving.repository import ModelOptions
@@ -59,9 +61,7 @@ def connector(server: Server, protocol: str, maps: Maps, batch: int, first: int,
     encode, connect_to = ENCODE[protocol], CONNECT[protocol]
 
     def encoded(number: int) -> Any:
-        labels, instances, style = inputs_of(maps, number, batch)
-        tensors = {"labels": labels, "instances": instances, "style": style}
-        return encode({name: tensor for name, tensor in tensors.items() if tensor is not None})
+        return encode(feed(*inputs_of(maps, number, batch)))
 
     pixels = batch * maps.labels[0].size
     ahead = min(ahead, MOST_AHEAD_PIXELS // pixels)
@@ -72,9 +72,12 @@ def connector(server: Server, protocol: str, maps: Maps, batch: int, first: int,
         with connect_to(server.grpc_url if protocol == "grpc" else server.http_url) as exchange:
 
             def send(number: int) -> Reply | None:
-                timings = exchange(ready.pop(number, None) or encoded(number))
-                if timings is None:
-                    return None
+                try:
+                    timings = exchange(ready.pop(number, None) or encoded(number))
+                except ServerError as error:
+                    if error.retryable:
+                        return None
+                    raise
                 engine_s = timings.plan_s + timings.codebook_s + timings.convs_s
                 return Reply(batch, timings.queue_s, engine_s, timings.total_s, round(timings.batch_size))
 

@@ -133,7 +133,7 @@ class Client:
         return EncodedResult([row[:n].tobytes() for row, n in zip(rows, lengths, strict=True)], read_timings(answer))
 
     def _infer(self, model: str, tensors: dict[str, npt.NDArray[Any] | None], parameters: dict[str, Any]) -> Any:
-        inputs = [self._input(name, tensor) for name, tensor in tensors.items() if tensor is not None]
+        inputs = [infer_input(self._api, name, tensor) for name, tensor in tensors.items() if tensor is not None]
         sent = parameters | {"sent_unix_us": time.time_ns() // 1000}
         options: dict[str, Any] = {"client_timeout": self.timeout_s} if self._protocol == "grpc" else {}
         try:
@@ -143,11 +143,6 @@ class Client:
         except OSError as error:
             status = "deadline_exceeded" if isinstance(error, TimeoutError) else "unavailable"
             raise self._translated(str(error) or type(error).__name__, status) from error
-
-    def _input(self, name: str, tensor: npt.NDArray[Any]) -> Any:
-        prepared = self._api.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
-        prepared.set_data_from_numpy(tensor)
-        return prepared
 
     def _translated(self, message: str, status: str) -> ServerError:
         if any(text in message.lower() for text in _NO_CONNECTION):
@@ -161,7 +156,7 @@ class Client:
                 f"[client] expected {self.url} to have its models but it has none now: it is stopping; try again later",
                 "unavailable",
             )
-        name = _STATUSES.get(status, status.removeprefix("StatusCode.").lower())
+        name = HTTP_STATUSES.get(status, status.removeprefix("StatusCode.").lower())
         if name == "deadline_exceeded":
             return ServerError(
                 f"[client] expected an answer of {self.url} within {self.timeout_s:g} s but got none; "
@@ -171,8 +166,15 @@ class Client:
         return ServerError(message.removeprefix(_NO_ID), name)
 
 
+def infer_input(api: Any, name: str, tensor: npt.NDArray[Any]) -> Any:
+    """A tensor as `tritonclient.grpc` or `tritonclient.http` (`api`) sends it."""
+    prepared = api.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+    prepared.set_data_from_numpy(tensor)
+    return prepared
+
+
 # Triton's HTTP codes for the errors that gRPC names.
-_STATUSES = {
+HTTP_STATUSES = {
     "400": "invalid_argument",
     "404": "not_found",
     "408": "deadline_exceeded",

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ SPADE_IMAGE = (
 
 
 FLUSH_S = 0.5
+Write = Callable[[float], None]
 
 
 class Metrics:
@@ -86,9 +87,9 @@ class Metrics:
             else:
                 self._series[metric.name] = family.Metric(labels=labels)
         self._lock = threading.Lock()
-        self._observed: list[tuple[str, float]] = []
-        self._sums: Counter[str] = Counter()
-        self._gauges: dict[str, float] = {}
+        self._observed: list[tuple[Write, float]] = []
+        self._gauges: dict[Write, float] = {}
+        self._sums: Counter[Write] = Counter()
         self._closing = threading.Event()
         self._writer = threading.Thread(target=self._write, name="metrics", daemon=True)
         self._writer.start()
@@ -102,15 +103,15 @@ class Metrics:
 
     def observe(self, name: str, value: float) -> None:
         with self._lock:
-            self._observed.append((name, value))
+            self._observed.append((self._series[name].observe, value))
 
     def increment(self, name: str, by: int = 1) -> None:
         with self._lock:
-            self._sums[name] += by
+            self._sums[self._series[name].increment] += by
 
     def set(self, name: str, value: float) -> None:
         with self._lock:
-            self._gauges[name] = value
+            self._gauges[self._series[name].set] = value
 
     def _write(self) -> None:
         while not self._closing.wait(FLUSH_S):
@@ -119,12 +120,9 @@ class Metrics:
 
     def _flush(self) -> None:
         with self._lock:
-            observed, sums, gauges = self._observed, self._sums, self._gauges
-            self._observed, self._sums, self._gauges = [], Counter(), {}
-        # Counters last: who sees a request counted finds its times, too.
-        writes = [(self._series[name].observe, value) for name, value in observed]
-        writes += [(self._series[name].set, value) for name, value in gauges.items()]
-        writes += [(self._series[name].increment, by) for name, by in sums.items() if by]
+            # Counters last, those above 0: who sees a request counted finds its times, too.
+            writes = [*self._observed, *self._gauges.items(), *(+self._sums).items()]
+            self._observed, self._gauges, self._sums = [], {}, Counter()
         for write, value in writes:
             try:
                 write(value)
