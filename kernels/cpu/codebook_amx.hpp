@@ -13,7 +13,8 @@
 // Weights in panels of 32 columns, a and b of a block one after the other. Tile, blocking and fused: see amx.hpp.
 //
 // Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as do the
-// two panels of a block. Gathering the next group between the products instead costs more than it hides.
+// two panels of a block. Gathering the next group between the products instead costs more than it hides. The lines of
+// the entries, which nobody touched for long, are claimed between the products: a store would wait for each.
 //
 // Operations: 2 * taps * SPADE_HIDDEN an entry and column. Bytes: a group and the weights once per group.
 #ifndef SPADE_CODEBOOK_AMX_HPP
@@ -97,8 +98,17 @@ struct CodebookAmx {
             }
             return place;
         };
-        auto nothing = [] {};
-        AmxPass<false, decltype(nothing), Int8>(panels, nothing).template run<1>((count + 31) / 32, place_of);
+        const int64_t tiles = (count + 31) / 32;
+        AmxPieces lines;
+        lines.spread(2 * count, tiles * 2 * blocks);
+        const auto* coming = reinterpret_cast<const char*>(entries);
+        auto claim = [&] {
+            lines.step([&] {
+                __asm__ volatile("prefetchw %0" : : "m"(*coming));
+                coming += line;
+            });
+        };
+        AmxPass<false, decltype(claim), Int8>(panels, claim).template run<1>(tiles, place_of);
     }
 
     // ---- Patches of one symbol alone ----
