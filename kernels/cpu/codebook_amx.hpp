@@ -119,6 +119,13 @@ struct CodebookAmx {
         int32_t row[codebook_amx_most_rows], symbol[codebook_amx_most_rows];
     };
 
+    // What a thread's scratch holds, before the rows: it takes many runs of units of the same group.
+    struct alignas(64) Gathered {
+        int64_t groups;  // all before this one, and itself; 0: none is gathered
+        Interior interior;
+    };
+    static_assert(sizeof(Gathered) <= codebook_amx_header_bytes);
+
     static bool all_equal(const int32_t* values, int64_t count) {
         for (int64_t i = 1; i < count; ++i)
             if (values[i] != values[0]) return false;
@@ -147,20 +154,19 @@ struct CodebookAmx {
     // A unit is a block of columns of one group: group * blocks + block.
     static void run(const spade_codebook& args, int64_t begin, int64_t end, void* scratch) {
         const int64_t rows = codebook_amx_rows(args.blocks);
-        auto* gathered = static_cast<uint8_t*>(scratch);
-        [[maybe_unused]] Interior interior;
+        auto* const header = static_cast<Gathered*>(scratch);
+        auto* const gathered = static_cast<uint8_t*>(scratch) + codebook_amx_header_bytes;
         const Tiles tiles;
-        int64_t at = -1;  // the group that is gathered
         for (int64_t unit = begin; unit < end; ++unit) {
             const int64_t group = unit / args.blocks, first = group * rows;
             const int64_t count = args.rows - first < rows ? args.rows - first : rows;
-            if (group != at) {
+            if (header->groups != group + 1) {
                 gather(args, first, count, gathered);
-                if constexpr (Int8) find_interior(args, first, count, interior);
+                if constexpr (Int8) find_interior(args, first, count, header->interior);
+                header->groups = group + 1;
             }
-            at = group;
             multiply(args, unit % args.blocks, first, count, gathered);
-            if constexpr (Int8) copy_interior(args, unit % args.blocks, first, interior);
+            if constexpr (Int8) copy_interior(args, unit % args.blocks, first, header->interior);
         }
     }
 };

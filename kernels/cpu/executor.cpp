@@ -143,6 +143,7 @@ void spade_pool::walk(size_t thread) {
 void spade_pool::work(const spade_step& step, Progress& of_step, void* memory) {
     const spade::Operation& operation = *spade::find_operation(step.kind);
     const int64_t units = operation.units(step), threads = static_cast<int64_t>(scratch.size());
+    if (memory != nullptr) *static_cast<int64_t*>(memory) = 0;
     int64_t begin = of_step.next.load(std::memory_order_relaxed);
     while (begin < units) {
         const int64_t left = units - begin, most = units * 4 / 5;
@@ -238,7 +239,7 @@ int64_t spade_image_units(const spade_image* args) { return args->n * args->heig
 
 int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args) {
     if (tier == SPADE_TIER_AMX)
-        return args->taps * SPADE_HIDDEN * spade::codebook_amx_rows(args->blocks) *
+        return spade::codebook_amx_header_bytes + args->taps * SPADE_HIDDEN * spade::codebook_amx_rows(args->blocks) *
                (args->scale != nullptr ? 1 : spade::element_bytes(tier));
     if (args->form != SPADE_CODEBOOK_PER_TAP) return 0;
     return args->taps * args->actv_rows * spade::codebook_columns * static_cast<int64_t>(sizeof(float));

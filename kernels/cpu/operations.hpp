@@ -8,6 +8,8 @@
 
 namespace spade {
 
+// scratch: the thread's own, whose first eight bytes are 0 when it comes to a step, and else as its last run of units
+// of that step left them.
 using RunStep = void (*)(const spade_step& step, int64_t begin, int64_t end, void* scratch);
 
 struct Operation {

@@ -19,6 +19,7 @@ constexpr bool codebook_amx_far(int64_t blocks) { return blocks >= 8; }
 
 // Rows that amx gathers at once: more where the weights come from afar, so that they are read less often.
 constexpr int64_t codebook_amx_most_rows = 256;
+constexpr int64_t codebook_amx_header_bytes = 4096;  // of its scratch, before these rows
 constexpr int64_t codebook_amx_rows(int64_t blocks) { return codebook_amx_far(blocks) ? codebook_amx_most_rows : 128; }
 
 }  // namespace spade
