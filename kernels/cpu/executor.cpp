@@ -240,7 +240,7 @@ int64_t spade_image_units(const spade_image* args) { return args->n * args->heig
 int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args) {
     if (tier == SPADE_TIER_AMX)
         return spade::codebook_amx_header_bytes + args->taps * SPADE_HIDDEN * spade::codebook_amx_rows(args->blocks) *
-               (args->scale != nullptr ? 1 : spade::element_bytes(tier));
+                                                      (args->scale != nullptr ? 1 : spade::element_bytes(tier));
     if (args->form != SPADE_CODEBOOK_PER_TAP) return 0;
     return args->taps * args->actv_rows * spade::codebook_columns * static_cast<int64_t>(sizeof(float));
 }
