@@ -71,7 +71,10 @@ def dense(generator: Generator, of: Request) -> npt.NDArray[np.float32]:
 
 
 def assert_close(image: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> None:
-    error = np.abs(image - reference).max()
+    # Before tanh, which float32 still tells to 3e-5 where it is below 0.999.
+    known = np.abs(reference) < 0.999
+    before, expected = (np.arctanh(one[known].astype(np.float64)) for one in (image, reference))
+    error = max(np.abs(image - reference).max(), np.abs(before - expected).max())
     assert error <= FLOAT32_TOLERANCE, f"max error {error}"
     assert reference.std() > 0.05, "a flat image would agree with anything"
 
