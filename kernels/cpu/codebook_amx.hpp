@@ -119,13 +119,6 @@ struct CodebookAmx {
         int32_t row[codebook_amx_most_rows], symbol[codebook_amx_most_rows];
     };
 
-    // What a thread's scratch holds, before the rows: it takes many runs of units of the same group.
-    struct alignas(64) Gathered {
-        int64_t groups;  // all before this one, and itself; 0: none is gathered
-        Interior interior;
-    };
-    static_assert(sizeof(Gathered) <= codebook_amx_header_bytes);
-
     static bool all_equal(const int32_t* values, int64_t count) {
         for (int64_t i = 1; i < count; ++i)
             if (values[i] != values[0]) return false;
@@ -150,6 +143,15 @@ struct CodebookAmx {
             std::memcpy(entry_of(args, block, first + of.row[i]), table + of.symbol[i] * codebook_columns,
                         codebook_columns * sizeof(half));
     }
+
+    // ---- Units ----
+
+    // What a thread's scratch holds, before the rows: it takes many runs of units of the same group.
+    struct alignas(64) Gathered {
+        int64_t groups;  // all before this one, and itself; 0: none is gathered
+        Interior interior;
+    };
+    static_assert(sizeof(Gathered) <= codebook_amx_header_bytes);
 
     // A unit is a block of columns of one group: group * blocks + block.
     static void run(const spade_codebook& args, int64_t begin, int64_t end, void* scratch) {
