@@ -44,7 +44,7 @@ def test_taps_go_to_and_fro() -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 1000), st.integers(1, 80), st.integers(16, 40))
+@given(st.integers(0, 1000), st.integers(1, 80), st.integers(64, 160))  # columns, whose mean is the error: not too few
 def test_weights_in_int8(seed: int, rows: int, columns: int) -> None:
     random = np.random.default_rng(seed)
     weight = torch.from_numpy(random.standard_normal((rows, columns)).astype(np.float32))
@@ -58,8 +58,7 @@ def test_weights_in_int8(seed: int, rows: int, columns: int) -> None:
     off = (inputs @ (rounded * scale - weight)).square().mean()
     assert off <= 1.1 * (inputs @ (nearest - weight)).square().mean() + 1e-12
     if rows > 40:
-        # Mostly 0.2 to 0.4; of 1846 cases the worst was 0.65.
-        assert off < 0.8 * (inputs @ (nearest - weight)).square().mean()
+        assert off < 0.5 * (inputs @ (nearest - weight)).square().mean()
 
 
 @pytest.mark.parametrize("spade_kernel", [1, 3])
