@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.maps import Maps
-from kernels.cuda.codebook import HIDDEN, codebook, embed, per_tap_weight
+from kernels.cuda.codebook import HIDDEN, Codebook, Embed, codebook, embed, per_tap_weight
 from kernels.cuda.modulate_codebook import (
     modulate_codebook,
     modulate_codebook_backward,
@@ -207,7 +207,7 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
     element = actv.element_size()
 
     def run_embed() -> Outputs:
-        embed(table, bias, patches3, actv, relu=True, zero_row=True)
+        embed(Embed(table, bias, patches3, actv, relu=True, zero_row=True))
         return (actv,)
 
     def exact_embed() -> Outputs:
@@ -226,11 +226,11 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
     across, narrow = per_tap_weight(weight), b.to(dtype)
 
     def gathered() -> Outputs:
-        codebook(source, patches5, weight, b, entries)
+        codebook(Codebook(source, patches5, weight, b, entries))
         return (entries,)
 
     def per_tap() -> Outputs:
-        codebook(source, patches5, across, b, entries, products=products)
+        codebook(Codebook(source, patches5, across, b, entries, products))
         return (entries,)
 
     def cublas() -> Tensor:

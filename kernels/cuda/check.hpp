@@ -40,13 +40,18 @@ inline bool is_map(int64_t n, int64_t height, int64_t width, int64_t channels) {
 // Keeps CUDA's words for spade_cuda_last_error.
 int32_t launch_status(cudaError_t error);
 
-// Blocks of a kernel that run at once on the current device.
+// Blocks of a kernel that run at once on the current device. Dynamic shared memory above 48 KB needs permission, which
+// is given here.
 template <typename Kernel>
-int64_t resident_blocks(Kernel kernel, int threads) {
+int64_t resident_blocks(Kernel kernel, int threads, int64_t shared_bytes = 0) {
     int device = 0, processors = 0, per_processor = 0;
+    const auto shared = static_cast<int>(shared_bytes);
     if (cudaGetDevice(&device) != cudaSuccess ||
         cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, 0) != cudaSuccess)
+        (shared > 0 &&
+         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared) != cudaSuccess) ||
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, static_cast<size_t>(shared)) !=
+            cudaSuccess)
         return 1;
     return static_cast<int64_t>(processors) * per_processor;
 }
@@ -56,6 +61,7 @@ int32_t launch(void (*kernel)(Parameters...), const Launch& launch, void* stream
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(launch.blocks), static_cast<unsigned>(launch.blocks_y), 1);
     config.blockDim = dim3(static_cast<unsigned>(launch.threads_x), static_cast<unsigned>(launch.threads_y), 1);
+    config.dynamicSmemBytes = static_cast<size_t>(launch.shared_bytes);
     config.stream = static_cast<cudaStream_t>(stream);
     return launch_status(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }

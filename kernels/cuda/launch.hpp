@@ -20,6 +20,7 @@ struct Launch {
     int64_t blocks;
     int threads_x, threads_y;
     int64_t blocks_y = 1;
+    int64_t shared_bytes = 0;
 };
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -66,11 +67,6 @@ inline ReduceLaunch launch_reduce(int64_t units, int threads_x, int64_t items, i
 // `items` independent blocks of kThreads threads, in a stride.
 inline Launch launch_blocks(int64_t items, int64_t resident) {
     return {std::clamp<int64_t>(items, 1, std::max<int64_t>(resident, 1)), kThreads, 1};
-}
-
-// A matrix in tiles, one block each; rows along gridDim.x, which is the longer.
-inline Launch launch_tiles(int64_t rows, int64_t columns, int64_t tile_rows, int64_t tile_columns) {
-    return {ceil_div(rows, tile_rows), kThreads, 1, ceil_div(columns, tile_columns)};
 }
 
 // Slots of the plan's hash table: a power of two, and at least a third more than there can be windows.

@@ -107,6 +107,13 @@ class Library:
         status = self._dll[f"spade_cuda_{op}"](ctypes.byref(struct), ctypes.c_void_p(stream))
         self.check(op, status, **arguments)
 
+    def call_jobs(self, op: str, stream: int, jobs: Sequence[Mapping[str, Argument]]) -> None:
+        """Launch `spade_cuda_<op>` once for several jobs. Raises CudaError, with the numbers of the first job."""
+        structs = [_struct(op, job) for job in jobs]
+        array = (type(structs[0]) * len(structs))(*structs)
+        status = self._dll[f"spade_cuda_{op}"](array, ctypes.c_int64(len(structs)), ctypes.c_void_p(stream))
+        self.check(op, status, jobs=len(jobs), **jobs[0])
+
     def check(self, op: str, status: int, **arguments: object) -> None:
         """Raise CudaError, with the numbers that were passed, unless status is 0."""
         if not status:

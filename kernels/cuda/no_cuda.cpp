@@ -19,11 +19,13 @@ int64_t spade_cuda_modulate_codebook_backward_scratch_bytes(int64_t, int64_t, in
 
 SPADE_ABSENT(plan_find, spade_plan_batch)
 SPADE_ABSENT(plan_write, spade_plan_batch)
-SPADE_ABSENT(embed, spade_gather_embed)
-SPADE_ABSENT(codebook, spade_gather_codebook)
 SPADE_ABSENT(norm_statistics, spade_norm_statistics)
 SPADE_ABSENT(norm_backward, spade_norm_backward)
 SPADE_ABSENT(modulate_dense, spade_modulate_dense)
 SPADE_ABSENT(modulate_dense_backward, spade_modulate_dense_backward)
 SPADE_ABSENT(modulate_codebook, spade_modulate_codebook)
 SPADE_ABSENT(modulate_codebook_backward, spade_modulate_codebook_backward)
+
+int32_t spade_cuda_embed(const spade_gather_embed*, int64_t, void*) { return SPADE_CUDA_ERROR_ABSENT; }
+
+int32_t spade_cuda_codebook(const spade_gather_codebook*, int64_t, void*) { return SPADE_CUDA_ERROR_ABSENT; }

@@ -95,8 +95,9 @@ SPADE_CUDA_API int32_t spade_cuda_plan_write(const spade_plan_batch* plan, void*
 
 /* ---- Embed and codebook ---- */
 
-/* Rows may be counted on the device: with first_row and last_row, pointers to two of the plan's offsets, there are
- * *last_row - *first_row of them, and at most `rows`. */
+/* Several jobs, such as all norms of a generator, take one launch: `args` is the first of `count`, all of one dtype,
+ * and none reads what another writes. Rows may be counted on the device: with first_row and last_row, pointers to two
+ * of the plan's offsets, there are *last_row - *first_row of them, and at most `rows`. */
 
 /* out = act(bias + sum over taps of table[tap][patches[row][tap]]). */
 typedef struct spade_gather_embed {
@@ -115,7 +116,7 @@ typedef struct spade_gather_embed {
     int64_t dtype;
 } spade_gather_embed;
 
-SPADE_CUDA_API int32_t spade_cuda_embed(const spade_gather_embed* args, void* stream);
+SPADE_CUDA_API int32_t spade_cuda_embed(const spade_gather_embed* args, int64_t count, void* stream);
 
 /* entries[u] = bias + sum over taps of actv[patches[u][tap]] x weight[tap]. Without `products`, gathered rows are
  * multiplied; with it, every row of actv is multiplied once per tap, and gathered rows of the products are summed. */
@@ -137,7 +138,7 @@ typedef struct spade_gather_codebook {
     int64_t dtype;
 } spade_gather_codebook;
 
-SPADE_CUDA_API int32_t spade_cuda_codebook(const spade_gather_codebook* args, void* stream);
+SPADE_CUDA_API int32_t spade_cuda_codebook(const spade_gather_codebook* args, int64_t count, void* stream);
 
 /* ---- Norms ---- */
 

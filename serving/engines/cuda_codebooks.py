@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.cuda.codebook import HIDDEN, DeviceRows, codebook, embed
+from kernels.cuda.codebook import HIDDEN, Codebook, DeviceRows, Embed, codebook, embed
 from kernels.cuda.library import Library
 from kernels.cuda.plan import CudaPlan, prefix_sums
-from serving.engines.cuda_weights import CudaWeights
+from serving.engines.cuda_weights import CudaNorm, CudaWeights
 from spade_core.config import level_sizes
 
 Shape = tuple[int, int, int]  # N, H, W
@@ -43,14 +43,13 @@ class Codebooks:
     """
 
     def __init__(self, weights: CudaWeights, plan: CudaPlan, bucket: int, library: Library) -> None:
-        self._weights, self._plan, self._library = weights, plan, library
+        self._plan, self._library = plan, library
         self._rooms = [room_of(bucket, size, plan.n) for size in plan.sizes]
         taps = weights.config.spade_kernel**2
         starts = prefix_sums(self._rooms)
         # Zero, so that rows beyond the count of a first plan point to a row that is there.
         self._patches3, self._patches5 = torch.zeros((2, starts[-1], taps), dtype=torch.int32, device=weights.device)
         self._starts = starts[:-1]
-        self._actv = torch.empty((max(self._rooms) + 1, HIDDEN), dtype=weights.dtype, device=weights.device)
         norms = [(norm, block.level) for block in weights.blocks for norm in block.norms]
         sizes = [self._rooms[level] * 2 * norm.channels for norm, level in norms]
         # Entries begin at multiples of 16 bytes.
@@ -60,26 +59,26 @@ class Codebooks:
             self.flat[start : start + size].view(-1, 2 * norm.channels)
             for start, size, (norm, _) in zip(bounds, sizes, norms, strict=False)
         ]
+        jobs = [self._jobs(norm, level, entries) for (norm, level), entries in zip(norms, self.entries, strict=True)]
+        self._embeds, self._codebooks = [job for job, _ in jobs], [job for _, job in jobs]
+
+    def _jobs(self, norm: CudaNorm, level: int, entries: Tensor) -> tuple[Embed, Codebook]:
+        plan, n, room = self._plan, self._plan.n, self._rooms[level]
+        begin, end = level * n, (level + 1) * n
+        rows3 = DeviceRows(plan.offsets3[begin : begin + 1], plan.offsets3[end : end + 1])
+        rows5 = DeviceRows(plan.offsets5[begin : begin + 1], plan.offsets5[end : end + 1])
+        table = slice(self._starts[level], self._starts[level] + room)
+        actv = torch.empty((room + 1, HIDDEN), dtype=entries.dtype, device=entries.device)
+        return (
+            Embed(norm.table, norm.shared_bias, self._patches3[table], actv, relu=True, zero_row=True, rows=rows3),
+            Codebook(actv, self._patches5[table], norm.weight, norm.bias, entries, rows=rows5),
+        )
 
     def compute(self) -> None:
-        """Write the tables that `plan.find` left, then embed and codebook of every norm. Nothing waits."""
-        plan, n = self._plan, self._plan.n
-        plan.write(self._patches3, self._starts, self._rooms, self._patches5, self._starts, self._rooms)
-        norms = [(norm, block.level) for block in self._weights.blocks for norm in block.norms]
-        for (norm, level), entries in zip(norms, self.entries, strict=True):
-            begin, end = level * n, (level + 1) * n
-            rows3 = DeviceRows(plan.offsets3[begin : begin + 1], plan.offsets3[end : end + 1])
-            rows5 = DeviceRows(plan.offsets5[begin : begin + 1], plan.offsets5[end : end + 1])
-            table = slice(self._starts[level], self._starts[level] + self._rooms[level])
-            actv = self._actv[: self._rooms[level] + 1]
-            embed(
-                norm.table, norm.shared_bias, self._patches3[table], actv, relu=True, zero_row=True, rows=rows3,
-                library=self._library,
-            )  # fmt: skip
-            codebook(
-                actv, self._patches5[table], norm.weight, norm.bias, entries, rows=rows5, actv_rows=rows3,
-                library=self._library,
-            )  # fmt: skip
+        """Write the tables that `plan.find` left, then embed and codebook, each of all norms at once. Nothing waits."""
+        self._plan.write(self._patches3, self._starts, self._rooms, self._patches5, self._starts, self._rooms)
+        embed(*self._embeds, library=self._library)
+        codebook(*self._codebooks, library=self._library)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.cuda.codebook import embed
+from kernels.cuda.codebook import Embed, embed
 from kernels.cuda.library import Library
 from kernels.cuda.modulate_codebook import modulate_codebook
 from kernels.cuda.modulate_dense import norm_statistics
@@ -126,9 +126,8 @@ class CudaProgram:
         padded = F.pad(small, (1, 1, 1, 1), value=weights.config.symbols)
         patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9)  # [N h0 w0, 9]
         rows = torch.empty((len(patches), len(weights.table_bias)), dtype=weights.dtype, device=weights.device)
-        embed(
-            weights.table, weights.table_bias, patches, rows, relu=False, zero_row=False, library=self._library
-        )  # fmt: skip
+        job = Embed(weights.table, weights.table_bias, patches, rows, relu=False, zero_row=False)
+        embed(job, library=self._library)
         return rows.view(n, h0, w0, -1).permute(0, 3, 1, 2)
 
 

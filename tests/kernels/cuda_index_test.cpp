@@ -6,6 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "../../kernels/cuda/codebook.hpp"
+#include "../../kernels/cuda/gather.hpp"
 #include "../../kernels/cuda/modulate_codebook.hpp"
 #include "../../kernels/cuda/modulate_dense.hpp"
 #include "../../kernels/cuda/norm_run.hpp"
@@ -106,7 +108,6 @@ void launches(const Size& size, int64_t channels) {
                 check_launch(split, planes, 256);
                 CHECK(length + split.blocks_y * split.threads_x <= kInt);
             }
-            check_launch(launch_tiles(pixels, 2 * channels, 128, 128), 0, 256);
         }
     check_launch(launch_items(pixels), 0, 256);
 }
@@ -209,9 +210,48 @@ void plans(const Size& size) {
     }
 }
 
+// Every element of a product lies in one tile; tiles of a row run through the rows first.
+template <typename Tile>
+void products() {
+    for (int32_t rows : {1, 64, 129, 4096, 1 << 20})
+        for (int32_t columns : {2, 250, 256, 2048, 18 * 1024}) {
+            const int64_t down = ceil_div(rows, Tile::rows), tiles = down * ceil_div(columns, Tile::columns);
+            CHECK(product_tiles<Tile>(rows, columns) == tiles);
+            for (int64_t tile : samples(tiles)) {
+                const ProductPlace at = product_place<Tile>(static_cast<int32_t>(tile), rows);
+                CHECK(at.row == tile % down * Tile::rows && at.column == tile / down * Tile::columns);
+                CHECK(at.row < rows && at.column < columns);
+            }
+        }
+}
+
+// Every chunk of a stage has a place of its own, and eight rows below each other lie in different banks.
+template <typename Place>
+void swizzle(int rows, int chunks, const Place& place) {
+    std::vector<int> seen(static_cast<size_t>(rows * chunks));
+    for (int row = 0; row < rows; ++row)
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+            CHECK(place(row, chunk) % kChunk == 0);
+            ++seen[static_cast<size_t>(place(row, chunk) / kChunk)];
+        }
+    for (int count : seen) CHECK(count == 1);
+    for (int first = 0; first < rows; first += 8)
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+            unsigned banks = 0;
+            for (int row = first; row < first + 8; ++row) banks |= 1u << place(row, chunk) / kChunk % 8;
+            CHECK(banks == 0xFF);
+        }
+}
+
 }  // namespace
 
 int main() {
+    products<HalfTile>();
+    products<FloatTile>();
+    swizzle(HalfTile::rows, kChunksA, place_a);
+    swizzle(HalfTile::depth, kChunksB, place_b);
+    CHECK(kProductShared<__half> <= (163 << 10));  // what a block may have on sm_80, the least of our architectures
+    CHECK(sizeof(Jobs<Product<__half, float>>) <= 4096 && sizeof(Jobs<Gather<float, __half>>) <= 4096);
     for (const Size& size : sizes()) {
         for (int32_t shift : {0, 1}) groups(size, shift);
         plans(size);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
 from kernels.codebook import codebook_numpy
-from kernels.cuda.codebook import HIDDEN, DeviceRows, codebook, embed, per_tap_weight
+from kernels.cuda.codebook import HIDDEN, Codebook, DeviceRows, Embed, codebook, embed, per_tap_weight
 from kernels.cuda.library import DTYPES, CudaError, Library
 from kernels.embed import embed_numpy
 
@@ -35,13 +37,13 @@ def test_embed(emulated: Library, dtype: str, depth: int, zero_row: bool, relu: 
     table[:, -1] = 0
     patches = torch.randint(0, 8, (37, 9), generator=random, dtype=torch.int32)
     out = torch.full((37 + zero_row, depth), torch.nan).to(table.dtype)
-    embed(table, bias, patches, out, relu=relu, zero_row=zero_row, library=emulated)
+    embed(Embed(table, bias, patches, out, relu=relu, zero_row=zero_row), library=emulated)
     arrays = table.double().numpy(), bias.double().numpy(), patches.numpy()
     expected = embed_numpy(*arrays, relu=relu, zero_row=zero_row)
     sizes = embed_numpy(np.abs(arrays[0]), np.abs(arrays[1]), arrays[2], relu=False, zero_row=zero_row)
     assert_within(out.double(), expected, stored_bound(gamma(10) * sizes, expected, dtype))
     again = torch.full_like(out, 7)
-    embed(table, bias, patches, again, relu=relu, zero_row=zero_row, rows=device_rows(20), library=emulated)
+    embed(Embed(table, bias, patches, again, relu=relu, zero_row=zero_row, rows=device_rows(20)), library=emulated)
     assert torch.equal(again[:20], out[:20])
     assert (again[20 : 20 + zero_row] == 0).all()
     assert (again[20 + zero_row :] == 7).all()
@@ -64,9 +66,8 @@ def test_codebook(
     room = torch.full((64 + rows * 2 * channels + 64,), 7).to(actv.dtype)
     entries = room[64:-64].view(rows, 2 * channels)
     products = torch.empty(actv_rows, taps * 2 * channels) if per_tap else None
-    codebook(
-        actv, patches, per_tap_weight(weight) if per_tap else weight, bias, entries, products=products, library=emulated
-    )
+    across = per_tap_weight(weight) if per_tap else weight
+    codebook(Codebook(actv, patches, across, bias, entries, products), library=emulated)
     arrays = actv.double().numpy(), patches.numpy(), weight.double().numpy(), bias.double().numpy()
     expected = codebook_numpy(*arrays)
     sizes = codebook_numpy(np.abs(arrays[0]), arrays[1], np.abs(arrays[2]), np.abs(arrays[3]))
@@ -85,27 +86,54 @@ def test_codebook_of_rows_counted_on_the_device(emulated: Library, per_tap: bool
     weight = per_tap_weight(weight) if per_tap else weight
     products = torch.empty(41, 9 * 16) if per_tap else None
     whole, part = torch.zeros(2, 300, 16, dtype=torch.bfloat16)
-    codebook(actv, patches, weight, bias, whole, products=products, library=emulated)
-    codebook(
-        actv, patches, weight, bias, part, products=products, rows=device_rows(137), actv_rows=device_rows(30),
-        library=emulated,
-    )  # fmt: skip
+    codebook(Codebook(actv, patches, weight, bias, whole, products), library=emulated)
+    counted = Codebook(actv, patches, weight, bias, part, products, device_rows(137), device_rows(30))
+    codebook(counted, library=emulated)
     assert torch.equal(part[:137], whole[:137])
     assert (part[137:] == 0).all()
 
 
+@each_dtype
+def test_many_jobs_in_one_call(emulated: Library, dtype: str) -> None:
+    random = torch.Generator().manual_seed(3)
+    counts = torch.tensor([0, 5, 5, 150, 151], dtype=torch.int32)  # jobs 0 .. 3 have 5, 0, 145 and 1 rows
+    codebooks, embeds = [], []
+    for i in range(35):
+        rows = DeviceRows(counts[i : i + 1], counts[i + 1 : i + 2]) if i < 4 else None
+        channels, room = (4, 20, 132, 8)[i % 4], (150, 12, 3, 0)[i % 4] + i
+        patches = torch.randint(0, 9, (room, 1), generator=random, dtype=torch.int32)
+        actv = normal(random, 10, HIDDEN, dtype=dtype)
+        weight, bias = normal(random, HIDDEN, 2 * channels, dtype=dtype), normal(random, 2 * channels)
+        entries = torch.zeros(room, 2 * channels).to(actv.dtype)
+        codebooks.append(Codebook(actv, patches, weight, bias, entries, rows=rows))
+        table, out = normal(random, 1, 9, HIDDEN, dtype=dtype), torch.zeros(room + 1, HIDDEN).to(actv.dtype)
+        embeds.append(Embed(table, normal(random, HIDDEN), patches, out, relu=True, zero_row=True, rows=rows))
+    alone = [replace(job, entries=torch.zeros_like(job.entries)) for job in codebooks]
+    alone_embeds = [replace(job, out=torch.zeros_like(job.out)) for job in embeds]
+    codebook(*codebooks, library=emulated)
+    embed(*embeds, library=emulated)
+    for one in alone:
+        codebook(one, library=emulated)
+    for each in alone_embeds:
+        embed(each, library=emulated)
+    assert all(torch.equal(job.entries, one.entries) for job, one in zip(codebooks, alone, strict=True))
+    assert all(torch.equal(job.out, each.out) for job, each in zip(embeds, alone_embeds, strict=True))
+    assert [int((job.entries != 0).any(1).sum()) for job in codebooks[:4]] == [5, 0, 5, 1]  # the third has room for 5
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_the_order_of_threads_changes_no_bit(
-    emulated: Library, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+@pytest.mark.parametrize("setting", [("SPADE_EMULATOR_ORDER", "reverse"), ("SPADE_EMULATOR_COPIES", "late")])
+def test_neither_the_order_of_threads_nor_when_copies_arrive_changes_a_bit(
+    emulated: Library, dtype: str, setting: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = torch.Generator().manual_seed(2)
     actv = normal(random, 20, HIDDEN, dtype=dtype)
     patches = torch.randint(0, 20, (150, 9), generator=random, dtype=torch.int32)
     weight, bias = normal(random, 9 * HIDDEN, 40, dtype=dtype), normal(random, 40)
     first, second = torch.zeros(2, 150, 40, dtype=actv.dtype)
-    codebook(actv, patches, weight, bias, first, library=emulated)
-    monkeypatch.setenv("SPADE_EMULATOR_ORDER", "reverse")
-    codebook(actv, patches, weight, bias, second, library=emulated)
+    codebook(*[Codebook(actv, patches, weight, bias, first)] * 4, library=emulated)
+    monkeypatch.setenv(*setting)
+    codebook(*[Codebook(actv, patches, weight, bias, second)] * 4, library=emulated)
     assert torch.equal(first, second)
 
 
@@ -113,10 +141,11 @@ def test_bad_arguments_are_named(emulated: Library) -> None:
     actv, patches = torch.zeros(3, HIDDEN), torch.zeros((2, 9), dtype=torch.int32)
     weight, bias, entries = torch.zeros(9 * HIDDEN, 8), torch.zeros(8), torch.zeros(2, 8)
     with pytest.raises(CudaError, match=r"\[codebook\] expected weight torch.float32 \[1152, 8\] but got .*\[1151"):
-        codebook(actv, patches, weight[:-1], bias, entries, library=emulated)
+        codebook(Codebook(actv, patches, weight[:-1], bias, entries), library=emulated)
     with pytest.raises(CudaError, match=r"expected contiguous tensors but got one \[2, 8\] of strides \[1, 2\]"):
-        codebook(actv, patches, weight, bias, torch.zeros(8, 2).T, library=emulated)
+        codebook(Codebook(actv, patches, weight, bias, torch.zeros(8, 2).T), library=emulated)
+    unaligned = torch.zeros(3 * HIDDEN + 1)[1:].view(3, HIDDEN)
     with pytest.raises(CudaError, match=r"\[codebook\] a pointer is not aligned"):
-        codebook(torch.zeros(3 * HIDDEN + 1)[1:].view(3, HIDDEN), patches, weight, bias, entries, library=emulated)
+        codebook(Codebook(unaligned, patches, weight, bias, entries), library=emulated)
     with pytest.raises(CudaError, match=r"\[embed\] expected out torch.float32 \[3, 8\] but got .* \[2, 8\]"):
-        embed(torch.zeros(9, 4, 8), bias, patches, entries, relu=True, zero_row=True, library=emulated)
+        embed(Embed(torch.zeros(9, 4, 8), bias, patches, entries, relu=True, zero_row=True), library=emulated)

@@ -19,6 +19,7 @@
 #define __shared__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct dim3 {
     unsigned x, y, z;
@@ -31,6 +32,8 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+constexpr int kEmulatedShared = 227 << 10;  // dynamic shared memory of a block, at most: Hopper's
 using cudaStream_t = struct emulated_stream*;
 
 struct cudaLaunchConfig_t {
@@ -55,6 +58,11 @@ template <typename Kernel>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
     *blocks = 1;
     return cudaSuccess;
+}
+
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int value) {
+    return value <= kEmulatedShared ? cudaSuccess : cudaErrorInvalidConfiguration;
 }
 
 inline cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t) {
@@ -91,6 +99,15 @@ Value emulated_shuffle(unsigned mask, Value value, unsigned from) {
     emulated_warp_barrier(mask);
     return result;
 }
+
+inline unsigned __ballot_sync(unsigned mask, bool value) {
+    unsigned result = 0;
+    for (unsigned lane = 0; lane < 32; ++lane)
+        if (mask >> lane & 1) result |= static_cast<unsigned>(emulated_shuffle(mask, value, lane)) << lane;
+    return result;
+}
+
+inline int __clz(int value) { return value == 0 ? 32 : __builtin_clz(static_cast<unsigned>(value)); }
 
 template <typename Value>
 Value __shfl_xor_sync(unsigned mask, Value value, int lanes) {

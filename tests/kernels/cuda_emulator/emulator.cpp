@@ -5,10 +5,12 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "cuda_pipeline.h"
 #include "cuda_runtime.h"
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -21,6 +23,12 @@ constexpr unsigned kMaxThreads = 1024;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 
+struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+};
+
 // Started by a context, then switched by jumps: those make no system call.
 struct Fibre {
     ucontext_t context;
@@ -29,6 +37,7 @@ struct Fibre {
     std::unique_ptr<char[]> stack{new char[kStackBytes]};
     State state = State::done;
     unsigned mask = 0;
+    std::deque<std::vector<Copy>> copies{1};  // groups, the last one still open
 };
 
 std::mutex turn;  // one kernel at a time: shared memory is static
@@ -36,6 +45,7 @@ std::vector<Fibre> fibres;
 ucontext_t starter;
 jmp_buf scheduler;
 unsigned current = 0, threads = 0;
+bool late = false;
 const std::function<void()>* body = nullptr;
 
 [[noreturn]] void fail(const char* what) {
@@ -112,7 +122,12 @@ void run_block(bool reverse) {
             if (fibres[thread].state == State::ready) resume(thread), ran = true;
         }
         for (unsigned thread = 0; thread < threads; ++thread) left = left || fibres[thread].state != State::done;
-        if (!left) return;
+        if (!left) {
+            for (unsigned thread = 0; thread < threads; ++thread)
+                if (fibres[thread].copies.size() > 1 || !fibres[thread].copies.front().empty())
+                    fail("a thread ended before its asynchronous copies");
+            return;
+        }
         if (ran) {
             for (unsigned first = 0; first < threads; first += 32) release_warp(first);
             release_block();
@@ -132,6 +147,26 @@ void emulated_warp_barrier(unsigned mask) {
 unsigned emulated_lane() { return current % 32; }
 unsigned emulated_warp() { return current / 32; }
 
+void __pipeline_memcpy_async(void* to, const void* from, size_t bytes) {
+    if ((bytes != 4 && bytes != 8 && bytes != 16) || reinterpret_cast<uintptr_t>(to) % bytes != 0 ||
+        reinterpret_cast<uintptr_t>(from) % bytes != 0)
+        fail("an asynchronous copy that is not of 4, 8 or 16 bytes, or not aligned to them");
+    if (late)
+        fibres[current].copies.back().push_back({to, from, bytes});
+    else
+        std::memcpy(to, from, bytes);
+}
+
+void __pipeline_commit() { fibres[current].copies.emplace_back(); }
+
+void __pipeline_wait_prior(size_t groups) {
+    auto& copies = fibres[current].copies;
+    while (copies.size() > groups + 1) {
+        for (const Copy& one : copies.front()) std::memcpy(one.to, one.from, one.bytes);
+        copies.pop_front();
+    }
+}
+
 const char* cudaGetErrorString(cudaError_t error) {
     return error == cudaSuccess ? "no error" : "invalid configuration argument";
 }
@@ -140,9 +175,11 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t& config, const std::functio
     const std::lock_guard<std::mutex> lock(turn);
     const char* order = std::getenv("SPADE_EMULATOR_ORDER");
     const bool reverse = order != nullptr && std::strcmp(order, "reverse") == 0;
+    const char* when = std::getenv("SPADE_EMULATOR_COPIES");
+    late = when != nullptr && std::strcmp(when, "late") == 0;
     threads = config.blockDim.x * config.blockDim.y * config.blockDim.z;
     if (threads == 0 || threads > kMaxThreads || config.gridDim.x == 0 || config.gridDim.x > 0x7FFFFFFFu ||
-        config.gridDim.y == 0 || config.gridDim.y > 65535)
+        config.gridDim.y == 0 || config.gridDim.y > 65535 || config.dynamicSmemBytes > kEmulatedShared)
         return cudaErrorInvalidConfiguration;
     if (fibres.empty()) fibres = std::vector<Fibre>(kMaxThreads);
     body = &thread;
