@@ -38,8 +38,9 @@ STRUCTS: dict[str, str] = {
     "statistics_stride norm .epsilon leaky dtype layout",
     "modulate_dense_backward": "*x *gamma *beta *dy *mean *rstd *dx *dgamma *dbeta *scratch scratch_bytes n pixels "
     "channels modulation_stride gradient_stride statistics_stride norm leaky dtype layout",
-    "modulate_codebook": "*x *entries *index *mean *rstd *out statistics_stride n height width channels shift leaky "
-    "dtype layout",
+    "modulate_codebook": "*x *entries *index *mean *rstd *out rows statistics_stride n height width channels shift "
+    "leaky dtype layout",
+    "image_conv": "*x *constant *weight *bias *values *pixels n height width channels dtype",
     "modulate_codebook_backward": "*x *entries *index *mean *rstd *dy *sorted *order *dx *dentries *scratch "
     "scratch_bytes rows statistics_stride n height width channels shift leaky unscaled dtype",
 }

@@ -38,14 +38,14 @@ __device__ __forceinline__ float slope_of(int32_t is_leaky) { return is_leaky !=
     extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype##_plain(              \
         const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n,       \
         int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) {       \
-        const spade::ModulateShape shape{n, height, width, channels, shift, 0};                                     \
+        const spade::ModulateShape shape{n, height, width, channels, shift, INT32_MAX, 0};                          \
         spade::modulate_nhwc_any<T, false>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky), \
                                            channels % spade::kWide<T> == 0);                                        \
     }                                                                                                               \
     extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype##_plain(              \
         const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n,       \
         int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) {       \
-        const spade::ModulateShape shape{n, height, width, channels, shift, 0};                                     \
+        const spade::ModulateShape shape{n, height, width, channels, shift, INT32_MAX, 0};                          \
         spade::modulate_nchw<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky));           \
     }
 
@@ -63,9 +63,13 @@ using ModulateKernel = void (*)(const T*, const T*, const int32_t*, const float*
 
 template <typename T>
 int32_t run(const spade_modulate_codebook& args, void* stream, ModulateKernel<T> nhwc, ModulateKernel<T> nchw) {
-    const ModulateShape shape{static_cast<int32_t>(args.n),     static_cast<int32_t>(args.height),
-                              static_cast<int32_t>(args.width), static_cast<int32_t>(args.channels),
-                              static_cast<int32_t>(args.shift), args.statistics_stride};
+    const ModulateShape shape{static_cast<int32_t>(args.n),
+                              static_cast<int32_t>(args.height),
+                              static_cast<int32_t>(args.width),
+                              static_cast<int32_t>(args.channels),
+                              static_cast<int32_t>(args.shift),
+                              static_cast<int32_t>(args.rows),
+                              args.statistics_stride};
     const bool wide = args.channels % kWide<T> == 0 && aligned({args.x, args.entries, args.out}, kWideBytes);
     const bool last = args.layout == SPADE_CUDA_NHWC;
     const ModulateKernel<T> kernel = last ? nhwc : nchw;
@@ -82,7 +86,8 @@ int32_t check(const spade_modulate_codebook* args) {
     if ((args->mean == nullptr) != (args->rstd == nullptr)) return SPADE_CUDA_ERROR_NULL;
     if (!is_dtype(args->dtype)) return SPADE_CUDA_ERROR_DTYPE;
     if (!within(args->layout, SPADE_CUDA_NCHW, SPADE_CUDA_NHWC)) return SPADE_CUDA_ERROR_LAYOUT;
-    if (!is_map(args->n, args->height, args->width, args->channels) || !within(args->shift, 0, 1))
+    if (!is_map(args->n, args->height, args->width, args->channels) || !within(args->shift, 0, 1) ||
+        !within(args->rows, 1, kMaxPixels))
         return SPADE_CUDA_ERROR_SIZE;
     if (args->shift == 1 && (args->height % 2 != 0 || args->width % 2 != 0)) return SPADE_CUDA_ERROR_SIZE;
     if (!aligned({args->x, args->entries, args->out}, element_bytes(args->dtype)) ||

@@ -22,8 +22,14 @@ namespace spade {
 struct ModulateShape {
     int32_t n, height, width, channels;  // of out
     int32_t shift;
+    int32_t rows;  // of entries
     int64_t statistics_stride;
 };
+
+// A row of entries that is there: one beyond them, or below zero, is taken for the last.
+__host__ __device__ inline int32_t entry_at(const ModulateShape& shape, int32_t index) {
+    return static_cast<uint32_t>(index) < static_cast<uint32_t>(shape.rows) ? index : shape.rows - 1;
+}
 
 // ---- Which pixels a thread takes ----
 
@@ -79,7 +85,7 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
         const Group at = group_at(shape, group);
         int32_t rows[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) rows[i] = index[at.pixels[i]];
+        for (int i = 0; i < 4; ++i) rows[i] = entry_at(shape, index[at.pixels[i]]);
         for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
             const int32_t channel = vector * V;
             Vector<T, V> shared_value;
@@ -169,7 +175,7 @@ __device__ __forceinline__ void modulate_nchw(const T* __restrict__ x, const T* 
         for (int i = warp; i < kTile; i += warps) {
             const int32_t channel = at.channel + lane;
             if (channel >= shape.channels || at.pixel + i >= image) continue;
-            const int64_t row = index[static_cast<int64_t>(at.image) * image + at.pixel + i];
+            const int64_t row = entry_at(shape, index[static_cast<int64_t>(at.image) * image + at.pixel + i]);
             float value = values[lane][i];
             if (mean != nullptr) {
                 const int64_t statistics = at.image * shape.statistics_stride + channel;

@@ -41,7 +41,8 @@ def modulate_codebook(
     Args:
         x: [N, C, H >> shift, W >> shift], float32, float16 or bfloat16; channels last is the fast layout.
         entries: as x, [U, 2C], a before b, contiguous.
-        index: int32 [N, H, W], rows of entries; not checked, since that would wait for the device.
+        index: int32 [N, H, W], rows of entries; not checked, since that would wait for the device, but safe: one that
+            is no row of entries is taken for the last.
         mean, rstd: float32 [N, C] or [1, C], or None.
         shift: 1 reads x upsampled by 2.
         leaky: leaky ReLU of slope 0.2.
@@ -61,7 +62,7 @@ def modulate_codebook(
     library.call(
         "modulate_codebook", stream_of(x), x=address(x), entries=address(entries), index=address(index),
         mean=address(mean), rstd=address(rstd), out=address(out),
-        statistics_stride=statistics_stride(mean, n, channels),
+        rows=len(entries), statistics_stride=statistics_stride(mean, n, channels),
         n=n, height=height, width=width, channels=channels, shift=shift, leaky=leaky, dtype=dtype_number(x),
         layout=LAYOUTS[layout],
     )  # fmt: skip

@@ -19,6 +19,7 @@ int64_t spade_cuda_modulate_codebook_backward_scratch_bytes(int64_t, int64_t, in
 
 SPADE_ABSENT(plan_find, spade_plan_batch)
 SPADE_ABSENT(plan_write, spade_plan_batch)
+SPADE_ABSENT(image_conv, spade_image_conv)
 SPADE_ABSENT(norm_statistics, spade_norm_statistics)
 SPADE_ABSENT(norm_backward, spade_norm_backward)
 SPADE_ABSENT(modulate_dense, spade_modulate_dense)

@@ -188,6 +188,8 @@ int32_t spade_cuda_plan_write(const spade_plan_batch* plan, void* stream) {
         tables3.room[level] = static_cast<int32_t>(plan->room3[level]);
         tables5.first[level] = static_cast<int32_t>(plan->first5[level]);
         tables5.room[level] = static_cast<int32_t>(plan->room5[level]);
+        tables3.most[level] = static_cast<int32_t>(plan->n_symbols);
+        tables5.most[level] = tables3.room[level];
     }
     const PlanLevels levels = levels_of(*plan);
     const PlanScratch scratch = layout(position_count(*plan), plan->scratch);

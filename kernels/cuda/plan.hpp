@@ -221,13 +221,14 @@ __device__ __forceinline__ void number_positions(const PlanLevels& levels, const
     numbers[position] = ranks[found[position]] - offsets[position_at(levels, position).level * levels.n];
 }
 
-// Where the tables of each level lie in one buffer of rows: first row and room.
+// Where the tables of each level lie in one buffer of rows: first row and room; and the greatest id they may hold.
 struct PlanTables {
-    int32_t first[kMaxLevels], room[kMaxLevels];
+    int32_t first[kMaxLevels], room[kMaxLevels], most[kMaxLevels];
 };
 
 // The table of distinct windows: rows of K * K ids, kOutside replaced by n_symbols or, if `counts` is given, by the
-// number of windows that counts tells (offsets of the pass before). Rows beyond a level's room are left out.
+// number of windows that counts tells (offsets of the pass before). Rows beyond a level's room are left out, and what
+// would point to such a row points to the one behind the room.
 template <int K>
 __device__ __forceinline__ void write_windows(const PlanLevels& levels, const int32_t* ids, const int32_t* slots,
                                               const int32_t* found, const int32_t* numbers, const int32_t* counts,
@@ -241,8 +242,9 @@ __device__ __forceinline__ void write_windows(const PlanLevels& levels, const in
     if (counts != nullptr) outside = counts[(at.level + 1) * levels.n] - counts[at.level * levels.n];
     int32_t* row = rows + (static_cast<int64_t>(tables.first[at.level]) + number) * (K * K);
     for (int tap = 0; tap < K * K; ++tap) {
-        const int32_t id = tap_at<K>(levels, ids, position, at, tap);
-        row[tap] = id == kOutside ? outside : id;
+        const int32_t found_id = tap_at<K>(levels, ids, position, at, tap);
+        const int32_t id = found_id == kOutside ? outside : found_id, most = tables.most[at.level];
+        row[tap] = id < most ? id : most;
     }
 }
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -64,18 +63,30 @@ class CudaPlan:
         self.index = torch.empty(self._starts[-1], dtype=torch.int32, device=device)
         self._offsets = torch.zeros((2, len(sizes) * self.n + 1), dtype=torch.int32, device=device)
         self.offsets3, self.offsets5 = self._offsets
+        self._on_host = torch.zeros(self._offsets.shape, dtype=torch.int32, pin_memory=device.type == "cuda")
+        self._device = device
+        self._read: torch.cuda.Event | None = None
 
     def find(self) -> None:
         """Plan `symbols`: fills index and offsets, without waiting."""
         self._call("plan_find")
 
+    def begin_read(self) -> None:
+        """Start to copy the offsets to the host, behind `find`; what is launched from now on does not delay it."""
+        self._on_host.copy_(self._offsets, non_blocking=True)
+        if self._device.type == "cuda":
+            self._read = torch.cuda.current_stream(self._device).record_event()
+
     def read_offsets(self) -> tuple[list[int], list[int]]:
-        """offsets3 and offsets5 on the host, after `find`. Waits for the device: the one wait of a plan."""
-        three, five = self._offsets.cpu().tolist()
+        """offsets3 and offsets5 on the host, after `begin_read`. Waits for them: the one wait of a plan."""
+        if self._read is not None:
+            self._read.synchronize()
+        three, five = self._on_host.tolist()
         return three, five
 
     def counts(self) -> tuple[list[int], list[int]]:
         """U3 and U5 of every level, after `find`. Waits."""
+        self.begin_read()
         three, five = (_differences(offsets[:: self.n]) for offsets in self.read_offsets())
         return three, five
 
@@ -83,7 +94,10 @@ class CudaPlan:
         self, patches3: Tensor, first3: Sequence[int], room3: Sequence[int], patches5: Tensor, first5: Sequence[int],
         room5: Sequence[int],
     ) -> None:  # fmt: skip
-        """Write the tables of all levels after `find`: int32 [rows, k*k], level l in room[l] rows from first[l]."""
+        """Write the tables of all levels after `find`: int32 [rows, k*k], level l in room[l] rows from first[l].
+
+        Rows beyond the room are left out; patches5 says room3[l] for those of patches3.
+        """
         taps = self.kernel_size**2
         for name, table, first, room in (("patches3", patches3, first3, room3), ("patches5", patches5, first5, room5)):
             expect_shape("plan_write", name, table, (len(table), taps), torch.int32)
@@ -98,16 +112,6 @@ class CudaPlan:
     def level_index(self, level: int) -> Tensor:
         """int32 [N, h, w], rows of the level's patches5."""
         return self.index[self._starts[level] : self._starts[level + 1]].view(self.n, *self.sizes[level])
-
-    @contextlib.contextmanager
-    def set_aside(self) -> Iterator[None]:
-        """Within: a plan without rows, whose index is 0 everywhere. After: index and offsets as they were."""
-        index, offsets = self.index.clone(), self._offsets.clone()
-        self.index.zero_()
-        self._offsets.zero_()
-        yield
-        self.index.copy_(index)
-        self._offsets.copy_(offsets)
 
     def levels(self) -> list[CudaLevel]:
         """The tables at exactly their size, after `find`. Waits."""

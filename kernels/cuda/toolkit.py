@@ -12,7 +12,9 @@ from pathlib import Path
 
 KERNELS = Path(__file__).resolve().parent
 INCLUDE = KERNELS.parent / "include"
-SOURCES = ("codebook", "error", "modulate_codebook", "modulate_codebook_backward", "modulate_dense", "norm", "plan")
+SOURCES = (
+    "codebook", "error", "image", "modulate_codebook", "modulate_codebook_backward", "modulate_dense", "norm", "plan"
+)  # fmt: skip
 
 # Ampere (A100), Hopper (H100, H200), Blackwell (B200).
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")

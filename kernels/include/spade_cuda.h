@@ -83,7 +83,8 @@ typedef struct spade_plan_batch {
     int64_t height[SPADE_CUDA_MAX_LEVELS];
     int64_t width[SPADE_CUDA_MAX_LEVELS];
     int64_t first3[SPADE_CUDA_MAX_LEVELS]; /* the row of patches3 where a level's table begins */
-    int64_t room3[SPADE_CUDA_MAX_LEVELS];  /* and how many rows it has; those beyond are not written */
+    int64_t room3[SPADE_CUDA_MAX_LEVELS];  /* and how many rows it has; those beyond are not written, and patches5 has
+                                              room3 for them */
     int64_t first5[SPADE_CUDA_MAX_LEVELS];
     int64_t room5[SPADE_CUDA_MAX_LEVELS];
 } spade_plan_batch;
@@ -243,7 +244,8 @@ SPADE_CUDA_API int32_t spade_cuda_modulate_dense_backward(const spade_modulate_d
 
 /* ---- The codebook form ---- */
 
-/* out = act(a[index] * ((x - mean) * rstd) + b[index]), x read at (row >> shift, column >> shift). */
+/* out = act(a[index] * ((x - mean) * rstd) + b[index]), x read at (row >> shift, column >> shift). Every index is safe:
+ * one that is no row of entries is taken for the last. */
 typedef struct spade_modulate_codebook {
     const void* x;        /* map [n][height >> shift][width >> shift] of C channels */
     const void* entries;  /* T [U5][2][C] */
@@ -251,6 +253,7 @@ typedef struct spade_modulate_codebook {
     const float* mean;    /* [n or 1][C], or null with rstd: no normalisation */
     const float* rstd;
     void* out;                 /* map [n][height][width], the layout of x */
+    int64_t rows;              /* of entries: U5 */
     int64_t statistics_stride; /* elements between the statistics of two images: C, or 0 if all share them */
     int64_t n;
     int64_t height; /* of out; even where shift is 1, as is width */
@@ -294,6 +297,25 @@ SPADE_CUDA_API int64_t spade_cuda_modulate_codebook_backward_scratch_bytes(int64
                                                                            int64_t channels);
 SPADE_CUDA_API int32_t spade_cuda_modulate_codebook_backward(const spade_modulate_codebook_backward* args,
                                                              void* stream);
+
+/* ---- The image ---- */
+
+/* values = tanh(bias + conv(lrelu(x + constant))), 3 x 3 with zeros outside; pixels = floor(127.5 (values + 1)). */
+typedef struct spade_image_conv {
+    const void* x;         /* NHWC map of C channels */
+    const float* constant; /* [C], or null */
+    const void* weight;    /* T [3][3][3][C] */
+    const float* bias;     /* [3] */
+    float* values;         /* [n][3][height][width], out, or null */
+    uint8_t* pixels;       /* [n][height][width][3], out, or null */
+    int64_t n;
+    int64_t height;
+    int64_t width;
+    int64_t channels;
+    int64_t dtype;
+} spade_image_conv;
+
+SPADE_CUDA_API int32_t spade_cuda_image_conv(const spade_image_conv* args, void* stream);
 
 #ifdef __cplusplus
 }

@@ -6,7 +6,7 @@ per bucket, everything from the start map to the bytes of the image.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,21 +17,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cuda.codebook import Embed, embed
+from kernels.cuda.image import image_conv
 from kernels.cuda.library import Library
 from kernels.cuda.modulate_codebook import modulate_codebook
 from kernels.cuda.modulate_dense import norm_statistics
 from serving.engines.cuda_codebooks import Codebooks, Shape, make_plan
-from serving.engines.cuda_weights import CudaConv, CudaNorm, CudaWeights
+from serving.engines.cuda_weights import CudaNorm, CudaWeights
 from spade_core.config import STYLE_DIM
-from spade_core.spade import LEAKY_SLOPE
 
 BUCKETS = 8  # of a batch and size; maps of one kind take two or three
+RECENT = 16  # plans that say which bucket the next one will need
 
 
 @dataclass
 class Bucket:
     """Memory and recorded steps of one bucket."""
 
+    size: int
     codebooks: Codebooks
     compute: Callable[[], None]
     convs: Callable[[], None]
@@ -55,22 +57,39 @@ class CudaProgram:
         self.values = torch.empty((shape[0], 3, *shape[1:]), dtype=torch.float32, device=weights.device)
         self.pixels = torch.empty((*shape, 3), dtype=torch.uint8, device=weights.device)
         self._buckets: OrderedDict[int, Bucket] = OrderedDict()
-        self.find = record(self.plan.find, weights.device)
+        self._needed: deque[int] = deque(maxlen=RECENT)
+        self._find = record(self.plan.find, weights.device)
 
-    def bucket(self, bucket: int) -> Bucket:
-        """Memory and steps of a bucket, made on first use; those of the `BUCKETS` used last are kept."""
-        if bucket not in self._buckets:
+    def find(self) -> None:
+        """Plan what was loaded, and start to read how many rows that gives. Does not wait."""
+        self._find()
+        self.plan.begin_read()
+
+    def needs(self, size: int) -> None:
+        """Say which bucket a batch needs."""
+        self._needed.append(size)
+
+    def likely(self) -> Bucket | None:
+        """The bucket that held every one of the last `RECENT` batches, so the next one too, as a rule; if it is there.
+
+        Its spare rows cost nothing, and a plan that has more rows than it makes a wrong image, but touches nothing
+        that is not its own.
+        """
+        return self._buckets.get(max(self._needed, default=0))
+
+    def bucket(self) -> Bucket:
+        """Memory and steps of the bucket that holds the last `RECENT` batches; the `BUCKETS` used last are kept."""
+        size = max(self._needed)
+        if size not in self._buckets:
             if len(self._buckets) == BUCKETS:
                 self._buckets.popitem(last=False)  # first: the new one takes its memory
-            codebooks = Codebooks(self._weights, self.plan, bucket, self._library)
+            codebooks = Codebooks(self._weights, self.plan, size, self._library)
             device = self._weights.device
-            # Recording runs the steps, and what was planned last may have more rows than this bucket.
-            with self.plan.set_aside():
-                compute = record(codebooks.compute, device)
-                convs = record(lambda: self._run_convs(codebooks), device)
-            self._buckets[bucket] = Bucket(codebooks, compute, convs)
-        self._buckets.move_to_end(bucket)
-        return self._buckets[bucket]
+            compute = record(codebooks.compute, device)
+            convs = record(lambda: self._run_convs(codebooks), device)
+            self._buckets[size] = Bucket(size, codebooks, compute, convs)
+        self._buckets.move_to_end(size)
+        return self._buckets[size]
 
     def load(self, symbols: npt.NDArray[np.uint16], style: npt.NDArray[np.float32] | None) -> None:
         """Start the copies of the inputs: symbols [N, H, W], and style [N, 256] where the model takes one."""
@@ -92,11 +111,11 @@ class CudaProgram:
             else:
                 shortcut = F.interpolate(x, scale_factor=2, mode="nearest") if block.shift else x
             x = _conv(block.conv_1, norm(block.norm_1, dx, 0, True)).add_(shortcut)
-        image = _conv(self._weights.conv_img, F.leaky_relu(x, LEAKY_SLOPE))
-        torch.tanh(image.float(), out=self.values)
-        # The published models truncate: 0.999 of a grey level is still 0.
-        scaled = ((self.values + 1) * 127.5).clamp_(0, 255)
-        self.pixels.copy_(scaled.permute(0, 2, 3, 1))
+        weights = self._weights
+        image_conv(
+            x, weights.conv_img, weights.image_bias, constant=weights.constant, values=self.values, pixels=self.pixels,
+            library=self._library,
+        )  # fmt: skip
 
     def _norm_step(self, level: int, entries: object) -> Callable[[CudaNorm, Tensor, int, bool], Tensor]:
         index = self.plan.level_index(level)
@@ -131,8 +150,8 @@ class CudaProgram:
         return rows.view(n, h0, w0, -1).permute(0, 3, 1, 2)
 
 
-def _conv(conv: CudaConv, x: Tensor) -> Tensor:
-    return F.conv2d(x, conv.weight, conv.bias, padding=conv.weight.shape[2] // 2)
+def _conv(weight: Tensor, x: Tensor) -> Tensor:
+    return F.conv2d(x, weight, padding=weight.shape[2] // 2)
 
 
 def _pinned(x: Tensor, device: torch.device) -> Tensor:

@@ -109,6 +109,17 @@ def test_nothing_is_written_beside_the_output(emulated: Library, layout: Layout,
 
 
 @each_layout
+@pytest.mark.parametrize("shift", [0, 1])
+def test_an_index_that_is_no_row_is_taken_for_the_last(emulated: Library, layout: Layout, shift: int) -> None:
+    x, entries, index = random_case("float32", (1, 4, 10), 8, layout, shift=shift)
+    index[0, 0, :4] = torch.tensor([6, 2**31 - 1, -1, -(2**31)])
+    expected = modulate_codebook(
+        x, entries, torch.where((index < 0) | (index > 5), 5, index), shift=shift, library=emulated
+    )
+    assert torch.equal(modulate_codebook(x, entries, index, shift=shift, library=emulated), expected)
+
+
+@each_layout
 def test_the_order_of_threads_changes_no_bit(
     emulated: Library, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +175,7 @@ def test_the_backward_names_its_own_bad_arguments(emulated: Library) -> None:
         ({"height": 0}, "a size is below 1"),
         ({"n": 2**20, "height": 2**6, "width": 2**6}, "above its limit"),
         ({"shift": 1, "width": 5}, "a size is below 1, above its limit, or does not fit another; got .*width=5"),
+        ({"rows": 0}, "a size is below 1"),
         ({"x": 17}, "a pointer is not aligned to its element"),
     ],
 )
@@ -171,7 +183,8 @@ def test_the_library_refuses_what_it_cannot_run(emulated: Library, change: dict[
     memory = ctypes.create_string_buffer(4096)
     at = ctypes.addressof(memory)
     arguments = {
-        "x": at, "entries": at, "index": at, "out": at, "n": 1, "height": 2, "width": 2, "channels": 2, "layout": 1
+        "x": at, "entries": at, "index": at, "out": at, "rows": 1, "n": 1, "height": 2, "width": 2, "channels": 2,
+        "layout": 1,
     }  # fmt: skip
     with pytest.raises(CudaError, match=rf"\[modulate_codebook\] .*{text}"):
         emulated.call("modulate_codebook", 0, **(arguments | change))

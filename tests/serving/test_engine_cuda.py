@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,8 @@ from kernels.cuda.library import CudaError, Library
 from serving.engines import cuda_program
 from serving.engines import torch as engine_module
 from serving.engines.cuda import CudaGenerator, CudaTimes
-from serving.engines.cuda_codebooks import bucket_of, room_of
+from serving.engines.cuda_codebooks import Codebooks, bucket_of, room_of
+from serving.engines.cuda_keys import keys_of
 from spade_core.config import GeneratorConfig, Norm, level_sizes, preset
 from spade_core.dense import synthesize_dense
 from spade_core.generator import Generator
@@ -126,35 +126,58 @@ def test_maps_that_come_again_or_repeat_are_planned_once_and_give_the_same_image
     assert 0 < mixed_times.rows < mixed_times.pixels
 
 
-def test_a_bucket_is_recorded_on_rows_that_it_has(emulated: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_needs_a_larger_bucket_than_the_last_ones_is_drawn_again(
+    emulated: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small(height=64, width=64)
     generator = trained_like(config)
-    plain, detailed = np.zeros((2, 64, 64), np.uint16), maps(config, 2)
-    plain[1] += 1
+    plain, detailed = np.zeros((4, 1, 64, 64), np.uint16), maps(config, 1)
+    plain += np.arange(4, dtype=np.uint16)[:, None, None, None]
     detailed[:] = np.random.default_rng(1).integers(0, config.symbols, detailed.shape)
+    engine = CudaGenerator(generator, torch.float32, CPU, emulated)
+    drawn: list[int] = []
+    convs = cuda_program.CudaProgram._run_convs
+
+    def count(program: cuda_program.CudaProgram, codebooks: Codebooks) -> None:
+        drawn.append(len(codebooks.entries[-1]))
+        convs(program, codebooks)
+
+    monkeypatch.setattr(cuda_program.CudaProgram, "_run_convs", count)
+    for symbols in (plain[0], plain[1], detailed, plain[2]):
+        assert_close(engine.run(symbols, None, values=True), dense(generator, symbols, None))
+    few, all_pixels = 8 * 64, 64 * 64
+    assert drawn == [few, few, few, all_pixels, all_pixels]  # the third map twice
+    monkeypatch.setattr(cuda_program, "RECENT", 2)
     program = CudaGenerator(generator, torch.float32, CPU, emulated)
-    for one in plain:
-        program.run(one[None], None, values=True)
-    program.run(detailed, None, values=True)
-    rows: list[int] = []
-
-    def record(step: Callable[[], None], _: torch.device) -> Callable[[], None]:
-        rows.append(int(program._program(detailed.shape).plan.index.max()))
-        step()
-        return step
-
-    monkeypatch.setattr(cuda_program, "record", record)
-    image = program.run(plain, None, values=True)  # kept maps, in a smaller bucket, whose memory is new
-    assert rows == [0, 0]
-    assert_close(image, dense(generator, plain, None))
+    for symbols in (detailed, *plain):
+        program.run(symbols, None, values=True)
+    assert drawn[-1] == few
 
 
 def test_the_buckets_used_last_are_kept(emulated: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_program, "BUCKETS", 2)
+    monkeypatch.setattr(cuda_program, "RECENT", 1)
     program = CudaGenerator(trained_like(small()), torch.float32, CPU, emulated)._program((1, 32, 32))
-    for bucket in (8, 12, 8, 16):  # 12 goes
-        program.bucket(bucket)
+    assert program.likely() is None
+    for size in (8, 12, 8, 16):  # 12 goes
+        program.needs(size)
+        assert program.bucket().size == size
+        assert program.likely() is program.bucket()
     assert list(program._buckets) == [8, 16]
+
+
+def test_keys_are_equal_where_maps_are() -> None:
+    symbols = np.random.default_rng(0).integers(0, 9, (3, 8, 4)).astype(np.uint16)
+    symbols[2] = symbols[0]
+    first, second, third = keys_of(symbols)
+    assert first == third
+    assert hash(first) == hash(third)
+    assert first != second
+    assert hash(first) != hash(second)
+    (turned,) = keys_of(symbols[:1].reshape(1, 4, 8))  # the same numbers in another shape
+    assert first != turned
+    assert first == keys_of(symbols[:, ::-1][:, ::-1])[0]  # not contiguous on the way
+    assert first != "map"
 
 
 def test_the_cache_keeps_to_its_limit(emulated: Library) -> None:

@@ -160,6 +160,9 @@ inline unsigned atomicInc(unsigned* address, unsigned limit) {
 }
 
 inline float rsqrtf(float value) { return 1 / std::sqrt(value); }
+using ::fmaxf;
+using ::fminf;
+using ::tanhf;
 using std::fmaf;
 
 inline int min(int a, int b) { return a < b ? a : b; }
