@@ -223,10 +223,11 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
     b = _random((2 * channels,), torch.float32, device, 2)
     entries = torch.empty((rows5, 2 * channels), dtype=dtype, device=device)
     products = torch.empty((rows3 + 1, 18 * channels), device=device)
-    across, narrow = per_tap_weight(weight), b.to(dtype)
+    turned, narrow = weight.T.contiguous(), b.to(dtype)
+    across = per_tap_weight(turned)
 
     def gathered() -> Outputs:
-        codebook(Codebook(source, patches5, weight, b, entries))
+        codebook(Codebook(source, patches5, turned, b, entries))
         return (entries,)
 
     def per_tap() -> Outputs:

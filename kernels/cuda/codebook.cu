@@ -4,7 +4,9 @@
 #include <vector>
 
 #include "check.hpp"
-#include "codebook.hpp"
+#include "codebook_float.hpp"
+#include "codebook_mma.hpp"
+#include "codebook_wgmma.hpp"
 #include "gather.hpp"
 
 #define SPADE_GATHER(name, Table, T)                                                             \
@@ -23,7 +25,7 @@ SPADE_GATHER(float32_bfloat16, float, __nv_bfloat16)
 #define SPADE_PRODUCT(name, T, Out)                                                              \
     extern "C" __global__ void __launch_bounds__(256, 1)                                         \
         spade_product_##name(const __grid_constant__ spade::Jobs<spade::Product<T, Out>> jobs) { \
-        spade::product_half(jobs, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()));   \
+        spade::product_mma(jobs, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()));    \
     }
 
 SPADE_PRODUCT(float16, __half, __half)
@@ -31,6 +33,23 @@ SPADE_PRODUCT(bfloat16, __nv_bfloat16, __nv_bfloat16)
 SPADE_PRODUCT(float16_float32, __half, float)
 SPADE_PRODUCT(bfloat16_float32, __nv_bfloat16, float)
 #undef SPADE_PRODUCT
+
+// Empty where it is compiled for another architecture than sm_90a, and not launched there.
+#ifdef SPADE_HAS_WGMMA
+#define SPADE_RUN_WGMMA(T) spade::product_wgmma(jobs, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()))
+#else
+#define SPADE_RUN_WGMMA(T) static_cast<void>(jobs)
+#endif
+#define SPADE_PRODUCT_WGMMA(name, T)                                                                 \
+    extern "C" __global__ void __launch_bounds__(256, 1)                                             \
+        spade_product_wgmma_##name(const __grid_constant__ spade::Jobs<spade::Product<T, T>> jobs) { \
+        SPADE_RUN_WGMMA(T);                                                                          \
+    }
+
+SPADE_PRODUCT_WGMMA(float16, __half)
+SPADE_PRODUCT_WGMMA(bfloat16, __nv_bfloat16)
+#undef SPADE_PRODUCT_WGMMA
+#undef SPADE_RUN_WGMMA
 
 extern "C" __global__ void __launch_bounds__(256, 2)
     spade_product_float32(const __grid_constant__ spade::Jobs<spade::Product<float, float>> jobs) {
@@ -79,15 +98,27 @@ int32_t run_gathers(std::vector<Gather<Table, T>>& jobs, JobKernel<Gather<Table,
 }
 
 template <typename T, typename Out>
-int32_t run_products(std::vector<Product<T, Out>>& jobs, JobKernel<Product<T, Out>> kernel, void* stream) {
+int32_t run_products(std::vector<Product<T, Out>>& jobs, JobKernel<Product<T, Out>> kernel, int64_t shared_bytes,
+                     void* stream) {
     using Tile = std::conditional_t<sizeof(T) == 2, HalfTile, FloatTile>;
-    for (Product<T, Out>& of : jobs) of.wide = of.columns % kChunk == 0 && aligned({of.weight, of.out}, kWideBytes);
+    for (Product<T, Out>& of : jobs) of.pairs = of.columns % 2 == 0 && aligned({of.out}, 2 * sizeof(Out));
     return run_jobs(
-        jobs, kernel, sizeof(T) == 2 ? kProductShared<T> : 0,
+        jobs, kernel, shared_bytes,
         [](const auto& of) {
             return ceil_div(int64_t{of.rows.most} + of.extra, Tile::rows) * ceil_div(of.columns, Tile::columns);
         },
         stream);
+}
+
+// Whether the current device has the products of warpgroups, and this library was compiled with them.
+bool has_wgmma() {
+#ifdef SPADE_CUDA_WGMMA
+    int device = 0, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major == 9;
+#else
+    return false;
+#endif
 }
 
 template <typename T>
@@ -105,8 +136,8 @@ int32_t embeds(const spade_gather_embed* args, int64_t count, JobKernel<Gather<T
 
 template <typename T>
 struct Kernels {
-    JobKernel<Product<T, T>> product;
-    JobKernel<Product<T, float>> products;  // per tap: kept in float32
+    JobKernel<Product<T, T>> product, product_wgmma;  // the second null where there is none
+    JobKernel<Product<T, float>> products;            // per tap: kept in float32
     JobKernel<Gather<float, T>> gather;
 };
 
@@ -131,8 +162,11 @@ int32_t codebooks(const spade_gather_codebook* args, int64_t count, const Kernel
         sums.push_back({of.products, of.bias, of.patches, entries, columns, static_cast<int64_t>(taps) * columns, rows,
                         taps, columns, 0, 0, 0});
     }
-    int32_t status = run_products(gathered, kernels.product, stream);
-    if (status == SPADE_CUDA_OK) status = run_products(per_tap, kernels.products, stream);
+    const bool wgmma = kernels.product_wgmma != nullptr && has_wgmma();
+    const int64_t stage = sizeof(T) == 2 ? static_cast<int64_t>(sizeof(HalfStage<T>)) : 0;
+    int32_t status = run_products(gathered, wgmma ? kernels.product_wgmma : kernels.product,
+                                  (wgmma ? kWgmmaStages : kMmaStages) * stage, stream);
+    if (status == SPADE_CUDA_OK) status = run_products(per_tap, kernels.products, kMmaStages * stage, stream);
     if (status == SPADE_CUDA_OK) status = run_gathers(sums, kernels.gather, stream);
     return status;
 }
@@ -157,8 +191,8 @@ int32_t check(const spade_gather_codebook& args) {
     if (!within(args.rows, 1, kMaxPixels) || !within(args.actv_rows, 1, kMaxPixels) || !within(args.taps, 1, 25) ||
         !within(args.channels, 1, kMaxChannels / 2))
         return SPADE_CUDA_ERROR_SIZE;
-    if (!aligned({args.actv, args.products}, kWideBytes)) return SPADE_CUDA_ERROR_ALIGN;
-    if (!aligned({args.weight, args.entries}, element_bytes(args.dtype)) || !aligned({args.bias, args.patches}, 4))
+    if (!aligned({args.actv, args.weight, args.products}, kWideBytes)) return SPADE_CUDA_ERROR_ALIGN;
+    if (!aligned({args.entries}, element_bytes(args.dtype)) || !aligned({args.bias, args.patches}, 4))
         return SPADE_CUDA_ERROR_ALIGN;
     return SPADE_CUDA_OK;
 }
@@ -190,11 +224,15 @@ int32_t spade_cuda_codebook(const spade_gather_codebook* args, int64_t count, vo
     using namespace spade;
     if (const int32_t status = check_all(args, count); status != SPADE_CUDA_OK) return status;
     if (args->dtype == SPADE_CUDA_FLOAT16)
-        return codebooks<__half>(
-            args, count, {spade_product_float16, spade_product_float16_float32, spade_gather_float32_float16}, stream);
+        return codebooks<__half>(args, count,
+                                 {spade_product_float16, spade_product_wgmma_float16, spade_product_float16_float32,
+                                  spade_gather_float32_float16},
+                                 stream);
     if (args->dtype == SPADE_CUDA_BFLOAT16)
-        return codebooks<__nv_bfloat16>(
-            args, count, {spade_product_bfloat16, spade_product_bfloat16_float32, spade_gather_float32_bfloat16},
-            stream);
-    return codebooks<float>(args, count, {spade_product_float32, spade_product_float32, spade_gather_float32}, stream);
+        return codebooks<__nv_bfloat16>(args, count,
+                                        {spade_product_bfloat16, spade_product_wgmma_bfloat16,
+                                         spade_product_bfloat16_float32, spade_gather_float32_bfloat16},
+                                        stream);
+    return codebooks<float>(args, count, {spade_product_float32, nullptr, spade_product_float32, spade_gather_float32},
+                            stream);
 }

@@ -45,12 +45,12 @@ class Embed:
 
 @dataclass(frozen=True)
 class Codebook:
-    """entries = bias + gathered rows of actv x weight.
+    """entries = bias + gathered rows of actv x weight^T.
 
     Attributes:
         actv: T [U3 + 1, 128], the last row zero.
         patches: int32 [U5, taps], rows of actv.
-        weight: T [taps * 128, 2C], a before b; for the per-tap form, `per_tap_weight` of it.
+        weight: T [2C, taps * 128], a before b; for the per-tap form, `per_tap_weight` of it.
         bias: float32 [2C].
         entries: T [U5, 2C], out.
         products: float32 [U3 + 1, taps * 2C], scratch: takes the per-tap form, which multiplies every row of actv once
@@ -81,9 +81,8 @@ def codebook(*jobs: Codebook, library: Library | None = None) -> None:
 
 
 def per_tap_weight(weight: Tensor) -> Tensor:
-    """[taps * 128, 2C] -> [128, taps * 2C], the weights of all taps side by side."""
-    taps, columns = len(weight) // HIDDEN, weight.shape[1]
-    return weight.view(taps, HIDDEN, columns).transpose(0, 1).reshape(HIDDEN, taps * columns).contiguous()
+    """[2C, taps * 128] -> [taps * 2C, 128], the weights of all taps below each other."""
+    return weight.view(len(weight), -1, HIDDEN).transpose(0, 1).reshape(-1, HIDDEN).contiguous()
 
 
 def _embed_arguments(job: Embed) -> dict[str, Argument]:
@@ -107,7 +106,7 @@ def _codebook_arguments(job: Codebook) -> dict[str, Argument]:
     expect_shape("codebook", "actv", actv, (len(actv), HIDDEN), actv.dtype)
     expect_shape("codebook", "patches", job.patches, (rows, taps), torch.int32)
     expect_shape("codebook", "bias", job.bias, (columns,), torch.float32)
-    shape = (taps * HIDDEN, columns) if products is None else (HIDDEN, taps * columns)
+    shape = (columns, taps * HIDDEN) if products is None else (taps * columns, HIDDEN)
     expect_shape("codebook", "weight", job.weight, shape, actv.dtype)
     expect_shape("codebook", "entries", job.entries, (rows, columns), actv.dtype)
     if products is not None:

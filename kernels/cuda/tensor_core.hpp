@@ -24,13 +24,6 @@ __device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const void* row
                  : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
 }
 
-// The same of the transposed matrices.
-__device__ __forceinline__ void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))));
-}
-
 template <typename T>
 __device__ __forceinline__ void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
@@ -56,7 +49,7 @@ __device__ __forceinline__ void multiply_add<__nv_bfloat16>(float (&sums)[4], co
 
 // Shared memory whose size the launch says, up to all that a multiprocessor has.
 __device__ __forceinline__ void* dynamic_shared() {
-    extern __shared__ __align__(128) unsigned char memory[];
+    extern __shared__ __align__(1024) unsigned char memory[];
     return memory;
 }
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -58,4 +59,7 @@ def compile_ptx(source: str, architecture: str = "compute_80") -> str:
 
     Kernels have C names, so that a driver, PyCUDA or a TensorRT plugin finds them. Raises ToolkitError.
     """
-    return run_nvcc(["-ptx", f"-arch={architecture}", KERNELS / f"{source}.cu", "-o", "/dev/stdout"])
+    with tempfile.TemporaryDirectory() as folder:  # with /dev/stdout nvcc waits for ever for compute_90a
+        out = Path(folder, f"{source}.ptx")
+        run_nvcc(["-ptx", f"-arch={architecture}", KERNELS / f"{source}.cu", "-o", out])
+        return out.read_text()

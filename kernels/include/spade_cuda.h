@@ -119,12 +119,12 @@ typedef struct spade_gather_embed {
 
 SPADE_CUDA_API int32_t spade_cuda_embed(const spade_gather_embed* args, int64_t count, void* stream);
 
-/* entries[u] = bias + sum over taps of actv[patches[u][tap]] x weight[tap]. Without `products`, gathered rows are
+/* entries[u] = bias + sum over taps of weight[tap] actv[patches[u][tap]]. Without `products`, gathered rows are
  * multiplied; with it, every row of actv is multiplied once per tap, and gathered rows of the products are summed. */
 typedef struct spade_gather_codebook {
     const void* actv;       /* T [actv_rows][128], at a multiple of 16 bytes; the last row zero */
     const int32_t* patches; /* [rows][taps], 0 .. actv_rows - 1 */
-    const void* weight;     /* T [taps * 128][2 C], a before b; with products, [128][taps * 2 C] */
+    const void* weight;     /* T [2 C][taps * 128], a before b; with products, [taps * 2 C][128]; at a multiple of 16 */
     const float* bias;      /* [2 C] */
     void* entries;          /* T [rows][2][C] */
     float* products;        /* [actv_rows][taps * 2 C], scratch at a multiple of 16 bytes, or null */

@@ -20,7 +20,7 @@ class CudaNorm:
 
     Attributes:
         table: T [k*k, symbols + 1, 128]. shared_bias: float32 [128].
-        weight: T [k*k * 128, 2C]. bias: float32 [2C].
+        weight: T [2C, k*k * 128]. bias: float32 [2C].
         instance: x is normalised with its own statistics first.
     """
 
@@ -152,7 +152,7 @@ def _norm(
         channels,
         _table(shared.weight, config, dtype, device),
         folded.shared_bias.float().to(device),
-        weight.to(device, dtype).contiguous(),
+        weight.T.to(device, dtype).contiguous(),
         bias.float().to(device),
         instance=folded.norm is not None,
     )

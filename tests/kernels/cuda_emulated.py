@@ -16,6 +16,9 @@ from kernels.cuda.library import Library
 REPOSITORY = Path(__file__).resolve().parents[2]
 EMULATOR = REPOSITORY / "tests" / "kernels" / "cuda_emulator"
 
+# Orders of a block's threads beside the usual one; a kernel that waits where it must gives the same bits in each.
+each_order = pytest.mark.parametrize("order", ["reverse", "warps"])
+
 
 def compiler() -> str:
     """The C++ compiler that built the kernels: $CXX, g++ or c++."""
@@ -28,7 +31,7 @@ def compile_emulated(out: Path, *flags: str, kernels: Sequence[str] = ("*",)) ->
     sources = [path for name in kernels for path in sorted(folder.glob(f"{name}.cu"))]
     command = [
         compiler(), "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
-        "-I", str(EMULATOR), "-I", str(REPOSITORY / "kernels" / "include"), "-x", "c++",
+        "-DSPADE_CUDA_WGMMA", "-I", str(EMULATOR), "-I", str(REPOSITORY / "kernels" / "include"), "-x", "c++",
         *map(str, sources), str(folder / "status.cpp"), str(EMULATOR / "emulator.cpp"), *flags, "-o", str(out),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

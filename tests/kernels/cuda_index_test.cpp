@@ -6,7 +6,9 @@
 #include <random>
 #include <vector>
 
-#include "../../kernels/cuda/codebook.hpp"
+#include "../../kernels/cuda/codebook_float.hpp"
+#include "../../kernels/cuda/codebook_mma.hpp"
+#include "../../kernels/cuda/codebook_wgmma.hpp"
 #include "../../kernels/cuda/gather.hpp"
 #include "../../kernels/cuda/modulate_codebook.hpp"
 #include "../../kernels/cuda/modulate_dense.hpp"
@@ -61,6 +63,7 @@ void groups(const Size& size, int32_t shift) {
                               static_cast<int32_t>(size.width),
                               64,
                               shift,
+                              1,
                               0};
     const int64_t pixels = size.n * size.height * size.width;
     CHECK(pixels <= kMaxPixels);
@@ -248,9 +251,10 @@ void swizzle(int rows, int chunks, const Place& place) {
 int main() {
     products<HalfTile>();
     products<FloatTile>();
-    swizzle(HalfTile::rows, kChunksA, place_a);
-    swizzle(HalfTile::depth, kChunksB, place_b);
-    CHECK(kProductShared<__half> <= (163 << 10));  // what a block may have on sm_80, the least of our architectures
+    swizzle(HalfTile::rows, kRowChunks, stage_place);
+    swizzle(HalfTile::columns, kRowChunks, stage_place);
+    CHECK(kMmaStages * sizeof(HalfStage<__half>) <= (163 << 10));    // what a block may have on sm_80
+    CHECK(kWgmmaStages * sizeof(HalfStage<__half>) <= (227 << 10));  // and on sm_90
     CHECK(sizeof(Jobs<Product<__half, float>>) <= 4096 && sizeof(Jobs<Gather<float, __half>>) <= 4096);
     for (const Size& size : sizes()) {
         for (int32_t shift : {0, 1}) groups(size, shift);

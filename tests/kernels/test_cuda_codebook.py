@@ -16,6 +16,13 @@ from kernels.cuda.library import DTYPES, CudaError, Library
 from kernels.embed import embed_numpy
 
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
+each_capability = pytest.mark.parametrize("capability", [8, 9], ids=["mma", "wgmma"], indirect=True)
+
+
+@pytest.fixture
+def capability(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU that the emulator says it is: Hopper has products of its own."""
+    monkeypatch.setenv("SPADE_EMULATOR_CAPABILITY", str(request.param))
 
 
 def normal(random: torch.Generator, *shape: int, dtype: str = "float32") -> Tensor:
@@ -50,10 +57,12 @@ def test_embed(emulated: Library, dtype: str, depth: int, zero_row: bool, relu: 
 
 
 @each_dtype
+@each_capability
+@pytest.mark.usefixtures("capability")
 @pytest.mark.parametrize("per_tap", [False, True])
 @pytest.mark.parametrize(
     ("rows", "actv_rows", "channels", "taps"),
-    [(1, 1, 32, 1), (1, 2, 5, 9), (7, 3, 64, 9), (130, 14, 4, 9), (140, 150, 72, 1)],
+    [(1, 1, 32, 1), (1, 2, 5, 9), (7, 3, 64, 9), (130, 14, 4, 9), (140, 150, 132, 1)],
 )
 def test_codebook(
     emulated: Library, dtype: str, per_tap: bool, rows: int, actv_rows: int, channels: int, taps: int
@@ -62,13 +71,13 @@ def test_codebook(
     actv = normal(random, actv_rows, HIDDEN, dtype=dtype).relu()
     actv[-1] = 0
     patches = torch.randint(0, actv_rows, (rows, taps), generator=random, dtype=torch.int32)
-    weight, bias = normal(random, taps * HIDDEN, 2 * channels, dtype=dtype), normal(random, 2 * channels)
+    weight, bias = normal(random, 2 * channels, taps * HIDDEN, dtype=dtype), normal(random, 2 * channels)
     room = torch.full((64 + rows * 2 * channels + 64,), 7).to(actv.dtype)
     entries = room[64:-64].view(rows, 2 * channels)
     products = torch.empty(actv_rows, taps * 2 * channels) if per_tap else None
     across = per_tap_weight(weight) if per_tap else weight
     codebook(Codebook(actv, patches, across, bias, entries, products), library=emulated)
-    arrays = actv.double().numpy(), patches.numpy(), weight.double().numpy(), bias.double().numpy()
+    arrays = actv.double().numpy(), patches.numpy(), weight.T.double().numpy(), bias.double().numpy()
     expected = codebook_numpy(*arrays)
     sizes = codebook_numpy(np.abs(arrays[0]), arrays[1], np.abs(arrays[2]), np.abs(arrays[3]))
     bound = stored_bound(gamma(taps * HIDDEN + taps) * sizes, expected, dtype)
@@ -77,12 +86,14 @@ def test_codebook(
     assert (room[-64:] == 7).all()
 
 
+@each_capability
+@pytest.mark.usefixtures("capability")
 @pytest.mark.parametrize("per_tap", [False, True])
 def test_codebook_of_rows_counted_on_the_device(emulated: Library, per_tap: bool) -> None:
     random = torch.Generator().manual_seed(1)
     actv = normal(random, 41, HIDDEN, dtype="bfloat16")
     patches = torch.randint(0, 31, (300, 9), generator=random, dtype=torch.int32)
-    weight, bias = normal(random, 9 * HIDDEN, 16, dtype="bfloat16"), normal(random, 16)
+    weight, bias = normal(random, 16, 9 * HIDDEN, dtype="bfloat16"), normal(random, 16)
     weight = per_tap_weight(weight) if per_tap else weight
     products = torch.empty(41, 9 * 16) if per_tap else None
     whole, part = torch.zeros(2, 300, 16, dtype=torch.bfloat16)
@@ -94,6 +105,8 @@ def test_codebook_of_rows_counted_on_the_device(emulated: Library, per_tap: bool
 
 
 @each_dtype
+@each_capability
+@pytest.mark.usefixtures("capability")
 def test_many_jobs_in_one_call(emulated: Library, dtype: str) -> None:
     random = torch.Generator().manual_seed(3)
     counts = torch.tensor([0, 5, 5, 150, 151], dtype=torch.int32)  # jobs 0 .. 3 have 5, 0, 145 and 1 rows
@@ -103,7 +116,7 @@ def test_many_jobs_in_one_call(emulated: Library, dtype: str) -> None:
         channels, room = (4, 20, 132, 8)[i % 4], (150, 12, 3, 0)[i % 4] + i
         patches = torch.randint(0, 9, (room, 1), generator=random, dtype=torch.int32)
         actv = normal(random, 10, HIDDEN, dtype=dtype)
-        weight, bias = normal(random, HIDDEN, 2 * channels, dtype=dtype), normal(random, 2 * channels)
+        weight, bias = normal(random, 2 * channels, HIDDEN, dtype=dtype), normal(random, 2 * channels)
         entries = torch.zeros(room, 2 * channels).to(actv.dtype)
         codebooks.append(Codebook(actv, patches, weight, bias, entries, rows=rows))
         table, out = normal(random, 1, 9, HIDDEN, dtype=dtype), torch.zeros(room + 1, HIDDEN).to(actv.dtype)
@@ -122,25 +135,28 @@ def test_many_jobs_in_one_call(emulated: Library, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("setting", [("SPADE_EMULATOR_ORDER", "reverse"), ("SPADE_EMULATOR_COPIES", "late")])
-def test_neither_the_order_of_threads_nor_when_copies_arrive_changes_a_bit(
-    emulated: Library, dtype: str, setting: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+@each_capability
+@pytest.mark.usefixtures("capability")
+@pytest.mark.parametrize("setting", ["ORDER reverse", "ORDER warps", "LATE copies", "LATE products"])
+def test_neither_the_order_of_threads_nor_when_copies_and_products_end_changes_a_bit(
+    emulated: Library, dtype: str, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = torch.Generator().manual_seed(2)
     actv = normal(random, 20, HIDDEN, dtype=dtype)
     patches = torch.randint(0, 20, (150, 9), generator=random, dtype=torch.int32)
-    weight, bias = normal(random, 9 * HIDDEN, 40, dtype=dtype), normal(random, 40)
+    weight, bias = normal(random, 40, 9 * HIDDEN, dtype=dtype), normal(random, 40)
     first, second = torch.zeros(2, 150, 40, dtype=actv.dtype)
     codebook(*[Codebook(actv, patches, weight, bias, first)] * 4, library=emulated)
-    monkeypatch.setenv(*setting)
+    name, value = setting.split()
+    monkeypatch.setenv(f"SPADE_EMULATOR_{name}", value)
     codebook(*[Codebook(actv, patches, weight, bias, second)] * 4, library=emulated)
     assert torch.equal(first, second)
 
 
 def test_bad_arguments_are_named(emulated: Library) -> None:
     actv, patches = torch.zeros(3, HIDDEN), torch.zeros((2, 9), dtype=torch.int32)
-    weight, bias, entries = torch.zeros(9 * HIDDEN, 8), torch.zeros(8), torch.zeros(2, 8)
-    with pytest.raises(CudaError, match=r"\[codebook\] expected weight torch.float32 \[1152, 8\] but got .*\[1151"):
+    weight, bias, entries = torch.zeros(8, 9 * HIDDEN), torch.zeros(8), torch.zeros(2, 8)
+    with pytest.raises(CudaError, match=r"\[codebook\] expected weight torch.float32 \[8, 1152\] but got .*\[7, 1152"):
         codebook(Codebook(actv, patches, weight[:-1], bias, entries), library=emulated)
     with pytest.raises(CudaError, match=r"expected contiguous tensors but got one \[2, 8\] of strides \[1, 2\]"):
         codebook(Codebook(actv, patches, weight, bias, torch.zeros(8, 2).T), library=emulated)

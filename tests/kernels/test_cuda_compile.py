@@ -30,6 +30,7 @@ def resources(source: str, folder: Path) -> Iterator[re.Match[str]]:
     printed = run_nvcc(
         ["-Xptxas", "-v", "-Werror", "all-warnings", *targets, "-c", KERNELS / f"{source}.cu", "-o", folder / "out.o"]
     )
+    assert "serialized" not in printed, printed  # what ptxas says of products of warpgroups that wait for each other
     return _RESOURCES.finditer(printed)
 
 
@@ -59,6 +60,12 @@ def test_ptx_names_the_kernels_of_a_plugin() -> None:
             (parameters,) = re.findall(rf"\.visible \.entry {name}\((.*?)\)", ptx, re.DOTALL)
             kinds = re.findall(r"\.param \.(\w+) (?:\.ptr \S+ \S+ )?\w", parameters)
             assert kinds == ["u64"] * 3 + ["u32"] * 6 + ["u64"], name
+
+
+def test_the_codebook_takes_the_products_of_warpgroups_on_hopper_alone() -> None:
+    for dtype in ("f16.f16", "bf16.bf16"):
+        assert f"wgmma.mma_async.sync.aligned.m64n256k16.f32.{dtype}" in compile_ptx("codebook", "compute_90a")
+    assert "wgmma.mma_async" not in compile_ptx("codebook", "compute_90")
 
 
 def test_without_a_compiler_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cuda_emulated import each_order
 from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
@@ -73,11 +74,14 @@ def test_an_unaligned_map_takes_the_other_path(emulated: Library) -> None:
 
 
 @each_dtype
-def test_the_order_of_threads_changes_no_bit(emulated: Library, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_order
+def test_the_order_of_threads_changes_no_bit(
+    emulated: Library, dtype: str, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, weight, bias, constant = random_case(dtype, (2, 20, 20), 72)
     first, second = torch.zeros(2, 2, 3, 20, 20)
     image_conv(x, weight, bias, constant=constant, values=first, library=emulated)
-    monkeypatch.setenv("SPADE_EMULATOR_ORDER", "reverse")
+    monkeypatch.setenv("SPADE_EMULATOR_ORDER", order)
     image_conv(x, weight, bias, constant=constant, values=second, library=emulated)
     assert torch.equal(first, second)
 

@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 import torch
+from cuda_emulated import each_order
 from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
@@ -120,12 +121,13 @@ def test_an_index_that_is_no_row_is_taken_for_the_last(emulated: Library, layout
 
 
 @each_layout
+@each_order
 def test_the_order_of_threads_changes_no_bit(
-    emulated: Library, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    emulated: Library, layout: Layout, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, entries, index = random_case("float32", (2, 8, 34), 40, layout)
     first = modulate_codebook(x, entries, index, library=emulated)
-    monkeypatch.setenv("SPADE_EMULATOR_ORDER", "reverse")
+    monkeypatch.setenv("SPADE_EMULATOR_ORDER", order)
     assert torch.equal(modulate_codebook(x, entries, index, library=emulated), first)
 
 

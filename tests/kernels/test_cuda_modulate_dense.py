@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from cuda_emulated import each_order
 from tolerances import assert_within, gamma, normalised_rounding, stored_bound
 from torch import Tensor
 
@@ -168,8 +169,9 @@ def test_a_mean_far_above_the_deviation_loses_nothing(emulated: Library, layout:
 
 @each_layout
 @pytest.mark.parametrize("norm", ["instance", "batch"])
+@each_order
 def test_the_order_of_threads_changes_no_bit(
-    emulated: Library, layout: Layout, norm: Norm, monkeypatch: pytest.MonkeyPatch
+    emulated: Library, layout: Layout, norm: Norm, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = make("float32", layout, (2, 48, 40), 8)
     statistics = norm_statistics(case.x, norm, library=emulated)
@@ -177,7 +179,7 @@ def test_the_order_of_threads_changes_no_bit(
     backward = modulate_dense_backward(
         case.x, case.gamma, case.beta, case.dy, *statistics, norm=norm, library=emulated
     )  # fmt: skip
-    monkeypatch.setenv("SPADE_EMULATOR_ORDER", "reverse")
+    monkeypatch.setenv("SPADE_EMULATOR_ORDER", order)
     again = (
         *norm_statistics(case.x, norm, library=emulated),
         modulate_dense(case.x, case.gamma, case.beta, norm=norm, library=emulated)[0],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cuda_emulated import compile_emulated
+from cuda_emulated import compile_emulated, each_order
 from hypothesis import HealthCheck, given, settings
 from test_plan import batches
 
@@ -41,12 +41,13 @@ def test_is_the_specification(emulated: Library, batch: tuple[Symbols, Sizes, in
     check(emulated, *batch)
 
 
+@each_order
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches())
+@given(batch=batches())
 def test_does_not_depend_on_the_order_of_threads(
-    emulated: Library, monkeypatch: pytest.MonkeyPatch, batch: tuple[Symbols, Sizes, int, int]
+    emulated: Library, order: str, monkeypatch: pytest.MonkeyPatch, batch: tuple[Symbols, Sizes, int, int]
 ) -> None:
-    monkeypatch.setenv("SPADE_EMULATOR_ORDER", "reverse")
+    monkeypatch.setenv("SPADE_EMULATOR_ORDER", order)
     check(emulated, *batch)
 
 

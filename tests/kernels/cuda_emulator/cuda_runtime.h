@@ -1,14 +1,16 @@
 // As much of CUDA as the kernels use, on the CPU: compiled against this folder's headers they run as they stand.
 //
-// A block's threads are fibres of one OS thread, switched at barriers and warp operations only, in an order that the
-// environment variable SPADE_EMULATOR_ORDER turns round ("reverse"): a kernel that reads what it has not waited for
-// gives another result. Blocks run one after the other. A barrier that some thread of the block never reaches, or a
-// warp operation that a lane of its mask never reaches, ends the process with a message.
+// A block's threads are fibres of one OS thread, switched at barriers and warp operations only, all in turn or as the
+// environment variable SPADE_EMULATOR_ORDER says: in the reverse order ("reverse"), or each warp as far as it gets
+// ("warps"). A kernel that reads what it has not waited for gives another result. Blocks run one after the other. A
+// barrier that some thread of the block never reaches, or a warp operation that a lane of its mask never reaches, ends
+// the process with a message.
 #ifndef SPADE_EMULATOR_CUDA_RUNTIME_H
 #define SPADE_EMULATOR_CUDA_RUNTIME_H
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <tuple>
@@ -31,7 +33,7 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 // ---- Host side ----
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 constexpr int kEmulatedShared = 227 << 10;  // dynamic shared memory of a block, at most: Hopper's
 using cudaStream_t = struct emulated_stream*;
@@ -49,8 +51,10 @@ inline cudaError_t cudaGetDevice(int* device) {
     return cudaSuccess;
 }
 
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-    *value = 3;  // few, so that kernels go round their strides
+// Few multiprocessors, so that kernels go round their strides; Hopper, or what SPADE_EMULATOR_CAPABILITY says.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+    const char* capability = std::getenv("SPADE_EMULATOR_CAPABILITY");
+    *value = attribute == cudaDevAttrMultiProcessorCount ? 3 : capability == nullptr ? 9 : std::atoi(capability);
     return cudaSuccess;
 }
 
@@ -124,6 +128,14 @@ Value __shfl_up_sync(unsigned mask, Value value, unsigned by) {
     const unsigned lane = emulated_lane();
     return emulated_shuffle(mask, value, lane >= by ? lane - by : lane);
 }
+
+// What a thread starts and waits for in groups: done at once or, if SPADE_EMULATOR_LATE says "copies" or "products",
+// when it waits. A kernel gives the same result in any case.
+enum emulated_queue { emulated_copies, emulated_products };
+void emulated_start(std::function<void()> work, emulated_queue queue);
+void emulated_commit(emulated_queue queue);
+void emulated_wait(size_t groups, emulated_queue queue);
+[[noreturn]] void emulated_fail(const char* what);
 
 // ---- Memory ----
 

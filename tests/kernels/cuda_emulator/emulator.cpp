@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +11,6 @@
 #include <mutex>
 #include <vector>
 
-#include "cuda_pipeline.h"
 #include "cuda_runtime.h"
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -23,21 +23,15 @@ constexpr unsigned kMaxThreads = 1024;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 
-struct Copy {
-    void* to;
-    const void* from;
-    size_t bytes;
-};
-
 // Started by a context, then switched by jumps: those make no system call.
 struct Fibre {
     ucontext_t context;
     jmp_buf place;
-    bool started = false;
+    bool begun = false;
     std::unique_ptr<char[]> stack{new char[kStackBytes]};
     State state = State::done;
     unsigned mask = 0;
-    std::deque<std::vector<Copy>> copies{1};  // groups, the last one still open
+    std::deque<std::vector<std::function<void()>>> started[2] = {{{}}, {{}}};  // groups, the last one still open
 };
 
 std::mutex turn;  // one kernel at a time: shared memory is static
@@ -45,7 +39,7 @@ std::vector<Fibre> fibres;
 ucontext_t starter;
 jmp_buf scheduler;
 unsigned current = 0, threads = 0;
-bool late = false;
+bool late[2] = {};
 const std::function<void()>* body = nullptr;
 
 [[noreturn]] void fail(const char* what) {
@@ -76,8 +70,8 @@ void resume(unsigned thread) {
     threadIdx = dim3(thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y));
     if (_setjmp(scheduler) != 0) return;
     Fibre& fibre = fibres[thread];
-    if (fibre.started) _longjmp(fibre.place, 1);
-    fibre.started = true;
+    if (fibre.begun) _longjmp(fibre.place, 1);
+    fibre.begun = true;
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = fibre.stack.get();
     fibre.context.uc_stack.ss_size = kStackBytes;
@@ -113,27 +107,35 @@ bool release_block() {
     return true;
 }
 
-void run_block(bool reverse) {
+// Runs the ready threads of first .. last - 1 once; says whether there were any.
+bool run_threads(unsigned first, unsigned last, bool reverse) {
+    bool ran = false;
+    for (unsigned i = first; i < last; ++i) {
+        const unsigned thread = reverse ? last - 1 - (i - first) : i;
+        if (fibres[thread].state == State::ready) resume(thread), ran = true;
+    }
+    for (unsigned warp = first; warp < last; warp += 32) release_warp(warp);
+    return ran;
+}
+
+bool all_done() {
+    for (unsigned thread = 0; thread < threads; ++thread)
+        if (fibres[thread].state != State::done) return false;
+    for (unsigned thread = 0; thread < threads; ++thread)
+        for (const auto& started : fibres[thread].started)
+            if (started.size() > 1 || !started.front().empty())
+                fail("a thread ended before its asynchronous copies or products");
+    return true;
+}
+
+void run_block(bool reverse, bool by_warps) {
+    const unsigned together = by_warps ? 32 : threads;
     for (unsigned thread = 0; thread < threads; ++thread) fibres[thread].state = State::ready;
-    for (;;) {
-        bool ran = false, left = false;
-        for (unsigned i = 0; i < threads; ++i) {
-            const unsigned thread = reverse ? threads - 1 - i : i;
-            if (fibres[thread].state == State::ready) resume(thread), ran = true;
-        }
-        for (unsigned thread = 0; thread < threads; ++thread) left = left || fibres[thread].state != State::done;
-        if (!left) {
-            for (unsigned thread = 0; thread < threads; ++thread)
-                if (fibres[thread].copies.size() > 1 || !fibres[thread].copies.front().empty())
-                    fail("a thread ended before its asynchronous copies");
-            return;
-        }
-        if (ran) {
-            for (unsigned first = 0; first < threads; first += 32) release_warp(first);
-            release_block();
-            continue;
-        }
-        fail("a barrier or warp operation that some thread never reaches");
+    while (!all_done()) {
+        bool ran = false;
+        for (unsigned first = 0; first < threads; first += together)
+            while (run_threads(first, std::min(first + together, threads), reverse)) ran = true;
+        if (!release_block() && !ran) fail("a barrier or warp operation that some thread never reaches");
     }
 }
 
@@ -147,24 +149,21 @@ void emulated_warp_barrier(unsigned mask) {
 unsigned emulated_lane() { return current % 32; }
 unsigned emulated_warp() { return current / 32; }
 
-void __pipeline_memcpy_async(void* to, const void* from, size_t bytes) {
-    if ((bytes != 4 && bytes != 8 && bytes != 16) || reinterpret_cast<uintptr_t>(to) % bytes != 0 ||
-        reinterpret_cast<uintptr_t>(from) % bytes != 0)
-        fail("an asynchronous copy that is not of 4, 8 or 16 bytes, or not aligned to them");
-    if (late)
-        fibres[current].copies.back().push_back({to, from, bytes});
+void emulated_fail(const char* what) { fail(what); }
+
+void emulated_start(std::function<void()> work, emulated_queue queue) {
+    if (late[queue])
+        fibres[current].started[queue].back().push_back(std::move(work));
     else
-        std::memcpy(to, from, bytes);
+        work();
 }
 
-void __pipeline_commit() { fibres[current].copies.emplace_back(); }
+void emulated_commit(emulated_queue queue) { fibres[current].started[queue].emplace_back(); }
 
-void __pipeline_wait_prior(size_t groups) {
-    auto& copies = fibres[current].copies;
-    while (copies.size() > groups + 1) {
-        for (const Copy& one : copies.front()) std::memcpy(one.to, one.from, one.bytes);
-        copies.pop_front();
-    }
+void emulated_wait(size_t groups, emulated_queue queue) {
+    auto& started = fibres[current].started[queue];
+    for (; started.size() > groups + 1; started.pop_front())
+        for (const auto& work : started.front()) work();
 }
 
 const char* cudaGetErrorString(cudaError_t error) {
@@ -175,8 +174,10 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t& config, const std::functio
     const std::lock_guard<std::mutex> lock(turn);
     const char* order = std::getenv("SPADE_EMULATOR_ORDER");
     const bool reverse = order != nullptr && std::strcmp(order, "reverse") == 0;
-    const char* when = std::getenv("SPADE_EMULATOR_COPIES");
-    late = when != nullptr && std::strcmp(when, "late") == 0;
+    const bool by_warps = order != nullptr && std::strcmp(order, "warps") == 0;
+    const char* what = std::getenv("SPADE_EMULATOR_LATE");
+    late[emulated_copies] = what != nullptr && std::strcmp(what, "copies") == 0;
+    late[emulated_products] = what != nullptr && std::strcmp(what, "products") == 0;
     threads = config.blockDim.x * config.blockDim.y * config.blockDim.z;
     if (threads == 0 || threads > kMaxThreads || config.gridDim.x == 0 || config.gridDim.x > 0x7FFFFFFFu ||
         config.gridDim.y == 0 || config.gridDim.y > 65535 || config.dynamicSmemBytes > kEmulatedShared)
@@ -188,7 +189,7 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t& config, const std::functio
     for (unsigned i = 0; i < blocks; ++i) {
         const unsigned block = reverse ? blocks - 1 - i : i;
         blockIdx = dim3(block % gridDim.x, block / gridDim.x, 0);
-        run_block(reverse);
+        run_block(reverse, by_warps);
     }
     return cudaSuccess;
 }

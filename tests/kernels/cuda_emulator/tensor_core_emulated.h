@@ -3,8 +3,6 @@
 #define SPADE_EMULATOR_TENSOR_CORE_H
 
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
 #include "cuda_bf16.h"
@@ -18,36 +16,22 @@ namespace spade {
 inline const uint16_t* emulated_row(const uint64_t (&rows)[32], unsigned matrix, unsigned row) {
     unsigned banks = 0;
     for (unsigned i = 0; i < 8; ++i) {
-        if (rows[matrix * 8 + i] % 16 != 0) {
-            std::fprintf(stderr, "[emulator] a row of a matrix that is not at a multiple of 16 bytes\n");
-            std::abort();
-        }
+        if (rows[matrix * 8 + i] % 16 != 0) emulated_fail("a row of a matrix that is not at a multiple of 16 bytes");
         banks |= 1u << rows[matrix * 8 + i] / 16 % 8;
     }
-    if (banks != 0xFF) {
-        std::fprintf(stderr, "[emulator] rows of a matrix share banks of shared memory\n");
-        std::abort();
-    }
+    if (banks != 0xFF) emulated_fail("rows of a matrix share banks of shared memory");
     return reinterpret_cast<const uint16_t*>(rows[matrix * 8 + row]);
 }
 
-inline void emulated_load(uint32_t (&to)[4], const void* row, bool transposed) {
+inline void load_matrices(uint32_t (&to)[4], const void* row) {
     uint64_t rows[32];
     std::memcpy(&emulated_exchange[emulated_warp()][emulated_lane()], &row, sizeof(row));
     __syncwarp();
     std::memcpy(rows, emulated_exchange[emulated_warp()], sizeof(rows));
     const unsigned first = emulated_lane() / 4, second = emulated_lane() % 4 * 2;
-    for (unsigned m = 0; m < 4; ++m) {
-        uint16_t pair[2];
-        for (unsigned i = 0; i < 2; ++i)
-            pair[i] = transposed ? emulated_row(rows, m, second + i)[first] : emulated_row(rows, m, first)[second + i];
-        std::memcpy(&to[m], pair, sizeof(pair));
-    }
+    for (unsigned m = 0; m < 4; ++m) std::memcpy(&to[m], emulated_row(rows, m, first) + second, sizeof(to[m]));
     __syncwarp();
 }
-
-inline void load_matrices(uint32_t (&to)[4], const void* row) { emulated_load(to, row, false); }
-inline void load_matrices_transposed(uint32_t (&to)[4], const void* row) { emulated_load(to, row, true); }
 
 inline float emulated_value(__half, uint16_t bits) {
     __half half;
@@ -75,7 +59,7 @@ void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 }
 
 inline void* dynamic_shared() {
-    alignas(128) static unsigned char memory[kEmulatedShared];
+    alignas(1024) static unsigned char memory[kEmulatedShared];
     return memory;
 }
 
