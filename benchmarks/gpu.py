@@ -67,7 +67,7 @@ STEPS = (
     Step("machine", 30, "what the figures are taken on; copy bandwidth"),
     Step("checks", 60, "every kernel against its specification in float64"),
     Step("sanitizer", 80, "the same under compute-sanitizer memcheck"),
-    Step("kernels", 100, "kernels beside PyTorch, and their share of the copy bandwidth"),
+    Step("kernels", 110, "kernels beside PyTorch and Triton, and their share of the copy bandwidth"),
     Step("model", 190, "the generator at batch 1, 8 and 32 beside dense PyTorch"),
     Step("training", 60, "a training step of the generator beside dense PyTorch"),
 )

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import gpu_triton
 from benchmarks.maps import Maps
 from kernels.cuda.codebook import HIDDEN, Codebook, Embed, codebook, embed, per_tap_weight
 from kernels.cuda.modulate_codebook import (
@@ -44,6 +45,7 @@ class Case:
         eager: what a user of PyTorch would run, or None where there is nothing like it.
         limit: largest error allowed, over the expected output's largest value.
         bytes: what must be read and written once; operations: additions and multiplications.
+        triton: the same in OpenAI's Triton, or None.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Case:
     limit: float
     bytes: int
     operations: int
+    triton: Callable[[], Outputs] | None = None
 
 
 # Of values near 1, after a few roundings of the dtype and sums in float32.
@@ -136,6 +139,7 @@ def modulate_codebook_case(level: Level, channels: int, shift: int, dtype: torch
         lambda: (modulate_codebook(x, entries, index, shift=shift),),
         lambda: (modulate_codebook_torch(x.double(), entries.double(), index, shift=shift),),
         eager, LIMITS[dtype], moved + entries.numel() * x.element_size(), 2 * pixels * channels,
+        triton=gpu_triton.peer(lambda: (gpu_triton.modulate_codebook(x, entries, index, shift=shift),)),
     )  # fmt: skip
 
 
@@ -171,6 +175,10 @@ def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.d
         "instance": lambda: F.instance_norm(x),
         "batch": lambda: F.batch_norm(x, None, None, training=True),
     }
+    peers: dict[str, Callable[[], Outputs]] = {
+        "given": lambda: (gpu_triton.modulate_dense(x, gamma, beta, mean, rstd),),
+        "instance": lambda: (gpu_triton.modulate_dense_instance(x, gamma, beta),),
+    }
     for name, norm in norms.items():
         given = {"mean": mean, "rstd": rstd} if name == "given" else {}
 
@@ -182,6 +190,7 @@ def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.d
             f"modulate_dense {name}", shape, _name(dtype),
             lambda name=name, given=given: modulate_dense(x, gamma, beta, norm=name, **given)[:1],  # type: ignore[misc]
             expected, eager(norm), LIMITS[dtype], (4 if name == "given" else 5) * size, 5 * x.numel(),
+            triton=gpu_triton.peer(peers.get(name)),
         )  # fmt: skip
 
     def backward() -> Outputs:
@@ -237,6 +246,9 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
     def cublas() -> Tensor:
         return torch.addmm(narrow, source.index_select(0, patches5.flatten()).view(rows5, -1), weight)
 
+    def in_triton() -> Outputs:
+        return (gpu_triton.codebook_product(source, patches5, weight, b),)
+
     def exact() -> Outputs:
         return (source.double()[patches5.long()].view(rows5, -1) @ weight.double() + b.double(),)
 
@@ -245,7 +257,7 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
         operations = 2 * 9 * HIDDEN * 2 * channels * (rows5 if name == "codebook gathered" else rows3)
         yield Case(
             name, f"{rows5} rows, {rows3} of actv, C {channels}", _name(dtype), call, exact, cublas, LIMITS[dtype],
-            moved, operations,
+            moved, operations, triton=gpu_triton.peer(in_triton if dtype != torch.float32 else None),
         )  # fmt: skip
 
 

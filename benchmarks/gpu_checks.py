@@ -7,15 +7,20 @@ import dataclasses
 import torch
 
 from benchmarks.gpu import Report, Setting
-from benchmarks.gpu_cases import Case, cases
+from benchmarks.gpu_cases import Case, Outputs, cases
 from benchmarks.maps import read_maps
 from spade_core.config import preset
 
 
 def error_of(case: Case) -> float:
+    """Of the kernel's outputs; see `largest_error`."""
+    return largest_error(case.call(), case.expected())
+
+
+def largest_error(outputs: Outputs, expected: Outputs) -> float:
     """Largest difference over the largest value of each output; infinite if an output is not finite."""
     worst = 0.0
-    for got, wanted in zip(case.call(), case.expected(), strict=True):
+    for got, wanted in zip(outputs, expected, strict=True):
         exact = wanted.double()
         error = (got.double() - exact).abs().max() / exact.abs().max().clamp(min=1)
         worst = max(worst, float(error) if torch.isfinite(error) else float("inf"))

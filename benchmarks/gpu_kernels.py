@@ -1,4 +1,4 @@
-"""The CUDA kernels at the COCO generator's full size: time, share of the copy bandwidth, and PyTorch beside."""
+"""The CUDA kernels at the COCO generator's full size: time, share of the copy bandwidth, PyTorch and Triton beside."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 
 import torch
 
+from benchmarks import gpu_triton
 from benchmarks.gpu import Report, Setting
-from benchmarks.gpu_cases import cases
-from benchmarks.gpu_checks import error_of
+from benchmarks.gpu_cases import Case, Outputs, cases
+from benchmarks.gpu_checks import largest_error
 from benchmarks.gpu_timing import copy_gb_per_s, milliseconds
 from benchmarks.maps import read_maps
 from kernels.cuda.library import CudaError, installed
@@ -22,6 +23,7 @@ def machine(setting: Setting) -> Report:
     """GPU, versions, whether the kernels were built, and the bandwidth of a copy from memory."""
     report: Report = {
         "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
+        "triton": gpu_triton.version(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }  # fmt: skip
     try:
@@ -56,7 +58,8 @@ def kernels(setting: Setting) -> Report:
         if time.monotonic() > setting.ends:
             left_out.append(f"{case.name} {case.shape} {case.dtype}")
             continue
-        row["error"] = error_of(case)
+        expected = case.expected()
+        row["error"] = largest_error(case.call(), expected)
         row["ms"] = milliseconds(case.call)
         row["gb_per_s"] = case.bytes / row["ms"] / 1e6
         row["copy_gb_per_s"] = copy_gb_per_s(case.bytes)
@@ -65,7 +68,24 @@ def kernels(setting: Setting) -> Report:
         row["ratio"] = row["eager_ms"] / row["ms"] if case.eager else None
         row["passed"] = row["error"] <= case.limit
         rows.append(row)
+        setting.save({"rows": rows, "out_of_time": left_out})  # before the peer, whose failure may end the process
+        row |= triton_peer(case, expected, row["ms"])
         setting.save({"rows": rows, "out_of_time": left_out})
     if setting.dry_run:
         return {"would_time": rows}
     return {"rows": rows, "out_of_time": left_out, "passed": all(row["passed"] for row in rows)}
+
+
+def triton_peer(case: Case, expected: Outputs, ms: float) -> Report:
+    """Columns of the peer in Triton: its time and ours in it, or what went wrong; none where there is no peer."""
+    if case.triton is None:
+        return {}
+    try:
+        off = largest_error(case.triton(), expected)
+        if off > case.limit:
+            return {"triton_error": f"its error {off:.3g} exceeds {case.limit:.3g}: not timed"}
+        triton_ms = milliseconds(case.triton)
+    except Exception as error:  # noqa: BLE001 - whatever a peer's compiler does, the other rows must be taken
+        words = " ".join(f"{type(error).__name__}: {error}".replace("|", "/").split())  # a cell of the table
+        return {"triton_error": words[:300]}
+    return {"triton_ms": triton_ms, "triton_ratio": triton_ms / ms}

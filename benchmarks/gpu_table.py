@@ -9,10 +9,11 @@ Report = dict[str, Any]
 
 _COLUMNS: dict[str, Sequence[str]] = {
     "checks": ("kernel", "shape", "dtype", "error", "limit", "passed"),
-    "kernels": ("kernel", "shape", "dtype", "ms", "gb_per_s", "copy_gb_per_s", "share", "eager_ms", "ratio", "error"),
+    "kernels": ("kernel", "shape", "dtype", "ms", "gb_per_s", "copy_gb_per_s", "share", "eager_ms", "ratio",
+                "triton_ms", "triton_ratio", "triton_error", "error"),
     "model": ("engine", "batch", "seconds_median", "images_per_s", "max_error", "psnr_db"),
     "training": ("form", "batch", "ms", "cosine_to_float32"),
-}
+}  # fmt: skip
 
 
 def markdown(report: Report) -> str:

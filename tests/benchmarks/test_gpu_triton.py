@@ -1,0 +1,203 @@
+"""Peers in OpenAI's Triton: their results in Triton's interpreter, and how the GPU benchmark takes them.
+
+Nothing here needs a GPU, so nothing here says that a launch works: what a tile's mask, offsets and sums compute is
+checked, on the CPU, in turn for every configuration the tuner may choose.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import triton
+from torch import Tensor
+
+import benchmarks
+from benchmarks import gpu_kernels, gpu_triton
+from benchmarks.gpu_cases import Case
+from benchmarks.gpu_kernels import triton_peer
+from kernels.cuda.codebook import HIDDEN
+from kernels.cuda.modulate_codebook import modulate_codebook_torch
+from kernels.cuda.modulate_dense import modulate_dense_torch, statistics_torch
+from kernels.cuda.tensors import in_layout
+from tests.benchmarks.triton_interpreted import Call, interpreted
+from tests.kernels.tolerances import assert_within, gamma, normalised_rounding, stored_bound
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+# N, C, H, W: one pixel; channels that fill no vector; parts of C with a rest; several tiles and splits of a plane.
+SIZES = [(1, 5, 1, 1), (2, 40, 3, 7), (2, 96, 9, 5), (2, 24, 9, 15)]
+
+
+def normal(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def maps(size: tuple[int, int, int, int], dtype: torch.dtype, count: int) -> list[Tensor]:
+    return [in_layout(normal(size, dtype, seed), "nhwc") for seed in range(count)]
+
+
+def expect(outputs: list[Tensor], expected: Tensor, computed: Tensor) -> None:
+    """Outputs of all configurations within `computed` of what is expected, before they were stored."""
+    for out in outputs:
+        bound = stored_bound(computed, expected, str(out.dtype).removeprefix("torch."))
+        # Where a GPU rounds to bfloat16 the interpreter cuts digits off, which is off by twice as much.
+        assert_within(out.double(), expected, bound * (2 if out.dtype == torch.bfloat16 else 1))
+
+
+def test_dense_with_given_statistics(tmp_path: Path) -> None:
+    calls: list[Call] = []
+    for dtype, size in product(DTYPES, SIZES):
+        for images in {1, size[0]}:  # statistics of the batch, and of each image
+            mean, rstd = normal((images, size[1]), torch.float32, 3), normal((images, size[1]), torch.float32, 4).abs()
+            calls.append(("modulate_dense", [*maps(size, dtype, 3), mean, rstd], {}))
+    for (_, arguments, _), outputs in zip(calls, interpreted("outputs", tmp_path, calls), strict=True):
+        x, scale, bias, mean, rstd = (t.double() for t in arguments)
+        sizes = (x.abs() + mean.abs()[:, :, None, None]) * rstd[:, :, None, None] * (1 + scale.abs()) + bias.abs()
+        expect(outputs, modulate_dense_torch(x, scale, bias, mean, rstd), gamma(10) * sizes)
+
+
+def test_dense_with_the_statistics_of_each_image(tmp_path: Path) -> None:
+    calls: list[Call] = [
+        ("modulate_dense_instance", maps(size, dtype, 3), {}) for dtype, size in product(DTYPES, SIZES[1:])
+    ]
+    for (_, arguments, _), outputs in zip(calls, interpreted("outputs", tmp_path, calls), strict=True):
+        x, scale, bias = (t.double() for t in arguments)
+        statistics = statistics_torch(x, "instance")
+        mean, rstd = (t[:, :, None, None] for t in statistics)
+        first = x[:, :, :1, :1]
+        sizes = (x.abs() + first.abs() + mean.abs() + x.abs().mean((2, 3), keepdim=True)) * rstd * (1 + scale.abs())
+        # The variance is the mean square of x - first less the square of its mean: what that loses, by its own size.
+        condition = 1 + ((first - mean) * rstd).square()
+        computed = normalised_rounding(x[0, 0].numel()) * (sizes * condition + bias.abs())
+        expect(outputs, modulate_dense_torch(x, scale, bias, *statistics), computed)
+
+
+def test_statistics_of_values_far_from_zero(tmp_path: Path) -> None:
+    x = maps((2, 8, 24, 24), torch.float32, 1)[0] + 1000
+    mean, rstd = statistics_torch(x.double(), "instance")
+    (outputs,) = interpreted("outputs", tmp_path, [("instance_statistics", [x], {})])
+    for got in outputs:
+        assert_within(got[0], mean, 1e-6 * mean.abs())
+        assert_within(got[1], rstd, 1e-4 * rstd)  # float32 sums of squares of x itself would have no digit left
+
+
+def test_codebook_modulation(tmp_path: Path) -> None:
+    calls: list[Call] = []
+    for dtype, (n, channels, height, width), shift in product(DTYPES, [*SIZES, (1, 320, 4, 6)], (0, 1)):
+        random = torch.Generator().manual_seed(height)
+        index = torch.randint(0, 7, (n, height << shift, width << shift), generator=random, dtype=torch.int32)
+        x, entries = maps((n, channels, height, width), dtype, 1)[0], normal((7, 2 * channels), dtype, 1)
+        calls.append(("modulate_codebook", [x, entries, index], {"shift": shift}))
+    for (_, arguments, options), outputs in zip(calls, interpreted("outputs", tmp_path, calls), strict=True):
+        x, entries, index, shift = arguments[0].double(), arguments[1].double(), arguments[2], options["shift"]
+        sizes = modulate_codebook_torch(x.abs(), entries.abs(), index, shift=shift, leaky=False)
+        expect(outputs, modulate_codebook_torch(x, entries, index, shift=shift), gamma(4) * sizes)
+
+
+def test_codebook_product(tmp_path: Path) -> None:
+    """Of float16 only: the interpreter multiplies bfloat16 as if it were integers, so that one is only compiled."""
+    calls: list[Call] = []
+    for rows, rows3, columns, taps in [(1, 1, 8, 1), (77, 30, 144, 9), (200, 9, 40, 3)]:
+        patches = torch.randint(
+            0, rows3, (rows, taps), generator=torch.Generator().manual_seed(rows), dtype=torch.int32
+        )
+        actv, weight = normal((rows3, HIDDEN), torch.float16), normal((taps * HIDDEN, columns), torch.float16, 1)
+        calls.append(("codebook_product", [actv, patches, weight, normal((columns,), torch.float32, 2)], {}))
+    for (_, arguments, _), outputs in zip(calls, interpreted("outputs", tmp_path, calls), strict=True):
+        actv, weight, bias = (arguments[i].double() for i in (0, 2, 3))
+        gathered = actv[arguments[1].long()].flatten(1)
+        sizes = gathered.abs() @ weight.abs() + bias.abs()
+        expect(outputs, gathered @ weight + bias, gamma(len(weight) + 1) * sizes)
+
+
+def test_every_peer_computes_what_its_case_does(tmp_path: Path) -> None:
+    errors = interpreted("errors_of_peers", tmp_path)
+    names = {name.split()[0] for name in errors}
+    assert names == {"modulate_codebook", "modulate_dense", "codebook"}
+    assert all(error <= limit for error, limit in errors.values()), errors
+
+
+def test_the_tuner_tries_few_configurations(tmp_path: Path) -> None:
+    x, index = maps((1, 16, 4, 4), torch.float16, 1)[0], torch.zeros((1, 4, 4), dtype=torch.int32)
+    wide, entries = torch.zeros((1, 8, 8), dtype=torch.int32), normal((1, 32), torch.float16)
+    actv, weight, bias = (
+        normal((1, HIDDEN), torch.float16),
+        normal((HIDDEN, 32), torch.float16),
+        normal((32,), torch.float32),
+    )
+    calls = [
+        ("modulate_dense_instance", [x, x, x], {}),
+        ("modulate_codebook", [x, entries, index], {}),
+        ("modulate_codebook", [x, entries, wide], {"shift": 1}),
+        ("modulate_codebook", [x, entries, wide], {"shift": 1}),
+        ("codebook_product", [actv, index[0, :, :1].contiguous(), weight, bias.float()], {}),
+    ]
+    assert interpreted("tried", tmp_path, calls) == [5, 2, 2, 0, 5]
+
+
+def test_bad_arguments_are_named() -> None:
+    x, index = torch.zeros(1, 8, 4, 4), torch.zeros((1, 4, 4), dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"expected x channels last but got \[1, 8, 4, 4\] of strides \[128, 16, 4, 1"):
+        gpu_triton.modulate_codebook(x, torch.zeros(1, 16), index)
+    with pytest.raises(ValueError, match=r"expected shift 0 or 1 .* but got 1 for x \[1, 8, 4, 4\] and index \[1, 4"):
+        gpu_triton.modulate_codebook(in_layout(x, "nhwc"), torch.zeros(1, 16), index, shift=1)
+    with pytest.raises(ValueError, match=r"expected actv of float16 or bfloat16 but got torch.float32; convert it"):
+        gpu_triton.codebook_product(torch.zeros(1, HIDDEN), index[0], torch.zeros(4 * HIDDEN, 8), torch.zeros(8))
+    with pytest.raises(ValueError, match=r"expected at most 2147483648 elements, .* but got 2147483664; take fewer"):
+        gpu_triton.instance_statistics(
+            torch.empty((1, 16, 1, (1 << 27) + 1), device="meta", memory_format=torch.channels_last)
+        )
+
+
+# ---- How the benchmark takes a peer ----
+
+
+def case_of(**changes: object) -> Case:
+    ones = (torch.ones(3),)
+    plain = Case("modulate", "3", "float32", lambda: ones, lambda: ones, None, 1e-5, 12, 3, triton=lambda: ones)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_a_peer_that_is_right_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_kernels, "milliseconds", lambda _call: 3.0)
+    case = case_of()
+    assert triton_peer(case, case.expected(), ms=2.0) == {"triton_ms": 3.0, "triton_ratio": 1.5}
+
+
+@pytest.mark.parametrize("wrong", [1.1, float("nan")])
+def test_a_peer_that_is_wrong_is_not_timed(wrong: float) -> None:
+    case = case_of(triton=lambda: (torch.full((3,), wrong),))
+    row = triton_peer(case, case.expected(), ms=2.0)
+    assert list(row) == ["triton_error"]
+    assert "exceeds 1e-05: not timed" in row["triton_error"]
+
+
+def test_a_peer_that_fails_says_how_in_one_line() -> None:
+    def fail() -> tuple[Tensor, ...]:
+        raise RuntimeError("no cubin\nfor | sm_99")
+
+    case = case_of(triton=fail)
+    assert triton_peer(case, case.expected(), ms=2.0) == {"triton_error": "RuntimeError: no cubin for / sm_99"}
+
+
+def test_a_case_without_a_peer_has_no_columns() -> None:
+    case = case_of(triton=None)
+    assert triton_peer(case, case.expected(), ms=2.0) == {}
+
+
+def test_without_triton_there_are_no_peers_and_the_report_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_triton.version() == triton.__version__
+    assert gpu_triton.peer(case_of().call) is not None
+    gpu_triton._kernels.cache_clear()
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.gpu_triton_kernels")
+    monkeypatch.delattr(benchmarks, "gpu_triton_kernels")
+    assert gpu_triton.peer(case_of().call) is None
+    assert gpu_triton.version() == (
+        "absent: import of triton halted; None in sys.modules; pip install 'spade-serve[bench]'"
+    )

@@ -1,0 +1,111 @@
+"""Triton's interpreter in a process of its own: it takes TRITON_INTERPRET only from before it is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+Call = tuple[str, list[Any], dict[str, Any]]
+"""A function of `benchmarks.gpu_triton`, its arguments, its options."""
+
+KERNELS = {
+    "modulate_dense": ["modulate_dense"],
+    "modulate_dense_instance": ["instance_statistics", "modulate_dense"],
+    "instance_statistics": ["instance_statistics"],
+    "modulate_codebook": ["modulate_codebook"],
+    "codebook_product": ["codebook_product"],
+}
+"""Which kernels each function launches."""
+
+
+def interpreted(function: str, folder: Path, *arguments: object) -> Any:
+    """What a function below returns in such a process, with any warning an error; files go to the folder."""
+    given, returned = folder / "arguments.pt", folder / "returned.pt"
+    torch.save(arguments, given)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.benchmarks.triton_interpreted", function, given, returned],
+        cwd=REPOSITORY, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return torch.load(returned)
+
+
+def outputs(calls: list[Call]) -> list[list[Tensor]]:
+    """Of every call, in each configuration of its kernels."""
+    from benchmarks import gpu_triton
+
+    return [
+        [getattr(gpu_triton, name)(*arguments, **options) for _ in _configurations(KERNELS[name])]
+        for name, arguments, options in calls
+    ]
+
+
+def errors_of_peers() -> dict[str, tuple[float, float]]:
+    """Error and limit of every case's peer on a small generator; not of bfloat16's products, see the tests."""
+    from benchmarks.gpu_cases import cases
+    from benchmarks.gpu_checks import largest_error
+    from benchmarks.maps import read_maps
+    from spade_core.config import preset
+
+    turn = _configurations(sorted({name for names in KERNELS.values() for name in names}))
+    next(turn)  # the first of each, until the process ends
+    small = replace(preset("coco"), height=32, width=32, nf=2)
+    found = cases(small, read_maps(small, None, count=1), torch.device("cpu"), batch=1)
+    return {
+        f"{case.name} {case.shape} {case.dtype}": (largest_error(case.triton(), case.expected()), case.limit)
+        for case in found
+        if case.triton is not None and not (case.name.startswith("codebook") and case.dtype == "bfloat16")
+    }
+
+
+def tried(calls: list[Call]) -> list[int]:
+    """How many configurations the tuner tries for each call, with a clock that always says 1."""
+    import triton.testing
+
+    from benchmarks import gpu_triton
+
+    count = 0
+
+    def bench(call: Callable[[], None], **_: object) -> list[float]:
+        nonlocal count
+        count += 1
+        call()
+        return [1.0]
+
+    triton.testing.do_bench = bench
+    numbers = [0]
+    for name, arguments, options in calls:
+        getattr(gpu_triton, name)(*arguments, **options)
+        numbers.append(count)
+    return [after - before for before, after in pairwise(numbers)]
+
+
+def _configurations(names: Sequence[str]) -> Iterator[int]:
+    """Give kernels one configuration after another: among several, Triton would time them, which takes a GPU."""
+    from benchmarks import gpu_triton_kernels
+
+    tuned = [getattr(gpu_triton_kernels, name) for name in names]
+    every = [list(kernel.configs) for kernel in tuned]
+    for number in range(max(map(len, every))):
+        for kernel, configs in zip(tuned, every, strict=True):
+            kernel.configs = [configs[number % len(configs)]]
+        yield number
+    for kernel, configs in zip(tuned, every, strict=True):
+        kernel.configs = configs
+
+
+if __name__ == "__main__":
+    name, given, returned = sys.argv[1:]
+    assert name in {"outputs", "errors_of_peers", "tried"}
+    torch.save(globals()[name](*torch.load(given)), returned)
