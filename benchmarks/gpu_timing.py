@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-FLUSH_BYTES = 256 << 20  # more than the second-level cache of any GPU
+# More than the second-level cache of any GPU, and so long to fill that a call of a few launches from Python is queued
+# before the GPU comes to it: else the time would be the host's.
+FLUSH_BYTES = 512 << 20
 WARM_UPS, REPEATS = 5, 30
 
 

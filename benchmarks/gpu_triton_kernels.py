@@ -216,7 +216,7 @@ def codebook_product(
     total = tl.zeros((ROWS, WIDTH), tl.float32) + tl.load(bias + column, mask=known, other=0)[None, :]
     for begin in range(0, TAPS * HIDDEN, DEPTH):
         source = tl.load(patches + row * TAPS + begin // HIDDEN, mask=present, other=0)
-        within = tl.multiple_of(begin % HIDDEN, DEPTH)  # unsaid, rows are read two bytes at a time
+        within = tl.multiple_of(begin % HIDDEN, DEPTH)  # unsaid, Triton 3.6 reads rows two bytes at a time
         left = tl.load(actv + source[:, None] * HIDDEN + within + depth[None, :])
         right = tl.load(weight + (begin + depth)[:, None] * COLUMNS + column[None, :], mask=known[None, :], other=0)
         total = tl.dot(left, right, total)
