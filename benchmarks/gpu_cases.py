@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import gpu_triton
+from benchmarks.gpu_case import LIMITS, Case, Outputs, dtype_name, random_map, random_values, shape_name
+from benchmarks.gpu_codebook_cases import all_codebooks_case, codebook_cases, image_case
 from benchmarks.maps import Maps
-from kernels.cuda.codebook import HIDDEN, Codebook, Embed, codebook, embed, per_tap_weight
 from kernels.cuda.modulate_codebook import (
     modulate_codebook,
     modulate_codebook_backward,
@@ -32,40 +32,9 @@ from kernels.cuda.plan import CudaPlan
 from kernels.plan import Level, plan, plan_numpy
 from spade_core.config import GeneratorConfig
 
-Outputs = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One kernel on one input.
-
-    Attributes:
-        call: launches the kernel.
-        expected: its specification, in float64 (integers for the plan).
-        eager: what a user of PyTorch would run, or None where there is nothing like it.
-        limit: largest error allowed, over the expected output's largest value.
-        bytes: what must be read and written once; operations: additions and multiplications.
-        triton: the same in OpenAI's Triton, or None.
-    """
-
-    name: str
-    shape: str
-    dtype: str
-    call: Callable[[], Outputs]
-    expected: Callable[[], Outputs]
-    eager: Callable[[], object] | None
-    limit: float
-    bytes: int
-    operations: int
-    triton: Callable[[], Outputs] | None = None
-
-
-# Of values near 1, after a few roundings of the dtype and sums in float32.
-LIMITS = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-
 
 def cases(config: GeneratorConfig, maps: Maps, device: torch.device, batch: int) -> Iterator[Case]:
-    """The norms of the last two blocks, where most bytes are, and the plan's and codebook's kernels."""
+    """The norms of the last two blocks, where most bytes are, the kernels of the plan and the codebook, the image."""
     symbols = maps.symbols[np.arange(batch) % len(maps.symbols)].astype(np.uint16)
     size = (config.height, config.width)
     half = (size[0] // 2, size[1] // 2)
@@ -82,19 +51,9 @@ def cases(config: GeneratorConfig, maps: Maps, device: torch.device, batch: int)
                 yield codebook_backward_case(level, channels, shift, dtype, device)
                 yield from dense_cases(level, channels, dtype, device)
         yield from codebook_cases(levels[1], config.nf, dtype, device)
-
-
-def _random(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int = 0) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=random).to(device, dtype)
-
-
-def _map(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int = 0) -> Tensor:
-    return _random(shape, dtype, device, seed).contiguous(memory_format=torch.channels_last)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+        yield image_case((batch, config.nf, *size), dtype, device)
+        if dtype != torch.float32:
+            yield all_codebooks_case(config, symbols, dtype, device)
 
 
 def plan_case(
@@ -124,8 +83,8 @@ def modulate_codebook_case(level: Level, channels: int, shift: int, dtype: torch
     """out = lrelu(a[index] x + b[index])."""
     n, height, width = level.index.shape
     index, rows = torch.from_numpy(level.index).to(device), len(level.patches5)
-    x = _map((n, channels, height >> shift, width >> shift), dtype, device)
-    entries = _random((rows, 2 * channels), dtype, device, 1)
+    x = random_map((n, channels, height >> shift, width >> shift), dtype, device)
+    entries = random_values((rows, 2 * channels), dtype, device, 1)
 
     def eager() -> Tensor:
         wide = F.interpolate(x, scale_factor=2, mode="nearest") if shift else x
@@ -135,7 +94,7 @@ def modulate_codebook_case(level: Level, channels: int, shift: int, dtype: torch
     pixels = index.numel()
     moved = (pixels + x.numel() // channels) * channels * x.element_size() + 4 * pixels
     return Case(
-        "modulate_codebook", _shape(n, channels, height, width, shift), _name(dtype),
+        "modulate_codebook", shape_name(n, channels, height, width, shift), dtype_name(dtype),
         lambda: (modulate_codebook(x, entries, index, shift=shift),),
         lambda: (modulate_codebook_torch(x.double(), entries.double(), index, shift=shift),),
         eager, LIMITS[dtype], moved + entries.numel() * x.element_size(), 2 * pixels * channels,
@@ -147,12 +106,13 @@ def codebook_backward_case(level: Level, channels: int, shift: int, dtype: torch
     """Gradients at x and, by sorted sums, at the entries."""
     n, height, width = level.index.shape
     index, rows = torch.from_numpy(level.index).to(device), len(level.patches5)
-    x = _map((n, channels, height >> shift, width >> shift), dtype, device)
-    entries, dy = _random((rows, 2 * channels), dtype, device, 1), _map((n, channels, height, width), dtype, device, 2)
+    x = random_map((n, channels, height >> shift, width >> shift), dtype, device)
+    entries = random_values((rows, 2 * channels), dtype, device, 1)
+    dy = random_map((n, channels, height, width), dtype, device, 2)
     order = sort_index(index)
     moved = (index.numel() + 2 * x.numel() // channels) * channels * x.element_size() + 12 * index.numel()
     return Case(
-        "modulate_codebook_backward", _shape(n, channels, height, width, shift), _name(dtype),
+        "modulate_codebook_backward", shape_name(n, channels, height, width, shift), dtype_name(dtype),
         lambda: modulate_codebook_backward(x, entries, index, dy, shift=shift, order=order),
         lambda: modulate_codebook_backward_torch(x.double(), entries.double(), index, dy.double(), shift=shift),
         None, 30 * LIMITS[dtype], moved + entries.numel() * (x.element_size() + 4), 7 * index.numel() * channels,
@@ -162,9 +122,9 @@ def codebook_backward_case(level: Level, channels: int, shift: int, dtype: torch
 def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     """Forward with given, instance and batch statistics, and backward through instance norm."""
     n, height, width = level.index.shape
-    x, gamma, beta, dy = (_map((n, channels, height, width), dtype, device, seed) for seed in range(4))
+    x, gamma, beta, dy = (random_map((n, channels, height, width), dtype, device, seed) for seed in range(4))
     mean, rstd = torch.zeros(1, channels, device=device), torch.ones(1, channels, device=device)
-    shape, size = _shape(n, channels, height, width, 0), x.numel() * x.element_size()
+    shape, size = shape_name(n, channels, height, width, 0), x.numel() * x.element_size()
     wide = (x.double(), gamma.double(), beta.double())
 
     def eager(norm: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -187,7 +147,7 @@ def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.d
             return (modulate_dense_torch(*wide, *statistics),)
 
         yield Case(
-            f"modulate_dense {name}", shape, _name(dtype),
+            f"modulate_dense {name}", shape, dtype_name(dtype),
             lambda name=name, given=given: modulate_dense(x, gamma, beta, norm=name, **given)[:1],  # type: ignore[misc]
             expected, eager(norm), LIMITS[dtype], (4 if name == "given" else 5) * size, 5 * x.numel(),
             triton=gpu_triton.peer(peers.get(name)),
@@ -201,65 +161,6 @@ def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.d
         return modulate_dense_backward_torch(*wide, dy.double(), mean, rstd, norm="instance")
 
     yield Case(
-        "modulate_dense_backward instance", shape, _name(dtype), backward, exact, None, 4 * LIMITS[dtype], 13 * size,
-        18 * x.numel(),
+        "modulate_dense_backward instance", shape, dtype_name(dtype), backward, exact, None, 4 * LIMITS[dtype],
+        13 * size, 18 * x.numel(),
     )  # fmt: skip
-
-
-def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Embed, and the codebook in both forms beside cuBLAS on rows gathered by PyTorch."""
-    patches3, patches5 = (torch.from_numpy(p).to(device) for p in (level.patches3, level.patches5))
-    symbols, rows3, rows5 = int(level.patches3.max()), len(patches3), len(patches5)
-    table, bias = _random((9, symbols + 1, HIDDEN), dtype, device), _random((HIDDEN,), torch.float32, device)
-    table[:, -1] = 0
-    actv = torch.zeros((rows3 + 1, HIDDEN), dtype=dtype, device=device)
-    element = actv.element_size()
-
-    def run_embed() -> Outputs:
-        embed(Embed(table, bias, patches3, actv, relu=True, zero_row=True))
-        return (actv,)
-
-    def exact_embed() -> Outputs:
-        taps = torch.arange(9, device=device)
-        return (F.pad((table.double()[taps, patches3.long()].sum(1) + bias.double()).relu(), (0, 0, 0, 1)),)
-
-    yield Case(
-        "embed", f"{rows3} rows", _name(dtype), run_embed, exact_embed, None, LIMITS[dtype],
-        rows3 * (36 + HIDDEN * element) + table.numel() * element, 9 * rows3 * HIDDEN,
-    )  # fmt: skip
-    source = _random((rows3 + 1, HIDDEN), dtype, device).relu()
-    weight = _random((9 * HIDDEN, 2 * channels), dtype, device, 1) / 34
-    b = _random((2 * channels,), torch.float32, device, 2)
-    entries = torch.empty((rows5, 2 * channels), dtype=dtype, device=device)
-    products = torch.empty((rows3 + 1, 18 * channels), device=device)
-    turned, narrow = weight.T.contiguous(), b.to(dtype)
-    across = per_tap_weight(turned)
-
-    def gathered() -> Outputs:
-        codebook(Codebook(source, patches5, turned, b, entries))
-        return (entries,)
-
-    def per_tap() -> Outputs:
-        codebook(Codebook(source, patches5, across, b, entries, products))
-        return (entries,)
-
-    def cublas() -> Tensor:
-        return torch.addmm(narrow, source.index_select(0, patches5.flatten()).view(rows5, -1), weight)
-
-    def in_triton() -> Outputs:
-        return (gpu_triton.codebook_product(source, patches5, weight, b),)
-
-    def exact() -> Outputs:
-        return (source.double()[patches5.long()].view(rows5, -1) @ weight.double() + b.double(),)
-
-    moved = (source.numel() + weight.numel() + entries.numel()) * element + 36 * rows5
-    for name, call in (("codebook gathered", gathered), ("codebook per tap", per_tap)):
-        operations = 2 * 9 * HIDDEN * 2 * channels * (rows5 if name == "codebook gathered" else rows3)
-        yield Case(
-            name, f"{rows5} rows, {rows3} of actv, C {channels}", _name(dtype), call, exact, cublas, LIMITS[dtype],
-            moved, operations, triton=gpu_triton.peer(in_triton if dtype != torch.float32 else None),
-        )  # fmt: skip
-
-
-def _shape(n: int, channels: int, height: int, width: int, shift: int) -> str:
-    return f"{n}x{channels}x{height}x{width}" + (", upsampled" if shift else "")

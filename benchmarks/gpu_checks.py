@@ -7,7 +7,8 @@ import dataclasses
 import torch
 
 from benchmarks.gpu import Report, Setting
-from benchmarks.gpu_cases import Case, Outputs, cases
+from benchmarks.gpu_case import Case, Outputs
+from benchmarks.gpu_cases import cases
 from benchmarks.maps import read_maps
 from spade_core.config import preset
 

@@ -9,7 +9,8 @@ import torch
 
 from benchmarks import gpu_triton
 from benchmarks.gpu import Report, Setting
-from benchmarks.gpu_cases import Case, Outputs, cases
+from benchmarks.gpu_case import Case, Outputs
+from benchmarks.gpu_cases import cases
 from benchmarks.gpu_checks import largest_error
 from benchmarks.gpu_timing import copy_gb_per_s, milliseconds
 from benchmarks.maps import read_maps

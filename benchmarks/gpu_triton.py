@@ -116,9 +116,9 @@ def modulate_codebook(x: Tensor, entries: Tensor, index: Tensor, *, shift: int =
 
 
 def codebook_product(actv: Tensor, patches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """bias + gathered rows of actv x weight, [U5, 2C]: arguments as in `kernels.cuda.codebook.codebook`.
+    """bias + gathered rows of actv x weight, [U5, 2C]: as `kernels.cuda.codebook.Codebook`.
 
-    actv and weight float16 or bfloat16, as tensor cores take them. Raises ValueError.
+    But weight is [taps * 128, 2C]. actv and weight float16 or bfloat16, as tensor cores take them. Raises ValueError.
     """
     rows, taps, columns = *patches.shape, len(bias)
     if actv.dtype not in (torch.float16, torch.bfloat16):

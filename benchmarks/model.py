@@ -30,6 +30,8 @@ from rich.table import Table
 from benchmarks.loaded_process import LoadedProcess
 from benchmarks.maps import labels_name, read_maps
 from benchmarks.model_worker import Setting, describe, load_turn
+from kernels.steps import TierError
+from serving.engines.cpu import choose_tier_of
 from spade_core.config import PRESETS
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
@@ -106,7 +108,22 @@ def table(rows: list[Row], batch: int) -> Table:
     return out
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+def lacking(names: tuple[str, ...]) -> dict[str, str]:
+    """Of our engines, those that this processor cannot run, and why."""
+    found = {}
+    for name in names:
+        engine, _, precision = describe(name)
+        if engine == "cpu":
+            try:
+                choose_tier_of(precision)
+            except TierError as error:
+                found[name] = str(error)
+    return found
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
     names = tuple(name for name in value.split(",") if name)
     unknown = [name for name in names if name not in PEERS + OURS]
     if unknown:
@@ -129,18 +146,25 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.",
 )
 @click.option("--maps", default=8, show_default=True, type=click.IntRange(1), help="Label maps, if there are as many.")
-@click.option("--engines", default=",".join(OURS), callback=_names, show_default=True, help="Ours, by name.")
+@click.option(
+    "--engines", callback=_names, help=f"Ours, by name.  [default: {','.join(OURS)}, where the processor runs them]"
+)
 @click.option("--peers", default=",".join(PEERS), callback=_names, show_default=True, help="Peers, by name.")
 @click.option("--batches", default="1,8", show_default=True, help="Batch sizes.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Timed calls per batch of maps.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each engine; default: all cores.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 def main(
-    preset_name: str, weights: Path | None, labels: Path | None, maps: int, engines: tuple[str, ...],
+    preset_name: str, weights: Path | None, labels: Path | None, maps: int, engines: tuple[str, ...] | None,
     peers: tuple[str, ...], batches: str, repeats: int, threads: int | None, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Time the generator and its peers on the same weights and label maps, and show the ratio and the error of each."""
     console = Console()
+    if engines is None:
+        left_out = lacking(OURS)
+        for name, why in left_out.items():
+            console.print(f"{name} is left out: {why}", markup=False)
+        engines = tuple(name for name in OURS if name not in left_out)
     names = tuple(dict.fromkeys((REFERENCE, *peers, *engines)))
     threads = threads or len(os.sched_getaffinity(0))
     rows: list[Row] = []

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "launch.hpp"
@@ -41,19 +43,23 @@ inline bool is_map(int64_t n, int64_t height, int64_t width, int64_t channels) {
 int32_t launch_status(cudaError_t error);
 
 // Blocks of a kernel that run at once on the current device. Dynamic shared memory above 48 KB needs permission, which
-// is given here.
+// is given here. Asked once for each kernel and device: it costs as much as a launch.
 template <typename Kernel>
 int64_t resident_blocks(Kernel kernel, int threads, int64_t shared_bytes = 0) {
+    static std::mutex mutex;
+    static std::map<std::pair<Kernel, int>, int64_t> known;
     int device = 0, processors = 0, per_processor = 0;
+    if (cudaGetDevice(&device) != cudaSuccess) return 1;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (const auto found = known.find({kernel, device}); found != known.end()) return found->second;
     const auto shared = static_cast<int>(shared_bytes);
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
-        (shared > 0 &&
+    if ((shared > 0 &&
          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared) != cudaSuccess) ||
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
         cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, static_cast<size_t>(shared)) !=
             cudaSuccess)
         return 1;
-    return static_cast<int64_t>(processors) * per_processor;
+    return known[{kernel, device}] = static_cast<int64_t>(processors) * per_processor;
 }
 
 template <typename... Parameters, typename... Arguments>

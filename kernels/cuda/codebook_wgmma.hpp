@@ -69,6 +69,7 @@ __device__ __forceinline__ void product_wgmma(const Jobs<Product<T, Out>>& jobs,
             ahead = ahead + 1 == kWgmmaStages ? 0 : ahead + 1;
         }
         wait_for_products<0>();
+        take_sums(sums);
         const ProductPlace place = product_place<HalfTile>(at.tile, at.rows);
         store_tile(of, sums, place.row + warp * 16, place.column, at.rows);
     }

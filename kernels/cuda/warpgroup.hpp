@@ -38,6 +38,12 @@ __device__ __forceinline__ void wait_for_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Groups) : "memory");
 }
 
+// After the wait: what reads the sums must not be moved before it, and nothing else tells the compiler so.
+__device__ __forceinline__ void take_sums(float (&sums)[32][4]) {
+#pragma unroll
+    for (int i = 0; i < 128; ++i) asm volatile("" : "+f"(sums[i / 4][i % 4])::"memory");
+}
+
 // sums += a x b; lane l of warp w holds [16 w + l / 4 + 8 (i / 2)][8 j + 2 (l % 4) + i % 2] as sums[j][i].
 #define SPADE_FOUR(i) "+f"(sums[i][0]), "+f"(sums[i][1]), "+f"(sums[i][2]), "+f"(sums[i][3])
 #define SPADE_SIXTEEN(i) SPADE_FOUR(i), SPADE_FOUR(i + 1), SPADE_FOUR(i + 2), SPADE_FOUR(i + 3)

@@ -1,8 +1,8 @@
 /* The interface of the CUDA kernels: plain C, caller-owned device memory, a stream, no Python and no PyTorch.
  *
  * Every function launches on `stream` (a cudaStream_t; null is the default stream) and returns at once. Nothing is
- * allocated, nothing waits for the device, no state is kept: all can be captured in a CUDA graph. Pointers are device
- * pointers, sizes count elements unless the name says bytes, and a pointer marked "or null" switches a part off.
+ * allocated, nothing waits for the device, all can be captured in a CUDA graph. Pointers are device pointers, sizes
+ * count elements unless the name says bytes, and a pointer marked "or null" switches a part off.
  *
  * T is the element type `dtype` says: float32, float16 or bfloat16, with sums in float32. C is `channels`.
  *   NHWC map   T [n][height][width][C]      (PyTorch: channels_last)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import benchmarks
 from benchmarks import gpu_kernels, gpu_triton
-from benchmarks.gpu_cases import Case
+from benchmarks.gpu_case import Case
 from benchmarks.gpu_kernels import triton_peer
 from kernels.cuda.codebook import HIDDEN
 from kernels.cuda.modulate_codebook import modulate_codebook_torch

@@ -1,0 +1,150 @@
+"""Inputs of the CUDA kernels that make a generator's codebooks, and of the one that makes its image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks import gpu_triton
+from benchmarks.gpu_case import LIMITS, Case, Outputs, dtype_name, random_map, random_values, shape_name
+from kernels.cuda.codebook import HIDDEN, Codebook, Embed, codebook, embed, per_tap_weight
+from kernels.cuda.image import image_conv, image_conv_torch
+from kernels.plan import Level, plan
+from serving.engines.cpu_pack import walk
+from spade_core.config import GeneratorConfig
+from spade_core.generator import Generator
+
+
+def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    """Embed, and the codebook in both forms beside cuBLAS on rows gathered by PyTorch."""
+    patches3, patches5 = (torch.from_numpy(p).to(device) for p in (level.patches3, level.patches5))
+    symbols, rows3, rows5 = int(level.patches3.max()), len(patches3), len(patches5)
+    table = random_values((9, symbols + 1, HIDDEN), dtype, device)
+    bias = random_values((HIDDEN,), torch.float32, device)
+    table[:, -1] = 0
+    actv = torch.zeros((rows3 + 1, HIDDEN), dtype=dtype, device=device)
+    element = actv.element_size()
+
+    def run_embed() -> Outputs:
+        embed(Embed(table, bias, patches3, actv, relu=True, zero_row=True))
+        return (actv,)
+
+    def exact_embed() -> Outputs:
+        taps = torch.arange(9, device=device)
+        return (F.pad((table.double()[taps, patches3.long()].sum(1) + bias.double()).relu(), (0, 0, 0, 1)),)
+
+    yield Case(
+        "embed", f"{rows3} rows", dtype_name(dtype), run_embed, exact_embed, None, LIMITS[dtype],
+        rows3 * (36 + HIDDEN * element) + table.numel() * element, 9 * rows3 * HIDDEN,
+    )  # fmt: skip
+    source = random_values((rows3 + 1, HIDDEN), dtype, device).relu()
+    weight = random_values((9 * HIDDEN, 2 * channels), dtype, device, 1) / 34
+    b = random_values((2 * channels,), torch.float32, device, 2)
+    entries = torch.empty((rows5, 2 * channels), dtype=dtype, device=device)
+    products = torch.empty((rows3 + 1, 18 * channels), device=device)
+    turned, narrow = weight.T.contiguous(), b.to(dtype)
+    across = per_tap_weight(turned)
+
+    def gathered() -> Outputs:
+        codebook(Codebook(source, patches5, turned, b, entries))
+        return (entries,)
+
+    def per_tap() -> Outputs:
+        codebook(Codebook(source, patches5, across, b, entries, products))
+        return (entries,)
+
+    def cublas() -> Tensor:
+        return torch.addmm(narrow, source.index_select(0, patches5.flatten()).view(rows5, -1), weight)
+
+    def in_triton() -> Outputs:
+        return (gpu_triton.codebook_product(source, patches5, weight, b),)
+
+    def exact() -> Outputs:
+        return (source.double()[patches5.long()].view(rows5, -1) @ weight.double() + b.double(),)
+
+    moved = (source.numel() + weight.numel() + entries.numel()) * element + 36 * rows5
+    for name, call in (("codebook gathered", gathered), ("codebook per tap", per_tap)):
+        operations = 2 * 9 * HIDDEN * 2 * channels * (rows5 if name == "codebook gathered" else rows3)
+        yield Case(
+            name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype), call, exact, cublas, LIMITS[dtype],
+            moved, operations, triton=gpu_triton.peer(in_triton if dtype != torch.float32 else None),
+        )  # fmt: skip
+
+
+def all_codebooks_case(
+    config: GeneratorConfig, symbols: npt.NDArray[np.uint16], dtype: torch.dtype, device: torch.device
+) -> Case:
+    """The codebooks of all norms of a generator in one call, beside cuBLAS for one norm after the other."""
+    levels = plan(symbols, list(config.level_sizes), config.symbols, config.spade_kernel)
+    with torch.device("meta"):
+        blocks = walk(Generator(config))
+    jobs: list[Codebook] = []
+    for block, level, _ in blocks:
+        for norm in (block.norm_0, block.norm_s, block.norm_1):
+            if norm is not None:
+                jobs.append(_codebook_job(levels[level], norm.mlp_gamma.out_channels, dtype, device, len(jobs)))
+
+    def call() -> Outputs:
+        codebook(*jobs)
+        return tuple(job.entries for job in jobs)
+
+    def expected() -> Outputs:
+        return tuple(
+            job.actv.double()[job.patches.long()].view(len(job.patches), -1) @ job.weight.double().T + job.bias.double()
+            for job in jobs
+        )
+
+    narrow = [job.bias.to(dtype) for job in jobs]
+
+    def cublas() -> list[Tensor]:
+        return [
+            torch.addmm(bias, job.actv[job.patches.flatten()].view(len(job.patches), -1), job.weight.T)
+            for job, bias in zip(jobs, narrow, strict=True)
+        ]
+
+    size = jobs[0].actv.element_size()
+    moved = sum(size * (t.numel()) for job in jobs for t in (job.actv, job.weight, job.entries))
+    operations = sum(2 * len(job.patches) * job.weight.numel() for job in jobs)
+    return Case(
+        "all codebooks", f"{len(symbols)} maps, {len(jobs)} norms", dtype_name(dtype), call, expected, cublas,
+        LIMITS[dtype], moved + sum(4 * job.patches.numel() for job in jobs), operations,
+    )  # fmt: skip
+
+
+def _codebook_job(level: Level, channels: int, dtype: torch.dtype, device: torch.device, seed: int) -> Codebook:
+    patches = torch.from_numpy(level.patches5).to(device)
+    actv = random_values((len(level.patches3) + 1, HIDDEN), dtype, device, seed).relu()
+    weight = random_values((2 * channels, patches.shape[1] * HIDDEN), dtype, device, seed + 1) / 34
+    bias = random_values((2 * channels,), torch.float32, device, seed + 2)
+    entries = torch.empty((len(patches), 2 * channels), dtype=dtype, device=device)
+    return Codebook(actv, patches, weight, bias, entries)
+
+
+def image_case(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Case:
+    """The last conv, tanh and bytes of x [N, C, H, W]."""
+    n, channels, height, width = shape
+    x = random_map(shape, dtype, device)
+    weight = random_map((3, channels, 3, 3), dtype, device, 1) / 24
+    bias = random_values((3,), torch.float32, device, 2)
+    values = torch.empty((n, 3, height, width), device=device)
+    pixels = torch.empty((n, height, width, 3), dtype=torch.uint8, device=device)
+    narrow = bias.to(dtype)
+
+    def call() -> Outputs:
+        image_conv(x, weight, bias, values=values, pixels=pixels)
+        return (values,)
+
+    def eager() -> Tensor:
+        image = torch.tanh(F.conv2d(F.leaky_relu(x, 0.2), weight, narrow, padding=1).float())
+        return ((image + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    return Case(
+        "image", shape_name(n, channels, height, width, 0), dtype_name(dtype), call,
+        lambda: (image_conv_torch(x.double(), weight.double(), bias.double()),), eager, LIMITS[dtype],
+        x.numel() * x.element_size() + 15 * n * height * width, 54 * x.numel(),
+    )  # fmt: skip
