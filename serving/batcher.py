@@ -67,6 +67,8 @@ class _Waiting:
 class Batcher:
     """Runs requests on an engine in batches of one size of map, first come, first served. `close` it.
 
+    It has as many batches under way as the engine gains from.
+
     Args:
         max_batch: most label maps in a batch; no request may have more.
         queue_size: requests that may wait.
@@ -89,10 +91,12 @@ class Batcher:
         self._on_batch, self._on_queue = on_batch, on_queue
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
+        self._taking = threading.Lock()  # one batch is put together at a time
         self._closing = False
         self._answers = ThreadPoolExecutor(1, "answers")  # the engine goes on while answers are written
-        self._runner = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._runner.start()
+        self._runners = [threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(engine.at_once)]
+        for runner in self._runners:
+            runner.start()
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises QueueFullError."""
@@ -111,7 +115,8 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._runner.join()
+        for runner in self._runners:
+            runner.join()
         self._answers.shutdown()
 
     def _run(self) -> None:
@@ -130,7 +135,7 @@ class Batcher:
 
     def _take(self) -> Sequence[_Waiting]:
         """The requests of the next batch; none when the batcher closes and nobody waits."""
-        with self._changed:
+        with self._taking, self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
             if not self._queue:

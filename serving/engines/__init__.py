@@ -45,11 +45,13 @@ class Engine(Protocol):
         config: what the weights were made for.
         name: `torch`, `cpu` or `tensorrt`.
         precision: `fp32`, `bf16`, `int8` or `fp16`.
+        at_once: calls worth having at once: 2 where a device draws one batch while the host prepares the next.
     """
 
     config: GeneratorConfig
     name: str
     precision: str
+    at_once: int
 
     def synthesize(
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None

@@ -51,6 +51,7 @@ class CpuEngine:
     """
 
     name = "cpu"
+    at_once = 1  # its threads are all at work on one
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class TensorrtEngine:
     """
 
     name = "tensorrt"
+    at_once = 1
 
     def __init__(self, path: Path, device: int = 0) -> None:
         facts = verify_manifest(path.parent, alone=False, holds=path.name)

@@ -64,6 +64,7 @@ class TorchEngine:
         self._device = torch.device(device)
         dtype = _DTYPES[precision]
         self._cuda = _cuda_generator(generator, dtype, self._device) if form == "codebook" else None
+        self.at_once = 1 if self._cuda is None else 2
         if self._cuda is not None:
             return
         # Folding reads the float32 weights, so it comes before the conversion.

@@ -24,7 +24,8 @@ class GatedEngine:
 
     name, precision, config = "torch", "fp32", PRESETS["demo"]
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 1) -> None:
+        self.at_once = at_once
         self.gate = threading.Event()
         self.started = threading.Semaphore(0)
         self.batches: list[list[int]] = []  # the first label of each map
@@ -83,6 +84,18 @@ def test_what_waits_while_a_batch_runs_becomes_the_next() -> None:
         engine.gate.set()
         assert [painted(answer) for answer in answers] == [[0], [1, 1], [2], [3], [4]]
     assert engine.batches == [[0], [1, 1, 2, 3], [4]]
+
+
+def test_an_engine_that_gains_from_it_has_two_batches_under_way_and_no_more() -> None:
+    engine = GatedEngine(at_once=2)
+    with batcher(engine, delay_s=0.01) as client:
+        answers = [client.send(value, 4) for value in range(5)]
+        for _ in range(2):
+            engine.started.acquire()
+        assert not engine.started.acquire(timeout=0.1)
+        engine.gate.set()
+        assert [painted(answer) for answer in answers] == [[value] * 4 for value in range(5)]
+    assert sorted(engine.batches) == [[value] * 4 for value in range(5)]
 
 
 def test_maps_of_another_size_keep_their_places_and_run_by_themselves() -> None:
@@ -168,12 +181,17 @@ def test_close_answers_what_waits() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from([8, 16])), max_size=20), st.integers(4, 9))
-def test_every_request_is_answered_once_in_batches_that_fit(requests: list[tuple[int, int]], max_batch: int) -> None:
-    engine = GatedEngine()
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from([8, 16])), max_size=20), st.integers(4, 9), st.integers(1, 3)
+)
+def test_every_request_is_answered_once_in_batches_that_fit(
+    requests: list[tuple[int, int]], max_batch: int, at_once: int
+) -> None:
+    engine = GatedEngine(at_once)
     with batcher(engine, max_batch=max_batch) as client:
         answers = [client.send(value % 13, count, size) for value, (count, size) in enumerate(requests)]
         engine.gate.set()
         for value, ((count, _), answer) in enumerate(zip(requests, answers, strict=True)):
             assert painted(answer) == [value % 13] * count
     assert all(len(batch) <= max_batch for batch in engine.batches)
+    assert sum(map(len, engine.batches)) == sum(count for count, _ in requests)
