@@ -1,7 +1,8 @@
 // Entry points and launch of modulate_codebook.hpp.
 //
 // The kernels have C names and take plain pointers and sizes, so that their PTX can be launched by any driver code:
-//   spade_modulate_codebook_<layout>_<dtype>          with a norm
+//   spade_modulate_codebook_<layout>_<dtype>          any map
+//   spade_modulate_codebook_wide_<dtype>[_norm][_up]  NHWC maps with 16-byte accesses, with a norm, upsampled
 //   spade_modulate_codebook_<layout>_<dtype>_plain    inputs, then 32-bit sizes, then the output, and no norm: as
 //                                                     a TensorRT ahead-of-time plugin passes arguments
 // Launch: NHWC with launch_rows(groups, channels / vector), NCHW with launch_blocks(tiles); both take any grid.
@@ -54,6 +55,27 @@ SPADE_MODULATE_CODEBOOK(float16, __half)
 SPADE_MODULATE_CODEBOOK(bfloat16, __nv_bfloat16)
 #undef SPADE_MODULATE_CODEBOOK
 
+// What most calls take, by itself: in one kernel with all the others it would have their registers, and fewer threads.
+#define SPADE_MODULATE_WIDE(name, T, up, norm)                                                           \
+    extern "C" __global__ void __launch_bounds__(256, norm ? 2 : 3) spade_modulate_codebook_wide_##name( \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,       \
+        const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,             \
+        spade::ModulateShape shape, int32_t leaky, int32_t) {                                            \
+        spade::modulate_nhwc<T, spade::kWide<T>, up, norm>(x, entries, index, mean, rstd, out, shape,    \
+                                                           spade::slope_of(leaky));                      \
+    }
+#define SPADE_MODULATE_WIDES(dtype, T)                \
+    SPADE_MODULATE_WIDE(dtype, T, false, false)       \
+    SPADE_MODULATE_WIDE(dtype##_up, T, true, false)   \
+    SPADE_MODULATE_WIDE(dtype##_norm, T, false, true) \
+    SPADE_MODULATE_WIDE(dtype##_norm_up, T, true, true)
+
+SPADE_MODULATE_WIDES(float32, float)
+SPADE_MODULATE_WIDES(float16, __half)
+SPADE_MODULATE_WIDES(bfloat16, __nv_bfloat16)
+#undef SPADE_MODULATE_WIDES
+#undef SPADE_MODULATE_WIDE
+
 namespace spade {
 namespace {
 
@@ -62,7 +84,13 @@ using ModulateKernel = void (*)(const T*, const T*, const int32_t*, const float*
                                 int32_t, int32_t);
 
 template <typename T>
-int32_t run(const spade_modulate_codebook& args, void* stream, ModulateKernel<T> nhwc, ModulateKernel<T> nchw) {
+struct Kernels {
+    ModulateKernel<T> nchw, nhwc;
+    ModulateKernel<T> wide[2][2];  // [with a norm][upsampled], NHWC
+};
+
+template <typename T>
+int32_t run(const spade_modulate_codebook& args, void* stream, const Kernels<T>& kernels) {
     const ModulateShape shape{static_cast<int32_t>(args.n),
                               static_cast<int32_t>(args.height),
                               static_cast<int32_t>(args.width),
@@ -72,7 +100,9 @@ int32_t run(const spade_modulate_codebook& args, void* stream, ModulateKernel<T>
                               args.statistics_stride};
     const bool wide = args.channels % kWide<T> == 0 && aligned({args.x, args.entries, args.out}, kWideBytes);
     const bool last = args.layout == SPADE_CUDA_NHWC;
-    const ModulateKernel<T> kernel = last ? nhwc : nchw;
+    const ModulateKernel<T> kernel = !last  ? kernels.nchw
+                                     : wide ? kernels.wide[args.mean != nullptr][args.shift]
+                                            : kernels.nhwc;
     const int64_t resident = resident_blocks(kernel, kThreads);
     const Launch grid = last ? launch_rows(group_count(shape), args.channels / (wide ? kWide<T> : 1), resident)
                              : launch_blocks(tile_count(shape), resident);
@@ -102,10 +132,16 @@ int32_t check(const spade_modulate_codebook* args) {
 extern "C" int32_t spade_cuda_modulate_codebook(const spade_modulate_codebook* args, void* stream) {
     using namespace spade;
     if (const int32_t status = check(args); status != SPADE_CUDA_OK) return status;
-    if (args->dtype == SPADE_CUDA_FLOAT16)
-        return run<__half>(*args, stream, spade_modulate_codebook_nhwc_float16, spade_modulate_codebook_nchw_float16);
-    if (args->dtype == SPADE_CUDA_BFLOAT16)
-        return run<__nv_bfloat16>(*args, stream, spade_modulate_codebook_nhwc_bfloat16,
-                                  spade_modulate_codebook_nchw_bfloat16);
-    return run<float>(*args, stream, spade_modulate_codebook_nhwc_float32, spade_modulate_codebook_nchw_float32);
+#define SPADE_KERNELS(dtype)                                                                                \
+    {                                                                                                       \
+        spade_modulate_codebook_nchw_##dtype, spade_modulate_codebook_nhwc_##dtype, {                       \
+            {spade_modulate_codebook_wide_##dtype, spade_modulate_codebook_wide_##dtype##_up}, {            \
+                spade_modulate_codebook_wide_##dtype##_norm, spade_modulate_codebook_wide_##dtype##_norm_up \
+            }                                                                                               \
+        }                                                                                                   \
+    }
+    if (args->dtype == SPADE_CUDA_FLOAT16) return run<__half>(*args, stream, SPADE_KERNELS(float16));
+    if (args->dtype == SPADE_CUDA_BFLOAT16) return run<__nv_bfloat16>(*args, stream, SPADE_KERNELS(bfloat16));
+    return run<float>(*args, stream, SPADE_KERNELS(float32));
+#undef SPADE_KERNELS
 }

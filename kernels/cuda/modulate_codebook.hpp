@@ -10,8 +10,9 @@
 //
 // Fused: normalisation, the x2 upsampling in the read, the activation.
 //
-// A thread of the NHWC kernel has four pixels under way, since each first waits for its index and then for its row:
-// with the upsampling the four that share one pixel of x, which is read once; else four neighbours.
+// A thread of the NHWC kernel takes four pixels: with the upsampling those that share one pixel of x, which is read
+// once; else four neighbours. Two are under way at once, and the index of the next four is read meanwhile: a pixel
+// waits for its index and then for its row.
 #ifndef SPADE_CUDA_MODULATE_CODEBOOK_HPP
 #define SPADE_CUDA_MODULATE_CODEBOOK_HPP
 
@@ -71,21 +72,31 @@ __host__ __device__ inline int32_t source_pixel(const ModulateShape& shape, int3
 
 // ---- NHWC ----
 
-// Norm takes registers, so it has fewer pixels under way.
+__device__ __forceinline__ void read_index(const ModulateShape& shape, const int32_t* __restrict__ index, int32_t group,
+                                           int32_t (&rows)[4]) {
+    const Group at = group_at(shape, group);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) rows[i] = index[at.pixels[i]];
+}
+
 template <typename T, int V, bool Up, bool Norm>
 __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* __restrict__ entries,
                                               const int32_t* __restrict__ index, const float* __restrict__ mean,
                                               const float* __restrict__ rstd, T* __restrict__ out,
                                               const ModulateShape& shape, float slope) {
-    constexpr int kAtOnce = Norm ? 2 : 4;
+    constexpr int kAtOnce = 2;
     const int32_t groups = group_count(shape), vectors = shape.channels / V;
     const int32_t image = shape.height * shape.width;
     const int64_t channels = shape.channels;
-    for (int32_t group = blockIdx.x * blockDim.y + threadIdx.y; group < groups; group += gridDim.x * blockDim.y) {
+    const int32_t stride = gridDim.x * blockDim.y;
+    int32_t group = blockIdx.x * blockDim.y + threadIdx.y, next[4] = {};
+    if (group < groups) read_index(shape, index, group, next);
+    for (; group < groups; group += stride) {
         const Group at = group_at(shape, group);
         int32_t rows[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) rows[i] = entry_at(shape, index[at.pixels[i]]);
+        for (int i = 0; i < 4; ++i) rows[i] = entry_at(shape, next[i]);
+        if (group + stride < groups) read_index(shape, index, group + stride, next);
         for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
             const int32_t channel = vector * V;
             Vector<T, V> shared_value;
