@@ -1,7 +1,7 @@
 // Entry points and launch of modulate_codebook.hpp.
 //
 // The kernels have C names and take plain pointers and sizes, so that their PTX can be launched by any driver code:
-//   spade_modulate_codebook_<layout>_<dtype>          any map
+//   spade_modulate_codebook_<layout>_<dtype>          any map, element by element
 //   spade_modulate_codebook_wide_<dtype>[_norm][_up]  NHWC maps with 16-byte accesses, with a norm, upsampled
 //   spade_modulate_codebook_<layout>_<dtype>_plain    inputs, then 32-bit sizes, then the output, and no norm: as
 //                                                     a TensorRT ahead-of-time plugin passes arguments
@@ -18,36 +18,44 @@ __device__ __forceinline__ float slope_of(int32_t is_leaky) { return is_leaky !=
 }  // namespace
 }  // namespace spade
 
-#define SPADE_MODULATE_CODEBOOK(dtype, T)                                                                           \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype(                      \
-        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,                  \
-        const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,                        \
-        spade::ModulateShape shape, int32_t leaky, int32_t wide) {                                                  \
-        if (mean != nullptr)                                                                                        \
-            spade::modulate_nhwc_any<T, true>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky),    \
-                                              wide != 0);                                                           \
-        else                                                                                                        \
-            spade::modulate_nhwc_any<T, false>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky),   \
-                                               wide != 0);                                                          \
-    }                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype(                      \
-        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,                  \
-        const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,                        \
-        spade::ModulateShape shape, int32_t leaky, int32_t) {                                                       \
-        spade::modulate_nchw<T>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky));                 \
-    }                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype##_plain(              \
-        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n,       \
-        int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) {       \
-        const spade::ModulateShape shape{n, height, width, channels, shift, INT32_MAX, 0};                          \
-        spade::modulate_nhwc_any<T, false>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky), \
-                                           channels % spade::kWide<T> == 0);                                        \
-    }                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype##_plain(              \
-        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n,       \
-        int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) {       \
-        const spade::ModulateShape shape{n, height, width, channels, shift, INT32_MAX, 0};                          \
-        spade::modulate_nchw<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky));           \
+#define SPADE_MODULATE_NHWC(V, up, norm) \
+    spade::modulate_nhwc<Element, V, up, norm>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky))
+
+#define SPADE_MODULATE_CODEBOOK(dtype, T)                                                                     \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype(                \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,            \
+        const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,                  \
+        spade::ModulateShape shape, int32_t leaky) {                                                          \
+        using Element = T;                                                                                    \
+        if (mean != nullptr && shape.shift != 0) SPADE_MODULATE_NHWC(1, true, true);                          \
+        if (mean != nullptr && shape.shift == 0) SPADE_MODULATE_NHWC(1, false, true);                         \
+        if (mean == nullptr && shape.shift != 0) SPADE_MODULATE_NHWC(1, true, false);                         \
+        if (mean == nullptr && shape.shift == 0) SPADE_MODULATE_NHWC(1, false, false);                        \
+    }                                                                                                         \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype(                \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,            \
+        const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,                  \
+        spade::ModulateShape shape, int32_t leaky) {                                                          \
+        spade::modulate_nchw<T>(x, entries, index, mean, rstd, out, shape, spade::slope_of(leaky));           \
+    }                                                                                                         \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype##_plain(        \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n, \
+        int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) { \
+        using Element = T;                                                                                    \
+        const spade::ModulateShape shape{n, height, width, channels, shift, INT32_MAX, 0};                    \
+        const float *mean = nullptr, *rstd = nullptr;                                                         \
+        constexpr int V = spade::kWide<T>;                                                                    \
+        const bool wide = channels % V == 0;                                                                  \
+        if (wide && shift != 0) SPADE_MODULATE_NHWC(V, true, false);                                          \
+        if (wide && shift == 0) SPADE_MODULATE_NHWC(V, false, false);                                         \
+        if (!wide && shift != 0) SPADE_MODULATE_NHWC(1, true, false);                                         \
+        if (!wide && shift == 0) SPADE_MODULATE_NHWC(1, false, false);                                        \
+    }                                                                                                         \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype##_plain(        \
+        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n, \
+        int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) { \
+        const spade::ModulateShape shape{n, height, width, channels, shift, INT32_MAX, 0};                    \
+        spade::modulate_nchw<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky));     \
     }
 
 SPADE_MODULATE_CODEBOOK(float32, float)
@@ -60,9 +68,9 @@ SPADE_MODULATE_CODEBOOK(bfloat16, __nv_bfloat16)
     extern "C" __global__ void __launch_bounds__(256, norm ? 2 : 3) spade_modulate_codebook_wide_##name( \
         const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,       \
         const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,             \
-        spade::ModulateShape shape, int32_t leaky, int32_t) {                                            \
-        spade::modulate_nhwc<T, spade::kWide<T>, up, norm>(x, entries, index, mean, rstd, out, shape,    \
-                                                           spade::slope_of(leaky));                      \
+        spade::ModulateShape shape, int32_t leaky) {                                                     \
+        using Element = T;                                                                               \
+        SPADE_MODULATE_NHWC(spade::kWide<T>, up, norm);                                                  \
     }
 #define SPADE_MODULATE_WIDES(dtype, T)                \
     SPADE_MODULATE_WIDE(dtype, T, false, false)       \
@@ -75,13 +83,14 @@ SPADE_MODULATE_WIDES(float16, __half)
 SPADE_MODULATE_WIDES(bfloat16, __nv_bfloat16)
 #undef SPADE_MODULATE_WIDES
 #undef SPADE_MODULATE_WIDE
+#undef SPADE_MODULATE_NHWC
 
 namespace spade {
 namespace {
 
 template <typename T>
 using ModulateKernel = void (*)(const T*, const T*, const int32_t*, const float*, const float*, T*, ModulateShape,
-                                int32_t, int32_t);
+                                int32_t);
 
 template <typename T>
 struct Kernels {
@@ -107,8 +116,7 @@ int32_t run(const spade_modulate_codebook& args, void* stream, const Kernels<T>&
     const Launch grid = last ? launch_rows(group_count(shape), args.channels / (wide ? kWide<T> : 1), resident)
                              : launch_blocks(tile_count(shape), resident);
     return launch(kernel, grid, stream, static_cast<const T*>(args.x), static_cast<const T*>(args.entries), args.index,
-                  args.mean, args.rstd, static_cast<T*>(args.out), shape, static_cast<int32_t>(args.leaky),
-                  static_cast<int32_t>(wide));
+                  args.mean, args.rstd, static_cast<T*>(args.out), shape, static_cast<int32_t>(args.leaky));
 }
 
 int32_t check(const spade_modulate_codebook* args) {

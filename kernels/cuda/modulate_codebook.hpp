@@ -16,7 +16,7 @@
 #ifndef SPADE_CUDA_MODULATE_CODEBOOK_HPP
 #define SPADE_CUDA_MODULATE_CODEBOOK_HPP
 
-#include "vectors.hpp"
+#include "rows.hpp"
 
 namespace spade {
 
@@ -88,6 +88,7 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
     const int32_t groups = group_count(shape), vectors = shape.channels / V;
     const int32_t image = shape.height * shape.width;
     const int64_t channels = shape.channels;
+    Statistics<V, true> known;
     const int32_t stride = gridDim.x * blockDim.y;
     int32_t group = blockIdx.x * blockDim.y + threadIdx.y, next[4] = {};
     if (group < groups) read_index(shape, index, group, next);
@@ -116,11 +117,11 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
                     if (first + i >= at.count) continue;
                     float result[V];
                     const int32_t pixel = at.pixels[first + i];
-                    const int64_t statistics = Norm ? pixel / image * shape.statistics_stride + channel : 0;
+                    if constexpr (Norm) known.move(mean, rstd, pixel / image * shape.statistics_stride + channel);
 #pragma unroll
                     for (int j = 0; j < V; ++j) {
                         float value = to_float(values[i].values[j]);
-                        if constexpr (Norm) value = (value - mean[statistics + j]) * rstd[statistics + j];
+                        if constexpr (Norm) value = (value - known.mean[j]) * known.rstd[j];
                         value = fmaf(to_float(a[i].values[j]), value, to_float(b[i].values[j]));
                         result[j] = value > 0 ? value : value * slope;
                     }
@@ -129,18 +130,6 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
             }
         }
     }
-}
-
-template <typename T, bool Norm>
-__device__ __forceinline__ void modulate_nhwc_any(const T* __restrict__ x, const T* __restrict__ entries,
-                                                  const int32_t* __restrict__ index, const float* __restrict__ mean,
-                                                  const float* __restrict__ rstd, T* __restrict__ out,
-                                                  const ModulateShape& shape, float slope, bool wide) {
-    constexpr int V = kWide<T>;
-    if (wide && shape.shift != 0) modulate_nhwc<T, V, true, Norm>(x, entries, index, mean, rstd, out, shape, slope);
-    if (wide && shape.shift == 0) modulate_nhwc<T, V, false, Norm>(x, entries, index, mean, rstd, out, shape, slope);
-    if (!wide && shape.shift != 0) modulate_nhwc<T, 1, true, Norm>(x, entries, index, mean, rstd, out, shape, slope);
-    if (!wide && shape.shift == 0) modulate_nhwc<T, 1, false, Norm>(x, entries, index, mean, rstd, out, shape, slope);
 }
 
 // ---- NCHW ----

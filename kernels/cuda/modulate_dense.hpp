@@ -30,16 +30,16 @@ struct DensePointers {
 
 template <typename T, int V, bool Nhwc>
 __device__ __forceinline__ void modulate_dense(const DensePointers<T>& of, const RowShape& shape, float slope) {
-    for_each_vector<V>(shape, [&](const RowPlace& at, int32_t, int32_t) {
+    Statistics<V, Nhwc> known;
+    for_each_vector<V, Nhwc>(shape, [&](const RowPlace& at, int32_t, int32_t) {
         const Vector<T, V> values = load<T, V>(of.x + at.map);
         const Vector<T, V> gamma = load<T, V>(of.gamma + at.modulation), beta = load<T, V>(of.beta + at.modulation);
+        known.move(of.mean, of.rstd, at.statistics);
         float result[V];
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            const int64_t statistics = at.statistics + (Nhwc ? i : 0);
-            float value = to_float(values.values[i]);
-            if (of.mean != nullptr) value = (value - of.mean[statistics]) * of.rstd[statistics];
-            value = fmaf(value, 1 + to_float(gamma.values[i]), to_float(beta.values[i]));
+            const float xn = (to_float(values.values[i]) - known.mean[Nhwc ? i : 0]) * known.rstd[Nhwc ? i : 0];
+            const float value = fmaf(xn, 1 + to_float(gamma.values[i]), to_float(beta.values[i]));
             result[i] = value > 0 ? value : value * slope;
         }
         store<T, V>(of.out + at.map, result);
@@ -58,16 +58,16 @@ __device__ __forceinline__ void modulate_dense_backward(const DenseBackwardPoint
                                                         int64_t gradient_stride, float slope, bool scaled) {
     RowShape gradients = shape;
     gradients.modulation_stride = gradient_stride;
-    for_each_vector<V>(shape, [&](const RowPlace& at, int32_t row, int32_t element) {
+    Statistics<V, Nhwc> known;
+    for_each_vector<V, Nhwc>(shape, [&](const RowPlace& at, int32_t row, int32_t element) {
+        known.move(of.mean, of.rstd, at.statistics);
         const Vector<T, V> values = load<T, V>(of.x + at.map), dy = load<T, V>(of.dy + at.map);
         const Vector<T, V> gamma = load<T, V>(of.gamma + at.modulation), beta = load<T, V>(of.beta + at.modulation);
         float g[V], dgamma[V], dbeta[V];
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            const int64_t statistics = at.statistics + (Nhwc ? i : 0);
-            const float scale = of.rstd != nullptr ? of.rstd[statistics] : 1.0f;
-            const float centre = of.mean != nullptr ? of.mean[statistics] : 0.0f;
-            const float xn = (to_float(values.values[i]) - centre) * scale, factor = 1 + to_float(gamma.values[i]);
+            const float scale = known.rstd[Nhwc ? i : 0], factor = 1 + to_float(gamma.values[i]);
+            const float xn = (to_float(values.values[i]) - known.mean[Nhwc ? i : 0]) * scale;
             const float value = fmaf(xn, factor, to_float(beta.values[i]));
             const float d = to_float(dy.values[i]) * (value > 0 ? 1.0f : slope);
             dbeta[i] = d;

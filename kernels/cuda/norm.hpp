@@ -278,14 +278,17 @@ template <typename T, int V, bool Nhwc>
 __device__ __forceinline__ void apply_gradient(const T* __restrict__ x, const T* g, const float* __restrict__ mean,
                                                const float* __restrict__ rstd, const float* __restrict__ first,
                                                const float* __restrict__ second, T* dx, const RowShape& shape) {
-    for_each_vector<V>(shape, [&](const RowPlace& at, int32_t, int32_t) {
+    Statistics<V, Nhwc> known, sums;
+    for_each_vector<V, Nhwc>(shape, [&](const RowPlace& at, int32_t, int32_t) {
         const Vector<T, V> values = load<T, V>(x + at.map), gradients = load<T, V>(g + at.map);
+        known.move(mean, rstd, at.statistics);
+        sums.move(first, second, at.statistics);
         float result[V];
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            const int64_t statistics = at.statistics + (Nhwc ? i : 0);
-            const float scale = rstd[statistics], xn = (to_float(values.values[i]) - mean[statistics]) * scale;
-            result[i] = scale * (to_float(gradients.values[i]) - first[statistics] - xn * second[statistics]);
+            const int lane = Nhwc ? i : 0;
+            const float scale = known.rstd[lane], xn = (to_float(values.values[i]) - known.mean[lane]) * scale;
+            result[i] = scale * (to_float(gradients.values[i]) - sums.mean[lane] - xn * sums.rstd[lane]);
         }
         store<T, V>(dx + at.map, result);
     });

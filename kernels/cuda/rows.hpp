@@ -35,14 +35,43 @@ __host__ __device__ inline RowPlace place_at(const RowShape& shape, int32_t row,
             image * shape.statistics_stride + channel};
 }
 
-// Calls body(place, row, element) for every vector of V elements that is this thread's.
-template <int V, typename Body>
+// Calls body(place, row, element) for every vector of V elements that is this thread's: of NHWC maps down the pixels,
+// whose statistics are the same for as long as the image is.
+template <int V, bool Nhwc, typename Body>
 __device__ __forceinline__ void for_each_vector(const RowShape& shape, const Body& body) {
     const int32_t rows = row_count(shape), vectors = row_length(shape) / V;
-    for (int32_t row = blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += gridDim.x * blockDim.y)
-        for (int32_t vector = blockIdx.y * blockDim.x + threadIdx.x; vector < vectors; vector += gridDim.y * blockDim.x)
-            body(place_at(shape, row, vector * V), row, vector * V);
+    const int32_t first_row = blockIdx.x * blockDim.y + threadIdx.y, rows_apart = gridDim.x * blockDim.y;
+    const int32_t first_vector = blockIdx.y * blockDim.x + threadIdx.x, vectors_apart = gridDim.y * blockDim.x;
+    if constexpr (Nhwc) {
+        for (int32_t vector = first_vector; vector < vectors; vector += vectors_apart)
+            for (int32_t row = first_row; row < rows; row += rows_apart)
+                body(place_at(shape, row, vector * V), row, vector * V);
+    } else {
+        for (int32_t row = first_row; row < rows; row += rows_apart)
+            for (int32_t vector = first_vector; vector < vectors; vector += vectors_apart)
+                body(place_at(shape, row, vector * V), row, vector * V);
+    }
 }
+
+// What a thread knows of the statistics where it is: a vector of channels (NHWC), or one (NCHW). Reading them again for
+// every vector of the map would be more accesses than the map itself.
+template <int V, bool Nhwc>
+struct Statistics {
+    static constexpr int kCount = Nhwc ? V : 1;
+    int64_t at = -1;
+    float mean[kCount] = {}, rstd[kCount] = {};
+
+    // With null pointers: 0 and 1.
+    __device__ __forceinline__ void move(const float* means, const float* rstds, int64_t place) {
+        if (place == at) return;
+        at = place;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            mean[i] = means != nullptr ? means[place + i] : 0.0f;
+            rstd[i] = rstds != nullptr ? rstds[place + i] : 1.0f;
+        }
+    }
+};
 
 }  // namespace spade
 
