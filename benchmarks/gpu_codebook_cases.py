@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,8 @@ from spade_core.generator import Generator
 
 def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     """Embed, and the codebook in both forms beside cuBLAS on rows gathered by PyTorch."""
-    patches3, patches5 = (torch.from_numpy(p).to(device) for p in (level.patches3, level.patches5))
-    symbols, rows3, rows5 = int(level.patches3.max()), len(patches3), len(patches5)
+    patches3 = torch.from_numpy(level.patches3).to(device)
+    symbols, rows3, rows5 = int(level.patches3.max()), len(level.patches3), len(level.patches5)
     table = random_values((9, symbols + 1, HIDDEN), dtype, device)
     bias = random_values((HIDDEN,), torch.float32, device)
     table[:, -1] = 0
@@ -42,37 +43,27 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
         "embed", f"{rows3} rows", dtype_name(dtype), run_embed, exact_embed, None, LIMITS[dtype],
         rows3 * (36 + HIDDEN * element) + table.numel() * element, 9 * rows3 * HIDDEN,
     )  # fmt: skip
-    source = random_values((rows3 + 1, HIDDEN), dtype, device).relu()
-    weight = random_values((9 * HIDDEN, 2 * channels), dtype, device, 1) / 34
-    b = random_values((2 * channels,), torch.float32, device, 2)
-    entries = torch.empty((rows5, 2 * channels), dtype=dtype, device=device)
+    job = _codebook_job(level, channels, dtype, device, 0)
     products = torch.empty((rows3 + 1, 18 * channels), device=device)
-    turned, narrow = weight.T.contiguous(), b.to(dtype)
-    across = per_tap_weight(turned)
+    in_taps = replace(job, weight=per_tap_weight(job.weight), products=products)
+    narrow, turned = job.bias.to(dtype), job.weight.T.contiguous()
 
     def gathered() -> Outputs:
-        codebook(Codebook(source, patches5, turned, b, entries))
-        return (entries,)
+        codebook(job)
+        return (job.entries,)
 
     def per_tap() -> Outputs:
-        codebook(Codebook(source, patches5, across, b, entries, products))
-        return (entries,)
-
-    def cublas() -> Tensor:
-        return torch.addmm(narrow, source.index_select(0, patches5.flatten()).view(rows5, -1), weight)
+        codebook(in_taps)
+        return (job.entries,)
 
     def in_triton() -> Outputs:
-        return (gpu_triton.codebook_product(source, patches5, weight, b),)
+        return (gpu_triton.codebook_product(job.actv, job.patches, turned, job.bias),)
 
-    def exact() -> Outputs:
-        return (source.double()[patches5.long()].view(rows5, -1) @ weight.double() + b.double(),)
-
-    moved = (source.numel() + weight.numel() + entries.numel()) * element + 36 * rows5
-    for name, call in (("codebook gathered", gathered), ("codebook per tap", per_tap)):
-        operations = 2 * 9 * HIDDEN * 2 * channels * (rows5 if name == "codebook gathered" else rows3)
+    for name, call, rows in (("codebook gathered", gathered, rows5), ("codebook per tap", per_tap, rows3)):
         yield Case(
-            name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype), call, exact, cublas, LIMITS[dtype],
-            moved, operations, triton=gpu_triton.peer(in_triton if dtype != torch.float32 else None),
+            name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype), call, lambda: (_exact(job),),
+            lambda: _cublas(job, narrow), LIMITS[dtype], _bytes(job), 2 * rows * job.weight.numel(),
+            triton=gpu_triton.peer(in_triton if dtype != torch.float32 else None),
         )  # fmt: skip
 
 
@@ -93,27 +84,29 @@ def all_codebooks_case(
         codebook(*jobs)
         return tuple(job.entries for job in jobs)
 
-    def expected() -> Outputs:
-        return tuple(
-            job.actv.double()[job.patches.long()].view(len(job.patches), -1) @ job.weight.double().T + job.bias.double()
-            for job in jobs
-        )
-
     narrow = [job.bias.to(dtype) for job in jobs]
-
-    def cublas() -> list[Tensor]:
-        return [
-            torch.addmm(bias, job.actv[job.patches.flatten()].view(len(job.patches), -1), job.weight.T)
-            for job, bias in zip(jobs, narrow, strict=True)
-        ]
-
-    size = jobs[0].actv.element_size()
-    moved = sum(size * (t.numel()) for job in jobs for t in (job.actv, job.weight, job.entries))
     operations = sum(2 * len(job.patches) * job.weight.numel() for job in jobs)
     return Case(
-        "all codebooks", f"{len(symbols)} maps, {len(jobs)} norms", dtype_name(dtype), call, expected, cublas,
-        LIMITS[dtype], moved + sum(4 * job.patches.numel() for job in jobs), operations,
+        "all codebooks", f"{len(symbols)} maps, {len(jobs)} norms", dtype_name(dtype), call,
+        lambda: tuple(_exact(job) for job in jobs),
+        lambda: [_cublas(job, bias) for job, bias in zip(jobs, narrow, strict=True)],
+        LIMITS[dtype], sum(_bytes(job) for job in jobs), operations,
     )  # fmt: skip
+
+
+def _exact(job: Codebook) -> Tensor:
+    rows = job.actv.double()[job.patches.long()].view(len(job.patches), -1)  # [U5, taps * 128]
+    return rows @ job.weight.double().T + job.bias.double()
+
+
+def _cublas(job: Codebook, bias: Tensor) -> Tensor:
+    rows = job.actv.index_select(0, job.patches.flatten()).view(len(job.patches), -1)
+    return torch.addmm(bias, rows, job.weight.T)
+
+
+def _bytes(job: Codebook) -> int:
+    elements = job.actv.numel() + job.weight.numel() + job.entries.numel()
+    return elements * job.actv.element_size() + 4 * job.patches.numel()
 
 
 def _codebook_job(level: Level, channels: int, dtype: torch.dtype, device: torch.device, seed: int) -> Codebook:

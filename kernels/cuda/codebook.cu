@@ -81,8 +81,7 @@ int32_t run_jobs(const std::vector<Job>& all, JobKernel<Job> kernel, int64_t sha
             tiles += tiles_of(all[i]);
         }
         if (tiles > kMaxPixels) return SPADE_CUDA_ERROR_SIZE;
-        Launch grid = launch_blocks(tiles, resident_blocks(kernel, kThreads, shared_bytes));
-        grid.shared_bytes = shared_bytes;
+        const Launch grid = launch_blocks(tiles, resident_blocks(kernel, kThreads, shared_bytes), shared_bytes);
         if (const int32_t status = launch(kernel, grid, stream, jobs); status != SPADE_CUDA_OK) return status;
     }
     return SPADE_CUDA_OK;

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.cuda.library import Argument, CudaError, Library
-from kernels.cuda.tensors import address, dtype_number, expect_shape, library_of, stream_of
+from kernels.cuda.library import Argument, Library
+from kernels.cuda.tensors import address, dtype_number, expect_contiguous, expect_shape, library_of, stream_of
 
 HIDDEN = 128
 
@@ -91,7 +91,7 @@ def _embed_arguments(job: Embed) -> dict[str, Argument]:
     expect_shape("embed", "bias", job.bias, (depth,), torch.float32)
     expect_shape("embed", "patches", job.patches, (rows, taps), torch.int32)
     expect_shape("embed", "out", job.out, (rows + int(job.zero_row), depth), job.table.dtype)
-    _expect_contiguous("embed", job.table, job.bias, job.patches, job.out)
+    expect_contiguous("embed", job.table, job.bias, job.patches, job.out)
     first, last = _row_addresses(job.rows)
     return {
         "table": address(job.table), "bias": address(job.bias), "patches": address(job.patches),
@@ -111,7 +111,7 @@ def _codebook_arguments(job: Codebook) -> dict[str, Argument]:
     expect_shape("codebook", "entries", job.entries, (rows, columns), actv.dtype)
     if products is not None:
         expect_shape("codebook", "products", products, (len(actv), taps * columns), torch.float32)
-    _expect_contiguous("codebook", actv, job.patches, job.weight, job.bias, job.entries)
+    expect_contiguous("codebook", actv, job.patches, job.weight, job.bias, job.entries)
     first, last = _row_addresses(job.rows)
     first_actv, last_actv = _row_addresses(job.actv_rows)
     return {
@@ -124,10 +124,3 @@ def _codebook_arguments(job: Codebook) -> dict[str, Argument]:
 
 def _row_addresses(rows: DeviceRows | None) -> tuple[int | None, int | None]:
     return (None, None) if rows is None else (address(rows.first), address(rows.last))
-
-
-def _expect_contiguous(op: str, *tensors: Tensor) -> None:
-    for tensor in tensors:
-        if not tensor.is_contiguous():
-            raise CudaError(f"[{op}] expected contiguous tensors but got one {list(tensor.shape)} of strides "
-                            f"{list(tensor.stride())}")  # fmt: skip

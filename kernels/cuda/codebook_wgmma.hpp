@@ -7,10 +7,6 @@
 #include "codebook.hpp"
 #include "warpgroup.hpp"
 
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define SPADE_HAS_WGMMA
-#endif
-
 namespace spade {
 
 // Loads overwrite the stage of the step before the last: the last one's products may still run.

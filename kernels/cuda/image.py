@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cuda.library import CudaError, Library
-from kernels.cuda.tensors import address, dtype_number, expect_shape, library_of, stream_of
+from kernels.cuda.tensors import address, dtype_number, expect_contiguous, expect_shape, library_of, stream_of
 from kernels.modulate import SLOPE
 
 
@@ -44,9 +44,7 @@ def image_conv(
     for name, given in (("x", x), ("weight", weight)):
         if not given.is_contiguous(memory_format=torch.channels_last):
             raise CudaError(f"[image_conv] expected {name} channels last but got strides {list(given.stride())}")
-    for tensor in (bias, constant, values, pixels):
-        if tensor is not None and not tensor.is_contiguous():
-            raise CudaError(f"[image_conv] expected contiguous tensors but got strides {list(tensor.stride())}")
+    expect_contiguous("image_conv", *(tensor for tensor in (bias, constant, values, pixels) if tensor is not None))
     library.call(
         "image_conv", stream_of(x), x=address(x), constant=address(constant), weight=address(weight),
         bias=address(bias), values=address(values), pixels=address(pixels), n=n, height=height, width=width,

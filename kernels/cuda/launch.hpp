@@ -65,8 +65,8 @@ inline ReduceLaunch launch_reduce(int64_t units, int threads_x, int64_t items, i
 }
 
 // `items` independent blocks of kThreads threads, in a stride.
-inline Launch launch_blocks(int64_t items, int64_t resident) {
-    return {std::clamp<int64_t>(items, 1, std::max<int64_t>(resident, 1)), kThreads, 1};
+inline Launch launch_blocks(int64_t items, int64_t resident, int64_t shared_bytes = 0) {
+    return {std::clamp<int64_t>(items, 1, std::max<int64_t>(resident, 1)), kThreads, 1, 1, shared_bytes};
 }
 
 // Slots of the plan's hash table: a power of two, and at least a third more than there can be windows.

@@ -100,13 +100,7 @@ struct Kernels {
 
 template <typename T>
 int32_t run(const spade_modulate_codebook& args, void* stream, const Kernels<T>& kernels) {
-    const ModulateShape shape{static_cast<int32_t>(args.n),
-                              static_cast<int32_t>(args.height),
-                              static_cast<int32_t>(args.width),
-                              static_cast<int32_t>(args.channels),
-                              static_cast<int32_t>(args.shift),
-                              static_cast<int32_t>(args.rows),
-                              args.statistics_stride};
+    const ModulateShape shape = modulate_shape(args);
     const bool wide = args.channels % kWide<T> == 0 && aligned({args.x, args.entries, args.out}, kWideBytes);
     const bool last = args.layout == SPADE_CUDA_NHWC;
     const ModulateKernel<T> kernel = !last  ? kernels.nchw

@@ -27,6 +27,18 @@ struct ModulateShape {
     int64_t statistics_stride;
 };
 
+// Of the arguments of the forward or the backward pass.
+template <typename Args>
+ModulateShape modulate_shape(const Args& args) {
+    return {static_cast<int32_t>(args.n),
+            static_cast<int32_t>(args.height),
+            static_cast<int32_t>(args.width),
+            static_cast<int32_t>(args.channels),
+            static_cast<int32_t>(args.shift),
+            static_cast<int32_t>(args.rows),
+            args.statistics_stride};
+}
+
 // A row of entries that is there: one beyond them, or below zero, is taken for the last.
 __host__ __device__ inline int32_t entry_at(const ModulateShape& shape, int32_t index) {
     return static_cast<uint32_t>(index) < static_cast<uint32_t>(shape.rows) ? index : shape.rows - 1;

@@ -73,13 +73,7 @@ int32_t gradient_of_entries(const spade_modulate_codebook_backward& args, const 
 
 template <typename T>
 int32_t run(const spade_modulate_codebook_backward& args, const Kernels<T>& kernels, void* stream) {
-    const ModulateShape shape{static_cast<int32_t>(args.n),
-                              static_cast<int32_t>(args.height),
-                              static_cast<int32_t>(args.width),
-                              static_cast<int32_t>(args.channels),
-                              static_cast<int32_t>(args.shift),
-                              static_cast<int32_t>(args.rows),
-                              args.statistics_stride};
+    const ModulateShape shape = modulate_shape(args);
     const CodebookBackward<T> of{static_cast<const T*>(args.x),
                                  static_cast<const T*>(args.entries),
                                  static_cast<const T*>(args.dy),

@@ -16,10 +16,10 @@ extern "C" __global__ void __launch_bounds__(256, 4)
         spade_plan_insert_##K(PlanLevels levels, const int32_t* ids, int32_t* slots, uint32_t mask, int32_t* found) { \
         spade::insert_windows<K>(levels, ids, slots, mask, found);                                                    \
     }                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(256, 4) spade_plan_write_##K(                                        \
-        PlanLevels levels, const int32_t* ids, const int32_t* slots, const int32_t* found, const int32_t* numbers,    \
-        const int32_t* counts, int32_t n_symbols, PlanTables tables, int32_t* rows) {                                 \
-        spade::write_windows<K>(levels, ids, slots, found, numbers, counts, n_symbols, tables, rows);                 \
+    extern "C" __global__ void __launch_bounds__(256, 4)                                                              \
+        spade_plan_write_##K(PlanLevels levels, const int32_t* ids, const int32_t* slots, const int32_t* found,       \
+                             const int32_t* numbers, const int32_t* counts, PlanTables tables, int32_t* rows) {       \
+        spade::write_windows<K>(levels, ids, slots, found, numbers, counts, tables, rows);                            \
     }
 
 SPADE_PLAN(1)
@@ -53,7 +53,7 @@ namespace {
 
 struct PlanKernels {
     void (*insert)(PlanLevels, const int32_t*, int32_t*, uint32_t, int32_t*);
-    void (*write)(PlanLevels, const int32_t*, const int32_t*, const int32_t*, const int32_t*, const int32_t*, int32_t,
+    void (*write)(PlanLevels, const int32_t*, const int32_t*, const int32_t*, const int32_t*, const int32_t*,
                   PlanTables, int32_t*);
 };
 
@@ -195,10 +195,9 @@ int32_t spade_cuda_plan_write(const spade_plan_batch* plan, void* stream) {
     const PlanScratch scratch = layout(position_count(*plan), plan->scratch);
     const Launch each = launch_items(levels.start[levels.count]);
     const auto write = kernels_of(plan->kernel_size).write;
-    const int32_t status =
-        launch(write, each, stream, levels, scratch.ids, scratch.slots3, scratch.found3, scratch.numbers, nullptr,
-               static_cast<int32_t>(plan->n_symbols), tables3, plan->patches3);
+    const int32_t status = launch(write, each, stream, levels, scratch.ids, scratch.slots3, scratch.found3,
+                                  scratch.numbers, nullptr, tables3, plan->patches3);
     if (status != SPADE_CUDA_OK) return status;
     return launch(write, each, stream, levels, scratch.numbers, scratch.slots5, scratch.found5, plan->index,
-                  plan->offsets3, 0, tables5, plan->patches5);
+                  plan->offsets3, tables5, plan->patches5);
 }

@@ -226,24 +226,25 @@ struct PlanTables {
     int32_t first[kMaxLevels], room[kMaxLevels], most[kMaxLevels];
 };
 
-// The table of distinct windows: rows of K * K ids, kOutside replaced by n_symbols or, if `counts` is given, by the
-// number of windows that counts tells (offsets of the pass before). Rows beyond a level's room are left out, and what
-// would point to such a row points to the one behind the room.
+// The table of distinct windows: rows of K * K ids, kOutside replaced by the greatest id or, if `counts` is given, by
+// the number of windows that counts tells (offsets of the pass before). Rows beyond a level's room are left out, and
+// what would point to such a row points to the one behind the room.
 template <int K>
 __device__ __forceinline__ void write_windows(const PlanLevels& levels, const int32_t* ids, const int32_t* slots,
                                               const int32_t* found, const int32_t* numbers, const int32_t* counts,
-                                              int32_t n_symbols, const PlanTables& tables, int32_t* rows) {
+                                              const PlanTables& tables, int32_t* rows) {
     const int32_t position = this_position();
     if (position >= levels.start[levels.count] || !is_first(slots, found, position)) return;
     const Position at = position_at(levels, position);
     const int32_t number = numbers[position];
     if (number >= tables.room[at.level]) return;
-    int32_t outside = n_symbols;
+    const int32_t most = tables.most[at.level];
+    int32_t outside = most;
     if (counts != nullptr) outside = counts[(at.level + 1) * levels.n] - counts[at.level * levels.n];
     int32_t* row = rows + (static_cast<int64_t>(tables.first[at.level]) + number) * (K * K);
     for (int tap = 0; tap < K * K; ++tap) {
         const int32_t found_id = tap_at<K>(levels, ids, position, at, tap);
-        const int32_t id = found_id == kOutside ? outside : found_id, most = tables.most[at.level];
+        const int32_t id = found_id == kOutside ? outside : found_id;
         row[tap] = id < most ? id : most;
     }
 }

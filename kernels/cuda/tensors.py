@@ -69,6 +69,14 @@ def expect_shape(op: str, name: str, x: Tensor, shape: tuple[int, ...], dtype: t
         raise CudaError(f"[{op}] expected {name} {dtype} {list(shape)} but got {x.dtype} {list(x.shape)}")
 
 
+def expect_contiguous(op: str, *tensors: Tensor) -> None:
+    """Raise CudaError unless all are contiguous."""
+    for tensor in tensors:
+        if not tensor.is_contiguous():
+            raise CudaError(f"[{op}] expected contiguous tensors but got one {list(tensor.shape)} of strides "
+                            f"{list(tensor.stride())}")  # fmt: skip
+
+
 def scratch_for(library: Library, x: Tensor, norm: Norm) -> Tensor:
     """Scratch for statistics of x [N, C, H, W], uint8; of one byte where there is none to take."""
     n, channels, height, width = x.shape

@@ -8,13 +8,16 @@
 #ifndef SPADE_CUDA_WARPGROUP_HPP
 #define SPADE_CUDA_WARPGROUP_HPP
 
-#include <type_traits>
-
 #include "tensor_core.hpp"
+
+// What follows exists on the host, in the emulator, and where it is compiled for sm_90a.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define SPADE_HAS_WGMMA
+#endif
 
 #if !defined(__CUDACC__)
 #include <warpgroup_emulated.h>
-#elif !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#elif defined(SPADE_HAS_WGMMA)
 
 namespace spade {
 

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from kernels.cuda.library import Library
+from kernels.plan import Symbols
 from serving.engines.cuda_codebooks import MapCodebooks, bucket_of, keep_maps, place_maps
 from serving.engines.cuda_keys import MapKey, keys_of
 from serving.engines.cuda_program import Bucket, CudaProgram
 from serving.engines.cuda_weights import cuda_weights
 from spade_core.generator import Generator
-
-Symbols = npt.NDArray[np.uint16]
 
 CACHE_BYTES = 2 << 30
 PROGRAMS = 8  # shapes of batches whose memory is kept; the least recently used goes

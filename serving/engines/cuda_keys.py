@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Symbols = npt.NDArray[np.uint16]
+from kernels.plan import Symbols
 
 
 @dataclass(frozen=True, eq=False)
