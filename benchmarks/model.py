@@ -23,6 +23,7 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -109,16 +110,33 @@ def table(rows: list[Row], batch: int) -> Table:
 
 
 def lacking(names: tuple[str, ...]) -> dict[str, str]:
-    """Of our engines, those that this processor cannot run, and why."""
-    found = {}
-    for name in names:
-        engine, _, precision = describe(name)
-        if engine == "cpu":
-            try:
-                choose_tier_of(precision)
-            except TierError as error:
-                found[name] = str(error)
-    return found
+    """The engines and peers among `names` that this processor cannot run at speed, each with the reason."""
+    found = {name: _why_slow(*describe(name)) for name in names}
+    return {name: why for name, why in found.items() if why}
+
+
+def _why_slow(engine: str, form: str, precision: str) -> str:
+    """Why this processor cannot run an engine or peer at speed; empty if it can."""
+    if engine == "cpu":
+        try:
+            choose_tier_of(precision)
+        except TierError as error:
+            return str(error)
+    if engine == "torch" and precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return (
+            f"expected a processor on which oneDNN multiplies in bf16 (AVX-512 or newer) but this one has "
+            f"{torch.backends.cpu.get_cpu_capability()}, where PyTorch's bf16 convs take minutes ({form} form)"
+        )
+    if engine == "openvino" and precision == "bf16":
+        import openvino
+
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if "BF16" not in capabilities:
+            return (
+                f"expected a processor with BF16 among OpenVINO's capabilities but got {', '.join(capabilities)}, "
+                "where OpenVINO computes in float32 whatever precision it is asked for"
+            )
+    return ""
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -149,23 +167,25 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--engines", callback=_names, help=f"Ours, by name.  [default: {','.join(OURS)}, where the processor runs them]"
 )
-@click.option("--peers", default=",".join(PEERS), callback=_names, show_default=True, help="Peers, by name.")
+@click.option(
+    "--peers", callback=_names, help=f"Peers, by name.  [default: {','.join(PEERS)}, where the processor runs them]"
+)
 @click.option("--batches", default="1,8", show_default=True, help="Batch sizes.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Timed calls per batch of maps.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each engine; default: all cores.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 def main(
     preset_name: str, weights: Path | None, labels: Path | None, maps: int, engines: tuple[str, ...] | None,
-    peers: tuple[str, ...], batches: str, repeats: int, threads: int | None, json_path: Path | None,
+    peers: tuple[str, ...] | None, batches: str, repeats: int, threads: int | None, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Time the generator and its peers on the same weights and label maps, and show the ratio and the error of each."""
     console = Console()
-    if engines is None:
-        left_out = lacking(OURS)
-        for name, why in left_out.items():
-            console.print(f"{name} is left out: {why}", markup=False)
-        engines = tuple(name for name in OURS if name not in left_out)
-    names = tuple(dict.fromkeys((REFERENCE, *peers, *engines)))
+    chosen = {*(PEERS if peers is None else ()), *(OURS if engines is None else ())}
+    left_out = lacking(tuple(name for name in PEERS + OURS if name in chosen))
+    for name, why in left_out.items():
+        console.print(f"{name} is left out: {why}", markup=False)
+    asked = (PEERS if peers is None else peers) + (OURS if engines is None else engines)
+    names = tuple(dict.fromkeys((REFERENCE, *(name for name in asked if name not in left_out))))
     threads = threads or len(os.sched_getaffinity(0))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
