@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from kernels import _native
-from kernels.plan import Level
+from kernels.ops.plan import Level
 
 STEPS = 4  # lengths between two powers of two: at most a fifth of a long table is padding
 LEAST = 64

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernels.plan import Level, plan
+from kernels.ops.plan import Level, plan
 from spade_core.config import GeneratorConfig, level_sizes
-from spade_core.label_maps import prepare
-from spade_core.style import check_style
+from spade_core.maps.label_maps import prepare
+from spade_core.models.style import check_style
 
 Feed = dict[str, npt.NDArray[Any]]
 Array = npt.NDArray[Any]

@@ -1,6 +1,6 @@
 """The two computations that become ONNX graphs: dense, and codebook with the plan's tensors as inputs.
 
-Both take their parameters from `spade_core.codebook.fold`: batch-norm statistics and the `1 +` are in the weights.
+Both take their parameters from `spade_core.codebook.fold.fold`: batch-norm statistics and the `1 +` are in the weights.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spade_core.codebook import LevelTensors, fold
+from spade_core.codebook.entries import LevelTensors
+from spade_core.codebook.fold import fold
 from spade_core.config import DONT_CARE, HIDDEN, GeneratorConfig
-from spade_core.generator import Generator
-from spade_core.spade import SPADE
+from spade_core.models.generator import Generator
+from spade_core.models.spade import SPADE
 
 ImageKind = Literal["uint8", "float"]
 
 
 class CodebookNorm(nn.Module):
-    """`spade_core.codebook.Folded` as buffers, so that they are named in the graph, in one dtype."""
+    """`spade_core.codebook.fold.Folded` as buffers, so that they are named in the graph, in one dtype."""
 
     table: Tensor  # [k*k * (symbols + 1), 128]
     shared_bias: Tensor  # [128]

@@ -23,10 +23,10 @@ import torch
 from torch import nn
 
 from export.graphs import CodebookGraph, DenseGraph, ImageKind
-from spade_core.colours import class_names, class_palette
 from spade_core.config import STYLE_DIM, GeneratorConfig
-from spade_core.generator import Generator
-from spade_core.spade import LEAKY_SLOPE
+from spade_core.maps.colours import class_names, class_palette
+from spade_core.models.generator import Generator
+from spade_core.models.spade import LEAKY_SLOPE
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["dense", "codebook"]
@@ -40,7 +40,7 @@ PREFIX = "spade."
 DOMAIN = "spade"
 
 # Runtimes inline the bodies; TensorRT takes a registered plugin of the same name before them
-# (export/tensorrt_plugin.py). Two functions, not one with an attribute: a plugin's kernel is then chosen by its name.
+# (export/tensorrt/plugin.py). Two functions, not one with an attribute: a plugin's kernel is then chosen by its name.
 _MODULATE_BODY = """
     per_pixel = Gather <axis = 0> (entries, index)
     channels_first = Transpose <perm = [0, 3, 1, 2]> (per_pixel)
@@ -97,8 +97,8 @@ def export_codebook(
     """Write the codebook graph: standard operators, and the modulate step as local functions (`functions`).
 
     Inputs, for each level i (smallest first), int32: patches3_i [U3, k*k], patches5_i [U5, k*k], index_i [N, h, w], as
-    `kernels.plan.Level` has them; and style float32 [N, 256] or, without a style input, start int32 [N, h0, w0], the
-    symbols at the start size. Batch and patch counts are dynamic. Output and arguments as `export_dense`.
+    `kernels.ops.plan.Level` has them; and style float32 [N, 256] or, without a style input, start int32 [N, h0, w0],
+    the symbols at the start size. Batch and patch counts are dynamic. Output and arguments as `export_dense`.
     """
     sized = _sized(generator, size)
     config = sized.config

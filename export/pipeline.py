@@ -9,11 +9,11 @@ from pathlib import Path
 from export.feeds import codebook_feed, dense_feed
 from export.graphs import ImageKind
 from export.int8 import quantise
-from export.maps import read_maps
 from export.onnx import Form, Precision, export_codebook, export_dense
 from export.verify import Row, check_file, compare, refuse_wrong
 from spade_core.config import GeneratorConfig
-from spade_core.generator import Generator
+from spade_core.maps.samples import read_maps
+from spade_core.models.generator import Generator
 
 Report = Callable[[str], None]
 

@@ -19,12 +19,12 @@ from rich.table import Table
 
 from export.feeds import Feed, codebook_feed, dense_feed
 from export.onnx import read_metadata, save
-from spade_core.dense import synthesize_dense
-from spade_core.generator import Generator
-from spade_core.label_maps import prepare
+from spade_core.maps.label_maps import prepare
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.generator import Generator
 
 RUNTIMES = ("onnxruntime", "openvino")
-OPERATORS = Path(__file__).parent / "tensorrt_operators.json"
+OPERATORS = Path(__file__).parent / "tensorrt" / "operators.json"
 
 # float32 kernels order their sums differently: 1e-4 on images in -1..1, or one level of a byte that is truncated.
 MAX_ERROR_FP32 = 1e-4

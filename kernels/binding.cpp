@@ -181,39 +181,39 @@ using Steps = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 using Seconds = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 template <typename AnyWeight>
-void check_packing(int32_t tier, const AnyWeight& weight, int64_t expected, const Packed& packed, int64_t bytes) {
-    if (tier < 0 || tier >= SPADE_TIERS) throw std::invalid_argument("unknown tier");
+void check_packing(int32_t isa, const AnyWeight& weight, int64_t expected, const Packed& packed, int64_t bytes) {
+    if (isa < 0 || isa >= SPADE_ISAS) throw std::invalid_argument("unknown isa");
     if (static_cast<int64_t>(weight.size()) != expected) throw std::invalid_argument("weight has another size");
     if (static_cast<int64_t>(packed.size()) != bytes) throw std::invalid_argument("packed has another size");
 }
 
-void codebook_pack(int32_t tier, const Weight& weight, int64_t taps, int64_t channels, const Packed& packed) {
-    check_packing(tier, weight, taps * SPADE_HIDDEN * 2 * channels, packed,
-                  spade_codebook_packed_bytes(tier, taps, channels));
+void codebook_pack(int32_t isa, const Weight& weight, int64_t taps, int64_t channels, const Packed& packed) {
+    check_packing(isa, weight, taps * SPADE_HIDDEN * 2 * channels, packed,
+                  spade_codebook_packed_bytes(isa, taps, channels));
     nb::gil_scoped_release release;
-    spade_codebook_pack(tier, weight.data(), taps, channels, packed.data());
+    spade_codebook_pack(isa, weight.data(), taps, channels, packed.data());
 }
 
 void codebook_int8_pack(const WeightInt8& weight, int64_t taps, int64_t channels, const Packed& packed) {
-    if (spade_tier_supported(SPADE_TIER_AMX) == 0) throw std::invalid_argument(spade_status_message(SPADE_ERROR_TIER));
-    check_packing(SPADE_TIER_AMX, weight, taps * SPADE_HIDDEN * 2 * channels, packed,
+    if (spade_isa_supported(SPADE_ISA_AMX) == 0) throw std::invalid_argument(spade_status_message(SPADE_ERROR_ISA));
+    check_packing(SPADE_ISA_AMX, weight, taps * SPADE_HIDDEN * 2 * channels, packed,
                   spade_codebook_int8_packed_bytes(taps, channels));
     nb::gil_scoped_release release;
     spade_codebook_int8_pack(weight.data(), taps, channels, packed.data());
 }
 
-void conv_pack(int32_t tier, const Weight& weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
+void conv_pack(int32_t isa, const Weight& weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
                const Packed& packed) {
-    check_packing(tier, weight, out_channels * in_channels * kernel_size * kernel_size, packed,
-                  spade_conv_packed_bytes(tier, out_channels, in_channels, kernel_size));
+    check_packing(isa, weight, out_channels * in_channels * kernel_size * kernel_size, packed,
+                  spade_conv_packed_bytes(isa, out_channels, in_channels, kernel_size));
     nb::gil_scoped_release release;
-    spade_conv_pack(tier, weight.data(), out_channels, in_channels, kernel_size, packed.data());
+    spade_conv_pack(isa, weight.data(), out_channels, in_channels, kernel_size, packed.data());
 }
 
-int64_t conv_peak(int32_t tier, int64_t count) {
-    if (spade_tier_supported(tier) == 0) throw std::invalid_argument(spade_status_message(SPADE_ERROR_TIER));
+int64_t conv_peak(int32_t isa, int64_t count) {
+    if (spade_isa_supported(isa) == 0) throw std::invalid_argument(spade_status_message(SPADE_ERROR_ISA));
     nb::gil_scoped_release release;
-    return spade_conv_peak(tier, count);
+    return spade_conv_peak(isa, count);
 }
 
 // ---- Programs ----
@@ -362,29 +362,29 @@ NB_MODULE(_native, module) {
                nb::arg("classes"), nb::arg("dont_care_id"), nb::arg("out").noconvert(),
                "Writes a request's symbols; returns whether every id is below classes.");
 
-    module.attr("TIERS") = nb::make_tuple("avx2", "avx512", "avx512bf16", "amx");
+    module.attr("ISAS") = nb::make_tuple("avx2", "avx512", "avx512bf16", "amx");
     module.attr("HIDDEN") = SPADE_HIDDEN;
     module.attr("STEP_BYTES") = sizeof(spade_step);
     module.attr("STEP_ARGS_OFFSET") = offsetof(spade_step, args);
     module.attr("STEP_KINDS") = step_kinds();
     module.attr("SECONDS") = static_cast<int>(SPADE_STEP_KINDS);
     module.def(
-        "tier_supported", [](int32_t tier) { return spade_tier_supported(tier) != 0; }, nb::arg("tier"),
-        "Whether this processor runs the tier.");
-    module.def("codebook_packed_bytes", &spade_codebook_packed_bytes, nb::arg("tier"), nb::arg("taps"),
+        "isa_supported", [](int32_t isa) { return spade_isa_supported(isa) != 0; }, nb::arg("isa"),
+        "Whether this processor runs the isa.");
+    module.def("codebook_packed_bytes", &spade_codebook_packed_bytes, nb::arg("isa"), nb::arg("taps"),
                nb::arg("channels"), "Size of packed codebook weights.");
-    module.def("codebook_pack", &codebook_pack, nb::arg("tier"), nb::arg("weight").noconvert(), nb::arg("taps"),
-               nb::arg("channels"), nb::arg("packed").noconvert(), "Packs codebook weights for a tier.");
+    module.def("codebook_pack", &codebook_pack, nb::arg("isa"), nb::arg("weight").noconvert(), nb::arg("taps"),
+               nb::arg("channels"), nb::arg("packed").noconvert(), "Packs codebook weights for a isa.");
     module.def("codebook_int8_packed_bytes", &spade_codebook_int8_packed_bytes, nb::arg("taps"), nb::arg("channels"),
                "Size of packed int8 codebook weights.");
     module.def("codebook_int8_pack", &codebook_int8_pack, nb::arg("weight").noconvert(), nb::arg("taps"),
                nb::arg("channels"), nb::arg("packed").noconvert(), "Packs int8 codebook weights.");
-    module.def("conv_packed_bytes", &spade_conv_packed_bytes, nb::arg("tier"), nb::arg("out_channels"),
+    module.def("conv_packed_bytes", &spade_conv_packed_bytes, nb::arg("isa"), nb::arg("out_channels"),
                nb::arg("in_channels"), nb::arg("kernel_size"), "Size of packed conv weights.");
-    module.def("conv_pack", &conv_pack, nb::arg("tier"), nb::arg("weight").noconvert(), nb::arg("out_channels"),
+    module.def("conv_pack", &conv_pack, nb::arg("isa"), nb::arg("weight").noconvert(), nb::arg("out_channels"),
                nb::arg("in_channels"), nb::arg("kernel_size"), nb::arg("packed").noconvert(),
-               "Packs conv weights for a tier.");
-    module.def("conv_peak", &conv_peak, nb::arg("tier"), nb::arg("count"),
+               "Packs conv weights for a isa.");
+    module.def("conv_peak", &conv_peak, nb::arg("isa"), nb::arg("count"),
                "Does at least count operations of a conv in registers, and returns how many.");
     nb::class_<Pool>(module, "Pool", "Threads that run programs: the caller's and threads - 1 of its own.")
         .def(nb::init<int64_t>(), nb::arg("threads"))

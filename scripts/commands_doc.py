@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from serving.cli import main as spade
+from serving.cli.main import main as spade
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 HEAD = """# Commands

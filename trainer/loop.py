@@ -20,17 +20,17 @@ import torch
 from PIL import Image
 
 from trainer.config import TrainConfig, from_tables, to_toml
-from trainer.dataset import Batch, Positions, Stream, loader
-from trainer.logs import Logs
-from trainer.losses import PerceptualLoss, load_perceptual
+from trainer.data.dataset import Batch, Positions, Stream, loader
 from trainer.memory import keep_freed_memory
 from trainer.networks import Networks, build
+from trainer.output.logs import Logs
+from trainer.output.report import write_report
+from trainer.output.samples import Samples, choose_samples, sample_grid
+from trainer.output.state import StateError, checkpoints, load_state, save_state
+from trainer.output.weights import calibrated, export_weights
+from trainer.perceptual import PerceptualLoss, load_perceptual
 from trainer.processes import Processes, any_of, join, leave
-from trainer.report import write_report
-from trainer.samples import Samples, choose_samples, sample_grid
-from trainer.state import StateError, checkpoints, load_state, save_state
 from trainer.step import Optimisers, Statistics, learning_rate, optimisers, train_step
-from trainer.weights import calibrated, export_weights
 
 _log = logging.getLogger(__name__)
 

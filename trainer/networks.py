@@ -10,14 +10,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from spade_core.baselines import AnyGenerator, new_generator
-from spade_core.codebook import synthesize_codebook
-from spade_core.dense import synthesize_dense
-from spade_core.discriminator import Discriminator
-from spade_core.encoder import StyleEncoder
-from spade_core.spectral import folded_state, with_spectral_norm
+from spade_core.codebook.synthesize import synthesize_codebook
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.discriminator import Discriminator
+from spade_core.models.encoder import StyleEncoder
+from spade_core.models.registry import AnyGenerator, new_generator
+from spade_core.models.spectral import folded_state, with_spectral_norm
 from trainer.config import TrainConfig
-from trainer.dataset import Batch
+from trainer.data.dataset import Batch
 from trainer.processes import Processes, same_everywhere, synchronise_norms
 
 INIT_GAIN = 0.02  # xavier normal, as the paper's models start

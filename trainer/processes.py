@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_grad
 from torch import Tensor, nn
 
-from spade_core.spade import NORM_EPS
+from spade_core.models.spade import NORM_EPS
 
 MESSAGE_BYTES = 16 << 20  # of gradients: large enough for the network's speed, small enough that many are on the way
 

@@ -14,17 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spade_core.discriminator import Discriminator
+from spade_core.losses import discriminator_loss, feature_matching_loss, generator_loss, kl_loss
+from spade_core.models.discriminator import Discriminator
 from trainer.config import OptimConfig, TrainConfig
-from trainer.dataset import Batch
-from trainer.losses import (
-    PerceptualLoss,
-    discriminator_loss,
-    feature_matching_loss,
-    generator_loss,
-    kl_loss,
-)
+from trainer.data.dataset import Batch
 from trainer.networks import Networks, synthesize, update_average
+from trainer.perceptual import PerceptualLoss
 from trainer.processes import GradientMessages, Processes
 
 Statistics = dict[str, Tensor]  # float32 scalars, detached
@@ -86,11 +81,11 @@ def train_step(
         factor: on the learning rates, from `learning_rate`.
     """
     rates = [(side, group, group["lr"]) for _, side in optimiser.items() for group in side.param_groups]
-    warmth = min(1.0, images / config.loss.kl_warmup) if config.loss.kl_warmup else 1.0
+    kl_weight_factor = min(1.0, images / config.loss.kl_warmup) if config.loss.kl_warmup else 1.0
     sums: Statistics = {}
     for i, batch in enumerate(batches):
         with optimiser.messages.sent() if i == len(batches) - 1 else nullcontext():
-            statistics = add_gradients(networks, batch, perceptual, config, processes, warmth)
+            statistics = add_gradients(networks, batch, perceptual, config, processes, kl_weight_factor)
         for name, value in statistics.items():
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value / len(batches)
     for _, group, rate in rates:
@@ -110,9 +105,12 @@ def add_gradients(
     perceptual: PerceptualLoss | None,
     config: TrainConfig,
     processes: Processes,
-    warmth: float,
+    kl_weight_factor: float,
 ) -> Statistics:
-    """Forward and backward of both sides on one batch; the gradients add to those there are. `warmth` is loss.kl's."""
+    """Forward and backward of both sides on one batch; the gradients add to those there are.
+
+    `kl_weight_factor`, 0..1, multiplies loss.kl.
+    """
     form = torch.channels_last if config.run.channels_last else torch.contiguous_format
     real = (batch.images.float() / 127.5 - 1).contiguous(memory_format=form)  # [N, 3, H, W], -1..1
     half = torch.autocast(processes.device.type, torch.bfloat16, enabled=config.run.precision == "bf16")
@@ -131,7 +129,7 @@ def add_gradients(
     if "kl" in terms:
         # The KL divergence is a sum over the whole batch, the others are means: gradients are averaged over processes.
         tensors.append(terms["kl"])
-        gradients.append(torch.full_like(terms["kl"], warmth * processes.world))
+        gradients.append(torch.full_like(terms["kl"], kl_weight_factor * processes.world))
     torch.autograd.backward(tensors, gradients)
     return {name: value.detach() for name, value in terms.items()}
 

@@ -17,9 +17,9 @@
 #include <thread>
 #include <vector>
 
-#include "operations.hpp"
+#include "cpu/operations.hpp"
+#include "cpu/work_split.hpp"
 #include "spade_kernels.h"
-#include "units.hpp"
 
 namespace {
 
@@ -152,7 +152,7 @@ void spade_pool::work(const spade_step& step, Progress& of_step, void* memory) {
                                                                     : (left + 2 * threads - 1) / (2 * threads);
         const int64_t end = begin + (share < left ? share : left);
         if (of_step.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) {
-            operation.run[step.tier](step, begin, end, memory);
+            operation.run[step.isa](step, begin, end, memory);
             begin = of_step.next.load(std::memory_order_relaxed);
         }
     }
@@ -163,8 +163,8 @@ spade_status spade_pool::prepare(const spade_step* program_steps, int64_t count)
     for (const spade_step* step = program_steps; step != program_steps + count; ++step) {
         const spade::Operation* operation = spade::find_operation(step->kind);
         if (operation == nullptr) return SPADE_ERROR_STEP;
-        if (step->tier < 0 || step->tier >= SPADE_TIERS || spade_tier_supported(static_cast<int32_t>(step->tier)) == 0)
-            return SPADE_ERROR_TIER;
+        if (step->isa < 0 || step->isa >= SPADE_ISAS || spade_isa_supported(static_cast<int32_t>(step->isa)) == 0)
+            return SPADE_ERROR_ISA;
         if (step->overlaps < 0) return SPADE_ERROR_STEP;
         const int64_t wanted = operation->scratch_bytes(*step);
         if (wanted > bytes) bytes = wanted;
@@ -225,8 +225,8 @@ int64_t spade_embed_units(const spade_embed* args) {
     return groups(args->rows + (args->zero_row != 0 ? 1 : 0), spade::embed_unit_rows);
 }
 
-int64_t spade_codebook_units(int32_t tier, const spade_codebook* args) {
-    if (tier == SPADE_TIER_AMX) return args->blocks * groups(args->rows, spade::codebook_amx_rows(args->blocks));
+int64_t spade_codebook_units(int32_t isa, const spade_codebook* args) {
+    if (isa == SPADE_ISA_AMX) return args->blocks * groups(args->rows, spade::codebook_amx_rows(args->blocks));
     if (args->form == SPADE_CODEBOOK_PER_TAP) return args->blocks;
     return args->blocks * groups(args->rows, spade::codebook_unit_rows);
 }
@@ -237,16 +237,16 @@ int64_t spade_norm_units(const spade_norm* args) { return args->n * args->blocks
 
 int64_t spade_image_units(const spade_image* args) { return args->n * args->height; }
 
-int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args) {
-    if (tier == SPADE_TIER_AMX)
+int64_t spade_codebook_scratch_bytes(int32_t isa, const spade_codebook* args) {
+    if (isa == SPADE_ISA_AMX)
         return spade::codebook_amx_header_bytes + args->taps * SPADE_HIDDEN * spade::codebook_amx_rows(args->blocks) *
-                                                      (args->scale != nullptr ? 1 : spade::element_bytes(tier));
+                                                      (args->scale != nullptr ? 1 : spade::element_bytes(isa));
     if (args->form != SPADE_CODEBOOK_PER_TAP) return 0;
     return args->taps * args->actv_rows * spade::codebook_columns * static_cast<int64_t>(sizeof(float));
 }
 
-int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels) {
-    return (channels + 31) / 32 * spade::codebook_columns * taps * SPADE_HIDDEN * spade::element_bytes(tier);
+int64_t spade_codebook_packed_bytes(int32_t isa, int64_t taps, int64_t channels) {
+    return (channels + 31) / 32 * spade::codebook_columns * taps * SPADE_HIDDEN * spade::element_bytes(isa);
 }
 
 int64_t spade_codebook_int8_packed_bytes(int64_t taps, int64_t channels) {

@@ -16,7 +16,7 @@ struct Operation {
     bool long_runs;  // a run of units has a costly start: few of them
     int64_t (*units)(const spade_step& step);
     int64_t (*scratch_bytes)(const spade_step& step);  // of each thread
-    RunStep run[SPADE_TIERS];
+    RunStep run[SPADE_ISAS];
 };
 
 // Null if the kind is unknown.

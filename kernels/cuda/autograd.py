@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.cuda.library import Library, Norm
-from kernels.cuda.modulate_codebook import (
+from kernels.cuda.host.library import Library, Norm
+from kernels.cuda.modulate.modulate_codebook import (
     Order,
     modulate_codebook,
     modulate_codebook_backward,
     modulate_codebook_backward_torch,
     modulate_codebook_torch,
 )
-from kernels.cuda.modulate_dense import (
+from kernels.cuda.modulate.modulate_dense import (
     EPSILON,
     modulate_dense,
     modulate_dense_backward,
@@ -41,7 +41,7 @@ def spade_modulate(
     leaky: bool = True,
     library: Library | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """lrelu(norm(x) * (1 + gamma) + beta) and the statistics; see `kernels.cuda.modulate_dense.modulate_dense`.
+    """lrelu(norm(x) * (1 + gamma) + beta) and the statistics; see `modulate_dense`.
 
     Differentiable in x, gamma and beta; the statistics that come back are not, and serve running averages.
     """
@@ -63,7 +63,7 @@ def spade_modulate_codebook(
     order: Order | None = None,
     library: Library | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """lrelu(a[index] * norm(x) + b[index]) and the statistics; see `kernels.cuda.modulate_codebook.modulate_codebook`.
+    """lrelu(a[index] * norm(x) + b[index]) and the statistics; see `modulate_codebook`.
 
     Differentiable in x and entries. With `order`, from `sort_index`, the gradient has the same bits every time.
     """

@@ -21,7 +21,7 @@ typedef enum spade_status {
     SPADE_ERROR_KERNEL_SIZE = 4, /* kernel_size is not 1, 3 or 5 */
     SPADE_ERROR_SCRATCH = 5,     /* scratch is smaller than spade_plan_scratch_bytes says, or not aligned to 8 bytes */
     SPADE_ERROR_STEP = 6,        /* a step's kind is unknown or its overlaps are negative */
-    SPADE_ERROR_TIER = 7,        /* a step's tier is unknown or this processor does not run it */
+    SPADE_ERROR_ISA = 7,         /* a step's isa is unknown or this processor does not run it */
     SPADE_ERROR_MEMORY = 8       /* the pool's scratch could not be allocated */
 } spade_status;
 
@@ -100,7 +100,7 @@ spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outsi
  *
  * A step is one kernel on its arguments; its work is a range of units, 0 .. spade_<op>_units(args). Each output element
  * is computed whole within one unit, in an order that depends neither on the range nor on the batch. Kernels run on the
- * calling thread. The caller owns all memory; nothing is checked here (kernels/steps.py does).
+ * calling thread. The caller owns all memory; nothing is checked here (kernels/ops/ does).
  *
  * Plain maps and entries are stored as T, what products read (padded maps, hidden rows) as I, and sums are float32:
  *   avx2, avx512  T and I float32
@@ -113,16 +113,16 @@ spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outsi
  *   entries     T [CB][U5][2][32], 32 a and then 32 b; written and read block by block, so a block's lie together.
  *               Several maps may share a table: the entries of one are a run of rows in every block. */
 
-typedef enum spade_tier {
-    SPADE_TIER_AVX2 = 0,
-    SPADE_TIER_AVX512 = 1,
-    SPADE_TIER_AVX512BF16 = 2,
-    SPADE_TIER_AMX = 3,
-    SPADE_TIERS = 4
-} spade_tier;
+typedef enum spade_isa {
+    SPADE_ISA_AVX2 = 0,
+    SPADE_ISA_AVX512 = 1,
+    SPADE_ISA_AVX512BF16 = 2,
+    SPADE_ISA_AMX = 3,
+    SPADE_ISAS = 4
+} spade_isa;
 
-/* 1 if this processor runs the tier, else 0. */
-int32_t spade_tier_supported(int32_t tier);
+/* 1 if this processor runs the isa, else 0. */
+int32_t spade_isa_supported(int32_t isa);
 
 /* Channels of actv, the hidden map. */
 #define SPADE_HIDDEN 128
@@ -145,7 +145,7 @@ typedef struct spade_embed {
 } spade_embed;
 
 /* entries[u] = bias + sum over taps of actv[patches[u][tap]] x weight[tap].
- * Both forms sum the products of a tap first and then the taps, so they give the same bits. The tier amx sums all
+ * Both forms sum the products of a tap first and then the taps, so they give the same bits. The isa amx sums all
  * products in one go and has the gathered form only.
  *
  * With `scale`, which only amx takes, actv are bytes and weights int8: entries[u] = bias + scale * (that sum, exact in
@@ -159,7 +159,7 @@ typedef enum spade_codebook_form {
 typedef struct spade_codebook {
     const void* actv;       /* I [actv_rows][SPADE_HIDDEN] */
     const int32_t* patches; /* [rows][taps], 0 .. actv_rows - 1 */
-    const void* weight;     /* packed by spade_codebook_pack for the same tier */
+    const void* weight;     /* packed by spade_codebook_pack for the same isa */
     const float* bias;      /* [blocks][2][32] */
     void* entries;          /* T [blocks][entry_rows][2][32] */
     int64_t rows;
@@ -176,15 +176,15 @@ typedef struct spade_codebook {
 
 /* Packed weights of a codebook: bytes -> pack -> use. weight is float32 [taps * SPADE_HIDDEN][2 * channels], a before
  * b; packed is aligned to 64 bytes. */
-int64_t spade_codebook_packed_bytes(int32_t tier, int64_t taps, int64_t channels);
-void spade_codebook_pack(int32_t tier, const float* weight, int64_t taps, int64_t channels, void* packed);
+int64_t spade_codebook_packed_bytes(int32_t isa, int64_t taps, int64_t channels);
+void spade_codebook_pack(int32_t isa, const float* weight, int64_t taps, int64_t channels, void* packed);
 
 /* The same of int8 weights. */
 int64_t spade_codebook_int8_packed_bytes(int64_t taps, int64_t channels);
 void spade_codebook_int8_pack(const int8_t* weight, int64_t taps, int64_t channels, void* packed);
 
 /* Scratch that each thread needs, aligned to 64 bytes. */
-int64_t spade_codebook_scratch_bytes(int32_t tier, const spade_codebook* args);
+int64_t spade_codebook_scratch_bytes(int32_t isa, const spade_codebook* args);
 
 /* out = act(a[index] * ((x - mean) * rstd) + b[index]), x read at (row >> shift, column >> shift). */
 typedef struct spade_modulate {
@@ -226,18 +226,18 @@ typedef struct spade_image {
 } spade_image;
 
 int64_t spade_embed_units(const spade_embed* args);
-int64_t spade_codebook_units(int32_t tier, const spade_codebook* args);
+int64_t spade_codebook_units(int32_t isa, const spade_codebook* args);
 int64_t spade_modulate_units(const spade_modulate* args);
 int64_t spade_norm_units(const spade_norm* args);
 int64_t spade_image_units(const spade_image* args);
 
-#define SPADE_DECLARE(tier)                                                                             \
-    void spade_embed_##tier(const spade_embed* args, int64_t begin, int64_t end);                       \
-    void spade_codebook_##tier(const spade_codebook* args, int64_t begin, int64_t end, void* scratch);  \
-    void spade_codebook_pack_##tier(const float* weight, int64_t taps, int64_t channels, void* packed); \
-    void spade_modulate_##tier(const spade_modulate* args, int64_t begin, int64_t end);                 \
-    void spade_norm_##tier(const spade_norm* args, int64_t begin, int64_t end);                         \
-    void spade_image_##tier(const spade_image* args, int64_t begin, int64_t end);
+#define SPADE_DECLARE(isa)                                                                             \
+    void spade_embed_##isa(const spade_embed* args, int64_t begin, int64_t end);                       \
+    void spade_codebook_##isa(const spade_codebook* args, int64_t begin, int64_t end, void* scratch);  \
+    void spade_codebook_pack_##isa(const float* weight, int64_t taps, int64_t channels, void* packed); \
+    void spade_modulate_##isa(const spade_modulate* args, int64_t begin, int64_t end);                 \
+    void spade_norm_##isa(const spade_norm* args, int64_t begin, int64_t end);                         \
+    void spade_image_##isa(const spade_image* args, int64_t begin, int64_t end);
 SPADE_DECLARE(float32_avx2)
 SPADE_DECLARE(float32_avx512)
 SPADE_DECLARE(bf16_avx512bf16)
@@ -251,7 +251,7 @@ void spade_codebook_int8_pack_amx(const int8_t* weight, int64_t taps, int64_t ch
  * of units nor on n, bit for bit. */
 typedef struct spade_conv {
     const void* x;        /* padded map I [n][height + 2][in blocks][width + 2][32] */
-    const void* weight;   /* packed by spade_conv_pack for the same tier */
+    const void* weight;   /* packed by spade_conv_pack for the same isa */
     const float* bias;    /* [out blocks * 32], zero in unused lanes */
     const void* residual; /* plain map T [n][height >> s][out blocks][width >> s][32], or null */
     void* y;              /* plain map T [n][height][out blocks][width][32], out */
@@ -268,7 +268,7 @@ typedef struct spade_conv {
  * both. Gives the same bits as the two steps.
  *
  * The shortcut is such a pair too, k = 1 and without bias, whose y is not written but added; conv.residual is null
- * then. In the tier amx it is added before y is rounded, in the others as a residual, which is rounded first. */
+ * then. In the isa amx it is added before y is rounded, in the others as a residual, which is rounded first. */
 typedef struct spade_modulated_conv {
     spade_modulate modulate;
     spade_conv conv;
@@ -277,10 +277,10 @@ typedef struct spade_modulated_conv {
     spade_conv shortcut; /* n, height, width and out_channels as in conv */
 } spade_modulated_conv;
 
-int64_t spade_modulated_conv_units(int32_t tier, const spade_modulated_conv* args);
+int64_t spade_modulated_conv_units(int32_t isa, const spade_modulated_conv* args);
 
 /* Scratch that each thread needs, aligned to 64 bytes. */
-int64_t spade_modulated_conv_scratch_bytes(int32_t tier, const spade_modulated_conv* args);
+int64_t spade_modulated_conv_scratch_bytes(int32_t isa, const spade_modulated_conv* args);
 
 /* Neighbouring units share weights, or rows of x where k = 1: a call reads them once for a run of such units, so hand
  * out runs. */
@@ -288,13 +288,13 @@ int64_t spade_conv_units(const spade_conv* args);
 
 /* Packed weights of a conv: bytes -> pack -> use. weight is float32 [out_channels][in_channels][k][k]; packed is
  * aligned to 64 bytes. */
-int64_t spade_conv_packed_bytes(int32_t tier, int64_t out_channels, int64_t in_channels, int64_t kernel_size);
-void spade_conv_pack(int32_t tier, const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
+int64_t spade_conv_packed_bytes(int32_t isa, int64_t out_channels, int64_t in_channels, int64_t kernel_size);
+void spade_conv_pack(int32_t isa, const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
                      void* packed);
 
-#define SPADE_DECLARE(tier)                                                     \
-    void spade_conv_##tier(const spade_conv* args, int64_t begin, int64_t end); \
-    void spade_modulated_conv_##tier(const spade_modulated_conv* args, int64_t begin, int64_t end, void* scratch);
+#define SPADE_DECLARE(isa)                                                     \
+    void spade_conv_##isa(const spade_conv* args, int64_t begin, int64_t end); \
+    void spade_modulated_conv_##isa(const spade_modulated_conv* args, int64_t begin, int64_t end, void* scratch);
 SPADE_DECLARE(float32_avx2)
 SPADE_DECLARE(float32_avx512)
 SPADE_DECLARE(bf16_avx512bf16)
@@ -303,7 +303,7 @@ SPADE_DECLARE(bf16_amx)
 
 /* The products and sums that a conv is made of, from registers alone: the peak to measure it against. Does at least
  * `count` floating-point operations and returns how many. */
-int64_t spade_conv_peak(int32_t tier, int64_t count);
+int64_t spade_conv_peak(int32_t isa, int64_t count);
 
 /* ---- Programs ---- */
 
@@ -315,13 +315,13 @@ typedef enum spade_step_kind {
     SPADE_STEP_IMAGE = 4,
     SPADE_STEP_CONV = 5,
     SPADE_STEP_MODULATED_CONV = 6,
-    SPADE_STEP_PLAN = 7, /* the same in every tier */
+    SPADE_STEP_PLAN = 7, /* the same in every isa */
     SPADE_STEP_KINDS = 8
 } spade_step_kind;
 
 typedef struct spade_step {
     int64_t kind;     /* spade_step_kind */
-    int64_t tier;     /* spade_tier */
+    int64_t isa;      /* spade_isa */
     int64_t overlaps; /* how many of the steps right before it may still run when it starts; 0: none */
     union {
         spade_embed embed;

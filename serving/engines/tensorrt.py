@@ -19,13 +19,14 @@ import numpy.typing as npt
 
 from export.buckets import bucketed
 from export.feeds import Feed, dense_feed, level_feed, start_feed
-from export.manifest import verify_manifest
-from kernels.plan import plan
-from serving.engines import Images, Instances, Labels, Style, Timings
-from serving.engines.cuda_graph import CudaGraph, CudaGraphError, recording
+from kernels.ops.plan import plan
+from serving.engines.cuda.graph import CudaGraph, CudaGraphError, recording
+from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig, level_sizes
-from spade_core.label_maps import prepare
-from spade_core.style import check_style
+from spade_core.files.manifest import verify_manifest
+from spade_core.maps.label_maps import prepare
+from spade_core.models.style import check_style
+from spade_core.types import Images, Instances, Labels, Style
 
 try:
     import tensorrt as trt
@@ -49,7 +50,7 @@ class TensorrtEngine:
     """
 
     name = "tensorrt"
-    at_once = 1
+    max_concurrent_calls = 1
 
     def __init__(self, path: Path, device: int = 0) -> None:
         facts = verify_manifest(path.parent, alone=False, holds=path.name)
@@ -79,8 +80,10 @@ class TensorrtEngine:
     def synthesize(
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> Images:
-        """Label maps [N, H, W] -> images [N, H, W, 3]; see `serving.engines.Engine`. More maps than the engine takes
-        at once go through it one part after the other."""
+        """Label maps [N, H, W] -> images [N, H, W, 3]; see `Engine`.
+
+        More maps than the engine takes at once go through it one part after the other.
+        """
         timings = timings if timings is not None else Timings()
         images = []
         for first in range(0, len(labels), self.batch[2]):

@@ -1,1 +1,1 @@
-"""The code that Triton's Python backend runs; `serving.repository` copies each model.py into a model repository."""
+"""NVIDIA Triton Inference Server: its launcher, its model repository, and the models in it."""

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks import export
+from benchmarks.model import exported as export
 from export.verify import MAX_ERROR_FP32
 from spade_core.config import PRESETS, GeneratorConfig
 

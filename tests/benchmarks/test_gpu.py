@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import STEPS, Step, measure
-from benchmarks.gpu_cases import cases
-from benchmarks.gpu_checks import error_of
-from benchmarks.gpu_model import batches_of
-from benchmarks.gpu_table import markdown
-from benchmarks.gpu_training import synthesize_on_kernels
-from benchmarks.maps import read_maps
-from kernels.cuda import tensors
-from kernels.cuda.library import Library
-from kernels.cuda.modulate_codebook import sort_index
-from kernels.plan import plan
-from spade_core.codebook import level_tensors
+from benchmarks.common.maps import read_maps
+from benchmarks.gpu.cases import cases
+from benchmarks.gpu.checks import error_of
+from benchmarks.gpu.model import batches_of
+from benchmarks.gpu.run import STEPS, Step, measure
+from benchmarks.gpu.table import markdown
+from benchmarks.gpu.training import synthesize_on_kernels
+from kernels.cuda.host import tensors
+from kernels.cuda.host.library import Library
+from kernels.cuda.modulate.modulate_codebook import sort_index
+from kernels.ops.plan import plan
+from spade_core.codebook.entries import level_tensors
 from spade_core.config import preset
-from spade_core.dense import synthesize_dense
-from spade_core.seeded import seeded_generator
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.seeded import seeded_generator
 from tests.kernels.cuda_emulated import emulated
 
 __all__ = ["emulated"]
@@ -43,7 +43,10 @@ def kernels_on_the_cpu(emulated: Library, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_dry_run_goes_through_every_step(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     done = subprocess.run(
-        [ROOT / "benchmarks" / "gpu.sh", "--dry-run", "--json", out], capture_output=True, text=True, check=False
+        [ROOT / "benchmarks" / "gpu" / "gpu.sh", "--dry-run", "--json", out],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(out.read_text())
@@ -68,11 +71,11 @@ def test_a_step_that_is_ended_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) ->
     program = """
 import sys, time
 from pathlib import Path
-from benchmarks.gpu import Setting
+from benchmarks.gpu.setting import Setting
 Setting(None, False, 0.0, Path(sys.argv[-1])).save({"rows": [{"ms": 1.5}]})
 time.sleep(60)
 """
-    monkeypatch.setattr("benchmarks.gpu._command", lambda _name, _setting: [sys.executable, "-c", program])
+    monkeypatch.setattr("benchmarks.gpu.run._command", lambda _name, _setting: [sys.executable, "-c", program])
     report = measure(Step("model", 15, ""), None, dry_run=False)
     assert report["rows"] == [{"ms": 1.5}]
     assert report["failed"] == "not done after 15 s"
@@ -80,7 +83,7 @@ time.sleep(60)
 
 def test_unknown_steps_are_named() -> None:
     done = subprocess.run(
-        [ROOT / "benchmarks" / "gpu.sh", "--only", "speed"], capture_output=True, text=True, check=False
+        [ROOT / "benchmarks" / "gpu" / "gpu.sh", "--only", "speed"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "expected steps out of machine, checks, sanitizer" in done.stderr

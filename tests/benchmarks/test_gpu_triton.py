@@ -16,14 +16,15 @@ import torch
 import triton
 from torch import Tensor
 
-import benchmarks
-from benchmarks import gpu_kernels, gpu_triton
-from benchmarks.gpu_case import Case
-from benchmarks.gpu_kernels import triton_peer
-from kernels.cuda.codebook import HIDDEN
-from kernels.cuda.modulate_codebook import modulate_codebook_torch
-from kernels.cuda.modulate_dense import modulate_dense_torch, statistics_torch
-from kernels.cuda.tensors import in_layout
+import benchmarks.gpu
+from benchmarks.gpu import kernels as gpu_kernels
+from benchmarks.gpu import triton_peers as gpu_triton
+from benchmarks.gpu.case import Case
+from benchmarks.gpu.kernels import triton_peer
+from kernels.cuda.codebook.codebook import HIDDEN
+from kernels.cuda.host.tensors import in_layout
+from kernels.cuda.modulate.modulate_codebook import modulate_codebook_torch
+from kernels.cuda.modulate.modulate_dense import modulate_dense_torch, statistics_torch
 from tests.benchmarks.triton_interpreted import Call, interpreted
 from tests.kernels.tolerances import assert_within, gamma, normalised_rounding, stored_bound
 
@@ -195,8 +196,8 @@ def test_without_triton_there_are_no_peers_and_the_report_says_why(monkeypatch: 
     assert gpu_triton.peer(case_of().call) is not None
     gpu_triton._kernels.cache_clear()
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "benchmarks.gpu_triton_kernels")
-    monkeypatch.delattr(benchmarks, "gpu_triton_kernels")
+    monkeypatch.delitem(sys.modules, "benchmarks.gpu.triton_kernels")
+    monkeypatch.delattr(benchmarks.gpu, "triton_kernels")
     assert gpu_triton.peer(case_of().call) is None
     assert gpu_triton.version() == (
         "absent: import of triton halted; None in sys.modules; pip install 'spade-serve[bench]'"

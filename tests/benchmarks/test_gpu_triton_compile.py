@@ -17,9 +17,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from benchmarks import gpu_triton_kernels as kernels
-from benchmarks.gpu_triton import FUSED
-from kernels.cuda.codebook import HIDDEN
+from benchmarks.gpu import triton_kernels as kernels
+from benchmarks.gpu.triton_peers import FUSED
+from kernels.cuda.codebook.codebook import HIDDEN
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}

@@ -13,17 +13,17 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from benchmarks.int8 import main, run, table, why_unjudged
+from benchmarks.model.int8 import main, run, table, why_unjudged
 from export.int8 import main_convs, quantise
-from export.maps import read_maps
 from export.onnx import ExportError, export_codebook
 from export.verify import check_file
-from serving.engines.load import UNTRAINED
-from spade_core.checkpoints import save
+from serving.engines.choose import UNTRAINED
 from spade_core.config import preset
-from spade_core.seeded import seeded_generator
-from trainer.evaluate import evaluate, scene_examples
-from trainer.judges import scenes_segmentation
+from spade_core.files.checkpoints import save
+from spade_core.maps.samples import read_maps
+from spade_core.models.seeded import seeded_generator
+from trainer.evaluation.evaluate import evaluate, scene_examples
+from trainer.evaluation.judges import scenes_segmentation
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -12,25 +12,26 @@ import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 
-import benchmarks.kernel_timing
-import benchmarks.kernels
-from benchmarks.kernel_codebooks import codebook_case, embed_case, plan_case
-from benchmarks.kernel_convs import conv_case
-from benchmarks.kernel_timing import check, measure, rounding
-from benchmarks.kernels import Shapes, main, median_map
-from kernels.plan import plan
-from kernels.steps import Pool, Tier, supported_tiers, tier_forms
+import benchmarks.cpu_kernels.run
+import benchmarks.cpu_kernels.timing
+from benchmarks.cpu_kernels.codebooks import codebook_case, embed_case, plan_case
+from benchmarks.cpu_kernels.convs import conv_case
+from benchmarks.cpu_kernels.run import Shapes, main, median_map
+from benchmarks.cpu_kernels.timing import check, measure, rounding
+from kernels.isa import Isa, isa_forms, supported_isas
+from kernels.ops.plan import plan
+from kernels.program import Pool
 from spade_core.config import preset
 
-pytestmark = pytest.mark.skipif(not supported_tiers(), reason="no tier runs on this processor")
+pytestmark = pytest.mark.skipif(not supported_isas(), reason="no isa runs on this processor")
 
 CONFIG = replace(preset("coco"), height=32, width=32)
 SHAPES = Shapes(CONFIG, ((40, 48, 6, 3), (32, 3, 8, 3), (40, 32, 8, 1)), ((40, 5, 0), (64, 4, 1)))
 
 
-def modulations(tier: Tier) -> list[str]:
-    forms = [f"codebook {form.replace('_', ' ')}" for form in tier_forms(tier)]
-    int8 = ["codebook int8"] if tier == "amx" else []
+def modulations(isa: Isa) -> list[str]:
+    forms = [f"codebook {form.replace('_', ' ')}" for form in isa_forms(isa)]
+    int8 = ["codebook int8"] if isa == "amx" else []
     return ["embed", *forms, *int8, "modulate", "norm"]
 
 
@@ -40,9 +41,9 @@ def symbols(seed: int = 0, classes: int = 3) -> npt.NDArray[np.uint16]:
 
 @pytest.fixture
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(benchmarks.kernels, "COCO", SHAPES)
+    monkeypatch.setattr(benchmarks.cpu_kernels.run, "COCO", SHAPES)
     for name, small in (("PEAK_OPERATIONS", 10**5), ("MEMORY_BYTES", 1 << 16), ("PAUSE_S", 0)):
-        monkeypatch.setattr(benchmarks.kernel_timing, name, small)
+        monkeypatch.setattr(benchmarks.cpu_kernels.timing, name, small)
     out = tmp_path / "new" / "kernels.json"
     done = CliRunner().invoke(main, ["--repeats", "2", "--no-compiled", "--json", str(out)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -50,13 +51,13 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return read
 
 
-def test_every_kernel_has_its_rows_in_every_tier(report: dict[str, Any]) -> None:
+def test_every_kernel_has_its_rows_in_every_isa(report: dict[str, Any]) -> None:
     expected = [("plan", "any")]
-    for tier in supported_tiers():
-        kernels = ["conv 3x3", "conv 3x3", "conv 1x1", *modulations(tier), *modulations(tier), "image"]
-        expected += [(kernel, tier) for kernel in kernels]
-    assert [(row["kernel"], row["tier"]) for row in report["rows"]] == expected
-    assert list(report["peak_gflop_per_s_per_core"]) == supported_tiers()
+    for isa in supported_isas():
+        kernels = ["conv 3x3", "conv 3x3", "conv 1x1", *modulations(isa), *modulations(isa), "image"]
+        expected += [(kernel, isa) for kernel in kernels]
+    assert [(row["kernel"], row["isa"]) for row in report["rows"]] == expected
+    assert list(report["peak_gflop_per_s_per_core"]) == supported_isas()
     assert set(report["copy_gb_per_s"]) == {"memory", "cache"}
     shapes = {(row["kernel"], row["shape"]) for row in report["rows"]}
     assert {
@@ -75,25 +76,25 @@ def test_rates_and_shares_follow_from_the_times(report: dict[str, Any]) -> None:
         int8 = row["dtype"] == "int8"
         assert row["share_of"] == ("int8 peak" if int8 else "peak" if of_peak else "copy")
         if of_peak:
-            peak = report["peak_gflop_per_s_per_core"][row["tier"]] * row["threads"] * (2 if int8 else 1)
+            peak = report["peak_gflop_per_s_per_core"][row["isa"]] * row["threads"] * (2 if int8 else 1)
             assert row["share"] == pytest.approx(row["gflop_per_s"] / peak)
         else:
             assert row["share"] == pytest.approx(row["gb_per_s"] / row["copy_gb_per_s"])
 
 
 def test_operations_and_bytes_are_those_of_the_form() -> None:
-    tier, pool = supported_tiers()[0], Pool(1)  # float32
-    conv = conv_case(tier, (40, 48, 6, 3), pool)
+    isa, pool = supported_isas()[0], Pool(1)  # float32
+    conv = conv_case(isa, (40, 48, 6, 3), pool)
     assert conv.operations == 2 * 40 * 48 * 9 * 36
     assert conv.bytes == 4 * (40 * 36 + 48 * 36 + 40 * 48 * 9)
     level = plan(symbols(), CONFIG.level_sizes, CONFIG.symbols, 3)[3]
     u3, u5 = len(level.patches3), len(level.patches5)
-    gathered = codebook_case(tier, level, 40, "gathered", pool)
-    per_tap = codebook_case(tier, level, 40, "per_tap", pool)
+    gathered = codebook_case(isa, level, 40, "gathered", pool)
+    per_tap = codebook_case(isa, level, 40, "per_tap", pool)
     assert gathered.operations == 2 * u5 * 9 * 128 * 80
     assert per_tap.operations == 2 * (u3 + 1) * 9 * 128 * 80 + u5 * 9 * 80
     assert gathered.bytes == per_tap.bytes == 4 * (9 * u5 + (u3 + 1) * 128 + 9 * 128 * 80 + u5 * 80)
-    embed = embed_case(tier, level, CONFIG.symbols, pool)
+    embed = embed_case(isa, level, CONFIG.symbols, pool)
     named = len({(tap, symbol) for patch in level.patches3.tolist() for tap, symbol in enumerate(patch)})
     assert embed.bytes == 4 * (128 * named + 9 * u3 + (u3 + 1) * 128)
 
@@ -106,8 +107,8 @@ def test_the_median_map_is_planned() -> None:
     assert (levels[-1].index == plan(middle, CONFIG.level_sizes, CONFIG.symbols, 3)[-1].index).all()
 
 
-def test_an_unknown_tier_is_refused() -> None:
-    done = CliRunner().invoke(main, ["--tiers", "sse"])
+def test_an_unknown_isa_is_refused() -> None:
+    done = CliRunner().invoke(main, ["--isas", "sse"])
     assert done.exit_code == 2
     assert "but got 'sse'" in done.output
 
@@ -123,8 +124,8 @@ def test_results_that_differ_are_refused(wrong: float) -> None:
 
 @pytest.mark.parametrize("kernel", ["plan", "conv 3x3"])
 def test_a_kernel_that_differs_from_any_peer_is_not_timed(kernel: str) -> None:
-    tier = supported_tiers()[0]
-    case = plan_case(symbols(), CONFIG) if kernel == "plan" else conv_case(tier, (32, 32, 4, 3), Pool(1))
+    isa = supported_isas()[0]
+    case = plan_case(symbols(), CONFIG) if kernel == "plan" else conv_case(isa, (32, 32, 4, 3), Pool(1))
     case.native.call()  # its output is memory that nobody has written yet
     right = list(case.native.read())
     calls: list[str] = []

@@ -1,4 +1,4 @@
-"""The loader's benchmark: its command runs on files and on scenes, and counts steps by a report of benchmarks.train."""
+"""The loader's benchmark: its command runs on files and on scenes, and counts steps by a training report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_rates_and_what_they_feed(tmp_path: Path, preset: str) -> None:
     (tmp_path / "train.json").write_text(json.dumps({"rows": [step | {"name": "paper"}, step]}))
     options = ["--preset", preset, "--batches", "2", "--workers", "0,1", "--step", "train.json"]
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.loader", *options, "--json", "rows.json"], check=True, cwd=tmp_path
+        [sys.executable, "-m", "benchmarks.training.loader", *options, "--json", "rows.json"], check=True, cwd=tmp_path
     )
     report = json.loads((tmp_path / "rows.json").read_text())
     assert report["step_images_per_s"] == {"fp32": 0.25}

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.loaded_process import LoadedProcess
-from benchmarks.model import OURS, PEERS, Result, lacking, row_of
-from benchmarks.model_worker import Setting, describe, load_turn
-from spade_core.checkpoints import save
+from benchmarks.common.loaded_process import LoadedProcess
+from benchmarks.model.run import OURS, PEERS, Result, lacking, row_of
+from benchmarks.model.worker import Setting, describe, load_turn
 from spade_core.config import preset
-from spade_core.seeded import seeded_generator
+from spade_core.files.checkpoints import save
+from spade_core.models.seeded import seeded_generator
 
 
 def test_names_say_engine_form_and_precision() -> None:
@@ -43,14 +43,16 @@ def test_an_engine_that_does_not_start_is_named(tmp_path: Path) -> None:
 
 
 def test_engines_that_the_processor_lacks_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels.steps.supported_tiers", lambda: ["avx2"])
+    monkeypatch.setattr("kernels.isa.supported_isas", lambda: ["avx2"])
     left_out = lacking(("cpu-fp32", "cpu-bf16", "cpu-int8"))
     assert set(left_out) == {"cpu-bf16", "cpu-int8"}
     assert "expected a processor with AVX-512 and its bf16" in left_out["cpu-bf16"]
 
 
 def test_bf16_of_pytorch_is_left_out_where_its_convs_take_minutes() -> None:
-    code = "from benchmarks.model import lacking; print(*lacking(('torch-fp32', 'torch-bf16', 'torch-codebook-bf16')))"
+    code = (
+        "from benchmarks.model.run import lacking; print(*lacking(('torch-fp32', 'torch-bf16', 'torch-codebook-bf16')))"
+    )
     avx2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}  # what PyTorch sees of a Zen 3
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ | avx2

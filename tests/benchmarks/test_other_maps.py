@@ -8,10 +8,10 @@ import numpy as np
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks.other_maps import main, write_map
-from export.maps import read_maps
+from benchmarks.model.other_maps import main, write_map
 from spade_core.config import PRESETS
-from spade_core.label_maps import read_instance_map
+from spade_core.maps.label_maps import read_instance_map
+from spade_core.maps.samples import read_maps
 
 COCO = PRESETS["coco"]
 

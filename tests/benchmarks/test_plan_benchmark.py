@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-import benchmarks.plan
-from benchmarks.plan import main, measure
-from kernels.plan import Level, Sizes, Symbols, plan
+import benchmarks.cpu_kernels.plan
+from benchmarks.cpu_kernels.plan import main, measure
+from kernels.ops.plan import Level, Sizes, Symbols, plan
 from spade_core.config import preset
 
 
@@ -56,6 +56,6 @@ def test_a_kernel_that_differs_from_the_specification_is_not_timed(monkeypatch: 
         levels = plan(symbols, sizes, n_symbols, kernel_size)
         return [*levels[:-1], replace(levels[-1], index=levels[-1].index + 1)]
 
-    monkeypatch.setattr(benchmarks.plan, "plan", wrong)
+    monkeypatch.setattr(benchmarks.cpu_kernels.plan, "plan", wrong)
     with pytest.raises(RuntimeError, match=r"the specification's index but got another on map 3, level 32x32; run the"):
         measure(3, np.zeros((32, 32), np.uint16), replace(preset("demo"), height=32, width=32), 1, 1)

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from benchmarks.roofline import dots, draw, main, panels
+from benchmarks.cpu_kernels.roofline import dots, draw, main, panels
 
 
-def row(kernel: str, shape: str, tier: str, dtype: str, operations: int, moved: int, rate: float) -> dict[str, Any]:
+def row(kernel: str, shape: str, isa: str, dtype: str, operations: int, moved: int, rate: float) -> dict[str, Any]:
     return {
-        "kernel": kernel, "shape": shape, "tier": tier, "dtype": dtype, "operations": operations, "bytes": moved,
+        "kernel": kernel, "shape": shape, "isa": isa, "dtype": dtype, "operations": operations, "bytes": moved,
         "gflop_per_s": rate,
     }  # fmt: skip
 
@@ -25,10 +25,10 @@ def row(kernel: str, shape: str, tier: str, dtype: str, operations: int, moved: 
 @pytest.fixture
 def report() -> dict[str, Any]:
     rows = [row("plan", "6 levels 32x32", "any", "int32", 0, 10, 0.0)]
-    for tier, dtype, scale in (("avx2", "float32", 1), ("avx512", "float32", 2), ("avx512bf16", "bf16", 4)):
-        rows += [row("conv 3x3", f"{c}->{c} 8x8", tier, dtype, 400 * c, 4 * c, 100.0 * scale) for c in (64, 128, 256)]
-        rows.append(row("modulate", "64 16x16 upsampled", tier, dtype, 30, 100, 5.0 * scale))
-        rows.append(row("embed", "17 patches 16x16", tier, dtype, 90, 100, 6.0 * scale))
+    for isa, dtype, scale in (("avx2", "float32", 1), ("avx512", "float32", 2), ("avx512bf16", "bf16", 4)):
+        rows += [row("conv 3x3", f"{c}->{c} 8x8", isa, dtype, 400 * c, 4 * c, 100.0 * scale) for c in (64, 128, 256)]
+        rows.append(row("modulate", "64 16x16 upsampled", isa, dtype, 30, 100, 5.0 * scale))
+        rows.append(row("embed", "17 patches 16x16", isa, dtype, 90, 100, 6.0 * scale))
     return {
         "machine": {"cpu": "a processor"},
         "threads": 2,
@@ -38,7 +38,7 @@ def report() -> dict[str, Any]:
     }
 
 
-def test_a_panel_is_the_fastest_tier_of_a_dtype(report: dict[str, Any]) -> None:
+def test_a_panel_is_the_fastest_isa_of_a_dtype(report: dict[str, Any]) -> None:
     assert panels(report) == {"float32": "avx512", "bf16": "avx512bf16"}
 
 

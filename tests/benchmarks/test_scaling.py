@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.scaling import noisy
-from kernels.steps import supported_tiers
+from benchmarks.model.scaling import noisy
+from kernels.isa import supported_isas
 
 
 def test_noise_replaces_the_share_of_pixels_it_is_asked_for() -> None:
@@ -22,11 +22,11 @@ def test_noise_replaces_the_share_of_pixels_it_is_asked_for() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not supported_tiers(), reason="no native tier runs on this processor")
+@pytest.mark.skipif(not supported_isas(), reason="no native isa runs on this processor")
 def test_every_axis_is_measured(tmp_path: Path) -> None:
     options = ["--precision", "fp32", "--batches", "1", "--sizes", "64", "--noise", "1", "--repeats", "1"]
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.scaling", *options, "--json", tmp_path / "points.json"],
+        [sys.executable, "-m", "benchmarks.model.scaling", *options, "--json", tmp_path / "points.json"],
         check=True, cwd=tmp_path,
     )  # fmt: skip
     points = json.loads((tmp_path / "points.json").read_text())["points"]

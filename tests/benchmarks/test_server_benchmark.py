@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks.load import (
+from benchmarks.common.load import (
     Connect,
     Reply,
     Sample,
@@ -31,14 +31,14 @@ from benchmarks.load import (
     stable,
     work_in,
 )
-from benchmarks.maps import Maps
-from benchmarks.server import main
-from benchmarks.server_engine import Stream, inputs_of
-from benchmarks.server_tables import closed_row, mean_batch
-from kernels.steps import supported_tiers
-from spade_core.checkpoints import save
+from benchmarks.common.maps import Maps
+from benchmarks.server.engine import Stream, inputs_of
+from benchmarks.server.run import main
+from benchmarks.server.tables import closed_row, mean_batch
+from kernels.isa import supported_isas
 from spade_core.config import GeneratorConfig
-from spade_core.seeded import seeded_generator
+from spade_core.files.checkpoints import save
+from spade_core.models.seeded import seeded_generator
 
 TINY = GeneratorConfig("tiny", 8, True, True, 64, 64, 4, "normal", "batch", 3, False, "spade")
 
@@ -214,7 +214,7 @@ def test_a_wrong_list_is_refused_with_its_value(option: str, value: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not supported_tiers(), reason="no native tier runs on this processor")
+@pytest.mark.skipif(not supported_isas(), reason="no native isa runs on this processor")
 def test_a_short_run_through_the_real_server(tmp_path: Path) -> None:
     weights, out = tmp_path / "tiny.safetensors", tmp_path / "rows.json"
     save(weights, seeded_generator(TINY))

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kernels.steps import supported_tiers
+from kernels.isa import supported_isas
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not supported_tiers(), reason="no native tier runs on this processor")
+@pytest.mark.skipif(not supported_isas(), reason="no native isa runs on this processor")
 def test_every_request_is_measured(tmp_path: Path) -> None:
     options = ["--preset", "demo", "--precision", "fp32", "--styles", "2", "--repeats", "2"]
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.styles", *options, "--json", tmp_path / "rows.json"],
+        [sys.executable, "-m", "benchmarks.model.styles", *options, "--json", tmp_path / "rows.json"],
         check=True, cwd=tmp_path,
     )  # fmt: skip
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]

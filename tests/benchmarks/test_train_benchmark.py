@@ -12,8 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import train
-from benchmarks.train import CODEBOOK, CONTENDERS, DENSE, PAPER, Row, compare
+from benchmarks.training import run as train
+from benchmarks.training.run import CODEBOOK, CONTENDERS, DENSE, PAPER, Row, compare
 
 # Float32 sums of at most 64 * 64 pixels, forward and back, in two orders.
 GRADIENTS = 1e-4

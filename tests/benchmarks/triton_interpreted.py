@@ -17,7 +17,7 @@ from torch import Tensor
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 Call = tuple[str, list[Any], dict[str, Any]]
-"""A function of `benchmarks.gpu_triton`, its arguments, its options."""
+"""A function of `benchmarks.gpu.triton_peers`, its arguments, its options."""
 
 KERNELS = {
     "modulate_dense": ["modulate_dense"],
@@ -43,7 +43,7 @@ def interpreted(function: str, folder: Path, *arguments: object) -> Any:
 
 def outputs(calls: list[Call]) -> list[list[Tensor]]:
     """Of every call, in each configuration of its kernels."""
-    from benchmarks import gpu_triton
+    from benchmarks.gpu import triton_peers as gpu_triton
 
     return [
         [getattr(gpu_triton, name)(*arguments, **options) for _ in _configurations(KERNELS[name])]
@@ -53,9 +53,9 @@ def outputs(calls: list[Call]) -> list[list[Tensor]]:
 
 def errors_of_peers() -> dict[str, tuple[float, float]]:
     """Error and limit of every case's peer on a small generator; not of bfloat16's products, see the tests."""
-    from benchmarks.gpu_cases import cases
-    from benchmarks.gpu_checks import largest_error
-    from benchmarks.maps import read_maps
+    from benchmarks.common.maps import read_maps
+    from benchmarks.gpu.cases import cases
+    from benchmarks.gpu.checks import largest_error
     from spade_core.config import preset
 
     turn = _configurations(sorted({name for names in KERNELS.values() for name in names}))
@@ -73,7 +73,7 @@ def tried(calls: list[Call]) -> list[int]:
     """How many configurations the tuner tries for each call, with a clock that always says 1."""
     import triton.testing
 
-    from benchmarks import gpu_triton
+    from benchmarks.gpu import triton_peers as gpu_triton
 
     count = 0
 
@@ -93,7 +93,7 @@ def tried(calls: list[Call]) -> list[int]:
 
 def _configurations(names: Sequence[str]) -> Iterator[int]:
     """Give kernels one configuration after another: among several, Triton would time them, which takes a GPU."""
-    from benchmarks import gpu_triton_kernels
+    from benchmarks.gpu import triton_kernels as gpu_triton_kernels
 
     tuned = [getattr(gpu_triton_kernels, name) for name in names]
     every = [list(kernel.configs) for kernel in tuned]

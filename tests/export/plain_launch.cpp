@@ -2,7 +2,7 @@
 
 #include <cuda_runtime.h>
 
-#include "../../kernels/cuda/modulate_codebook.cu"
+#include "cuda/modulate/modulate_codebook.cu"
 
 extern "C" int launch_plain(unsigned grid, unsigned block, const float* x, const float* entries, const int32_t* index,
                             const int32_t* sizes, float* out) {

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spade_core.config import GeneratorConfig, preset
-from spade_core.style import style_from_seed
+from spade_core.models.style import style_from_seed
 
 Array = npt.NDArray[Any]
 

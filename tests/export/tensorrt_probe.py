@@ -47,7 +47,7 @@ def names(paths: list[Path]) -> dict[str, bool]:
 
 
 def build(onnx_path: Path) -> str:
-    from export.tensorrt import EngineError, EngineOptions, build_engine
+    from export.tensorrt.builder import EngineError, EngineOptions, build_engine
 
     try:
         build_engine(onnx_path, onnx_path.with_suffix(".plan"), EngineOptions(plugin=False), lambda *_: True)
@@ -59,7 +59,7 @@ def build(onnx_path: Path) -> str:
 def plugin() -> list[dict[str, Any]]:
     import tensorrt.plugin._tensor as tensor
 
-    from export.tensorrt_plugin import register
+    from export.tensorrt.plugin import register
 
     register(ptx=lambda: "// ptx", lazy=True)
     out = []
@@ -77,7 +77,7 @@ def plugin() -> list[dict[str, Any]]:
 
 
 def no_nvcc() -> str:
-    import export.tensorrt as builder
+    import export.tensorrt.builder as builder
 
     def missing(_source: str) -> str:
         raise builder.ToolkitError("[cuda] expected nvcc on PATH but found none")
@@ -91,7 +91,7 @@ def no_nvcc() -> str:
 
 
 def options() -> dict[str, Any]:
-    from export.tensorrt import EngineOptions, ProgressMonitor, configure, network_flags
+    from export.tensorrt.builder import EngineOptions, ProgressMonitor, configure, network_flags
 
     class Config:
         """Records what is set: the library that would hold it is not there."""

@@ -14,9 +14,9 @@ from export.buckets import LEAST, bucket, bucketed
 from export.feeds import level_feed, start_feed
 from export.onnx import export_codebook
 from export.verify import MAX_ERROR_FP32, open_session
-from kernels.plan import plan
-from spade_core.label_maps import prepare
-from spade_core.seeded import seeded_generator
+from kernels.ops.plan import plan
+from spade_core.maps.label_maps import prepare
+from spade_core.models.seeded import seeded_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

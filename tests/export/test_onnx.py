@@ -16,7 +16,7 @@ from small import small, some_maps
 from export.onnx import OPSET, ExportError, export_codebook, export_dense, functions, read_metadata, save
 from export.verify import check_file, compare, open_session, refuse_wrong
 from spade_core.config import PRESETS, GeneratorConfig
-from spade_core.seeded import seeded_generator
+from spade_core.models.seeded import seeded_generator
 
 EXPORTS: dict[str, Callable[..., None]] = {"dense": export_dense, "codebook": export_codebook}
 

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernels.cuda.host.toolkit import INCLUDES
+
 ROOT = Path(__file__).resolve().parents[2]
 EMULATOR = ROOT / "tests" / "kernels" / "cuda_emulator"
 
 
 def constant(name: str) -> int:
-    """A number at the top of export/tensorrt_plugin.py, which cannot be imported without TensorRT."""
-    tree = ast.parse((ROOT / "export" / "tensorrt_plugin.py").read_text())
+    """A number at the top of export/tensorrt/plugin.py, which cannot be imported without TensorRT."""
+    tree = ast.parse((ROOT / "export" / "tensorrt" / "plugin.py").read_text())
     values = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name]
     return int(ast.literal_eval(values[0]))
 
@@ -29,9 +31,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp("plain") / "plain.so"
     compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
     sources = [Path(__file__).with_name("plain_launch.cpp"), EMULATOR / "emulator.cpp"]
-    sources += [ROOT / "kernels/cuda/error.cu"]
-    command = [compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", "-I", str(EMULATOR), "-I",
-               str(ROOT / "kernels" / "include"), "-x", "c++", *map(str, sources), "-o", str(out)]  # fmt: skip
+    sources += [ROOT / "kernels/cuda/host/error.cu"]
+    command = [compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", "-I", str(EMULATOR),
+               *(f"-I{folder}" for folder in INCLUDES), "-x", "c++", *map(str, sources), "-o", str(out)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(out))

@@ -17,13 +17,17 @@ import pytest
 from small import small
 
 from export.onnx import export_dense
-from export.profiles import ProfileError, input_ranges
-from kernels.cuda.toolkit import ToolkitError, compile_ptx
-from spade_core.seeded import seeded_generator
+from export.tensorrt.profiles import ProfileError, input_ranges
+from kernels.cuda.host.toolkit import ToolkitError, compile_ptx
+from spade_core.models.seeded import seeded_generator
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("tensorrt_probe.py")
-SOURCES = [ROOT / "export/tensorrt.py", ROOT / "export/tensorrt_plugin.py", ROOT / "serving/engines/tensorrt.py"]
+SOURCES = [
+    ROOT / "export/tensorrt/builder.py",
+    ROOT / "export/tensorrt/plugin.py",
+    ROOT / "serving/engines/tensorrt.py",
+]
 
 pytestmark = pytest.mark.xdist_group("tensorrt")
 

@@ -11,8 +11,8 @@ from small import small, some_maps
 
 from export.onnx import export_dense
 from export.verify import LEVEL, Row, VerifyError, check_file, compare, refuse_wrong, supported_operators
-from spade_core.generator import Generator
-from spade_core.seeded import seeded_generator
+from spade_core.models.generator import Generator
+from spade_core.models.seeded import seeded_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels.cuda.library import Library
+from kernels.cuda.host.library import Library
+from kernels.cuda.host.toolkit import INCLUDES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EMULATOR = REPOSITORY / "tests" / "kernels" / "cuda_emulator"
@@ -28,11 +29,11 @@ def compiler() -> str:
 def compile_emulated(out: Path, *flags: str, kernels: Sequence[str] = ("*",)) -> None:
     """Compile kernel sources, all or those named, and the emulator into one shared library."""
     folder = REPOSITORY / "kernels" / "cuda"
-    sources = [path for name in kernels for path in sorted(folder.glob(f"{name}.cu"))]
+    sources = [path for name in kernels for path in sorted(folder.glob(f"*/{name}.cu"))]
     command = [
         compiler(), "-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
-        "-DSPADE_CUDA_WGMMA", "-I", str(EMULATOR), "-I", str(REPOSITORY / "kernels" / "include"), "-x", "c++",
-        *map(str, sources), str(folder / "status.cpp"), str(EMULATOR / "emulator.cpp"), *flags, "-o", str(out),
+        "-DSPADE_CUDA_WGMMA", "-I", str(EMULATOR), *(f"-I{folder}" for folder in INCLUDES), "-x", "c++",
+        *map(str, sources), str(folder / "host" / "status.cpp"), str(EMULATOR / "emulator.cpp"), *flags, "-o", str(out),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

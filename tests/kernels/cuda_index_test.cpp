@@ -6,14 +6,14 @@
 #include <random>
 #include <vector>
 
-#include "../../kernels/cuda/codebook_float.hpp"
-#include "../../kernels/cuda/codebook_mma.hpp"
-#include "../../kernels/cuda/codebook_wgmma.hpp"
-#include "../../kernels/cuda/gather.hpp"
-#include "../../kernels/cuda/modulate_codebook.hpp"
-#include "../../kernels/cuda/modulate_dense.hpp"
-#include "../../kernels/cuda/norm_run.hpp"
-#include "../../kernels/cuda/plan.hpp"
+#include "cuda/codebook/codebook_float.hpp"
+#include "cuda/codebook/codebook_mma.hpp"
+#include "cuda/codebook/codebook_wgmma.hpp"
+#include "cuda/codebook/gather.hpp"
+#include "cuda/modulate/modulate_codebook.hpp"
+#include "cuda/modulate/modulate_dense.hpp"
+#include "cuda/norm/norm_run.hpp"
+#include "cuda/plan/plan.hpp"
 
 using namespace spade;
 

@@ -1,4 +1,4 @@
-"""What the tests of steps share: the tiers of this machine, random data of a tier, and one step run on its own."""
+"""What the tests of steps share: the isas of this machine, random data of a isa, and one step run on its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from kernels.isa import Isa, input_dtype, isa_dtype, supported_isas
 from kernels.layouts import Array, Float64, from_entries, from_storage, to_plain, to_storage
-from kernels.steps import Pool, Program, Step, Tier, input_dtype, run, supported_tiers, tier_dtype
+from kernels.program import Pool, Program, Step, run
 
-TIERS = supported_tiers()
-each_tier = pytest.mark.parametrize("tier", TIERS or [pytest.param("none", marks=pytest.mark.skip("no AVX2 here"))])
+ISAS = supported_isas()
+each_isa = pytest.mark.parametrize("isa", ISAS or [pytest.param("none", marks=pytest.mark.skip("no AVX2 here"))])
 
 _pools: dict[int, Pool] = {}
 
@@ -21,25 +22,25 @@ def run_steps(*steps: Step, threads: int = 1) -> None:
     run(Program(steps), _pools.setdefault(threads, Pool(threads)))
 
 
-def random_values(random: np.random.Generator, shape: tuple[int, ...], tier: Tier) -> Float64:
-    """Normal values that the tier's T and I both hold exactly."""
-    values = from_storage(to_storage(random.standard_normal(shape), input_dtype(tier)))
+def random_values(random: np.random.Generator, shape: tuple[int, ...], isa: Isa) -> Float64:
+    """Normal values that the isa's T and I both hold exactly."""
+    values = from_storage(to_storage(random.standard_normal(shape), input_dtype(isa)))
     return np.where(np.abs(values) < 2.0**-17, 0, values)  # the rest has bits below the last one of float16
 
 
-def stored(values: Array, tier: Tier) -> Array:
+def stored(values: Array, isa: Isa) -> Array:
     """Values as T."""
-    return to_storage(values, tier_dtype(tier))
+    return to_storage(values, isa_dtype(isa))
 
 
-def stored_input(values: Array, tier: Tier) -> Array:
+def stored_input(values: Array, isa: Isa) -> Array:
     """Values as I."""
-    return to_storage(values, input_dtype(tier))
+    return to_storage(values, input_dtype(isa))
 
 
-def plain(values: Array, tier: Tier) -> Array:
+def plain(values: Array, isa: Isa) -> Array:
     """[N, C, H, W] -> plain map."""
-    return to_plain(values, tier_dtype(tier))
+    return to_plain(values, isa_dtype(isa))
 
 
 @dataclass(frozen=True)

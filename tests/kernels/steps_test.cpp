@@ -1,4 +1,4 @@
-// Every kind of step in every tier that this machine runs, in buffers without a spare byte, for the sanitizers: a
+// Every kind of step in every isa that this machine runs, in buffers without a spare byte, for the sanitizers: a
 // program on one thread and on four gives the same bits.
 
 #include <cstdint>
@@ -43,17 +43,17 @@ std::vector<int32_t> rows(std::mt19937& random, int64_t count, int64_t below) {
 }
 
 template <typename Args>
-spade_step step(spade_step_kind kind, int64_t tier, const Args& args) {
+spade_step step(spade_step_kind kind, int64_t isa, const Args& args) {
     spade_step one{};
-    one.kind = kind, one.tier = tier;
+    one.kind = kind, one.isa = isa;
     std::memcpy(&one.args, &args, sizeof args);
     return one;
 }
 
 // Embed, codebook, statistics, modulation, conv and image of one level, all outputs kept.
-Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
+Buffers run(const Level& level, int32_t isa, int64_t form, int64_t threads) {
     std::mt19937 random(7);
-    const int64_t element = tier == SPADE_TIER_AVX2 || tier == SPADE_TIER_AVX512 ? 4 : 2, symbols = 5,
+    const int64_t element = isa == SPADE_ISA_AVX2 || isa == SPADE_ISA_AVX512 ? 4 : 2, symbols = 5,
                   blocks = level.blocks();
     const int64_t pixels = level.n * level.height * level.width, shift = level.shift();
     const int64_t small = pixels >> 2 * shift;
@@ -87,49 +87,49 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
     const auto kernel = floats(random, level.channels * level.channels * 9),
                image = floats(random, 27 * level.channels);
     const std::vector<float> no_bias(static_cast<size_t>(blocks * 32));
-    Bytes packed(static_cast<size_t>(spade_codebook_packed_bytes(tier, level.taps, level.channels)));
-    spade_codebook_pack(tier, weight.data(), level.taps, level.channels, packed.data());
-    Bytes packed3(static_cast<size_t>(spade_conv_packed_bytes(tier, level.channels, level.channels, 3)));
-    spade_conv_pack(tier, kernel.data(), level.channels, level.channels, 3, packed3.data());
-    Bytes packed_few(static_cast<size_t>(spade_conv_packed_bytes(tier, 3, level.channels, 3)));
-    spade_conv_pack(tier, image.data(), 3, level.channels, 3, packed_few.data());
-    Bytes packed1(static_cast<size_t>(spade_conv_packed_bytes(tier, level.channels, level.channels, 1)));
-    spade_conv_pack(tier, kernel.data(), level.channels, level.channels, 1, packed1.data());
+    Bytes packed(static_cast<size_t>(spade_codebook_packed_bytes(isa, level.taps, level.channels)));
+    spade_codebook_pack(isa, weight.data(), level.taps, level.channels, packed.data());
+    Bytes packed3(static_cast<size_t>(spade_conv_packed_bytes(isa, level.channels, level.channels, 3)));
+    spade_conv_pack(isa, kernel.data(), level.channels, level.channels, 3, packed3.data());
+    Bytes packed_few(static_cast<size_t>(spade_conv_packed_bytes(isa, 3, level.channels, 3)));
+    spade_conv_pack(isa, image.data(), 3, level.channels, 3, packed_few.data());
+    Bytes packed1(static_cast<size_t>(spade_conv_packed_bytes(isa, level.channels, level.channels, 1)));
+    spade_conv_pack(isa, kernel.data(), level.channels, level.channels, 1, packed1.data());
 
     const std::vector<const void*> tables(static_cast<size_t>(level.n), out.entries.data());
     const std::vector<int64_t> table_rows(static_cast<size_t>(level.n), level.rows5);
 
     const int64_t n = level.n, h = level.height, w = level.width, c = level.channels;
     const std::vector<spade_step> steps = {
-        step(SPADE_STEP_EMBED, tier,
+        step(SPADE_STEP_EMBED, isa,
              spade_embed{start.data(), start_bias.data(), start_rows.data(), out.x.data(), pixels, 1, symbols,
                          blocks * 32, w, 0, 0}),
-        step(SPADE_STEP_EMBED, tier,
+        step(SPADE_STEP_EMBED, isa,
              spade_embed{start.data(), start_bias.data(), start_rows.data(), out.residual.data(), small, 1, symbols,
                          blocks * 32, w >> shift, 0, 0}),
-        step(SPADE_STEP_EMBED, tier,
+        step(SPADE_STEP_EMBED, isa,
              spade_embed{start.data(), start_bias.data(), start_rows.data(), out.shown_residual.data(), small, 1,
                          symbols, 32, w >> shift, 0, 0}),
-        step(SPADE_STEP_EMBED, tier,
+        step(SPADE_STEP_EMBED, isa,
              spade_embed{table.data(), bias.data(), patches3.data(), out.actv.data(), level.rows3, level.taps, symbols,
                          SPADE_HIDDEN, 1, 1, 1}),
-        step(SPADE_STEP_CODEBOOK, tier,
+        step(SPADE_STEP_CODEBOOK, isa,
              spade_codebook{out.actv.data(), patches5.data(), packed.data(), ab.data(), out.entries.data(), level.rows5,
                             level.rows5, level.taps, level.rows3 + 1, blocks, form}),
-        step(SPADE_STEP_NORM, tier, spade_norm{out.x.data(), out.mean.data(), out.rstd.data(), n, h, w, blocks, 1e-5}),
-        step(SPADE_STEP_MODULATE, tier,
+        step(SPADE_STEP_NORM, isa, spade_norm{out.x.data(), out.mean.data(), out.rstd.data(), n, h, w, blocks, 1e-5}),
+        step(SPADE_STEP_MODULATE, isa,
              spade_modulate{out.x.data(), tables.data(), table_rows.data(), index.data(), out.mean.data(),
                             out.rstd.data(), out.padded.data(), n, h, w, blocks, 0, 1}),
-        step(SPADE_STEP_CONV, tier,
+        step(SPADE_STEP_CONV, isa,
              spade_conv{out.padded.data(), packed3.data(), no_bias.data(), out.residual.data(), out.y.data(), n, h, w,
                         c, c, 3, shift}),
-        step(SPADE_STEP_CONV, tier,
+        step(SPADE_STEP_CONV, isa,
              spade_conv{out.padded.data(), packed1.data(), no_bias.data(), nullptr, out.pointwise.data(), n, h, w, c, c,
                         1, 0}),
-        step(SPADE_STEP_CONV, tier,
+        step(SPADE_STEP_CONV, isa,
              spade_conv{out.padded.data(), packed_few.data(), no_bias.data(), out.shown_residual.data(),
                         out.shown.data(), n, h, w, c, 3, 3, shift}),
-        step(SPADE_STEP_MODULATED_CONV, tier,
+        step(SPADE_STEP_MODULATED_CONV, isa,
              spade_modulated_conv{
                  {out.x.data(), tables.data(), table_rows.data(), index.data(), nullptr, nullptr, nullptr, n, h, w,
                   blocks, 0, 1},
@@ -138,7 +138,7 @@ Buffers run(const Level& level, int32_t tier, int64_t form, int64_t threads) {
                  {out.residual.data(), tables.data(), table_rows.data(), index.data(), nullptr, nullptr, nullptr, n, h,
                   w, blocks, shift, 0},
                  {nullptr, packed1.data(), no_bias.data(), nullptr, nullptr, n, h, w, c, c, 1, 0}}),
-        step(SPADE_STEP_IMAGE, tier, spade_image{out.shown.data(), out.values.data(), out.pixels.data(), n, h, w}),
+        step(SPADE_STEP_IMAGE, isa, spade_image{out.shown.data(), out.values.data(), out.pixels.data(), n, h, w}),
     };
     const std::unique_ptr<spade_pool, void (*)(spade_pool*)> pool(spade_pool_create(threads), &spade_pool_destroy);
     double seconds[SPADE_STEP_KINDS] = {};
@@ -162,16 +162,16 @@ int main() {
         {3, 8, 12, 64, 101, 200, 9}, {1, 5, 257, 32, 70, 300, 25}, {2, 4, 130, 40, 20, 60, 9},
     };
     int failures = 0;
-    for (int32_t tier = 0; tier < SPADE_TIERS; ++tier)
+    for (int32_t isa = 0; isa < SPADE_ISAS; ++isa)
         for (const Level& level : levels) {
-            if (spade_tier_supported(tier) == 0) continue;
-            const Buffers reference = run(level, tier, SPADE_CODEBOOK_GATHERED, 1);
+            if (spade_isa_supported(isa) == 0) continue;
+            const Buffers reference = run(level, isa, SPADE_CODEBOOK_GATHERED, 1);
             for (const auto& [form, threads] : {std::pair<int64_t, int64_t>{SPADE_CODEBOOK_GATHERED, 4},
                                                 {SPADE_CODEBOOK_PER_TAP, 1},
                                                 {SPADE_CODEBOOK_PER_TAP, 3}}) {
-                if (tier == SPADE_TIER_AMX && form == SPADE_CODEBOOK_PER_TAP) continue;  // which it lacks
-                if (!equal(reference, run(level, tier, form, threads))) {
-                    std::printf("steps_test: tier %d, width %d, form %d, threads %d differ\n", static_cast<int>(tier),
+                if (isa == SPADE_ISA_AMX && form == SPADE_CODEBOOK_PER_TAP) continue;  // which it lacks
+                if (!equal(reference, run(level, isa, form, threads))) {
+                    std::printf("steps_test: isa %d, width %d, form %d, threads %d differ\n", static_cast<int>(isa),
                                 static_cast<int>(level.width), static_cast<int>(form), static_cast<int>(threads));
                     ++failures;
                 }

@@ -1,4 +1,4 @@
-"""Codebook: every tier and both forms against the float64 twin."""
+"""Codebook: every isa and both forms against the float64 twin."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from itertools import product
 
 import numpy as np
 import pytest
-from native import TIERS, CodebookCase, each_tier, entry_values, poison, random_values, run_steps, stored_input
+from native import ISAS, CodebookCase, each_isa, entry_values, poison, random_values, run_steps, stored_input
 from tolerances import assert_within, sum_bound
 
-from kernels.codebook import choose_form, codebook_numpy, pack_bias
+from kernels.isa import Form, Isa, isa_dtype, isa_forms
 from kernels.layouts import aligned_empty, from_entries, storage_dtype, to_entries
-from kernels.steps import Form, StepError, Tier, codebook, pack_codebook, tier_dtype, tier_forms
+from kernels.ops.codebook import choose_form, codebook, codebook_numpy, pack_bias, pack_codebook
+from kernels.program import StepError
 
-FORMS = [(tier, form) for tier in TIERS for form in tier_forms(tier)]
-each_tier_and_form = pytest.mark.parametrize(
-    ("tier", "form"), FORMS or [pytest.param("none", "none", marks=pytest.mark.skip("no AVX2 here"))]
+FORMS = [(isa, form) for isa in ISAS for form in isa_forms(isa)]
+each_isa_and_form = pytest.mark.parametrize(
+    ("isa", "form"), FORMS or [pytest.param("none", "none", marks=pytest.mark.skip("no AVX2 here"))]
 )
 
 
 def make(
-    tier: Tier, form: Form, rows: int, actv_rows: int, channels: int, taps: int = 9, *, in_order: bool = False
+    isa: Isa, form: Form, rows: int, actv_rows: int, channels: int, taps: int = 9, *, in_order: bool = False
 ) -> CodebookCase:
     """With in_order, patches read higher rows the later they come, as a plan's do, and the last row all along."""
     random = np.random.default_rng(rows * channels + taps)
-    actv = np.maximum(random_values(random, (actv_rows, 128), tier), 0)
+    actv = np.maximum(random_values(random, (actv_rows, 128), isa), 0)
     actv[-1] = 0
-    weight = random_values(random, (taps * 128, 2 * channels), tier)
+    weight = random_values(random, (taps * 128, 2 * channels), isa)
     bias = random.standard_normal(2 * channels).astype(np.float32)
     patches = random.integers(0, actv_rows, (rows, taps)).astype(np.int32)
     if in_order:
@@ -34,13 +35,13 @@ def make(
         patches[::7, 0] = actv_rows - 1
     expected = codebook_numpy(actv, patches, weight, bias)
     sizes = codebook_numpy(actv, patches, np.abs(weight), np.abs(bias))
-    entries = poison(aligned_empty((-(-channels // 32), rows, 2, 32), storage_dtype(tier_dtype(tier))))
-    packed = pack_codebook(tier, weight.astype(np.float32), channels)
-    step = codebook(tier, stored_input(actv, tier), patches, packed, pack_bias(bias), entries, form=form)
-    return CodebookCase(step, entries, expected, sum_bound(sizes, taps * 128, expected, tier_dtype(tier)))
+    entries = poison(aligned_empty((-(-channels // 32), rows, 2, 32), storage_dtype(isa_dtype(isa))))
+    packed = pack_codebook(isa, weight.astype(np.float32), channels)
+    step = codebook(isa, stored_input(actv, isa), patches, packed, pack_bias(bias), entries, form=form)
+    return CodebookCase(step, entries, expected, sum_bound(sizes, taps * 128, expected, isa_dtype(isa)))
 
 
-@each_tier_and_form
+@each_isa_and_form
 @pytest.mark.parametrize(
     ("rows", "actv_rows", "channels", "taps"),
     [
@@ -53,44 +54,44 @@ def make(
         (13, 6, 32, 25),
     ],
 )
-def test_against_twin(tier: Tier, form: Form, rows: int, actv_rows: int, channels: int, taps: int) -> None:
-    case = make(tier, form, rows, actv_rows, channels, taps)
+def test_against_twin(isa: Isa, form: Form, rows: int, actv_rows: int, channels: int, taps: int) -> None:
+    case = make(isa, form, rows, actv_rows, channels, taps)
     run_steps(case.step)
     assert_within(entry_values(case.entries, channels), case.expected, case.bound)
-    unused = to_entries(*from_entries(case.entries, channels), tier_dtype(tier))  # zeros behind the channels
+    unused = to_entries(*from_entries(case.entries, channels), isa_dtype(isa))  # zeros behind the channels
     assert np.array_equal(case.entries, unused)
 
 
-@each_tier
+@each_isa
 @pytest.mark.parametrize("rows", range(1, 14))
-def test_every_tail_of_the_tile(tier: Tier, rows: int) -> None:
-    gathered, *others = (make(tier, form, rows, rows, 32) for form in tier_forms(tier))
+def test_every_tail_of_the_tile(isa: Isa, rows: int) -> None:
+    gathered, *others = (make(isa, form, rows, rows, 32) for form in isa_forms(isa))
     run_steps(gathered.step, *(other.step for other in others))
     assert_within(entry_values(gathered.entries, 32), gathered.expected, gathered.bound)
     for other in others:
         assert np.array_equal(gathered.entries, other.entries)
 
 
-@each_tier
-def test_neither_form_nor_threads_change_a_bit(tier: Tier) -> None:
-    reference = make(tier, "gathered", 300, 50, 96)
+@each_isa
+def test_neither_form_nor_threads_change_a_bit(isa: Isa) -> None:
+    reference = make(isa, "gathered", 300, 50, 96)
     run_steps(reference.step)
-    for form, threads in product(tier_forms(tier), (1, 2, 3)):
-        other = make(tier, form, 300, 50, 96)
+    for form, threads in product(isa_forms(isa), (1, 2, 3)):
+        other = make(isa, form, 300, 50, 96)
         run_steps(other.step, threads=threads)
         assert np.array_equal(reference.entries, other.entries), (form, threads)
 
 
-@each_tier_and_form
-def test_patches_in_scan_order(tier: Tier, form: Form) -> None:
-    case = make(tier, form, 400, 333, 32, in_order=True)
+@each_isa_and_form
+def test_patches_in_scan_order(isa: Isa, form: Form) -> None:
+    case = make(isa, form, 400, 333, 32, in_order=True)
     run_steps(case.step)
     assert_within(entry_values(case.entries, 32), case.expected, case.bound)
 
 
-@each_tier_and_form
-def test_rows_do_not_depend_on_other_rows(tier: Tier, form: Form) -> None:
-    whole = make(tier, form, 120, 30, 64)
+@each_isa_and_form
+def test_rows_do_not_depend_on_other_rows(isa: Isa, form: Form) -> None:
+    whole = make(isa, form, 120, 30, 64)
     run_steps(whole.step)
     first = whole.entries.copy()
     poison(whole.entries)
@@ -112,15 +113,15 @@ def test_form_for_many_threads() -> None:
     assert choose_form("avx512", 4000, 1000, n_blocks=4, threads=32) == "gathered"
 
 
-@pytest.mark.skipif("amx" not in TIERS, reason="no AMX here")
-def test_a_form_that_the_tier_lacks_is_refused() -> None:
-    with pytest.raises(StepError, match=r"expected form gathered on tier amx but got 'per_tap'"):
+@pytest.mark.skipif("amx" not in ISAS, reason="no AMX here")
+def test_a_form_that_the_isa_lacks_is_refused() -> None:
+    with pytest.raises(StepError, match=r"expected form gathered on isa amx but got 'per_tap'"):
         make("amx", "per_tap", 3, 3, 32)
 
 
-@each_tier
-def test_weights_of_another_width_are_refused(tier: Tier) -> None:
-    case = make(tier, "gathered", 3, 3, 32)
+@each_isa
+def test_weights_of_another_width_are_refused(isa: Isa) -> None:
+    case = make(isa, "gathered", 3, 3, 32)
     actv, patches, weight, bias, entries = case.step.arrays
     with pytest.raises(StepError, match=r"\[codebook\] expected weight as C-contiguous uint8"):
-        codebook(tier, actv, patches, weight[:-1], bias, entries, form="gathered")
+        codebook(isa, actv, patches, weight[:-1], bias, entries, form="gathered")

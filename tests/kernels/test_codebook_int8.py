@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native import TIERS, CodebookCase, entry_values, poison, run_steps
+from native import ISAS, CodebookCase, entry_values, poison, run_steps
 from tolerances import assert_within, gamma, stored_bound
 
-from kernels.codebook import codebook_int8_numpy, pack_bias
-from kernels.embed import as_bytes, embed_numpy
 from kernels.layouts import aligned_empty, from_entries, to_entries
-from kernels.steps import Int8, StepError, codebook, embed, pack_codebook, pack_codebook_int8
+from kernels.ops.codebook import Int8, codebook, codebook_int8_numpy, pack_bias, pack_codebook, pack_codebook_int8
+from kernels.ops.embed import as_bytes, embed, embed_numpy
+from kernels.program import StepError
 
-pytestmark = pytest.mark.skipif("amx" not in TIERS, reason="no AMX here")
+pytestmark = pytest.mark.skipif("amx" not in ISAS, reason="no AMX here")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def test_errors() -> None:
     case = make(10, 5, 32)
     actv, patches, weight, bias, entries, scale, windows, interior = case.step.arrays
     int8 = Int8(scale, windows, interior)
-    with pytest.raises(StepError, match=r"expected tier amx for int8 products but got avx512bf16"):
+    with pytest.raises(StepError, match=r"expected isa amx for int8 products but got avx512bf16"):
         codebook("avx512bf16", actv, patches, weight, bias, entries, form="gathered", int8=int8)
     with pytest.raises(StepError, match=r"expected windows as C-contiguous int32 \[4, 9\] but got int32 \[3, 9\]"):
         codebook("amx", actv, patches, weight, bias, entries, form="gathered", int8=Int8(scale, windows[:3], interior))

@@ -1,4 +1,4 @@
-"""Conv, every tier: equal to its specification within derived bounds, and to itself however the work is cut."""
+"""Conv, every isa: equal to its specification within derived bounds, and to itself however the work is cut."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from native import TIERS, each_tier, poison, run_steps
+from native import ISAS, each_isa, poison, run_steps
 from tolerances import assert_within, sum_bound
 
-from kernels import _native, steps
-from kernels.conv import conv_numpy
+from kernels import _native
+from kernels.isa import Isa, input_dtype, isa_dtype
 from kernels.layouts import (
     Array,
     Float32,
@@ -28,6 +28,8 @@ from kernels.layouts import (
     to_plain,
     to_storage,
 )
+from kernels.ops.conv import conv, conv_numpy, pack_conv
+from kernels.program import Step
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Data:
-    """What a tier's kernel reads."""
+    """What a isa's kernel reads."""
 
     x: Array
     weight: Float32
@@ -65,27 +67,27 @@ CASES = [
 ]
 
 
-def draw(case: Case, tier: steps.Tier, seed: int = 0) -> Data:
-    random, dtype = np.random.default_rng(seed), steps.input_dtype(tier)
+def draw(case: Case, isa: Isa, seed: int = 0) -> Data:
+    random, dtype = np.random.default_rng(seed), input_dtype(isa)
     x = random.standard_normal((case.n, case.in_channels, case.height, case.width))
     weight = random.standard_normal((case.out_channels, case.in_channels, case.k, case.k))
     bias = random.standard_normal(case.out_channels)
     residual = None
     if case.residual is not None:
         half = (case.height >> case.residual, case.width >> case.residual)
-        residual = to_plain(random.standard_normal((case.n, case.out_channels, *half)), steps.tier_dtype(tier))
+        residual = to_plain(random.standard_normal((case.n, case.out_channels, *half)), isa_dtype(isa))
     exact = from_storage(to_storage(weight, dtype))  # what packing stores
     return Data(to_padded(x, dtype), exact.astype(np.float32), bias.astype(np.float32), residual)
 
 
-def step_of(case: Case, tier: steps.Tier, data: Data) -> tuple[steps.Step, Array]:
+def step_of(case: Case, isa: Isa, data: Data) -> tuple[Step, Array]:
     """The step and the map that it writes, poisoned."""
-    y = empty_plain(len(data.x), case.out_channels, case.height, case.width, steps.tier_dtype(tier))
+    y = empty_plain(len(data.x), case.out_channels, case.height, case.width, isa_dtype(isa))
     poison(y)
-    step = steps.conv(
-        tier,
+    step = conv(
+        isa,
         data.x,
-        steps.pack_conv(tier, data.weight),
+        pack_conv(isa, data.weight),
         pad_channels(data.bias),
         data.residual,
         y,
@@ -97,8 +99,8 @@ def step_of(case: Case, tier: steps.Tier, data: Data) -> tuple[steps.Step, Array
     return step, y
 
 
-def run(case: Case, tier: steps.Tier, data: Data, threads: int = 1) -> Array:
-    step, y = step_of(case, tier, data)
+def run(case: Case, isa: Isa, data: Data, threads: int = 1) -> Array:
+    step, y = step_of(case, isa, data)
     run_steps(step, threads=threads)
     return y
 
@@ -111,14 +113,14 @@ def specified(case: Case, data: Data, sizes: bool = False) -> Float64:
     return conv_numpy(x, of(data.weight), of(data.bias), residual, residual_shift=case.residual or 0)
 
 
-@each_tier
+@each_isa
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_the_specification(case: Case, tier: steps.Tier) -> None:
-    data = draw(case, tier)
+def test_equals_the_specification(case: Case, isa: Isa) -> None:
+    data = draw(case, isa)
     expected = specified(case, data)
     length = case.in_channels * case.k**2 + 2
-    bound = sum_bound(specified(case, data, sizes=True), length, expected, steps.tier_dtype(tier))
-    assert_within(from_plain(run(case, tier, data), case.out_channels), expected, bound)
+    bound = sum_bound(specified(case, data, sizes=True), length, expected, isa_dtype(isa))
+    assert_within(from_plain(run(case, isa, data), case.out_channels), expected, bound)
 
 
 @pytest.mark.parametrize("case", [Case(2, 20, 7, 5, 6), Case(2, 20, 7, 5, 6, k=1), Case(1, 8, 2, 4, 6, residual=1)])
@@ -135,50 +137,50 @@ def test_the_specification_is_pytorchs_conv(case: Case) -> None:
     np.testing.assert_allclose(specified(case, data), expected.numpy(), rtol=1e-12, atol=1e-12)
 
 
-@each_tier
+@each_isa
 @pytest.mark.parametrize("out_channels", [1, 3, 8, 16, 17, 24, 33, 40, 64])
-def test_unused_channels_of_the_output_are_zero(out_channels: int, tier: steps.Tier) -> None:
+def test_unused_channels_of_the_output_are_zero(out_channels: int, isa: Isa) -> None:
     case = Case(2, 16, out_channels, 3, 5, residual=0)
-    y = run(case, tier, draw(case, tier))  # [N, H, CBo, W, 32]
+    y = run(case, isa, draw(case, isa))  # [N, H, CBo, W, 32]
     assert blocks(out_channels) == y.shape[2]
     lanes = np.moveaxis(y, 3, 2).reshape(2, 3, 5, -1)  # [N, H, W, CBo * 32]
     assert not lanes[..., out_channels:].any()
     assert lanes[..., :out_channels].any()
 
 
-@each_tier
+@each_isa
 @pytest.mark.parametrize(
     "case", [Case(3, 48, 96, 7, 9, residual=None), Case(2, 32, 3, 21, 70), Case(4, 512, 64, 8, 8, residual=1)], ids=str
 )
-def test_same_bits_for_any_cut_and_batch(case: Case, tier: steps.Tier) -> None:
-    data = draw(case, tier)
-    whole = run(case, tier, data)
+def test_same_bits_for_any_cut_and_batch(case: Case, isa: Isa) -> None:
+    data = draw(case, isa)
+    whole = run(case, isa, data)
     for threads in (2, 3, 7):
-        np.testing.assert_array_equal(run(case, tier, data, threads), whole)
+        np.testing.assert_array_equal(run(case, isa, data, threads), whole)
     for i in range(case.n):
         residual = None if data.residual is None else data.residual[i : i + 1].copy()
         alone = Data(data.x[i : i + 1].copy(), data.weight, data.bias, residual)
-        np.testing.assert_array_equal(run(case, tier, alone), whole[i : i + 1])
+        np.testing.assert_array_equal(run(case, isa, alone), whole[i : i + 1])
 
 
-@pytest.mark.skipif("avx512" not in TIERS, reason="this processor has no AVX-512")
+@pytest.mark.skipif("avx512" not in ISAS, reason="this processor has no AVX-512")
 @pytest.mark.parametrize("case", [Case(2, 48, 96, 7, 9, residual=0), Case(2, 32, 3, 21, 70)], ids=str)
-def test_float32_tiers_give_the_same_bits(case: Case) -> None:
+def test_float32_isas_give_the_same_bits(case: Case) -> None:
     data = draw(case, "avx2")
     np.testing.assert_array_equal(run(case, "avx2", data), run(case, "avx512", data))
 
 
-@each_tier
-def test_reads_only_the_map_and_writes_only_the_output(tier: steps.Tier) -> None:
+@each_isa
+def test_reads_only_the_map_and_writes_only_the_output(isa: Isa) -> None:
     """Maps of NaN lie before and behind each array; one that is read shows, and so does one that is written."""
     case = Case(2, 33, 17, 5, 9, residual=0)
-    data = draw(case, tier)
+    data = draw(case, isa)
     assert data.residual is not None
     x, residual, y = (
         poison(np.empty((3, *array.shape), array.dtype)) for array in (data.x, data.residual, data.residual)
     )
     x[1], residual[1] = data.x, data.residual
-    step, expected = step_of(case, tier, data)
+    step, expected = step_of(case, isa, data)
     run_steps(step)
     for name, array in (("x", x), ("residual", residual), ("y", y)):
         step.record[name] = array[1].ctypes.data
@@ -188,6 +190,6 @@ def test_reads_only_the_map_and_writes_only_the_output(tier: steps.Tier) -> None
         assert (around.view(np.uint8) == 0xFF).all()
 
 
-@each_tier
-def test_the_peak_counts_its_operations(tier: steps.Tier) -> None:
-    assert 10**6 <= _native.conv_peak(get_args(steps.Tier).index(tier), 10**6) < 1.1 * 10**6
+@each_isa
+def test_the_peak_counts_its_operations(isa: Isa) -> None:
+    assert 10**6 <= _native.conv_peak(get_args(Isa).index(isa), 10**6) < 1.1 * 10**6

@@ -10,13 +10,13 @@ from tolerances import assert_within, gamma, normalised_rounding, stored_bound
 from torch import Tensor
 
 from kernels.cuda.autograd import spade_modulate, spade_modulate_codebook
-from kernels.cuda.library import DTYPES, Library, Norm
-from kernels.cuda.modulate_codebook import (
+from kernels.cuda.host.library import DTYPES, Library, Norm
+from kernels.cuda.modulate.modulate_codebook import (
     modulate_codebook_backward,
     modulate_codebook_backward_torch,
     sort_index,
 )
-from kernels.cuda.modulate_dense import norm_statistics
+from kernels.cuda.modulate.modulate_dense import norm_statistics
 
 each_norm = pytest.mark.parametrize("norm", ["given", "instance", "batch"])
 

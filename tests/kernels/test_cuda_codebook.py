@@ -10,10 +10,10 @@ import torch
 from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
-from kernels.codebook import codebook_numpy
-from kernels.cuda.codebook import HIDDEN, Codebook, DeviceRows, Embed, codebook, embed, per_tap_weight
-from kernels.cuda.library import DTYPES, CudaError, Library
-from kernels.embed import embed_numpy
+from kernels.cuda.codebook.codebook import HIDDEN, Codebook, DeviceRows, Embed, codebook, embed, per_tap_weight
+from kernels.cuda.host.library import DTYPES, CudaError, Library
+from kernels.ops.codebook import codebook_numpy
+from kernels.ops.embed import embed_numpy
 
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
 each_capability = pytest.mark.parametrize("capability", [8, 9], ids=["mma", "wgmma"], indirect=True)

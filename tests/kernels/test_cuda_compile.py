@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 from cuda_emulated import REPOSITORY
 
-from kernels.cuda.library import STRUCTS, Library, library_path, struct_fields
-from kernels.cuda.toolkit import ARCHITECTURES, KERNELS, SOURCES, ToolkitError, compile_ptx, find_nvcc, run_nvcc
+from kernels.cuda.host.library import STRUCTS, Library, library_path, struct_fields
+from kernels.cuda.host.toolkit import (
+    ARCHITECTURES,
+    CUDA,
+    SOURCES,
+    ToolkitError,
+    compile_ptx,
+    find_nvcc,
+    run_nvcc,
+    source_path,
+)
 
 HEADER = (REPOSITORY / "kernels" / "include" / "spade_cuda.h").read_text()
 
@@ -28,7 +37,7 @@ def resources(source: str, folder: Path) -> Iterator[re.Match[str]]:
     """What ptxas says of every kernel of a source, for every architecture."""
     targets = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in ARCHITECTURES]
     printed = run_nvcc(
-        ["-Xptxas", "-v", "-Werror", "all-warnings", *targets, "-c", KERNELS / f"{source}.cu", "-o", folder / "out.o"]
+        ["-Xptxas", "-v", "-Werror", "all-warnings", *targets, "-c", source_path(source), "-o", folder / "out.o"]
     )
     assert "serialized" not in printed, printed  # what ptxas says of products of warpgroups that wait for each other
     return _RESOURCES.finditer(printed)
@@ -36,7 +45,7 @@ def resources(source: str, folder: Path) -> Iterator[re.Match[str]]:
 
 @pytest.mark.parametrize("source", [source for source in SOURCES if source != "error"])
 def test_no_kernel_spills(source: str, tmp_path: Path, record_property: pytest.RecordProperty) -> None:
-    kernels = re.findall(r"extern \"C\" __global__", (KERNELS / f"{source}.cu").read_text())
+    kernels = re.findall(r"extern \"C\" __global__", source_path(source).read_text())
     seen = []
     for match in resources(source, tmp_path):
         seen.append((match["kernel"], match["architecture"]))
@@ -47,9 +56,9 @@ def test_no_kernel_spills(source: str, tmp_path: Path, record_property: pytest.R
 
 
 def test_every_source_is_compiled() -> None:
-    assert sorted(SOURCES) == sorted(path.stem for path in KERNELS.glob("*.cu"))
+    assert sorted(SOURCES) == sorted(path.stem for path in CUDA.glob("*/*.cu"))
     cmake = (REPOSITORY / "CMakeLists.txt").read_text()
-    assert f"foreach(op {' '.join(SOURCES)})" in cmake
+    assert f"foreach(source {' '.join(f'{source_path(name).parent.name}/{name}' for name in SOURCES)})" in cmake
 
 
 def test_ptx_names_the_kernels_of_a_plugin() -> None:

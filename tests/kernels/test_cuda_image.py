@@ -10,9 +10,9 @@ from cuda_emulated import each_order
 from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
-from kernels.cuda.image import image_conv, image_conv_torch
-from kernels.cuda.library import DTYPES, CudaError, Library
-from kernels.image import pixels_numpy
+from kernels.cuda.host.library import DTYPES, CudaError, Library
+from kernels.cuda.image.image import image_conv, image_conv_torch
+from kernels.ops.image import pixels_numpy
 
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from cuda_emulated import EMULATOR, REPOSITORY, compiler
 
+from kernels.cuda.host.toolkit import INCLUDES
+
 
 def test_up_to_64_images_of_4096_by_4096(tmp_path: Path) -> None:
     program = tmp_path / "cuda_index_test"
     command = [
         compiler(), "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
-        "-fsanitize=undefined", "-fno-sanitize-recover=all", "-I", EMULATOR, "-I", REPOSITORY / "kernels" / "include",
+        "-fsanitize=undefined", "-fno-sanitize-recover=all", "-I", EMULATOR, *(f"-I{folder}" for folder in INCLUDES),
         REPOSITORY / "tests" / "kernels" / "cuda_index_test.cpp", EMULATOR / "emulator.cpp", "-o", program,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

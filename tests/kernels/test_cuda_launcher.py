@@ -6,9 +6,9 @@ import importlib.util
 
 import pytest
 
-from kernels.cuda.launcher import ModulateCodebook, plain_launch
-from kernels.cuda.library import CudaError
-from kernels.cuda.toolkit import compile_ptx
+from kernels.cuda.host.launcher import ModulateCodebook, plain_launch
+from kernels.cuda.host.library import CudaError
+from kernels.cuda.host.toolkit import compile_ptx
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

@@ -11,10 +11,14 @@ from cuda_emulated import each_order
 from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
-from kernels.cuda.library import DTYPES, CudaError, Layout, Library
-from kernels.cuda.modulate_codebook import modulate_codebook, modulate_codebook_backward, modulate_codebook_torch
-from kernels.cuda.tensors import in_layout
-from kernels.modulate import modulate_numpy
+from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library
+from kernels.cuda.host.tensors import in_layout
+from kernels.cuda.modulate.modulate_codebook import (
+    modulate_codebook,
+    modulate_codebook_backward,
+    modulate_codebook_torch,
+)
+from kernels.ops.modulate import modulate_numpy
 
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
 each_layout = pytest.mark.parametrize("layout", ["nchw", "nhwc"])

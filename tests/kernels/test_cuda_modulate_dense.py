@@ -10,8 +10,9 @@ from cuda_emulated import each_order
 from tolerances import assert_within, gamma, normalised_rounding, stored_bound
 from torch import Tensor
 
-from kernels.cuda.library import DTYPES, CudaError, Layout, Library, Norm
-from kernels.cuda.modulate_dense import (
+from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library, Norm
+from kernels.cuda.host.tensors import in_layout
+from kernels.cuda.modulate.modulate_dense import (
     modulate_dense,
     modulate_dense_backward,
     modulate_dense_backward_torch,
@@ -19,7 +20,6 @@ from kernels.cuda.modulate_dense import (
     norm_statistics,
     statistics_torch,
 )
-from kernels.cuda.tensors import in_layout
 
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
 each_layout = pytest.mark.parametrize("layout", ["nchw", "nhwc"])

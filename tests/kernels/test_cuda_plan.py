@@ -11,9 +11,9 @@ from cuda_emulated import compile_emulated, each_order
 from hypothesis import HealthCheck, given, settings
 from test_plan import batches
 
-from kernels.cuda.library import CudaError, Library
-from kernels.cuda.plan import CudaPlan
-from kernels.plan import Sizes, Symbols, plan_numpy
+from kernels.cuda.host.library import CudaError, Library
+from kernels.cuda.plan.plan import CudaPlan
+from kernels.ops.plan import Sizes, Symbols, plan_numpy
 
 CPU = torch.device("cpu")
 

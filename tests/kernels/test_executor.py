@@ -1,4 +1,4 @@
-"""Programs, pools and tiers."""
+"""Programs, pools and isas."""
 
 from __future__ import annotations
 
@@ -7,44 +7,34 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from native import TIERS, each_tier, plain, random_values
+from native import ISAS, each_isa, plain, random_values
 
 from kernels import _native
+from kernels.isa import ISA_VARIABLE, Isa, IsaError, choose_isa, input_dtype
 from kernels.layouts import Array, empty_padded, from_padded, from_plain
-from kernels.steps import (
-    TIER_VARIABLE,
-    Pool,
-    Program,
-    Step,
-    StepError,
-    Tier,
-    TierError,
-    choose_tier,
-    input_dtype,
-    modulate,
-    run,
-)
+from kernels.ops.modulate import modulate
+from kernels.program import Pool, Program, Step, StepError, run
 
 THREADS = [1, 2, 4]
 
 
-def chain(tier: Tier, x: Array, length: int) -> tuple[list[Step], Array]:
+def chain(isa: Isa, x: Array, length: int) -> tuple[list[Step], Array]:
     """Steps that each read the previous map, its bits seen as a plain map of its own, and shrink what is < 0."""
     n, height, _, width, _ = x.shape
     steps = []
     for i in range(length):
-        out = empty_padded(n, 32, height + 2 * i, width + 2 * i, input_dtype(tier))
-        steps.append(modulate(tier, x, None, None, out))
+        out = empty_padded(n, 32, height + 2 * i, width + 2 * i, input_dtype(isa))
+        steps.append(modulate(isa, x, None, None, out))
         x = out.view(x.dtype)
     return steps, out
 
 
-@each_tier
+@each_isa
 @pytest.mark.parametrize("threads", THREADS)
-def test_steps_run_in_order(tier: Tier, threads: int) -> None:
-    x = plain(random_values(np.random.default_rng(0), (2, 32, 6, 7), tier), tier)
-    steps, last = chain(tier, x, 40)
-    expected_steps, expected = chain(tier, x, 40)
+def test_steps_run_in_order(isa: Isa, threads: int) -> None:
+    x = plain(random_values(np.random.default_rng(0), (2, 32, 6, 7), isa), isa)
+    steps, last = chain(isa, x, 40)
+    expected_steps, expected = chain(isa, x, 40)
     pool = Pool(threads)
     for step in expected_steps:
         run(Program([step]), Pool(1))
@@ -54,46 +44,46 @@ def test_steps_run_in_order(tier: Tier, threads: int) -> None:
     assert sum(seconds.values()) == seconds["modulate"]
 
 
-@each_tier
+@each_isa
 @pytest.mark.parametrize("threads", THREADS)
-def test_steps_that_overlap_wait_for_what_they_read(tier: Tier, threads: int) -> None:
+def test_steps_that_overlap_wait_for_what_they_read(isa: Isa, threads: int) -> None:
     """Two chains in turn: a step reads what the second before it wrote, and need not wait for the one between."""
     random = np.random.default_rng(1)
-    maps = [plain(random_values(random, (1, 32, 40 + 9 * i, 30), tier), tier) for i in range(2)]
+    maps = [plain(random_values(random, (1, 32, 40 + 9 * i, 30), isa), isa) for i in range(2)]
     pool = Pool(threads)
     for _ in range(10):
-        chains = [chain(tier, x, 20) for x in maps]
+        chains = [chain(isa, x, 20) for x in maps]
         steps = [step for pair in zip(*(steps for steps, _ in chains), strict=True) for step in pair]
         run(Program(steps, [1] * len(steps)), pool)
         for x, (_, last) in zip(maps, chains, strict=True):
-            alone, expected = chain(tier, x, 20)
+            alone, expected = chain(isa, x, 20)
             run(Program(alone), Pool(1))
             assert np.array_equal(last, expected)
 
 
-@each_tier
-def test_a_pool_runs_many_programs(tier: Tier) -> None:
-    x = plain(random_values(np.random.default_rng(0), (1, 32, 3, 3), tier), tier)
+@each_isa
+def test_a_pool_runs_many_programs(isa: Isa) -> None:
+    x = plain(random_values(np.random.default_rng(0), (1, 32, 3, 3), isa), isa)
     pool = Pool(3)
     for length in [1, 2, 5] * 50:
-        steps, last = chain(tier, x, length)
-        alone, expected = chain(tier, x, length)
+        steps, last = chain(isa, x, length)
+        alone, expected = chain(isa, x, length)
         run(Program(steps), pool)
         run(Program(alone), Pool(1))
         assert np.array_equal(last, expected)
     assert run(Program([]), pool)["modulate"] == 0
 
 
-@each_tier
-def test_one_pool_from_several_threads(tier: Tier) -> None:
+@each_isa
+def test_one_pool_from_several_threads(isa: Isa) -> None:
     pool = Pool(2)
 
     def one(seed: int) -> bool:
-        x = plain(random_values(np.random.default_rng(seed), (1, 32, 9, 9), tier), tier)
-        steps, last = chain(tier, x, 5)
+        x = plain(random_values(np.random.default_rng(seed), (1, 32, 9, 9), isa), isa)
+        steps, last = chain(isa, x, 5)
         for _ in range(20):
             run(Program(steps), pool)
-        alone, expected = chain(tier, x, 5)
+        alone, expected = chain(isa, x, 5)
         run(Program(alone), Pool(1))
         return np.array_equal(last, expected)
 
@@ -101,10 +91,10 @@ def test_one_pool_from_several_threads(tier: Tier) -> None:
         assert all(threads.map(one, range(8)))
 
 
-@each_tier
-def test_arguments_are_changed_in_place(tier: Tier) -> None:
-    x = plain(-np.ones((1, 32, 4, 4)), tier)
-    step, out = chain(tier, x, 1)
+@each_isa
+def test_arguments_are_changed_in_place(isa: Isa) -> None:
+    x = plain(-np.ones((1, 32, 4, 4)), isa)
+    step, out = chain(isa, x, 1)
     program, pool = Program(step), Pool(1)
     run(program, pool)
     leaky = out.copy()
@@ -118,16 +108,16 @@ def test_arguments_are_changed_in_place(tier: Tier) -> None:
 
 
 def test_a_program_keeps_its_arrays() -> None:
-    if not TIERS:
+    if not ISAS:
         pytest.skip("no AVX2 here")
-    program = Program(chain(TIERS[0], plain(np.ones((1, 32, 64, 64)), TIERS[0]), 3)[0])
+    program = Program(chain(ISAS[0], plain(np.ones((1, 32, 64, 64)), ISAS[0]), 3)[0])
     run(program, Pool(2))  # the maps have no other owner: address sanitizers and luck see it otherwise
 
 
-def test_unknown_steps_and_tiers_are_refused() -> None:
-    if not TIERS:
+def test_unknown_steps_and_isas_are_refused() -> None:
+    if not ISAS:
         pytest.skip("no AVX2 here")
-    program = Program(chain(TIERS[0], plain(np.ones((1, 32, 2, 2)), TIERS[0]), 1)[0])
+    program = Program(chain(ISAS[0], plain(np.ones((1, 32, 2, 2)), ISAS[0]), 1)[0])
     pool = Pool(1)
     program.args(0)["kind"] = 99
     with pytest.raises(ValueError, match="kind is unknown"):
@@ -136,8 +126,8 @@ def test_unknown_steps_and_tiers_are_refused() -> None:
     with pytest.raises(ValueError, match="overlaps are negative"):
         run(program, pool)
     program.args(0)["overlaps"] = 0
-    program.args(0)["tier"] = len(_native.TIERS)
-    with pytest.raises(ValueError, match="tier is unknown"):
+    program.args(0)["isa"] = len(_native.ISAS)
+    with pytest.raises(ValueError, match="isa is unknown"):
         run(program, pool)
     with pytest.raises(ValueError, match="not whole"):
         _native.Pool(1).run(program.memory[:-8], np.zeros(_native.SECONDS))
@@ -145,16 +135,16 @@ def test_unknown_steps_and_tiers_are_refused() -> None:
         Pool(0)
 
 
-def test_tiers_are_numbered_as_in_the_header() -> None:
-    assert get_args(Tier) == _native.TIERS
+def test_isas_are_numbered_as_in_the_header() -> None:
+    assert get_args(Isa) == _native.ISAS
 
 
-def test_tier_choice() -> None:
-    if not TIERS:
-        with pytest.raises(TierError, match="use the torch engine"):
-            choose_tier("float32", {})
+def test_isa_choice() -> None:
+    if not ISAS:
+        with pytest.raises(IsaError, match="use the torch engine"):
+            choose_isa("float32", {})
         return
-    assert choose_tier("float32", {}) == [tier for tier in TIERS if input_dtype(tier) == "float32"][-1]
-    assert choose_tier("float32", {TIER_VARIABLE: "avx2"}) == "avx2"
-    with pytest.raises(TierError, match=f"expected {TIER_VARIABLE} to be a tier of bf16"):
-        choose_tier("bf16", {TIER_VARIABLE: "avx2"})
+    assert choose_isa("float32", {}) == [isa for isa in ISAS if input_dtype(isa) == "float32"][-1]
+    assert choose_isa("float32", {ISA_VARIABLE: "avx2"}) == "avx2"
+    with pytest.raises(IsaError, match=f"expected {ISA_VARIABLE} to be a isa of bf16"):
+        choose_isa("bf16", {ISA_VARIABLE: "avx2"})

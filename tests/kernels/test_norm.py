@@ -1,31 +1,31 @@
-"""Instance-norm statistics: every tier against the float64 twin, also where a one-pass variance would cancel."""
+"""Instance-norm statistics: every isa against the float64 twin, also where a one-pass variance would cancel."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from native import each_tier, plain, poison, random_values, run_steps, stored
+from native import each_isa, plain, poison, random_values, run_steps, stored
 from tolerances import UNIT, assert_within, gamma
 
+from kernels.isa import Isa
 from kernels.layouts import Array, aligned_empty, from_storage
-from kernels.norm import norm_numpy
-from kernels.steps import Tier, norm
+from kernels.ops.norm import norm, norm_numpy
 
 
-def statistics(tier: Tier, x: Array, threads: int = 1) -> tuple[Array, Array]:
+def statistics(isa: Isa, x: Array, threads: int = 1) -> tuple[Array, Array]:
     shape = (x.shape[0], -(-x.shape[1] // 32) * 32)
     mean, rstd = (poison(aligned_empty(shape, np.float32)) for _ in range(2))
-    run_steps(norm(tier, plain(x, tier), mean, rstd), threads=threads)
+    run_steps(norm(isa, plain(x, isa), mean, rstd), threads=threads)
     return mean, rstd
 
 
-@each_tier
+@each_isa
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (12, 33), (64, 8)])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_against_twin(tier: Tier, size: tuple[int, int], offset: float) -> None:
+def test_against_twin(isa: Isa, size: tuple[int, int], offset: float) -> None:
     random = np.random.default_rng(size[1])
-    x = from_storage(stored(random_values(random, (2, 48, *size), tier) + offset, tier))
-    mean, rstd = statistics(tier, x)
+    x = from_storage(stored(random_values(random, (2, 48, *size), isa) + offset, isa))
+    mean, rstd = statistics(isa, x)
     expected_mean, expected_rstd = norm_numpy(x)
     error = gamma(size[1] + 1) * np.abs(x).mean(axis=(2, 3)) + UNIT["float32"] * np.abs(expected_mean)
     assert_within(mean[:, :48], expected_mean, error)
@@ -37,11 +37,11 @@ def test_against_twin(tier: Tier, size: tuple[int, int], offset: float) -> None:
     assert np.isfinite(rstd[:, 48:]).all()
 
 
-@each_tier
-def test_neither_threads_nor_batch_change_a_bit(tier: Tier) -> None:
-    x = random_values(np.random.default_rng(0), (3, 64, 9, 5), tier)
-    whole = statistics(tier, x)
-    for one, other in zip(whole, statistics(tier, x, threads=3), strict=True):
+@each_isa
+def test_neither_threads_nor_batch_change_a_bit(isa: Isa) -> None:
+    x = random_values(np.random.default_rng(0), (3, 64, 9, 5), isa)
+    whole = statistics(isa, x)
+    for one, other in zip(whole, statistics(isa, x, threads=3), strict=True):
         assert np.array_equal(one, other)
-    for one, other in zip(whole, statistics(tier, x[1:2]), strict=True):
+    for one, other in zip(whole, statistics(isa, x[1:2]), strict=True):
         assert np.array_equal(one[1:2], other)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kernels import _native
-from kernels.plan import Level, Sizes, Symbols, concatenate, plan, plan_maps, plan_numpy
-from kernels.steps import Pool
+from kernels.ops.plan import Level, Sizes, Symbols, concatenate, plan, plan_maps, plan_numpy
+from kernels.program import Pool
 
 COCO_SIZES = [(8 << i, 8 << i) for i in range(6)]
 FIELDS = ("patches3", "patches5", "index", "patches3_offsets", "patches5_offsets")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kernels import _native
-from kernels.plan import Level, PlanError, concatenate, plan, plan_numpy
+from kernels.ops.plan import Level, PlanError, concatenate, plan, plan_numpy
 
 GOOD: dict[str, Any] = {"symbols": np.zeros((2, 4, 6), np.uint16), "sizes": [(4, 6)], "n_symbols": 3, "kernel_size": 3}
 BAD_SYMBOL = GOOD["symbols"].copy()
@@ -92,7 +92,7 @@ def test_the_native_module_checks_on_its_own_too() -> None:
 
 
 def test_a_missing_native_module_says_how_to_build_it() -> None:
-    code = "import sys; sys.modules['kernels._native'] = None; import kernels.plan"
+    code = "import sys; sys.modules['kernels._native'] = None; import kernels.ops.plan"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "ImportError: [plan] expected the compiled module kernels._native" in done.stderr

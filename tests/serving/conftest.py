@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from served import FREE_PORTS, TINY
 
-from serving.engines import Engine
-from serving.engines.load import load_engine
-from serving.launcher import ServeOptions, Server, serve
-from serving.repository import ModelOptions
-from spade_core.checkpoints import save
-from spade_core.seeded import seeded_generator
+from serving.engines.choose import load_engine
+from serving.engines.contract import Engine
+from serving.triton.model_config import ModelOptions
+from serving.triton.server import ServeOptions, Server, serve
+from spade_core.files.checkpoints import save
+from spade_core.models.seeded import seeded_generator
 
 
 @pytest.fixture(scope="session")

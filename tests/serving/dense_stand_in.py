@@ -8,8 +8,8 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from serving.engines.load import load_checkpoint
-from serving.engines.torch import TorchEngine
+from serving.engines.choose import load_checkpoint
+from serving.engines.reference import TorchEngine
 from serving.triton.tensors import make_tensor, read_inputs, silence_capsules
 
 

@@ -15,8 +15,8 @@ import tritonclient.grpc as triton_grpc
 from served import blocks, png
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from serving.client import Client, Result, ServerError
-from serving.launcher import Server
+from serving.client.client import Client, Result, ServerError
+from serving.triton.server import Server
 
 GOOD = blocks(1)
 GOOD_PNG = png(GOOD[0])

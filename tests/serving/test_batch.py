@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.batch import Done, Item, RequestError, check_item, run_items
-from serving.engines import Images, Instances, Labels, Style, Timings
+from serving.engines.timings import Timings
+from serving.requests.batch import Done, Item, RequestError, check_item, run_items
 from spade_core.config import PRESETS, GeneratorConfig
-from spade_core.style import style_from_seed
+from spade_core.models.style import style_from_seed
+from spade_core.types import Images, Instances, Labels, Style
 
 DEMO = PRESETS["demo"]
 COCO = PRESETS["coco"]

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.batch import Done, Item
-from serving.batcher import Batcher, CancelledError, QueueFullError, Request, WaitedTooLongError
-from serving.engines import Images, Instances, Labels, Style, Timings
+from serving.engines.timings import Timings
+from serving.requests.batch import Done, Item
+from serving.requests.batcher import Batcher, CancelledError, QueueFullError, Request, WaitedTooLongError
 from spade_core.config import PRESETS
+from spade_core.types import Images, Instances, Labels, Style
 
 
 class GatedEngine:
@@ -24,8 +25,8 @@ class GatedEngine:
 
     name, precision, config = "torch", "fp32", PRESETS["demo"]
 
-    def __init__(self, at_once: int = 1) -> None:
-        self.at_once = at_once
+    def __init__(self, max_concurrent_calls: int = 1) -> None:
+        self.max_concurrent_calls = max_concurrent_calls
         self.gate = threading.Event()
         self.started = threading.Semaphore(0)
         self.batches: list[list[int]] = []  # the first label of each map
@@ -87,7 +88,7 @@ def test_what_waits_while_a_batch_runs_becomes_the_next() -> None:
 
 
 def test_an_engine_that_gains_from_it_has_two_batches_under_way_and_no_more() -> None:
-    engine = GatedEngine(at_once=2)
+    engine = GatedEngine(max_concurrent_calls=2)
     with batcher(engine, delay_s=0.01) as client:
         answers = [client.send(value, 4) for value in range(5)]
         for _ in range(2):
@@ -185,9 +186,9 @@ def test_close_answers_what_waits() -> None:
     st.lists(st.tuples(st.integers(1, 4), st.sampled_from([8, 16])), max_size=20), st.integers(4, 9), st.integers(1, 3)
 )
 def test_every_request_is_answered_once_in_batches_that_fit(
-    requests: list[tuple[int, int]], max_batch: int, at_once: int
+    requests: list[tuple[int, int]], max_batch: int, max_concurrent_calls: int
 ) -> None:
-    engine = GatedEngine(at_once)
+    engine = GatedEngine(max_concurrent_calls)
     with batcher(engine, max_batch=max_batch) as client:
         answers = [client.send(value % 13, count, size) for value, (count, size) in enumerate(requests)]
         engine.gate.set()

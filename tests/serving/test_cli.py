@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from serving.cli import main
-from spade_core.checkpoints import save
+from serving.cli.main import main
 from spade_core.config import preset
-from spade_core.demo_maps import demo_map
-from spade_core.seeded import seeded_encoder, seeded_generator
+from spade_core.files.checkpoints import save
+from spade_core.maps.drawn import demo_map
+from spade_core.models.seeded import seeded_encoder, seeded_generator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

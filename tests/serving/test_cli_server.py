@@ -16,12 +16,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from served import TINY, blocks
 
-from serving.cli import main
-from serving.client import Client
-from serving.launcher import Server
-from spade_core.checkpoints import save
+from serving.cli.main import main
+from serving.client.client import Client
+from serving.triton.server import Server
 from spade_core.config import preset
-from spade_core.seeded import seeded_encoder, seeded_generator
+from spade_core.files.checkpoints import save
+from spade_core.models.seeded import seeded_encoder, seeded_generator
 
 
 def spade(*arguments: str | Path) -> Result:
@@ -84,7 +84,7 @@ def test_the_style_of_an_image_goes_to_the_server(demo_server: Server, tmp_path:
 
 def test_the_demo_writes_images_and_a_contact_sheet(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "serving.cli", "demo", "--out", tmp_path / "out"],
+        [sys.executable, "-m", "serving.cli.main", "demo", "--out", tmp_path / "out"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -100,7 +100,10 @@ def test_serve_announces_itself_and_stops_on_a_signal(tiny_weights: Path, tmp_pa
     options = ["--weights", str(tiny_weights), "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     environment = {**os.environ, "SPADE_SERVE_LOG_FILE": str(tmp_path / "triton.log")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving.cli", "serve", *options], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "serving.cli.main", "serve", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert process.stderr is not None
     try:

@@ -11,8 +11,8 @@ import tritonclient.grpc as triton_grpc
 from served import blocks
 from tritonclient.utils import InferenceServerException
 
-from serving.client import Client, ServerError
-from serving.launcher import Server
+from serving.client.client import Client, ServerError
+from serving.triton.server import Server
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8001", "https://host:1", "grpc://", "http://host:80/v2/models"])

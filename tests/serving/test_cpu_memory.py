@@ -8,12 +8,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engines.cpu_codebooks import CodebookCache, MapCodebooks
-from serving.engines.cpu_memory import CHUNK, GRAIN, Block, Recycler
+from serving.engines.cpu.codebooks import CodebookCache, MapCodebooks
+from serving.engines.cpu.memory import CHUNK, GRAIN, Arena, Block
 
 
 def test_memory_is_used_again_when_its_last_holder_is_gone() -> None:
-    recycler = Recycler()
+    recycler = Arena()
     block = recycler.take(100)
     assert (block.bytes, block.address % 64) == (GRAIN, 0)
     was = block.address
@@ -26,7 +26,7 @@ def test_memory_is_used_again_when_its_last_holder_is_gone() -> None:
 
 
 def test_neighbours_that_are_free_hold_a_larger_block() -> None:
-    recycler = Recycler()
+    recycler = Arena()
     blocks = [recycler.take(CHUNK // 4) for _ in range(4)]
     was = blocks[1].address
     del blocks[2], blocks[1]
@@ -35,7 +35,7 @@ def test_neighbours_that_are_free_hold_a_larger_block() -> None:
 
 
 def test_a_block_larger_than_a_chunk_goes_back_to_the_system() -> None:
-    recycler = Recycler()
+    recycler = Arena()
     large, part = recycler.take(CHUNK + 1), recycler.take(GRAIN)  # nobody writes there: no page is taken
     del large
     assert recycler.free_bytes == CHUNK - GRAIN
@@ -45,7 +45,7 @@ def test_a_block_larger_than_a_chunk_goes_back_to_the_system() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, CHUNK), st.integers(0, 5)), max_size=40))
 def test_no_two_blocks_share_memory(steps: list[tuple[int, int]]) -> None:
-    recycler, held = Recycler(), list[Block]()
+    recycler, held = Arena(), list[Block]()
     for size, release in steps:
         held.append(recycler.take(size))
         assert held[-1].bytes >= size
@@ -56,7 +56,7 @@ def test_no_two_blocks_share_memory(steps: list[tuple[int, int]]) -> None:
 
 
 def test_the_memory_of_a_batch_counts_until_its_last_map_is_dropped() -> None:
-    recycler, index, none = Recycler(), (np.zeros((1, 1), np.int32),), np.zeros(0, np.uint64)
+    recycler, index, none = Arena(), (np.zeros((1, 1), np.int32),), np.zeros(0, np.uint64)
     both, one = recycler.take(2 * GRAIN), recycler.take(GRAIN)
     cache = CodebookCache(3 * GRAIN)
     a, b, c, d = (((1, 1), name) for name in (b"a", b"b", b"c", b"d"))

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.codebook import codebook_int8_numpy, codebook_numpy
-from kernels.embed import as_bytes, embed_numpy
 from kernels.layouts import from_storage, to_storage
-from serving.engines.cpu_pack import walk
-from serving.engines.cpu_rounding import LARGEST, drawn_patches, round_codebook, round_taps, round_weights
-from spade_core.codebook import fold
+from kernels.ops.codebook import codebook_int8_numpy, codebook_numpy
+from kernels.ops.embed import as_bytes, embed_numpy
+from serving.engines.cpu.pack import walk
+from serving.engines.cpu.rounding import LARGEST, drawn_patches, round_codebook, round_taps, round_weights
+from spade_core.codebook.fold import fold
 from spade_core.config import GeneratorConfig, preset
-from spade_core.seeded import seeded_generator
+from spade_core.models.seeded import seeded_generator
 
 
 def config(**change: object) -> GeneratorConfig:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from serving.engines import cuda_graph
-from serving.engines.cuda_graph import CudaGraphError, recording
+from serving.engines.cuda import graph as cuda_graph
+from serving.engines.cuda.graph import CudaGraphError, recording
 
 
 class Driver:

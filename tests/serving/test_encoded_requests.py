@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from served import blocks
 
-from benchmarks.encoded import CONNECT, ENCODE, Tensors
-from serving.client import ServerError
-from serving.launcher import Server
+from benchmarks.server.encoded import CONNECT, ENCODE, Tensors
+from serving.client.client import ServerError
+from serving.triton.server import Server
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["grpc", "http"])
 

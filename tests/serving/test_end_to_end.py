@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 from served import blocks, png
 
-from serving.client import Client, Result
-from serving.engines import Engine
-from serving.images import decode_maps, pad_files
-from serving.launcher import Server
+from serving.client.client import Client, Result
+from serving.engines.contract import Engine
+from serving.requests.images import decode_maps, pad_files
+from serving.triton.server import Server
 from spade_core.config import PRESETS
-from spade_core.style import style_from_seed
+from spade_core.models.style import style_from_seed
 
 PROTOCOLS = ["grpc", "http"]
 # Convolution libraries choose another order of summation for another batch size; a value at the edge of two grey

@@ -1,4 +1,4 @@
-"""The cpu engine is the dense form, faster: every architecture, every tier, any batch, any number of threads."""
+"""The cpu engine is the dense form, faster: every architecture, every isa, any batch, any number of threads."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from kernels.steps import TIER_VARIABLE, TierError, input_dtype, supported_tiers
-from serving.engines import Timings, cpu_program
-from serving.engines.cpu import CpuEngine
-from serving.engines.torch import TorchEngine
-from spade_core.checkpoints import Checkpoint
+from kernels.isa import ISA_VARIABLE, IsaError, input_dtype, supported_isas
+from serving.engines.cpu import program as cpu_program
+from serving.engines.cpu.engine import CpuEngine
+from serving.engines.reference import TorchEngine
+from serving.engines.timings import Timings
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
-from spade_core.demo_maps import demo_map
-from spade_core.generator import Generator
-from spade_core.label_maps import read_instance_map, read_label_map, resize_nearest
-from spade_core.seeded import seeded_generator
-from spade_core.style import style_from_seed
+from spade_core.files.checkpoints import Checkpoint
+from spade_core.maps.drawn import demo_map
+from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest
+from spade_core.models.generator import Generator
+from spade_core.models.seeded import seeded_generator
+from spade_core.models.style import style_from_seed
 
 # The bar of the project on images in -1..1. bf16 rounds every layer to 8 bits: its bar is a PSNR.
 FLOAT32_TOLERANCE = 1e-4
@@ -29,7 +30,7 @@ BF16_PSNR_DB = 30.0
 
 Request = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32] | None, npt.NDArray[np.float32] | None]
 
-pytestmark = pytest.mark.skipif(not supported_tiers(), reason="no native tier runs on this processor")
+pytestmark = pytest.mark.skipif(not supported_isas(), reason="no native isa runs on this processor")
 
 
 def small(**change: object) -> GeneratorConfig:
@@ -128,16 +129,16 @@ def test_a_start_map_that_is_large_already(monkeypatch: pytest.MonkeyPatch) -> N
     assert_close(CpuEngine(generator).image(*of), dense(generator, of))
 
 
-@pytest.mark.parametrize("tier", ["avx2", "avx512", "avx512bf16", "amx"])
-def test_every_tier_of_this_processor(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if tier not in supported_tiers():
-        pytest.skip(f"this processor does not run {tier}")
-    monkeypatch.setenv(TIER_VARIABLE, tier)
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "avx512bf16", "amx"])
+def test_every_isa_of_this_processor(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isa not in supported_isas():
+        pytest.skip(f"this processor does not run {isa}")
+    monkeypatch.setenv(ISA_VARIABLE, isa)
     config = small(nf=20)
     generator, of = trained_like(config), request(config, 3)
-    bf16 = input_dtype(tier) == "bf16"  # type: ignore[arg-type]
+    bf16 = input_dtype(isa) == "bf16"  # type: ignore[arg-type]
     engine = CpuEngine(generator, "bf16" if bf16 else "fp32")
-    assert engine.tier == tier
+    assert engine.isa == isa
     image, expected = engine.image(*of), dense(generator, of)
     if bf16:
         assert 10 * np.log10(4 / np.mean((image - expected) ** 2)) > BF16_PSNR_DB
@@ -145,7 +146,7 @@ def test_every_tier_of_this_processor(tier: str, monkeypatch: pytest.MonkeyPatch
         assert_close(image, expected)
 
 
-needs_amx = pytest.mark.skipif("amx" not in supported_tiers(), reason="no AMX here")
+needs_amx = pytest.mark.skipif("amx" not in supported_isas(), reason="no AMX here")
 
 
 @needs_amx
@@ -182,26 +183,26 @@ def test_activations_that_do_not_fit_float16_are_refused() -> None:
     variance = generator.up_3.norm_1.param_free_norm.running_var
     assert isinstance(variance, torch.Tensor)
     variance[0] = 1e9
-    with pytest.raises(ValueError, match=r"float16's 65504 on tier amx but .* reach 2.53e\+05; use precision fp32"):
+    with pytest.raises(ValueError, match=r"float16's 65504 on isa amx but .* reach 2.53e\+05; use precision fp32"):
         CpuEngine(generator, "bf16")
     CpuEngine(generator, "fp32")
 
 
 def test_int8_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from serving.engines.load import make_engine
+    from serving.engines.choose import make_engine
 
-    if "avx512bf16" not in supported_tiers():
+    if "avx512bf16" not in supported_isas():
         pytest.skip("this processor does not run avx512bf16")
-    monkeypatch.setenv(TIER_VARIABLE, "avx512bf16")
+    monkeypatch.setenv(ISA_VARIABLE, "avx512bf16")
     config = small()
     for name in ("cpu", "auto"):
-        with pytest.raises(TierError, match=r"AMX.* for precision int8 but got tier avx512bf16; use bf16"):
+        with pytest.raises(IsaError, match=r"AMX.* for precision int8 but got isa avx512bf16; use bf16"):
             make_engine(Checkpoint(config, seeded_generator(config), None, {}), name, "int8", 1)
 
 
-def test_a_tier_of_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TIER_VARIABLE, "avx512bf16")
-    with pytest.raises(TierError, match=r"tier of float32 on this processor.* but got 'avx512bf16'"):
+def test_a_isa_of_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "avx512bf16")
+    with pytest.raises(IsaError, match=r"isa of float32 on this processor.* but got 'avx512bf16'"):
         CpuEngine(seeded_generator(small()), "fp32")
 
 
@@ -314,11 +315,11 @@ def test_a_bad_label_and_a_bad_precision_are_named() -> None:
 
 
 def test_auto_takes_the_native_kernels_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    from serving.engines.load import make_engine
+    from serving.engines.choose import make_engine
 
     config = small()
     checkpoint = Checkpoint(config, seeded_generator(config), None, {})
     with caplog.at_level("INFO"):
         engine = make_engine(checkpoint, "auto", "fp32", 1)
     assert engine.name == "cpu"
-    assert "native kernels, tier" in caplog.text
+    assert "native kernels, isa" in caplog.text

@@ -10,17 +10,17 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from kernels.cuda.library import CudaError, Library
-from serving.engines import cuda_program
-from serving.engines import torch as engine_module
-from serving.engines.cuda import CudaGenerator, CudaTimes
-from serving.engines.cuda_codebooks import Codebooks, bucket_of, room_of
-from serving.engines.cuda_keys import keys_of
+from kernels.cuda.host.library import CudaError, Library
+from serving.engines import reference as engine_module
+from serving.engines.cuda import program as cuda_program
+from serving.engines.cuda.codebooks import Codebooks, bucket_of, room_of
+from serving.engines.cuda.generator import CudaGenerator, CudaTimes
+from serving.engines.cuda.keys import keys_of
 from spade_core.config import GeneratorConfig, Norm, level_sizes, preset
-from spade_core.dense import synthesize_dense
-from spade_core.generator import Generator
-from spade_core.seeded import seeded_generator
-from spade_core.style import style_from_seed
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.generator import Generator
+from spade_core.models.seeded import seeded_generator
+from spade_core.models.style import style_from_seed
 from tests.kernels.cuda_emulated import emulated
 
 __all__ = ["emulated"]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from served import TINY, blocks
 
-from export.manifest import ManifestError, write_manifest
 from export.onnx import export_codebook, export_dense
 from export.verify import check_file
-from serving.engines import Timings
-from serving.engines.torch import TorchEngine
-from spade_core.seeded import seeded_generator
+from serving.engines.reference import TorchEngine
+from serving.engines.timings import Timings
+from spade_core.files.manifest import ManifestError, write_manifest
+from spade_core.models.seeded import seeded_generator
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from serving.engines import Timings
-from serving.engines.load import load_engine, make_engine
-from serving.engines.torch import Form, TorchEngine
-from spade_core.checkpoints import Checkpoint, save
+from serving.engines.choose import load_engine, make_engine
+from serving.engines.reference import Form, TorchEngine
+from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig, preset
-from spade_core.demo_maps import demo_map
-from spade_core.seeded import seeded_generator
-from spade_core.style import style_from_seed
+from spade_core.files.checkpoints import Checkpoint, save
+from spade_core.maps.drawn import demo_map
+from spade_core.models.seeded import seeded_generator
+from spade_core.models.style import style_from_seed
 
 # bf16 keeps 8 bits in every layer. An image of another style is near 10 dB.
 BF16_PSNR_DB = 30.0

@@ -13,13 +13,13 @@ from google.protobuf import text_format
 from served import FREE_PORTS, TINY, blocks, png
 from tritonclient.grpc import model_config_pb2
 
-from export.manifest import verify_manifest
-from serving.cli import main
-from serving.client import Client
-from serving.launcher import ServeOptions, serve
-from spade_core.checkpoints import save
+from serving.cli.main import main
+from serving.client.client import Client
+from serving.triton.server import ServeOptions, serve
 from spade_core.config import DEMO_WEIGHTS
-from spade_core.seeded import seeded_generator
+from spade_core.files.checkpoints import save
+from spade_core.files.manifest import verify_manifest
+from spade_core.models.seeded import seeded_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

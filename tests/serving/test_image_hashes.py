@@ -1,6 +1,6 @@
 """Images stay the same, bit for bit, when code moves: a hash of every engine's images in every precision.
 
-Hashes of the cpu engine are keyed by its tier. Hashes of PyTorch's operators also depend on the processor and on the
+Hashes of the cpu engine are keyed by its isa. Hashes of PyTorch's operators also depend on the processor and on the
 version of PyTorch, so their keys hold both. A key without a recorded hash is skipped: run
 `python tests/serving/test_image_hashes.py` to record the hashes of this machine in image_hashes.json, after a change
 that is meant to change bits, and say so in the commit.
@@ -21,18 +21,18 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from kernels.cuda.library import Library
-from kernels.steps import TIER_VARIABLE, input_dtype, supported_tiers
-from serving.engines.cpu import CpuEngine
-from serving.engines.cuda import CudaGenerator
-from serving.engines.torch import TorchEngine
-from spade_core.checkpoints import load
+from kernels.cuda.host.library import Library
+from kernels.isa import ISA_VARIABLE, input_dtype, supported_isas
+from serving.engines.cpu.engine import CpuEngine
+from serving.engines.cuda.generator import CudaGenerator
+from serving.engines.reference import TorchEngine
 from spade_core.config import DEMO_WEIGHTS, preset
-from spade_core.demo_maps import demo_map
-from spade_core.generator import Generator
-from spade_core.label_maps import prepare
-from spade_core.seeded import seeded_generator
-from spade_core.style import style_from_seed
+from spade_core.files.checkpoints import load
+from spade_core.maps.drawn import demo_map
+from spade_core.maps.label_maps import prepare
+from spade_core.models.generator import Generator
+from spade_core.models.seeded import seeded_generator
+from spade_core.models.style import style_from_seed
 from tests.kernels.cuda_emulated import compile_emulated, emulated
 
 __all__ = ["emulated"]
@@ -73,11 +73,11 @@ def torch_key() -> str:
     return f"{vendor} {torch.backends.cpu.get_cpu_capability()} torch {torch.__version__.split('+')[0]}"
 
 
-def cpu_images(model: str, tier: str, precision: str) -> Pixels:
-    """Images of the cpu engine. The caller has set SPADE_CPU_TIER."""
+def cpu_images(model: str, isa: str, precision: str) -> Pixels:
+    """Images of the cpu engine. The caller has set SPADE_CPU_ISA."""
     generator = generator_of(model)
     engine = CpuEngine(generator, precision, 2)
-    assert engine.tier == tier
+    assert engine.isa == isa
     return engine.synthesize(*inputs_of(generator))
 
 
@@ -101,8 +101,8 @@ def cuda_images(library: Library, dtype: torch.dtype) -> Pixels:
 
 
 def cpu_cases() -> list[tuple[str, str]]:
-    """(tier, precision) of every tier of this processor."""
-    cases = [(tier, "fp32" if input_dtype(tier) == "float32" else "bf16") for tier in supported_tiers()]
+    """(isa, precision) of every isa of this processor."""
+    cases = [(isa, "fp32" if input_dtype(isa) == "float32" else "bf16") for isa in supported_isas()]
     return [*cases, ("amx", "int8")] if ("amx", "bf16") in cases else cases
 
 
@@ -114,10 +114,10 @@ def expect_recorded(key: str, images: Callable[[], Pixels]) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("tier", "precision"), cpu_cases())
-def test_of_the_cpu_engine(model: str, tier: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TIER_VARIABLE, tier)
-    expect_recorded(f"{model} cpu-{precision} {tier}", lambda: cpu_images(model, tier, precision))
+@pytest.mark.parametrize(("isa", "precision"), cpu_cases())
+def test_of_the_cpu_engine(model: str, isa: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, isa)
+    expect_recorded(f"{model} cpu-{precision} {isa}", lambda: cpu_images(model, isa, precision))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -134,10 +134,10 @@ def test_of_the_cuda_program(dtype: torch.dtype, emulated: Library) -> None:
 def record() -> dict[str, str]:
     """The hashes of this machine, by key."""
     hashes = {}
-    for tier, precision in cpu_cases():
-        os.environ[TIER_VARIABLE] = tier
+    for isa, precision in cpu_cases():
+        os.environ[ISA_VARIABLE] = isa
         for model in MODELS:
-            hashes[f"{model} cpu-{precision} {tier}"] = sha256(cpu_images(model, tier, precision))
+            hashes[f"{model} cpu-{precision} {isa}"] = sha256(cpu_images(model, isa, precision))
     for model in MODELS:
         for form in TORCH_FORMS:
             hashes[f"{model} torch-{form} {torch_key()}"] = sha256(torch_images(model, form))

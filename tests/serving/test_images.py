@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from served import png
 
-from serving.images import MAX_BYTES, Encoding, decode_maps, encode_images, pad_files, read_encoding
+from serving.requests.images import MAX_BYTES, Encoding, decode_maps, encode_images, pad_files, read_encoding
 from spade_core.config import PRESETS
 
 DEMO = PRESETS["demo"]

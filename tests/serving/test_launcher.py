@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 from served import FREE_PORTS, blocks, left_behind, wait_until
 
-from serving import launcher
-from serving.client import Client, ServerError
-from serving.launcher import ServeError, ServeOptions, Server, serve
-from serving.repository import ModelOptions
+from serving.client.client import Client, ServerError
+from serving.triton import server as launcher
+from serving.triton.model_config import ModelOptions
+from serving.triton.server import ServeError, ServeOptions, Server, serve
 
 _COMMAND = """
 import sys
 from pathlib import Path
-from serving.launcher import ServeOptions, run
-from serving.repository import ModelOptions
+from serving.triton.server import ServeOptions, run
+from serving.triton.model_config import ModelOptions
 model = ModelOptions(Path(sys.argv[1]), threads=1, max_batch=4, decoders=1)
 sys.exit(run(ServeOptions(model, http_port=int(sys.argv[2]), grpc_port=0, metrics_port=0, log_file=Path(sys.argv[3]))))
 """

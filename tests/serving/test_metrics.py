@@ -14,11 +14,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from served import blocks, png, wait_until
 
-from kernels.steps import supported_tiers
-from serving.client import Client, ServerError
-from serving.launcher import Server
-from serving.metrics import SPADE, SPADE_IMAGE, Metrics
-from serving.protocol import RequestTimings
+from kernels.isa import supported_isas
+from serving.client.client import Client, ServerError
+from serving.triton.metrics import SPADE, SPADE_IMAGE, Metrics
+from serving.triton.protocol import RequestTimings
+from serving.triton.server import Server
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -85,7 +85,7 @@ def test_requests_move_the_metrics(tiny_server: Server) -> None:
     assert moved["spade_requests_total invalid"] == 2
     assert moved["spade_images_total"] == 4
     assert moved["spade_image_requests_total ok"] == 1
-    if supported_tiers():  # the cpu engine, which has seen the PNG's map in the first request
+    if supported_isas():  # the cpu engine, which has seen the PNG's map in the first request
         assert moved["spade_cached_maps_total"] >= 1
     assert moved["spade_batch_size_sum"] == 4
     assert [moved[f"spade_batch_size_bucket {le}"] for le in ("1", "2", "3", "+Inf")] == [1, 1, 2, 2]
@@ -118,7 +118,7 @@ class Family:
 
 
 def test_a_flush_writes_every_time_and_then_counters_as_one_sum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.metrics.FLUSH_S", 60)
+    monkeypatch.setattr("serving.triton.metrics.FLUSH_S", 60)
     metrics = Metrics(SimpleNamespace(MetricFamily=Family), SPADE, {})
     for waiting, seconds in ((2, 0.25), (0, 0.5)):
         metrics.increment("spade_requests_total.ok")

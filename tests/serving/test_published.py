@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from served import FREE_PORTS, TINY, blocks, wait_until
 from tritonclient.utils import InferenceServerException
 
-from serving import launcher
-from serving.client import Client
-from serving.engines.load import load_engine
-from serving.launcher import ServeOptions, Server, serve
-from serving.published import (
+from serving.client.client import Client
+from serving.engines.choose import load_engine
+from serving.triton import server as launcher
+from serving.triton.model_config import ModelOptions
+from serving.triton.repository import (
     ADMIN_HEADER,
     SERVER_FILE,
     PublishError,
@@ -35,9 +35,9 @@ from serving.published import (
     roll_back,
     versions,
 )
-from serving.repository import ModelOptions
-from spade_core.checkpoints import save
-from spade_core.seeded import seeded_generator
+from serving.triton.server import ServeOptions, Server, serve
+from spade_core.files.checkpoints import save
+from spade_core.models.seeded import seeded_generator
 
 LABELS = blocks(1, size=64, classes=8)
 Image = npt.NDArray[np.uint8]
@@ -265,7 +265,7 @@ def test_an_interrupted_publication_leaves_nothing(
     def interrupted(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("serving.published.write_manifest", interrupted)
+    monkeypatch.setattr("serving.triton.repository.write_manifest", interrupted)
     with pytest.raises(KeyboardInterrupt):
         publish(root, weights(2))
     assert sorted(root.rglob("*")) == before

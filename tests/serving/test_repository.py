@@ -10,8 +10,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from serving.protocol import PACKAGE, check_package, read_parameters
-from serving.repository import ModelOptions, write_repository
+from serving.triton.model_config import ModelOptions, write_repository
+from serving.triton.protocol import PACKAGE, check_package, read_parameters
 from spade_core.config import PRESETS, GeneratorConfig
 
 

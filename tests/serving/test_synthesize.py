@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.engines.torch import TorchEngine
-from serving.synthesize import (
+from serving.client.files import (
     Failure,
     Job,
     SynthesizeError,
@@ -20,11 +19,12 @@ from serving.synthesize import (
     synthesize_local,
     write_image,
 )
-from spade_core.colours import ColourTable
+from serving.engines.reference import TorchEngine
 from spade_core.config import preset
-from spade_core.demo_maps import demo_map
-from spade_core.seeded import seeded_generator
-from spade_core.style import style_from_seed
+from spade_core.maps.colours import ColourTable
+from spade_core.maps.drawn import demo_map
+from spade_core.models.seeded import seeded_generator
+from spade_core.models.style import style_from_seed
 
 DEMO = replace(preset("demo"), nf=4)
 

@@ -14,16 +14,16 @@ from PIL import Image
 from served import FREE_PORTS, TINY, blocks, png
 from tritonclient.grpc import model_config_pb2 as pb
 
-from serving.client import Client, ServerError
-from serving.engines.load import load_checkpoint
-from serving.engines.torch import TorchEngine
-from serving.launcher import ServeOptions, serve
-from serving.published import PublishError, publish_engine, versions
-from serving.repository import ModelOptions, tensorrt_config
-from spade_core.checkpoints import save
+from serving.client.client import Client, ServerError
+from serving.engines.choose import load_checkpoint
+from serving.engines.reference import TorchEngine
+from serving.triton.model_config import ModelOptions, tensorrt_config
+from serving.triton.repository import PublishError, publish_engine, versions
+from serving.triton.server import ServeOptions, serve
 from spade_core.config import GeneratorConfig
-from spade_core.seeded import seeded_generator
-from spade_core.style import style_from_seed
+from spade_core.files.checkpoints import save
+from spade_core.models.seeded import seeded_generator
+from spade_core.models.style import style_from_seed
 
 FACTS = {"form": "dense", "options": {"strip_weights": False}}
 STYLED = replace(TINY, style=True, instance_edges=False, dont_care=False)
@@ -73,7 +73,7 @@ def test_files_go_through_an_engine_that_checks_nothing(
 ) -> None:
     # The stand-in is another file than was published, and says so:
     assert "model.py is not in the manifest" in str(versions(repository)[0].fault)
-    monkeypatch.setattr("serving.launcher.check_live", lambda _root: None)
+    monkeypatch.setattr("serving.triton.server.check_live", lambda _root: None)
     engine = TorchEngine(load_checkpoint(tmp_path / "w.safetensors", "demo").generator, form="dense", threads=1)
     labels = blocks(3, size=64, classes=8)
     expected = engine.synthesize(labels, None, style_from_seed(5)[None])

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from served import FREE_PORTS, blocks
 
-from serving import triton_install
-from serving.client import Client
-from serving.launcher import ServeOptions, serve
-from serving.repository import ModelOptions
-from serving.triton_install import InstallError, find_libpython, find_tritonserver, make_backend_directory
+from serving.client.client import Client
+from serving.triton import install as triton_install
+from serving.triton.install import InstallError, find_libpython, find_tritonserver, make_backend_directory
+from serving.triton.model_config import ModelOptions
+from serving.triton.server import ServeOptions, serve
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -12,17 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kernels.plan import plan
-from spade_core.baselines import ABLATIONS, EncoderDecoder, ablation, new_generator
-from spade_core.checkpoints import CheckpointError, load, load_any, save
-from spade_core.codebook import fold_generator, level_tensors, synthesize_codebook
-from spade_core.colours import DEMO_CLASSES
+from kernels.ops.plan import plan
+from spade_core.codebook.entries import level_tensors
+from spade_core.codebook.fold import fold_generator
+from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import ConfigError, GeneratorConfig, preset
-from spade_core.costs import dense_macs, parameters
-from spade_core.dense import synthesize_dense
-from spade_core.generator import Generator
-from spade_core.spade import SPADE
-from spade_core.spectral import folded_state, with_spectral_norm
+from spade_core.files.checkpoints import CheckpointError, load, load_any, save
+from spade_core.maps.colours import DEMO_CLASSES
+from spade_core.models.costs import dense_macs, parameters
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.generator import Generator
+from spade_core.models.pix2pixhd import EncoderDecoder
+from spade_core.models.registry import ABLATIONS, ablation, new_generator
+from spade_core.models.spade import SPADE
+from spade_core.models.spectral import folded_state, with_spectral_norm
 
 SMALL = replace(preset("coco"), label_nc=5, height=32, width=64, nf=2)
 BASELINES = [name for name, change in ABLATIONS.items() if "architecture" in change]

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spade_core.checkpoints import CheckpointError, info, load, save
 from spade_core.config import PRESETS, GeneratorConfig
-from spade_core.encoder import StyleEncoder
-from spade_core.generator import Generator
+from spade_core.files.checkpoints import CheckpointError, info, load, save
+from spade_core.models.encoder import StyleEncoder
+from spade_core.models.generator import Generator
 
 PLAIN = replace(PRESETS["coco"], nf=2, height=32, width=32, label_nc=3)
 STYLED = replace(PRESETS["demo"], nf=2, height=32, width=64, norm="instance", spade_kernel=1, label_nc=4)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spade_core.colours import (
+from spade_core.config import PRESETS
+from spade_core.maps.colours import (
     CITYSCAPES_CLASSES,
     DEMO_CLASSES,
     ColourTable,
@@ -21,7 +22,6 @@ from spade_core.colours import (
     palette,
     table_of,
 )
-from spade_core.config import PRESETS
 
 CSV = "id,r,g,b,name\n0,0,0,0,sky\n5,255,0,10, grass \n"
 ENTRIES = [{"id": 0, "r": 0, "g": 0, "b": 0, "name": "sky"}, {"id": 5, "r": 255, "g": 0, "b": 10, "name": "grass"}]

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spade_core.checkpoints import CheckpointError, load
 from spade_core.config import PRESETS, GeneratorConfig
-from spade_core.convert import ConvertError, convert
-from spade_core.dense import one_hot
-from spade_core.encoder import StyleEncoder
-from spade_core.generator import Generator
-from spade_core.spade import ResidualBlock
+from spade_core.files.checkpoints import CheckpointError, load
+from spade_core.files.convert import ConvertError, convert
+from spade_core.models.encoder import StyleEncoder
+from spade_core.models.generator import Generator
+from spade_core.models.one_hot import one_hot
+from spade_core.models.spade import ResidualBlock
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spade_core.config import PRESETS, GeneratorConfig
-from spade_core.demo_maps import FIRST_THING, NAMES, SCENE_IDS, demo_map
-from spade_core.label_maps import LabelMapError, prepare
+from spade_core.maps.drawn import FIRST_THING, NAMES, SCENE_IDS, demo_map
+from spade_core.maps.label_maps import LabelMapError, prepare
 
 DEMO = PRESETS["demo"]
 

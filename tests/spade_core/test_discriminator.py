@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from spade_core.config import preset
-from spade_core.dense import one_hot
-from spade_core.discriminator import Discriminator
-from spade_core.discriminator_labels import label_patches
-from spade_core.spectral import with_spectral_norm
+from spade_core.models.discriminator import Discriminator
+from spade_core.models.label_patches import label_patches
+from spade_core.models.one_hot import one_hot
+from spade_core.models.spectral import with_spectral_norm
 
 # Float32 sums of at most 16 * 16 products, normalised, through five layers.
 TOLERANCE = 1e-5

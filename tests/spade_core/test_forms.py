@@ -12,18 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.plan import plan
-from spade_core import codebook as codebook_module
-from spade_core import modulate as modulate_module
-from spade_core.codebook import LevelTensors, codebook, fold, fold_generator, level_tensors, synthesize_codebook
+from kernels.ops.plan import plan
+from spade_core.codebook import entries as codebook_module
+from spade_core.codebook import modulate as modulate_module
+from spade_core.codebook.entries import LevelTensors, codebook, level_tensors
+from spade_core.codebook.fold import fold, fold_generator
+from spade_core.codebook.modulate import modulate
+from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
-from spade_core.dense import synthesize_dense
-from spade_core.generator import Generator
-from spade_core.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
-from spade_core.modulate import modulate
-from spade_core.seeded import seeded_generator
-from spade_core.spade import SPADE
-from spade_core.style import style_from_seed
+from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.generator import Generator
+from spade_core.models.seeded import seeded_generator
+from spade_core.models.spade import SPADE
+from spade_core.models.style import style_from_seed
 
 Symbols = npt.NDArray[np.uint16]
 

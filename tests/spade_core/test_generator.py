@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from spade_core.config import PRESETS, preset
-from spade_core.dense import one_hot, synthesize_dense
-from spade_core.encoder import StyleEncoder
-from spade_core.generator import Generator
-from spade_core.seeded import seeded_encoder, seeded_generator
-from spade_core.style import style_from_image, style_from_seed
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.encoder import StyleEncoder
+from spade_core.models.generator import Generator
+from spade_core.models.one_hot import one_hot
+from spade_core.models.seeded import seeded_encoder, seeded_generator
+from spade_core.models.style import style_from_image, style_from_seed
 
 
 @pytest.mark.parametrize(("name", "millions"), [("coco", 97.48), ("ade20k", 96.49), ("cityscapes", 93.05)])

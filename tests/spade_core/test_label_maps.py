@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from spade_core.colours import ColourTable
 from spade_core.config import PRESETS
-from spade_core.label_maps import (
+from spade_core.maps.colours import ColourTable
+from spade_core.maps.label_maps import (
     LabelMapError,
     check_labels,
     instance_edges,

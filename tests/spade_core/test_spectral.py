@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from spade_core.config import preset
-from spade_core.convert import convert
-from spade_core.dense import synthesize_dense
-from spade_core.discriminator import Discriminator
-from spade_core.encoder import StyleEncoder
-from spade_core.generator import Generator
-from spade_core.spectral import folded_state, with_spectral_norm
+from spade_core.files.convert import convert
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.discriminator import Discriminator
+from spade_core.models.encoder import StyleEncoder
+from spade_core.models.generator import Generator
+from spade_core.models.spectral import folded_state, with_spectral_norm
 
 CONFIG = replace(preset("coco"), label_nc=5, height=32, width=32, nf=2)
 # Float32 sums of at most 32 * 9 products in two networks that differ in the order of one scaling.

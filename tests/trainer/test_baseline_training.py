@@ -11,9 +11,9 @@ import torch
 from small_run import small
 from torch import nn
 
-from spade_core.baselines import ABLATIONS, ablation, new_generator
-from spade_core.checkpoints import load_any
 from spade_core.config import ConfigError, preset
+from spade_core.files.checkpoints import load_any
+from spade_core.models.registry import ABLATIONS, ablation, new_generator
 from trainer.loop import train
 from trainer.processes import SyncBatchNorm, synchronise_norms
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 from small_run import small
 
-from serving.cli import main
+from serving.cli.main import main
 from trainer.config import field_table, to_toml
 
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from small_run import small
 
-from kernels.plan import plan
-from trainer.dataset import Positions, Stream, collate, loader
-from trainer.layouts import DataError
-from trainer.samples import choose_samples
+from kernels.ops.plan import plan
+from trainer.data.dataset import Positions, Stream, collate, loader
+from trainer.data.layouts import DataError
+from trainer.output.samples import choose_samples
 from trainer.scenes.files import write_scenes
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from spade_core.checkpoints import load
 from spade_core.config import DEMO_WEIGHTS
-from trainer.evaluate import evaluate, scene_examples
-from trainer.judges import scenes_segmentation
+from spade_core.files.checkpoints import load
+from trainer.evaluation.evaluate import evaluate, scene_examples
+from trainer.evaluation.judges import scenes_segmentation
 
 LARGEST = 12_000_000  # bytes
 SCENES = 8

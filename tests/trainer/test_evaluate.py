@@ -14,20 +14,20 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor, nn
 
-from serving.cli import main
-from spade_core.baselines import ablation, new_generator
-from spade_core.checkpoints import save
+from serving.cli.main import main
 from spade_core.config import preset
-from spade_core.dense import synthesize_dense
-from spade_core.generator import Generator
-from spade_core.label_maps import prepare
-from spade_core.seeded import seeded_generator
-from spade_core.style import style_from_seed
-from trainer.evaluate import FEATURE_DISTANCE, PIXEL_DISTANCE, Evaluation, evaluate, scene_examples
-from trainer.judges import InceptionFile, feature_file, scenes_segmentation
-from trainer.preprocess import Pixels
-from trainer.segmentation import load_segmentation, train
-from trainer.segmentation import save as save_segmentation
+from spade_core.files.checkpoints import save
+from spade_core.maps.label_maps import prepare
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.generator import Generator
+from spade_core.models.registry import ablation, new_generator
+from spade_core.models.seeded import seeded_generator
+from spade_core.models.style import style_from_seed
+from trainer.data.preprocess import Pixels
+from trainer.evaluation.evaluate import FEATURE_DISTANCE, PIXEL_DISTANCE, Evaluation, evaluate, scene_examples
+from trainer.evaluation.judges import InceptionFile, feature_file, scenes_segmentation
+from trainer.evaluation.segmentation import load_segmentation, train
+from trainer.evaluation.segmentation import save as save_segmentation
 
 TINY = replace(preset("demo"), nf=2, height=64, width=64)
 # Eigenvalues in float64 of 3 x 3 covariances of numbers up to 255, squared.

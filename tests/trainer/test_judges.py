@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from trainer.judges import InceptionFile, JudgeError, feature_file, segmentation_file
+from trainer.evaluation.judges import InceptionFile, JudgeError, feature_file, segmentation_file
 
 
 class ByBrightness(nn.Module):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spade_core import modulate
-from trainer.l1 import mean_difference
+from spade_core.codebook import modulate
+from spade_core.mean_difference import mean_difference
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 

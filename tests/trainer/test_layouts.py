@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from spade_core.config import preset
-from trainer.layouts import DataError, find_examples
+from trainer.data.layouts import DataError, find_examples
 
 
 def picture(path: Path, *, grey: bool = False) -> Path:

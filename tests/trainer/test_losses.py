@@ -15,18 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from trainer.losses import (
+from spade_core.losses import (
     GAN_MODES,
     GanMode,
-    LossError,
-    PerceptualLoss,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
     kl_loss,
-    load_perceptual,
     split_fake_real,
 )
+from trainer.perceptual import LossError, PerceptualLoss, load_perceptual
 from trainer.scenes.scene import scene
 
 # Float32 means of a few hundred numbers near 1.

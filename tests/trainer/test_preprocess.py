@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from spade_core.config import preset
-from trainer.layouts import DataError
-from trainer.preprocess import Pixels, preprocess
+from trainer.data.layouts import DataError
+from trainer.data.preprocess import Pixels, preprocess
 
 CONFIG = replace(preset("demo"), height=64, width=64, instance_edges=True)
 

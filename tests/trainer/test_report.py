@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from small_run import small
 
-from trainer.logs import Logs, read_statistics
-from trainer.report import write_report
+from trainer.output.logs import Logs, read_statistics
+from trainer.output.report import write_report
 
 
 def test_resuming_drops_the_rows_after_the_checkpoint(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from spade_core.demo_maps import NAMES
-from spade_core.label_maps import read_instance_map, read_label_map
+from spade_core.maps.drawn import NAMES
+from spade_core.maps.label_maps import read_instance_map, read_label_map
 from trainer.scenes.files import parse_size, write_scenes
 from trainer.scenes.noise import SIZE, sample, table
 from trainer.scenes.render import render

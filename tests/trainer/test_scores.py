@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.scores import Confusion, feature_distance, pairs, pixel_distance
+from trainer.evaluation.scores import Confusion, feature_distance, pairs, pixel_distance
 
 # Float32 sums of a few hundred numbers below one.
 TOLERANCE = 1e-5

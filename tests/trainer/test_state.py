@@ -8,12 +8,12 @@ import pytest
 import torch
 from small_run import small
 
-from spade_core.checkpoints import CheckpointError
+from spade_core.files.checkpoints import CheckpointError
 from trainer.config import TrainConfig
-from trainer.dataset import Positions, Stream, loader
+from trainer.data.dataset import Positions, Stream, loader
 from trainer.networks import Networks, build
+from trainer.output.state import StateError, checkpoints, load_state, save_state
 from trainer.processes import Processes
-from trainer.state import StateError, checkpoints, load_state, save_state
 from trainer.step import Optimisers, optimisers, train_step
 
 ALONE = Processes(0, 1, torch.device("cpu"))

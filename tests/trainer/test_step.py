@@ -9,9 +9,9 @@ import pytest
 import torch
 from small_run import small
 
-from spade_core.spectral import folded_state
+from spade_core.models.spectral import folded_state
 from trainer.config import TrainConfig
-from trainer.dataset import Batch, Positions, Stream, loader
+from trainer.data.dataset import Batch, Positions, Stream, loader
 from trainer.networks import Networks, build, update_average
 from trainer.processes import Processes
 from trainer.step import add_gradients, learning_rate, optimisers, train_step

@@ -17,14 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from small_run import small
 
-from serving.engines.load import load_engine
-from spade_core.checkpoints import load
+from serving.engines.choose import load_engine
 from spade_core.config import ConfigError
+from spade_core.files.checkpoints import load
 from trainer.config import TrainConfig, to_toml
 from trainer.loop import Progress, TrainError, dry_run, export_only, train
 from trainer.networks import Networks, build
+from trainer.output.state import StateError, checkpoints
 from trainer.processes import Processes
-from trainer.state import StateError, checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,7 @@ def command(config: TrainConfig, *before: str) -> subprocess.Popen[str]:
     path.write_text(to_toml(config))
     python = [sys.executable, *before] if before else [sys.executable]
     return subprocess.Popen(
-        [*python, "-m", "serving.cli", "train", str(path)],
+        [*python, "-m", "serving.cli.main", "train", str(path)],
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,

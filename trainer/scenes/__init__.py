@@ -1,1 +1,1 @@
-"""Procedurally drawn landscapes: label maps of `spade_core.demo_maps`, rendered as images. A data set without files."""
+"""Drawn landscapes, a data set without files: label maps of `spade_core.maps.drawn`, rendered as images."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spade_core.demo_maps import NAMES
+from spade_core.maps.drawn import NAMES
 from trainer.scenes.noise import Floats, sample, table
 from trainer.scenes.styles import Colour, Palette
 

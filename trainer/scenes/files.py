@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from spade_core.colours import class_palette, draw
 from spade_core.config import preset
+from spade_core.maps.colours import class_palette, draw
 from trainer.scenes.scene import Scene, scene
 from trainer.scenes.styles import SceneError
 

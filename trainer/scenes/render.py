@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from spade_core.demo_maps import NAMES
+from spade_core.maps.drawn import NAMES
 from trainer.scenes.canvas import ID, Canvas, Ids, Map, canvas
 from trainer.scenes.styles import Palette
 from trainer.scenes.surfaces import SURFACES

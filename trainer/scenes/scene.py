@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spade_core.config import ConfigError, preset
-from spade_core.demo_maps import demo_map
+from spade_core.maps.drawn import demo_map
 from trainer.scenes.render import render
 from trainer.scenes.styles import STYLES, SceneError, palette, varied
 

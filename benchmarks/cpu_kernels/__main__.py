@@ -1,0 +1,5 @@
+"""`python -m benchmarks.cpu_kernels`."""
+
+from benchmarks.cpu_kernels.run import main
+
+main()

@@ -1,0 +1,143 @@
+"""Inputs of the CUDA kernels that make a generator's codebooks, and of the one that makes its image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.gpu import triton_peers as gpu_triton
+from benchmarks.gpu.case import LIMITS, Case, Outputs, dtype_name, random_map, random_values, shape_name
+from kernels.cuda.codebook.codebook import HIDDEN, Codebook, Embed, codebook, embed, per_tap_weight
+from kernels.cuda.image.image import image_conv, image_conv_torch
+from kernels.ops.plan import Level, plan
+from serving.engines.cpu.pack import walk
+from spade_core.config import GeneratorConfig
+from spade_core.models.generator import Generator
+
+
+def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    """Embed, and the codebook in both forms beside cuBLAS on rows gathered by PyTorch."""
+    patches3 = torch.from_numpy(level.patches3).to(device)
+    symbols, rows3, rows5 = int(level.patches3.max()), len(level.patches3), len(level.patches5)
+    table = random_values((9, symbols + 1, HIDDEN), dtype, device)
+    bias = random_values((HIDDEN,), torch.float32, device)
+    table[:, -1] = 0
+    actv = torch.zeros((rows3 + 1, HIDDEN), dtype=dtype, device=device)
+    element = actv.element_size()
+
+    def run_embed() -> Outputs:
+        embed(Embed(table, bias, patches3, actv, relu=True, zero_row=True))
+        return (actv,)
+
+    def exact_embed() -> Outputs:
+        taps = torch.arange(9, device=device)
+        return (F.pad((table.double()[taps, patches3.long()].sum(1) + bias.double()).relu(), (0, 0, 0, 1)),)
+
+    yield Case(
+        "embed", f"{rows3} rows", dtype_name(dtype), run_embed, exact_embed, None, LIMITS[dtype],
+        rows3 * (36 + HIDDEN * element) + table.numel() * element, 9 * rows3 * HIDDEN,
+    )  # fmt: skip
+    job = _codebook_job(level, channels, dtype, device, 0)
+    products = torch.empty((rows3 + 1, 18 * channels), device=device)
+    in_taps = replace(job, weight=per_tap_weight(job.weight), products=products)
+    narrow, turned = job.bias.to(dtype), job.weight.T.contiguous()
+
+    def gathered() -> Outputs:
+        codebook(job)
+        return (job.entries,)
+
+    def per_tap() -> Outputs:
+        codebook(in_taps)
+        return (job.entries,)
+
+    def in_triton() -> Outputs:
+        return (gpu_triton.codebook_product(job.actv, job.patches, turned, job.bias),)
+
+    for name, call, rows in (("codebook gathered", gathered, rows5), ("codebook per tap", per_tap, rows3)):
+        yield Case(
+            name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype), call, lambda: (_exact(job),),
+            lambda: _cublas(job, narrow), LIMITS[dtype], _bytes(job), 2 * rows * job.weight.numel(),
+            triton=gpu_triton.peer(in_triton if dtype != torch.float32 else None),
+        )  # fmt: skip
+
+
+def all_codebooks_case(
+    config: GeneratorConfig, symbols: npt.NDArray[np.uint16], dtype: torch.dtype, device: torch.device
+) -> Case:
+    """The codebooks of all norms of a generator in one call, beside cuBLAS for one norm after the other."""
+    levels = plan(symbols, list(config.level_sizes), config.symbols, config.spade_kernel)
+    with torch.device("meta"):
+        blocks = walk(Generator(config))
+    jobs: list[Codebook] = []
+    for block, level, _ in blocks:
+        for norm in (block.norm_0, block.norm_s, block.norm_1):
+            if norm is not None:
+                jobs.append(_codebook_job(levels[level], norm.mlp_gamma.out_channels, dtype, device, len(jobs)))
+
+    def call() -> Outputs:
+        codebook(*jobs)
+        return tuple(job.entries for job in jobs)
+
+    narrow = [job.bias.to(dtype) for job in jobs]
+    operations = sum(2 * len(job.patches) * job.weight.numel() for job in jobs)
+    return Case(
+        "all codebooks", f"{len(symbols)} maps, {len(jobs)} norms", dtype_name(dtype), call,
+        lambda: tuple(_exact(job) for job in jobs),
+        lambda: [_cublas(job, bias) for job, bias in zip(jobs, narrow, strict=True)],
+        LIMITS[dtype], sum(_bytes(job) for job in jobs), operations,
+    )  # fmt: skip
+
+
+def _exact(job: Codebook) -> Tensor:
+    rows = job.actv.double()[job.patches.long()].view(len(job.patches), -1)  # [U5, taps * 128]
+    return rows @ job.weight.double().T + job.bias.double()
+
+
+def _cublas(job: Codebook, bias: Tensor) -> Tensor:
+    rows = job.actv.index_select(0, job.patches.flatten()).view(len(job.patches), -1)
+    return torch.addmm(bias, rows, job.weight.T)
+
+
+def _bytes(job: Codebook) -> int:
+    elements = job.actv.numel() + job.weight.numel() + job.entries.numel()
+    return elements * job.actv.element_size() + 4 * job.patches.numel()
+
+
+def _codebook_job(level: Level, channels: int, dtype: torch.dtype, device: torch.device, seed: int) -> Codebook:
+    patches = torch.from_numpy(level.patches5).to(device)
+    actv = random_values((len(level.patches3) + 1, HIDDEN), dtype, device, seed).relu()
+    weight = random_values((2 * channels, patches.shape[1] * HIDDEN), dtype, device, seed + 1) / 34
+    bias = random_values((2 * channels,), torch.float32, device, seed + 2)
+    entries = torch.empty((len(patches), 2 * channels), dtype=dtype, device=device)
+    return Codebook(actv, patches, weight, bias, entries)
+
+
+def image_case(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Case:
+    """The last conv, tanh and bytes of x [N, C, H, W]."""
+    n, channels, height, width = shape
+    x = random_map(shape, dtype, device)
+    weight = random_map((3, channels, 3, 3), dtype, device, 1) / 24
+    bias = random_values((3,), torch.float32, device, 2)
+    values = torch.empty((n, 3, height, width), device=device)
+    pixels = torch.empty((n, height, width, 3), dtype=torch.uint8, device=device)
+    narrow = bias.to(dtype)
+
+    def call() -> Outputs:
+        image_conv(x, weight, bias, values=values, pixels=pixels)
+        return (values,)
+
+    def eager() -> Tensor:
+        image = torch.tanh(F.conv2d(F.leaky_relu(x, 0.2), weight, narrow, padding=1).float())
+        return ((image + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    return Case(
+        "image", shape_name(n, channels, height, width, 0), dtype_name(dtype), call,
+        lambda: (image_conv_torch(x.double(), weight.double(), bias.double()),), eager, LIMITS[dtype],
+        x.numel() * x.element_size() + 15 * n * height * width, 54 * x.numel(),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The whole generator against its peers."""

@@ -1,0 +1,116 @@
+"""The error of every exported file: each preset at full size, both graphs, each precision, in every runtime.
+
+    python -m benchmarks.model.exported --labels DIR --json out.json
+
+Every file passes what `spade export` asks of it (onnx.checker, shape inference, TensorRT's operators) and is then run
+on label maps, against PyTorch's float32 dense form. Presets have seeded weights; `demo` has the trained ones that ship.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.common.maps import labels_name
+from benchmarks.common.report import write_report
+from export.onnx import DTYPES, export_codebook, export_dense
+from export.verify import Row, check_file, compare
+from serving.engines.choose import load_checkpoint
+from spade_core.config import DEMO_WEIGHTS, DONT_CARE, PRESETS, GeneratorConfig
+from spade_core.maps.label_maps import prepare
+from spade_core.maps.samples import Maps, read_maps
+from spade_core.models.generator import Generator
+
+EXPORTS = {"dense": export_dense, "codebook": export_codebook}
+COCO = PRESETS["coco"]  # whose ids the label maps of --labels have
+
+
+def maps_for(config: GeneratorConfig, labels: Path | None, count: int) -> Maps:
+    """Label maps for any preset: COCO-Stuff's, their ids taken modulo the preset's classes, or drawn ones."""
+    if labels is None:
+        return read_maps(config, None, count)
+    as_coco = replace(config, label_nc=COCO.label_nc, dont_care=True, instance_edges=True)
+    found = read_maps(as_coco, labels, count)
+    ids = np.where(found.labels == DONT_CARE, DONT_CARE if config.dont_care else 0, found.labels % config.label_nc)
+    folded, instances = ids.astype(np.uint8), found.instances if config.instance_edges else None
+    return Maps(folded, instances, prepare(folded, instances, config).astype(np.int32), found.style)
+
+
+def measure(
+    generator: Generator, maps: Maps, forms: Sequence[str], precisions: Sequence[Any], folder: Path
+) -> tuple[list[Row], dict[str, float]]:
+    """Export, check and run every form in every precision. Also the size of each file in MB, by `form precision`."""
+    rows, megabytes = [], {}
+    for form in forms:
+        for precision in precisions:
+            path = folder / f"{form}-{precision}.onnx"
+            EXPORTS[form](generator, path, precision=precision)
+            check_file(path)
+            rows += compare(path, generator, maps.labels, maps.instances, maps.style)
+            megabytes[f"{form} {precision}"] = path.stat().st_size / 1e6
+            path.unlink()
+    return rows, megabytes
+
+
+def table(rows: Sequence[tuple[str, Row, float]]) -> Table:
+    """(preset, row, MB) each; the error of images in -1..1."""
+    out = Table("preset", "graph", "precision", "MB", "runtime", "max error", "PSNR dB", "verdict")
+    for preset, row, megabytes in rows:
+        numbers = (f"{row.max_error:.1e}", f"{row.psnr_db:.1f}") if row.psnr_db == row.psnr_db else ("", "")
+        out.add_row(
+            preset, row.form, row.precision, f"{megabytes:.1f}", row.runtime, *numbers, escape(row.verdict)
+        )  # fmt: skip
+    return out
+
+
+@click.command()
+@click.option(
+    "--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True, help="May be repeated.  [default: all]"
+)
+@click.option(
+    "--form", "forms", type=click.Choice(list(EXPORTS)), multiple=True, help="May be repeated.  [default: both]"
+)
+@click.option("--precision", "precisions", type=click.Choice(list(DTYPES)), multiple=True,
+              help="May be repeated.  [default: all]")  # fmt: skip
+@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of COCO-Stuff maps, or one holding label/ and inst/. Without it, drawn maps.")  # fmt: skip
+@click.option("--maps", "count", type=click.IntRange(1), default=2, show_default=True, help="Label maps.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+def main(
+    presets: tuple[str, ...], forms: tuple[str, ...], precisions: tuple[str, ...], labels: Path | None, count: int,
+    json_path: Path | None,
+) -> None:  # fmt: skip
+    """Max error and PSNR of every exported file against PyTorch.
+
+    Exit status: 0 every file that runs is right, 1 one is wrong, 2 wrong usage.
+    """
+    rows: list[tuple[str, Row, float]] = []
+    for name in presets or PRESETS:
+        checkpoint = load_checkpoint(DEMO_WEIGHTS if name == "demo" else None, name)
+        maps = maps_for(checkpoint.config, labels, count)
+        with tempfile.TemporaryDirectory() as folder:
+            found, megabytes = measure(
+                checkpoint.generator, maps, forms or tuple(EXPORTS), precisions or tuple(DTYPES), Path(folder)
+            )
+        rows += [(name, row, megabytes[f"{row.form} {row.precision}"]) for row in found]
+    Console().print(table(rows))
+    if json_path:
+        report = {"labels": labels_name(labels), "maps": count,
+                  "rows": [{"preset": preset, "megabytes": mb, **asdict(row)} for preset, row, mb in rows]}  # fmt: skip
+        write_report(json_path, report)
+    if any(row.verdict == "WRONG" for _, row, _ in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

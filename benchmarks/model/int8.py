@@ -1,0 +1,216 @@
+"""The main convs in INT8: what it does to the image and to the time, against the same graph unquantised, in one run.
+
+    python -m benchmarks.model.int8 --preset coco --labels DIR --json out.json
+
+Calibrated on the first maps, measured on the others. Where the weights were trained on scenes (`--weights`, the demo
+model), the segmentation network that ships judges the images of unseen scenes too: mIoU and pixel accuracy.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common.maps import Maps, labels_name, read_maps
+from benchmarks.common.report import write_report
+from export.feeds import codebook_feed, dense_feed
+from export.int8 import quantise
+from export.onnx import Form, export_codebook, export_dense
+from export.verify import RUNTIMES, open_session
+from kernels.ops.image import pixels_numpy
+from serving.engines.choose import UNTRAINED, load_checkpoint
+from spade_core.config import PRESETS, GeneratorConfig
+from spade_core.models.dense import synthesize_dense
+from spade_core.models.generator import Generator
+from spade_core.models.style import style_from_seed
+from trainer.data.preprocess import Pixels
+from trainer.evaluation.evaluate import Evaluation, evaluate, scene_examples
+from trainer.evaluation.judges import scenes_segmentation
+from trainer.evaluation.scores import LabelScores
+
+FEEDS = {"dense": dense_feed, "codebook": codebook_feed}
+JUDGED_AT_ONCE = 8  # scenes a batch
+
+
+@dataclass(frozen=True)
+class Int8Row:
+    """One runtime on one file. Times are of one map; errors against PyTorch's float32 dense form, images in -1..1.
+
+    Attributes:
+        scores: of the segmentation network on the file's images of unseen scenes; None where it cannot judge.
+    """
+
+    runtime: str
+    precision: str
+    seconds_median: float
+    seconds_min: float
+    seconds_max: float
+    max_error: float
+    psnr_db: float
+    megabytes: float
+    scores: LabelScores | None
+
+
+def run(
+    generator: Generator, maps: Maps, calibrate: int, form: Form, repeats: int, threads: int, folder: Path,
+    scenes: Sequence[Pixels],
+) -> tuple[list[Int8Row], LabelScores | None]:  # fmt: skip
+    """Export, quantise on the first `calibrate` maps, and measure both files in every runtime on the others.
+
+    Their images of `scenes` are judged; the second result is the scores of the scenes themselves, None without any.
+    """
+    feeds = [FEEDS[form](*maps.one(i), generator.config) for i in range(len(maps.labels))]
+    files = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
+    (export_dense if form == "dense" else export_codebook)(generator, files["fp32"])
+    quantise(files["fp32"], files["int8"], feeds[:calibrate])
+    reference = reference_images(generator, maps)[calibrate:]
+    rows, real = [], None
+    for runtime in RUNTIMES:
+        for precision, path in files.items():
+            row = measure(runtime, precision, path, feeds[calibrate:], reference, repeats, threads)
+            if scenes:
+                judged = judge(generator, runtime, path, form, scenes, threads)
+                row, real = replace(row, scores=judged.generated), judged.real
+            rows.append(row)
+    return rows, real
+
+
+def reference_images(generator: Generator, maps: Maps) -> npt.NDArray[np.float32]:
+    """PyTorch's float32 dense form, map by map."""
+    images = []
+    with torch.inference_mode():
+        for i in range(len(maps.labels)):
+            style = None if maps.style is None else torch.from_numpy(maps.style[i : i + 1])
+            images.append(torch.tanh(synthesize_dense(generator, torch.from_numpy(maps.symbols[i : i + 1]), style)))
+    stacked: npt.NDArray[np.float32] = torch.cat(images).numpy()
+    return stacked
+
+
+def measure(
+    runtime: str, precision: str, path: Path, feeds: Sequence[Any], reference: Any, repeats: int, threads: int
+) -> Int8Row:
+    """Every map `repeats` times after one untimed call."""
+    session = open_session(runtime, path, threads)
+    seconds, images = [], []
+    for feed in feeds:
+        images.append(session(feed))
+        for _ in range(repeats):
+            began = time.perf_counter()
+            session(feed)
+            seconds.append(time.perf_counter() - began)
+    error = np.abs(np.concatenate(images).astype(np.float64) - reference)
+    mse = float(np.mean(error**2))
+    return Int8Row(
+        runtime, precision, float(np.median(seconds)), min(seconds), max(seconds), float(error.max()),
+        round(float(10 * np.log10(4 / mse)), 1) if mse else float("inf"), path.stat().st_size / 1e6, None,
+    )  # fmt: skip
+
+
+def judge(
+    generator: Generator, runtime: str, path: Path, form: Form, scenes: Sequence[Pixels], threads: int
+) -> Evaluation:
+    """`spade evaluate` on the images that a runtime draws with the file; scene i has the style of seed i."""
+    config = generator.config
+    session = open_session(runtime, path, threads)
+
+    def draw(some: Sequence[Pixels], seeds: Sequence[int]) -> torch.Tensor:
+        labels = np.stack([one.labels for one in some])
+        instances = [one.instances for one in some if one.instances is not None]
+        style = np.stack([style_from_seed(seed) for seed in seeds]) if config.style else None
+        image = session(FEEDS[form](labels, np.stack(instances) if instances else None, style, config))
+        return torch.from_numpy(pixels_numpy(image).transpose(0, 3, 1, 2))  # [N, 3, H, W]
+
+    return evaluate(
+        generator, iter(scenes), segment=scenes_segmentation(), label_ids=None, inception=None, features=None,
+        styles=0, diversity_maps=0, batch=JUDGED_AT_ONCE, seed=0, done=lambda _count: None, draw=draw,
+    )  # fmt: skip
+
+
+def why_unjudged(metadata: Mapping[str, str]) -> str | None:
+    """Why no network here can judge a checkpoint's images, from its metadata; None where the scenes' own can."""
+    data = metadata.get("data")
+    if data == "scenes":
+        return None
+    kind = "untrained" if metadata.get("weights") == UNTRAINED else f"trained on {data or 'unknown'} data"
+    return f"no mIoU: the judge knows scenes and these weights are {kind}; give the demo model's by --weights"
+
+
+def table(rows: Sequence[Int8Row], form: str, real: LabelScores | None, unjudged: str | None) -> Table:
+    """The rows; `x` is the time of the runtime's float32 file over the row's, the last row is the scenes themselves."""
+    whole = {row.runtime: row.seconds_median for row in rows if row.precision == "fp32"}
+    out = Table(
+        "runtime", "main convs", "ms median", "ms min..max", "x", "max error", "PSNR dB", "mIoU", "pixel accuracy",
+        "MB", title=f"{form} graph", caption=unjudged,
+    )  # fmt: skip
+    for row in rows:
+        out.add_row(
+            row.runtime, row.precision, f"{row.seconds_median * 1e3:.1f}",
+            f"{row.seconds_min * 1e3:.1f}..{row.seconds_max * 1e3:.1f}",
+            f"{whole[row.runtime] / row.seconds_median:.2f}", f"{row.max_error:.1e}", f"{row.psnr_db:.1f}",
+            *_shares(row.scores), f"{row.megabytes:.1f}",
+        )  # fmt: skip
+    if real is not None:
+        out.add_section()
+        out.add_row("real scenes", *[""] * 6, *_shares(real), "")
+    return out
+
+
+def _shares(scores: LabelScores | None) -> tuple[str, str]:
+    return ("", "") if scores is None else (f"{scores.miou:.3f}", f"{scores.pixel_accuracy:.3f}")
+
+
+@click.command()
+@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="demo", show_default=True,
+              help="Architecture.")  # fmt: skip
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Checkpoint, in place of --preset; without it, seeded weights.")  # fmt: skip
+@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.")  # fmt: skip
+@click.option("--form", type=click.Choice(["dense", "codebook"]), default="codebook", show_default=True, help="Graph.")
+@click.option("--maps", "count", type=click.IntRange(2), default=8, show_default=True, help="Label maps in all.")
+@click.option("--calibrate", type=click.IntRange(1), default=4, show_default=True, help="Maps to calibrate on.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Timed calls for each map.")
+@click.option("--scenes", "scene_count", type=click.IntRange(1), default=40, show_default=True,
+              help="Unseen scenes for mIoU and pixel accuracy, of weights that were trained on scenes.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), help="Threads of each runtime; default: all cores.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+def main(
+    preset_name: str, weights: Path | None, labels: Path | None, form: Any, count: int, calibrate: int, repeats: int,
+    scene_count: int, threads: int | None, json_path: Path | None,
+) -> None:  # fmt: skip
+    """Quality and speed of INT8 main convs against float32, on the same weights and label maps."""
+    if calibrate >= count:
+        raise click.UsageError(f"--calibrate {calibrate}: some of the {count} maps must be left to measure on")
+    checkpoint = load_checkpoint(weights, preset_name)
+    config: GeneratorConfig = checkpoint.config
+    unjudged = why_unjudged(checkpoint.metadata)
+    scenes = [] if unjudged else list(scene_examples(config, scene_count))
+    maps = read_maps(config, labels, count)
+    if calibrate >= len(maps.labels):
+        raise click.UsageError(f"--calibrate {calibrate}: {labels} holds {len(maps.labels)}; some must be left")
+    with tempfile.TemporaryDirectory() as folder:
+        used = threads or len(os.sched_getaffinity(0))
+        rows, real = run(checkpoint.generator, maps, calibrate, form, repeats, used, Path(folder), scenes)
+    Console().print(table(rows, form, real, unjudged))
+    if json_path:
+        report = {"preset": config.preset, "weights": checkpoint.metadata, "form": form,
+                  "labels": labels_name(labels), "calibrated_on": calibrate, "rows": [asdict(row) for row in rows],
+                  "scenes": len(scenes), "real_scenes": None if real is None else asdict(real),
+                  "unjudged": unjudged}  # fmt: skip
+        write_report(json_path, report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""The whole generator against its peers on the same weights and label maps; see model_worker.py for one of them.
+
+    python -m benchmarks.model --preset coco --labels DIR --peers torch-fp32,openvino-bf16 --json out.json
+
+All are loaded at once and take turns, batch by batch, so that a ratio is one of neighbours in time: the machine's clock
+and load change within minutes by more than a change of the engine is worth. All start at labels and instances; the
+times of PyTorch and of ours include the checks of a request, those of the other peers do not.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.common.loaded_process import LoadedProcess
+from benchmarks.common.maps import labels_name, read_maps
+from benchmarks.common.report import write_report
+from benchmarks.model.worker import Setting, describe, load_turn
+from kernels.isa import IsaError
+from serving.engines.cpu.engine import choose_isa_of
+from spade_core.config import PRESETS
+
+PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
+REFERENCE = "torch-fp32"
+OURS = ("cpu-fp32", "cpu-bf16", "cpu-int8", "torch-codebook-fp32", "torch-codebook-bf16")
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Result:
+    """What an engine gave at one batch size: seconds of each timed call, and the images of each batch of maps."""
+
+    seconds: list[float] = field(default_factory=list)
+    images: list[Array] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine at one batch size. Times are of a whole batch, over maps and repeats; errors against float32 dense."""
+
+    name: str
+    engine: str
+    form: str
+    precision: str
+    batch: int
+    seconds_median: float
+    seconds_min: float
+    seconds_max: float
+    max_error: float
+    psnr_db: float
+
+
+def row_of(name: str, batch: int, result: Result, reference: Result) -> Row:
+    """The row of one engine, errors taken against the reference's images of the same batches."""
+    engine, form, precision = describe(name)
+    error = np.abs(np.concatenate(result.images).astype(np.float64) - np.concatenate(reference.images))
+    mse = float(np.mean(error**2))
+    psnr = 10 * np.log10(4 / mse) if mse else float("inf")
+    return Row(
+        name, engine, form, precision, batch, float(np.median(result.seconds)), min(result.seconds),
+        max(result.seconds), float(error.max()), round(float(psnr), 1),
+    )  # fmt: skip
+
+
+def table(rows: list[Row], batch: int) -> Table:
+    """The rows of one batch size; `x` is the time of the row over the time of the fastest row of ours."""
+    best = min((r.seconds_median for r in rows if r.batch == batch and r.name in OURS), default=float("nan"))
+    out = Table(
+        "engine", "form", "precision", "ms median", "ms min..max", "x", "max error", "PSNR dB", title=f"batch {batch}"
+    )
+    for row in sorted((r for r in rows if r.batch == batch), key=lambda r: r.seconds_median):
+        out.add_row(
+            row.engine, row.form, row.precision, f"{row.seconds_median * 1e3:.0f}",
+            f"{row.seconds_min * 1e3:.0f}..{row.seconds_max * 1e3:.0f}", f"{row.seconds_median / best:.2f}",
+            f"{row.max_error:.1e}", f"{row.psnr_db:.1f}",
+        )  # fmt: skip
+    return out
+
+
+def lacking(names: tuple[str, ...]) -> dict[str, str]:
+    """The engines and peers among `names` that this processor cannot run at speed, each with the reason."""
+    found = {name: _why_slow(*describe(name)) for name in names}
+    return {name: why for name, why in found.items() if why}
+
+
+def _why_slow(engine: str, form: str, precision: str) -> str:
+    """Why this processor cannot run an engine or peer at speed; empty if it can."""
+    if engine == "cpu":
+        try:
+            choose_isa_of(precision)
+        except IsaError as error:
+            return str(error)
+    if engine == "torch" and precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return (
+            f"expected a processor on which oneDNN multiplies in bf16 (AVX-512 or newer) but this one has "
+            f"{torch.backends.cpu.get_cpu_capability()}, where PyTorch's bf16 convs take minutes ({form} form)"
+        )
+    if engine == "openvino" and precision == "bf16":
+        import openvino
+
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if "BF16" not in capabilities:
+            return (
+                f"expected a processor with BF16 among OpenVINO's capabilities but got {', '.join(capabilities)}, "
+                "where OpenVINO computes in float32 whatever precision it is asked for"
+            )
+    return ""
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(name for name in value.split(",") if name)
+    unknown = [name for name in names if name not in PEERS + OURS]
+    if unknown:
+        raise click.BadParameter(f"expected names out of {', '.join(PEERS + OURS)} but got {', '.join(unknown)}")
+    return names
+
+
+@click.command()
+@click.option(
+    "--preset", "preset_name", type=click.Choice(list(PRESETS)), default="coco", show_default=True, help="Architecture."
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Checkpoint; without it, seeded weights.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.",
+)
+@click.option("--maps", default=8, show_default=True, type=click.IntRange(1), help="Label maps, if there are as many.")
+@click.option(
+    "--engines", callback=_names, help=f"Ours, by name.  [default: {','.join(OURS)}, where the processor runs them]"
+)
+@click.option(
+    "--peers", callback=_names, help=f"Peers, by name.  [default: {','.join(PEERS)}, where the processor runs them]"
+)
+@click.option("--batches", default="1,8", show_default=True, help="Batch sizes.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Timed calls per batch of maps.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each engine; default: all cores.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+def main(
+    preset_name: str, weights: Path | None, labels: Path | None, maps: int, engines: tuple[str, ...] | None,
+    peers: tuple[str, ...] | None, batches: str, repeats: int, threads: int | None, json_path: Path | None,
+) -> None:  # fmt: skip
+    """Time the generator and its peers on the same weights and label maps, and show the ratio and the error of each."""
+    console = Console()
+    chosen = {*(PEERS if peers is None else ()), *(OURS if engines is None else ())}
+    left_out = lacking(tuple(name for name in PEERS + OURS if name in chosen))
+    for name, why in left_out.items():
+        console.print(f"{name} is left out: {why}", markup=False)
+    asked = (PEERS if peers is None else peers) + (OURS if engines is None else engines)
+    names = tuple(dict.fromkeys((REFERENCE, *(name for name in asked if name not in left_out))))
+    threads = threads or len(os.sched_getaffinity(0))
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
+        setting = Setting(preset_name, weights, labels, maps, Path(folder, "dense.onnx"), threads)
+        turns = list(_turns(len(read_maps(setting.config, labels, maps).labels), batches))
+        if {"onnxruntime", "openvino-fp32", "openvino-bf16"} & set(names):
+            from export.onnx import export_dense
+            from serving.engines.choose import load_checkpoint
+
+            console.print(f"exporting the dense graph of {preset_name} to ONNX")
+            export_dense(load_checkpoint(weights, preset_name).generator, setting.onnx)
+        loading = track(names, "loading", console=console)
+        workers = [processes.enter_context(closing(LoadedProcess(name, load_turn, name, setting))) for name in loading]
+        results = {(name, batch): Result() for batch, _ in turns for name in names}
+        for batch, first in track(turns, "measuring", console=console):
+            for worker in workers:
+                seconds, images = worker.call(first, batch, repeats)
+                results[worker.name, batch].seconds += seconds
+                results[worker.name, batch].images.append(images)
+            rows = [row_of(*key, of, results[REFERENCE, key[1]]) for key, of in results.items() if of.seconds]
+            if json_path:  # every time, so that an interrupted run keeps what it measured
+                report = {"preset": preset_name, "labels": labels_name(labels), "rows": [asdict(r) for r in rows]}
+                write_report(json_path, report)
+    for batch in dict.fromkeys(batch for batch, _ in turns):
+        console.print(table(rows, batch))
+
+
+def _turns(maps: int, batches: str) -> Iterator[tuple[int, int]]:
+    """(batch size, its first map) of every turn; maps that fill no whole batch are left out."""
+    for size in (int(text) for text in batches.split(",")):
+        for first in range(0, maps - size + 1, size):
+            yield size, first

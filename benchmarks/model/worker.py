@@ -1,0 +1,127 @@
+"""One engine or peer of benchmarks.model, as it runs in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.common.maps import Maps, feed, read_maps
+from spade_core.config import GeneratorConfig, preset
+
+PAUSE_S = 0.2  # before a turn: thread pools of the engine before spin for a while after their last work
+
+Array = npt.NDArray[Any]
+Run = Callable[[Array, Array | None, Array, Array | None], Array]
+"""(labels, instances, symbols, style) of one batch -> image float32 [N, 3, H, W] in -1..1."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all engines of a run share. weights: a checkpoint, None for seeded ones; labels, maps: see `read_maps`."""
+
+    preset: str
+    weights: Path | None
+    labels: Path | None
+    maps: int
+    onnx: Path  # the dense graph
+    threads: int
+
+    @property
+    def config(self) -> GeneratorConfig:
+        if self.weights is None:
+            return preset(self.preset)
+        from spade_core.files.checkpoints import load
+
+        return load(self.weights).config
+
+
+def describe(name: str) -> tuple[str, str, str]:
+    """(engine, form, precision) of a row's name."""
+    if name.startswith("torch-codebook"):
+        return "torch", "codebook", name.rsplit("-", 1)[1]
+    engine, _, precision = name.partition("-")
+    return engine, "codebook" if engine == "cpu" else "dense", precision or "fp32"
+
+
+Turn = Callable[[int, int, int], tuple[list[float], Array]]
+
+
+def load_turn(name: str, setting: Setting) -> Turn:
+    """Load the engine or peer called `name`; a turn of it takes (first map, batch size, repeats).
+
+    It gives the seconds of every timed call on those maps, and their images [batch, 3, H, W]. A pause comes first, and
+    an untimed call.
+    """
+    config = setting.config
+    maps, run = read_maps(config, setting.labels, setting.maps), _runner(name, config, setting)
+
+    def turn(first: int, batch: int, repeats: int) -> tuple[list[float], Array]:
+        time.sleep(PAUSE_S)
+        return _measure(run, maps, slice(first, first + batch), repeats)
+
+    return turn
+
+
+def _measure(run: Run, maps: Maps, part: slice, repeats: int) -> tuple[list[float], Array]:
+    instances = None if maps.instances is None else maps.instances[part]
+    args = maps.labels[part], instances, maps.symbols[part], None if maps.style is None else maps.style[part]
+    images = run(*args)
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run(*args)
+        seconds.append(time.perf_counter() - began)
+    return seconds, images
+
+
+# ---- Engines ----
+
+
+def _runner(name: str, config: GeneratorConfig, setting: Setting) -> Run:
+    """Load the engine or peer called `name`."""
+    engine, form, precision = describe(name)
+    weights, onnx, threads = setting.weights, setting.onnx, setting.threads
+    if engine == "torch":
+        return _torch_runner(config, weights, form, precision, threads)
+    if engine == "cpu":
+        return _cpu_runner(config, weights, precision, threads)
+    if engine == "onnxruntime":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+        return lambda labels, instances, _s, style: np.asarray(session.run(None, feed(labels, instances, style))[0])
+    import openvino
+
+    hints = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": str(threads),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    model = openvino.Core().compile_model(str(onnx), "CPU", hints)
+    return lambda labels, instances, _s, style: np.array(model(feed(labels, instances, style))[0])
+
+
+def _torch_runner(config: GeneratorConfig, weights: Path | None, form: str, precision: str, threads: int) -> Run:
+    from serving.engines.choose import load_checkpoint
+    from serving.engines.reference import TorchEngine
+
+    generator = load_checkpoint(weights, config.preset).generator
+    engine = TorchEngine(generator, precision, form, threads=threads)  # type: ignore[arg-type]
+    return lambda labels, instances, _s, style: engine.image(labels, instances, style).numpy()
+
+
+def _cpu_runner(config: GeneratorConfig, weights: Path | None, precision: str, threads: int) -> Run:
+    from serving.engines.choose import load_checkpoint
+    from serving.engines.cpu.engine import CpuEngine
+
+    generator = load_checkpoint(weights, config.preset).generator
+    engine = CpuEngine(generator, precision, threads, cache_bytes=0)  # every call is a map never seen before
+    return lambda labels, instances, _s, style: engine.image(labels, instances, style)

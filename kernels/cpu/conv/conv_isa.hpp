@@ -1,0 +1,128 @@
+// What a isa's file of convs exports: Many holds the convs to many channels, Few those to at most three.
+//
+// A modulated conv makes the modulated rows of a band in scratch and reads them from there: they never go to memory.
+// The rows between bands are made twice.
+#ifndef SPADE_CONV_ISA_HPP
+#define SPADE_CONV_ISA_HPP
+
+#include <cstdint>
+
+#include "cpu/conv/conv_table.hpp"
+#include "cpu/conv/conv_to_rgb.hpp"
+#include "cpu/conv/conv_work_split.hpp"
+#include "cpu/modulate/modulate.hpp"
+
+namespace spade {
+namespace {
+
+template <typename V, typename Many, typename Few>
+struct ConvIsa {
+    using E = typename V::Element;
+    using Input = typename V::Input;
+
+    static int64_t packed_bytes(int64_t out_channels, int64_t in_channels, int64_t kernel_size) {
+        int64_t count = Many::packed_elements(out_channels, in_channels, kernel_size);
+        if (conv_is_few(out_channels, kernel_size)) count = Few::packed_elements(in_channels);
+        return count * static_cast<int64_t>(sizeof(Input));
+    }
+
+    static void pack(const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
+                     void* packed) {
+        if (conv_is_few(out_channels, kernel_size))
+            return Few::pack(weight, out_channels, in_channels, static_cast<Input*>(packed));
+        Many::pack(weight, out_channels, in_channels, kernel_size, static_cast<Input*>(packed));
+    }
+
+    static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
+        if (conv_is_few(args.out_channels, args.kernel_size)) return Few::area(args, row, row_end);
+        Many::area(args, block, row, row_end);
+    }
+
+    static void run(const spade_conv& args, int64_t begin, int64_t end) {
+        const ConvUnits units = conv_units(args);
+        const int64_t all_rows = args.n * args.height;
+        if (args.kernel_size == 1) {
+            // Its weights are small beside its map: all panels pass over a group of rows while it is in the cache.
+            const int64_t blocks = conv_blocks(args.out_channels);
+            for (; begin < end; ++begin) {
+                const int64_t row = begin / blocks * units.rows;
+                const int64_t row_end = row + units.rows < all_rows ? row + units.rows : all_rows;
+                area(args, begin % blocks, row, row_end);
+            }
+            return;
+        }
+        while (begin < end) {
+            const int64_t block = begin / units.groups, first = begin % units.groups;
+            const int64_t last = first + (end - begin) < units.groups ? first + (end - begin) : units.groups;
+            const int64_t row = first * units.rows;
+            const int64_t row_end = last * units.rows < all_rows ? last * units.rows : all_rows;
+            area(args, block, row, row_end);
+            begin += last - first;
+        }
+    }
+
+    // Rows of a map that are not there, so that row `first` of the whole map is the first of `rows`.
+    template <typename T>
+    static T* shifted(T* rows, int64_t first, int64_t row_elements) {
+        return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(rows) -
+                                    static_cast<uintptr_t>(first * row_elements) * sizeof(T));
+    }
+
+    // Rows row .. row_end - 1 of one image: what the lines of x become that the conv reads, in scratch. Gives the conv
+    // on it.
+    static spade_conv modulate_band(const spade_modulate& modulated, const spade_conv& conv, int64_t image, int64_t row,
+                                    int64_t row_end, E* scratch) {
+        const int64_t line = conv_line(conv), halo = conv.kernel_size == 1 ? 0 : 1;
+        const int64_t first = row + 1 - halo, last = row_end + 1 + halo;  // of the padded map
+        const int64_t before = image * (conv.height + 2);                 // lines of other images
+        spade_modulate of_band = modulated;
+        of_band.out = shifted(scratch, before + first, line);
+        modulate<V>(of_band, before + first, before + last);
+        spade_conv one = conv;
+        one.n = 1;
+        one.x = shifted(scratch, first, line);
+        return one;
+    }
+
+    // The shortcut comes as a residual.
+    static void run_modulated(const spade_modulated_conv& args, int64_t begin, int64_t end, void* scratch) {
+        const ConvBands bands = conv_bands(args, sizeof(E));
+        const spade_conv& whole = args.conv;
+        const int64_t height = whole.height, out_line = conv_blocks(whole.out_channels) * whole.width * conv_block;
+        E* const rows = static_cast<E*>(scratch);
+        E* const shortcut_rows = rows + (bands.rows + 2) * conv_line(whole);
+        E* const shortcut_out = shortcut_rows + bands.rows * conv_line(args.shortcut);
+        for (int64_t unit = begin; unit < end; ++unit) {
+            const int64_t image = unit / bands.of_image, row = unit % bands.of_image * bands.rows;
+            const int64_t row_end = row + bands.rows < height ? row + bands.rows : height;
+            spade_conv conv = modulate_band(args.modulate, whole, image, row, row_end, rows);
+            conv.y = static_cast<E*>(whole.y) + image * height * out_line;
+            if (whole.residual != nullptr)
+                conv.residual = static_cast<const E*>(whole.residual) +
+                                image * (height >> whole.residual_shift) * (out_line >> whole.residual_shift);
+            if (args.has_shortcut == 0) {
+                areas(conv, row, row_end);
+                continue;
+            }
+            spade_conv shortcut =
+                modulate_band(args.shortcut_modulate, args.shortcut, image, row, row_end, shortcut_rows);
+            shortcut.y = shifted(shortcut_out, row, out_line);
+            areas(shortcut, row, row_end);
+            conv.residual = shortcut.y;
+            conv.residual_shift = 0;
+            areas(conv, row, row_end);
+        }
+    }
+
+    static void areas(const spade_conv& args, int64_t row, int64_t row_end) {
+        const int64_t blocks = conv_is_few(args.out_channels, args.kernel_size) ? 1 : conv_blocks(args.out_channels);
+        for (int64_t block = 0; block < blocks; ++block) area(args, block, row, row_end);
+    }
+
+    static constexpr ConvFunctions functions{packed_bytes, pack, Many::peak};
+};
+
+}  // namespace
+}  // namespace spade
+
+#endif

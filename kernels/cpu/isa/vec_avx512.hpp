@@ -1,0 +1,71 @@
+// Vectors of the isa avx512: 16 float32 lanes. Include only where -mavx512f, bw, dq and vl are given.
+//
+// A isa is a struct that the kernels take as their template argument V:
+//   Element          what plain maps and entries are stored as
+//   Input            what products read: padded maps, hidden rows and weights
+//   F, width         a register of float32 and its lanes
+//   depth            input channels per step of dot
+//   widen            F whose first four lanes are given and the others zero
+//   load, store      `width` Elements <-> F; load_f32, store_f32 the same for float32 memory
+//   load_block, store_block  32 Elements <-> 32 / width registers, in the order that is cheapest: lane i of them all is
+//                    channel lane(i)
+//   scalar           one Element as float32
+//   bytes            whether store also takes bytes
+//   Operand          what dot takes: broadcast(x) repeats `depth` channels of x in every lane, weights(w) reads
+//                    width * depth Inputs [lane][depth]
+//   dot(x, w, sum)   sum + the products of each lane, in float32
+// The unnamed namespace gives every file its own copy: code of one instruction set never serves another.
+#ifndef SPADE_VEC_AVX512_HPP
+#define SPADE_VEC_AVX512_HPP
+
+#include <immintrin.h>
+
+namespace spade {
+namespace {
+
+struct Avx512 {
+    using Element = float;
+    using Input = float;
+    using F = __m512;
+    using Operand = __m512;
+    static constexpr int width = 16;
+    static constexpr int depth = 1;
+    static constexpr int registers = 32;
+    static constexpr bool bytes = false;
+
+    static F zero() { return _mm512_setzero_ps(); }
+    static F set(float value) { return _mm512_set1_ps(value); }
+    static F widen(__m128 low) { return _mm512_zextps128_ps512(low); }
+    static F load_f32(const float* from) { return _mm512_loadu_ps(from); }
+    static void store_f32(float* to, F value) { _mm512_storeu_ps(to, value); }
+    static F load(const float* from) { return _mm512_loadu_ps(from); }
+    static void store(float* to, F value) { _mm512_storeu_ps(to, value); }
+
+    static void load_block(const float* from, F* block) {
+        for (int i = 0; i < 2; ++i) block[i] = load(from + i * width);
+    }
+    static void store_block(float* to, const F* block) {
+        for (int i = 0; i < 2; ++i) store(to + i * width, block[i]);
+    }
+    static int lane(int i) { return i; }
+
+    static float scalar(const float* from) { return *from; }
+
+    static F add(F a, F b) { return _mm512_add_ps(a, b); }
+    static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+    static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+    static F max(F a, F b) { return _mm512_max_ps(a, b); }
+    static F min(F a, F b) { return _mm512_min_ps(a, b); }
+    static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+
+    static Element element(float value) { return value; }
+
+    static Operand broadcast(const float* x) { return _mm512_set1_ps(*x); }
+    static Operand weights(const float* w) { return _mm512_loadu_ps(w); }
+    static F dot(Operand x, Operand w, F sum) { return _mm512_fmadd_ps(x, w, sum); }
+};
+
+}  // namespace
+}  // namespace spade
+
+#endif

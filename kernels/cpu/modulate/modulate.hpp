@@ -1,0 +1,200 @@
+// SPADE's modulation, read through the plan's index, so that gamma and beta are never stored per pixel.
+//
+//   out = act(a[index] * ((x - mean) * rstd) + b[index]),    x at (row >> shift, column >> shift)
+//
+// Bytes: x and index read once, out written once; entries come from cache, since neighbouring pixels share patches and
+// patches are numbered in scan order. Operations: one fused multiply-add per element, and a max.
+//
+// Fused: normalisation, the x2 upsampling in the read, which saves the work of equal pixels, the activation, the border
+// that the next conv wants.
+#ifndef SPADE_MODULATE_HPP
+#define SPADE_MODULATE_HPP
+
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+
+#include "spade_kernels.h"
+
+namespace spade {
+namespace {
+
+// Where a line of the padded map lies, or two.
+template <typename T>
+struct ModulatedLines {
+    int64_t image, line;  // -1 .. height
+    T *out, *out_below;   // of block 0, with their borders; the second null where there is one line
+};
+
+// What `modulate` takes at once: two lines read the same of x.
+inline bool modulates_two(const spade_modulate& args, int64_t line, int64_t end) {
+    return args.shift == 1 && line >= 0 && line % 2 == 0 && line + 1 < args.height && line + 1 < end;
+}
+
+// One block of a line, or of two: found once, and then made column by column. Vectors hold the channels in the isa's
+// own order, as mean and rstd do here.
+template <typename V>
+struct ModulatedBlock {
+    using T = typename V::Element;
+    using Out = typename V::Input;
+    using F = typename V::F;
+    static constexpr int vectors = 32 / V::width;
+
+    const T* x = nullptr;  // null: the line lies outside the map, and is zero
+    const T* entries = nullptr;
+    const int32_t *index = nullptr, *index_below = nullptr;
+    Out *out = nullptr, *out_below = nullptr;  // at column 0; the second null where there is one line
+    int64_t shift = 0;
+    F mean[vectors], rstd[vectors];
+
+    // Clears the border beside the first column and the last, or all of a line outside the map.
+    void find(const spade_modulate& args, const ModulatedLines<Out>& at, int64_t block) {
+        const int64_t padded = (args.width + 2) * 32;
+        out = at.out + block * padded, out_below = at.out_below == nullptr ? nullptr : at.out_below + block * padded;
+        x = nullptr;
+        if (at.line < 0 || at.line == args.height) return clear(out, args.width + 2);
+        for (Out* line : {out, out_below}) {
+            if (line == nullptr) continue;
+            clear(line, 1);
+            clear(line + (args.width + 1) * 32, 1);
+        }
+        out += 32, out_below += out_below == nullptr ? 0 : 32;
+        shift = args.shift;
+        const int64_t source_line = at.image * (args.height >> shift) + (at.line >> shift);
+        x = static_cast<const T*>(args.x) + (source_line * args.blocks + block) * (args.width >> shift) * 32;
+        if (args.entries != nullptr) {
+            index = args.index + (at.image * args.height + at.line) * args.width, index_below = index + args.width;
+            entries = static_cast<const T*>(args.entries[at.image]) + block * args.entry_rows[at.image] * 64;
+        }
+        if (args.mean != nullptr) load_statistics(args, (at.image * args.blocks + block) * 32);
+    }
+
+ private:
+    static void clear(Out* line, int64_t pixels) {
+        std::memset(static_cast<void*>(line), 0, static_cast<size_t>(pixels) * 32 * sizeof(Out));
+    }
+
+    void load_statistics(const spade_modulate& args, int64_t first) {
+        alignas(64) float ordered[2][32];
+        for (int i = 0; i < 32; ++i) {
+            const int64_t channel = first + V::lane(i);
+            ordered[0][i] = args.mean[channel], ordered[1][i] = args.rstd[channel];
+        }
+        for (int i = 0; i < vectors; ++i) {
+            mean[i] = V::load_f32(ordered[0] + i * V::width);
+            rstd[i] = V::load_f32(ordered[1] + i * V::width);
+        }
+    }
+};
+
+template <typename V, bool Entries, bool Norm, bool Leaky>
+struct Modulation {
+    using Block = ModulatedBlock<V>;
+    using T = typename V::Element;
+    using Out = typename V::Input;
+    using F = typename V::F;
+    static constexpr int vectors = Block::vectors;
+
+    static void pixel(const Block& of, const F* x, const int32_t* index, F* value) {
+        const F slope = V::set(0.2f);
+        F a[vectors], b[vectors];
+        if constexpr (Entries) {
+            const T* entry = of.entries + static_cast<int64_t>(*index) * 64;
+            V::load_block(entry, a);
+            V::load_block(entry + 32, b);
+        }
+        for (int i = 0; i < vectors; ++i) {
+            value[i] = x[i];
+            if constexpr (Norm) value[i] = V::mul(V::sub(value[i], of.mean[i]), of.rstd[i]);
+            if constexpr (Entries) value[i] = V::fma(a[i], value[i], b[i]);
+            if constexpr (Leaky) value[i] = V::max(value[i], V::mul(value[i], slope));
+        }
+    }
+
+    // Columns column .. end - 1 of one line.
+    template <bool Upsampled>
+    static void line(const Block& of, int64_t column, int64_t end) {
+        F read[vectors], value[vectors];
+        for (; column < end; ++column) {
+            V::load_block(of.x + (Upsampled ? column >> of.shift : column) * 32, read);
+            pixel(of, read, of.index + column, value);
+            V::store_block(of.out + column * 32, value);
+        }
+    }
+
+    // The same of two lines that both read x upsampled by 2: where the four pixels of one of x share their entry, it is
+    // used once.
+    static void two_lines(const Block& of, int64_t column, int64_t end) {
+        F read[vectors], value[vectors];
+        const T* x = of.x + column / 2 * 32;
+        Out *out = of.out + column * 32, *below = of.out_below + column * 32;
+        for (; column < end; column += 2, x += 32, out += 64, below += 64) {
+            const int32_t *index = of.index + column, *index_below = of.index_below + column;
+            V::load_block(x, read);
+            pixel(of, read, index, value);
+            V::store_block(out, value);
+            if (!Entries || (index[1] == index[0] && index_below[0] == index[0] && index_below[1] == index[0])) {
+                V::store_block(out + 32, value);
+                V::store_block(below, value);
+                V::store_block(below + 32, value);
+                continue;
+            }
+            pixel(of, read, index + 1, value);
+            V::store_block(out + 32, value);
+            pixel(of, read, index_below, value);
+            V::store_block(below, value);
+            pixel(of, read, index_below + 1, value);
+            V::store_block(below + 32, value);
+        }
+    }
+
+    static void columns(const Block& block, int64_t column, int64_t end) {
+        const Block of = block;  // its fields in registers: what is stored does not change them
+        if (of.x == nullptr) return;
+        if (of.out_below != nullptr)
+            two_lines(of, column, end);
+        else if (of.shift != 0)
+            line<true>(of, column, end);
+        else
+            line<false>(of, column, end);
+    }
+};
+
+template <typename V>
+using ModulateColumns = void (*)(const ModulatedBlock<V>&, int64_t, int64_t);
+
+template <typename V>
+ModulateColumns<V> modulate_columns_of(const spade_modulate& args) {
+    static constexpr ModulateColumns<V> of[] = {
+        Modulation<V, false, false, false>::columns, Modulation<V, false, false, true>::columns,
+        Modulation<V, false, true, false>::columns,  Modulation<V, false, true, true>::columns,
+        Modulation<V, true, false, false>::columns,  Modulation<V, true, false, true>::columns,
+        Modulation<V, true, true, false>::columns,   Modulation<V, true, true, true>::columns,
+    };
+    return of[(args.entries != nullptr ? 4 : 0) + (args.mean != nullptr ? 2 : 0) + (args.leaky != 0 ? 1 : 0)];
+}
+
+// Units are lines of the padded maps.
+template <typename V>
+void modulate(const spade_modulate& args, int64_t begin, int64_t end) {
+    using T = typename V::Input;
+    const ModulateColumns<V> columns = modulate_columns_of<V>(args);
+    const int64_t line_elements = args.blocks * (args.width + 2) * 32;
+    ModulatedBlock<V> block;
+    for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t image = unit / (args.height + 2), line = unit % (args.height + 2) - 1;
+        T* const out = static_cast<T*>(args.out) + unit * line_elements;
+        const bool two = modulates_two(args, line, line + end - unit);
+        const ModulatedLines<T> at{image, line, out, two ? out + line_elements : nullptr};
+        for (int64_t number = 0; number < args.blocks; ++number) {
+            block.find(args, at, number);
+            columns(block, 0, args.width);
+        }
+        if (two) ++unit;
+    }
+}
+
+}  // namespace
+}  // namespace spade
+
+#endif

@@ -1,0 +1,1 @@
+"""Embed and codebook on CUDA."""

@@ -1,0 +1,237 @@
+// Entry points and launches of gather.hpp and codebook.hpp.
+
+#include <type_traits>
+#include <vector>
+
+#include "cuda/codebook/codebook_float.hpp"
+#include "cuda/codebook/codebook_mma.hpp"
+#include "cuda/codebook/codebook_wgmma.hpp"
+#include "cuda/codebook/gather.hpp"
+#include "cuda/host/check.hpp"
+
+#define SPADE_GATHER(name, Table, T)                                                             \
+    extern "C" __global__ void __launch_bounds__(256, 4)                                         \
+        spade_gather_##name(const __grid_constant__ spade::Jobs<spade::Gather<Table, T>> jobs) { \
+        spade::gather_sum(jobs);                                                                 \
+    }
+
+SPADE_GATHER(float32, float, float)
+SPADE_GATHER(float16, __half, __half)
+SPADE_GATHER(bfloat16, __nv_bfloat16, __nv_bfloat16)
+SPADE_GATHER(float32_float16, float, __half)
+SPADE_GATHER(float32_bfloat16, float, __nv_bfloat16)
+#undef SPADE_GATHER
+
+#define SPADE_PRODUCT(name, T, Out)                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 1)                                         \
+        spade_product_##name(const __grid_constant__ spade::Jobs<spade::Product<T, Out>> jobs) { \
+        spade::product_mma(jobs, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()));    \
+    }
+
+SPADE_PRODUCT(float16, __half, __half)
+SPADE_PRODUCT(bfloat16, __nv_bfloat16, __nv_bfloat16)
+SPADE_PRODUCT(float16_float32, __half, float)
+SPADE_PRODUCT(bfloat16_float32, __nv_bfloat16, float)
+#undef SPADE_PRODUCT
+
+// Empty where it is compiled for another architecture than sm_90a, and not launched there.
+#ifdef SPADE_HAS_WGMMA
+#define SPADE_RUN_WGMMA(T) spade::product_wgmma(jobs, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()))
+#else
+#define SPADE_RUN_WGMMA(T) static_cast<void>(jobs)
+#endif
+#define SPADE_PRODUCT_WGMMA(name, T)                                                                 \
+    extern "C" __global__ void __launch_bounds__(256, 1)                                             \
+        spade_product_wgmma_##name(const __grid_constant__ spade::Jobs<spade::Product<T, T>> jobs) { \
+        SPADE_RUN_WGMMA(T);                                                                          \
+    }
+
+SPADE_PRODUCT_WGMMA(float16, __half)
+SPADE_PRODUCT_WGMMA(bfloat16, __nv_bfloat16)
+#undef SPADE_PRODUCT_WGMMA
+#undef SPADE_RUN_WGMMA
+
+extern "C" __global__ void __launch_bounds__(256, 2)
+    spade_product_float32(const __grid_constant__ spade::Jobs<spade::Product<float, float>> jobs) {
+    __shared__ spade::FloatShared shared;
+    spade::product_float(jobs, shared);
+}
+
+namespace spade {
+namespace {
+
+RowCount row_count(int64_t rows, const int32_t* first, const int32_t* last) {
+    return {static_cast<int32_t>(rows), first, last};
+}
+
+bool pair(const void* one, const void* other) { return (one == nullptr) == (other == nullptr); }
+
+template <typename Job>
+using JobKernel = void (*)(Jobs<Job>);
+
+// Launches `all` in as few launches as they fit. tiles_of: the most tiles of a job.
+template <typename Job, typename TilesOf>
+int32_t run_jobs(const std::vector<Job>& all, JobKernel<Job> kernel, int64_t shared_bytes, const TilesOf& tiles_of,
+                 void* stream) {
+    for (size_t begin = 0; begin < all.size(); begin += kMaxJobs) {
+        Jobs<Job> jobs{};
+        int64_t tiles = 0;
+        for (size_t i = begin; i < all.size() && i < begin + kMaxJobs; ++i) {
+            jobs.job[jobs.count++] = all[i];
+            tiles += tiles_of(all[i]);
+        }
+        if (tiles > kMaxPixels) return SPADE_CUDA_ERROR_SIZE;
+        const Launch grid = launch_blocks(tiles, resident_blocks(kernel, kThreads, shared_bytes), shared_bytes);
+        if (const int32_t status = launch(kernel, grid, stream, jobs); status != SPADE_CUDA_OK) return status;
+    }
+    return SPADE_CUDA_OK;
+}
+
+template <typename Table, typename T>
+int32_t run_gathers(std::vector<Gather<Table, T>>& jobs, JobKernel<Gather<Table, T>> kernel, void* stream) {
+    for (Gather<Table, T>& of : jobs)
+        of.wide = of.depth % kWide<Table> == 0 && of.tap_stride % kWide<Table> == 0 &&
+                  of.row_stride % kWide<Table> == 0 && aligned({of.table, of.out}, kWideBytes);
+    return run_jobs(
+        jobs, kernel, 0, [](const auto& of) { return int64_t{gather_tiles(of.rows.most + of.zero_row)}; }, stream);
+}
+
+template <typename T, typename Out>
+int32_t run_products(std::vector<Product<T, Out>>& jobs, JobKernel<Product<T, Out>> kernel, int64_t shared_bytes,
+                     void* stream) {
+    using Tile = std::conditional_t<sizeof(T) == 2, HalfTile, FloatTile>;
+    for (Product<T, Out>& of : jobs) of.pairs = of.columns % 2 == 0 && aligned({of.out}, 2 * sizeof(Out));
+    return run_jobs(
+        jobs, kernel, shared_bytes,
+        [](const auto& of) {
+            return ceil_div(int64_t{of.rows.most} + of.extra, Tile::rows) * ceil_div(of.columns, Tile::columns);
+        },
+        stream);
+}
+
+// Whether the current device has the products of warpgroups, and this library was compiled with them.
+bool has_wgmma() {
+#ifdef SPADE_CUDA_WGMMA
+    int device = 0, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major == 9;
+#else
+    return false;
+#endif
+}
+
+template <typename T>
+int32_t embeds(const spade_gather_embed* args, int64_t count, JobKernel<Gather<T, T>> kernel, void* stream) {
+    std::vector<Gather<T, T>> jobs;
+    for (int64_t i = 0; i < count; ++i) {
+        const spade_gather_embed& of = args[i];
+        jobs.push_back({static_cast<const T*>(of.table), of.bias, of.patches, static_cast<T*>(of.out),
+                        (of.symbols + 1) * of.depth, of.depth, row_count(of.rows, of.first_row, of.last_row),
+                        static_cast<int32_t>(of.taps), static_cast<int32_t>(of.depth), static_cast<int32_t>(of.relu),
+                        static_cast<int32_t>(of.zero_row), 0});
+    }
+    return run_gathers(jobs, kernel, stream);
+}
+
+template <typename T>
+struct Kernels {
+    JobKernel<Product<T, T>> product, product_wgmma;  // the second null where there is none
+    JobKernel<Product<T, float>> products;            // per tap: kept in float32
+    JobKernel<Gather<float, T>> gather;
+};
+
+// Those without products in one launch, then those per tap in two.
+template <typename T>
+int32_t codebooks(const spade_gather_codebook* args, int64_t count, const Kernels<T>& kernels, void* stream) {
+    std::vector<Product<T, T>> gathered;
+    std::vector<Product<T, float>> per_tap;
+    std::vector<Gather<float, T>> sums;
+    for (int64_t i = 0; i < count; ++i) {
+        const spade_gather_codebook& of = args[i];
+        const auto *actv = static_cast<const T*>(of.actv), *weight = static_cast<const T*>(of.weight);
+        auto* entries = static_cast<T*>(of.entries);
+        const auto taps = static_cast<int32_t>(of.taps), columns = static_cast<int32_t>(2 * of.channels);
+        const RowCount rows = row_count(of.rows, of.first_row, of.last_row);
+        if (of.products == nullptr) {
+            gathered.push_back({actv, of.patches, weight, of.bias, entries, rows, 0, taps, columns, 0});
+            continue;
+        }
+        const RowCount actv_rows = row_count(of.actv_rows - 1, of.first_actv_row, of.last_actv_row);
+        per_tap.push_back({actv, nullptr, weight, nullptr, of.products, actv_rows, 1, 1, taps * columns, 0});
+        sums.push_back({of.products, of.bias, of.patches, entries, columns, static_cast<int64_t>(taps) * columns, rows,
+                        taps, columns, 0, 0, 0});
+    }
+    const bool wgmma = kernels.product_wgmma != nullptr && has_wgmma();
+    const int64_t stage = sizeof(T) == 2 ? static_cast<int64_t>(sizeof(HalfStage<T>)) : 0;
+    int32_t status = run_products(gathered, wgmma ? kernels.product_wgmma : kernels.product,
+                                  (wgmma ? kWgmmaStages : kMmaStages) * stage, stream);
+    if (status == SPADE_CUDA_OK) status = run_products(per_tap, kernels.products, kMmaStages * stage, stream);
+    if (status == SPADE_CUDA_OK) status = run_gathers(sums, kernels.gather, stream);
+    return status;
+}
+
+int32_t check(const spade_gather_embed& args) {
+    if (any_null({args.table, args.bias, args.patches, args.out}) || !pair(args.first_row, args.last_row))
+        return SPADE_CUDA_ERROR_NULL;
+    if (!is_dtype(args.dtype)) return SPADE_CUDA_ERROR_DTYPE;
+    if (!within(args.rows, 1, kMaxPixels) || !within(args.taps, 1, 25) || !within(args.symbols, 1, 65535) ||
+        !within(args.depth, 1, kMaxChannels) || !within(args.zero_row, 0, 1))
+        return SPADE_CUDA_ERROR_SIZE;
+    if (!aligned({args.table, args.out}, element_bytes(args.dtype)) || !aligned({args.bias, args.patches}, 4))
+        return SPADE_CUDA_ERROR_ALIGN;
+    return SPADE_CUDA_OK;
+}
+
+int32_t check(const spade_gather_codebook& args) {
+    if (any_null({args.actv, args.patches, args.weight, args.bias, args.entries}) ||
+        !pair(args.first_row, args.last_row) || !pair(args.first_actv_row, args.last_actv_row))
+        return SPADE_CUDA_ERROR_NULL;
+    if (!is_dtype(args.dtype)) return SPADE_CUDA_ERROR_DTYPE;
+    if (!within(args.rows, 1, kMaxPixels) || !within(args.actv_rows, 1, kMaxPixels) || !within(args.taps, 1, 25) ||
+        !within(args.channels, 1, kMaxChannels / 2))
+        return SPADE_CUDA_ERROR_SIZE;
+    if (!aligned({args.actv, args.weight, args.products}, kWideBytes)) return SPADE_CUDA_ERROR_ALIGN;
+    if (!aligned({args.entries}, element_bytes(args.dtype)) || !aligned({args.bias, args.patches}, 4))
+        return SPADE_CUDA_ERROR_ALIGN;
+    return SPADE_CUDA_OK;
+}
+
+// Of every job; all are of the first one's dtype.
+template <typename Args>
+int32_t check_all(const Args* args, int64_t count) {
+    if (args == nullptr) return SPADE_CUDA_ERROR_NULL;
+    if (!within(count, 1, kMaxPixels)) return SPADE_CUDA_ERROR_SIZE;
+    for (int64_t i = 0; i < count; ++i) {
+        if (const int32_t status = check(args[i]); status != SPADE_CUDA_OK) return status;
+        if (args[i].dtype != args[0].dtype) return SPADE_CUDA_ERROR_DTYPE;
+    }
+    return SPADE_CUDA_OK;
+}
+
+}  // namespace
+}  // namespace spade
+
+int32_t spade_cuda_embed(const spade_gather_embed* args, int64_t count, void* stream) {
+    using namespace spade;
+    if (const int32_t status = check_all(args, count); status != SPADE_CUDA_OK) return status;
+    if (args->dtype == SPADE_CUDA_FLOAT16) return embeds<__half>(args, count, spade_gather_float16, stream);
+    if (args->dtype == SPADE_CUDA_BFLOAT16) return embeds<__nv_bfloat16>(args, count, spade_gather_bfloat16, stream);
+    return embeds<float>(args, count, spade_gather_float32, stream);
+}
+
+int32_t spade_cuda_codebook(const spade_gather_codebook* args, int64_t count, void* stream) {
+    using namespace spade;
+    if (const int32_t status = check_all(args, count); status != SPADE_CUDA_OK) return status;
+    if (args->dtype == SPADE_CUDA_FLOAT16)
+        return codebooks<__half>(args, count,
+                                 {spade_product_float16, spade_product_wgmma_float16, spade_product_float16_float32,
+                                  spade_gather_float32_float16},
+                                 stream);
+    if (args->dtype == SPADE_CUDA_BFLOAT16)
+        return codebooks<__nv_bfloat16>(args, count,
+                                        {spade_product_bfloat16, spade_product_wgmma_bfloat16,
+                                         spade_product_bfloat16_float32, spade_gather_float32_bfloat16},
+                                        stream);
+    return codebooks<float>(args, count, {spade_product_float32, nullptr, spade_product_float32, spade_gather_float32},
+                            stream);
+}

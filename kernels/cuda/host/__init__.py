@@ -1,0 +1,1 @@
+"""The host side of the CUDA kernels: the library, the compiler, the driver, tensors."""

@@ -1,0 +1,77 @@
+// What the host side of every kernel shares: checks of arguments, occupancy, and the launch itself.
+#ifndef SPADE_CUDA_CHECK_HPP
+#define SPADE_CUDA_CHECK_HPP
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "cuda/host/launch.hpp"
+#include "spade_cuda.h"
+
+namespace spade {
+
+inline bool any_null(std::initializer_list<const void*> pointers) {
+    for (const void* pointer : pointers)
+        if (pointer == nullptr) return true;
+    return false;
+}
+
+inline bool aligned(std::initializer_list<const void*> pointers, int64_t bytes) {
+    for (const void* pointer : pointers)
+        if (reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) != 0) return false;
+    return true;
+}
+
+inline bool within(int64_t value, int64_t low, int64_t high) { return low <= value && value <= high; }
+
+inline bool is_dtype(int64_t dtype) { return within(dtype, SPADE_CUDA_FLOAT32, SPADE_CUDA_BFLOAT16); }
+
+inline int64_t element_bytes(int64_t dtype) { return dtype == SPADE_CUDA_FLOAT32 ? 4 : 2; }
+
+// n images of height x width pixels, counted in 32 bits.
+inline bool is_map(int64_t n, int64_t height, int64_t width, int64_t channels) {
+    return within(n, 1, kMaxPixels) && within(height, 1, kMaxPixels) && within(width, 1, kMaxPixels) &&
+           within(channels, 1, kMaxChannels) && n <= kMaxPixels / height && n * height <= kMaxPixels / width;
+}
+
+// Keeps CUDA's words for spade_cuda_last_error.
+int32_t launch_status(cudaError_t error);
+
+// Blocks of a kernel that run at once on the current device. Dynamic shared memory above 48 KB needs permission, which
+// is given here. Asked once for each kernel and device: it costs as much as a launch.
+template <typename Kernel>
+int64_t resident_blocks(Kernel kernel, int threads, int64_t shared_bytes = 0) {
+    static std::mutex mutex;
+    static std::map<std::pair<Kernel, int>, int64_t> known;
+    int device = 0, processors = 0, per_processor = 0;
+    if (cudaGetDevice(&device) != cudaSuccess) return 1;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (const auto found = known.find({kernel, device}); found != known.end()) return found->second;
+    const auto shared = static_cast<int>(shared_bytes);
+    if ((shared > 0 &&
+         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared) != cudaSuccess) ||
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, static_cast<size_t>(shared)) !=
+            cudaSuccess)
+        return 1;
+    return known[{kernel, device}] = static_cast<int64_t>(processors) * per_processor;
+}
+
+template <typename... Parameters, typename... Arguments>
+int32_t launch(void (*kernel)(Parameters...), const Launch& launch, void* stream, Arguments... arguments) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(launch.blocks), static_cast<unsigned>(launch.blocks_y), 1);
+    config.blockDim = dim3(static_cast<unsigned>(launch.threads_x), static_cast<unsigned>(launch.threads_y), 1);
+    config.dynamicSmemBytes = static_cast<size_t>(launch.shared_bytes);
+    config.stream = static_cast<cudaStream_t>(stream);
+    return launch_status(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+}  // namespace spade
+
+#endif

@@ -1,0 +1,18 @@
+// CUDA's words for the last launch that it refused, per thread.
+
+#include "cuda/host/check.hpp"
+
+namespace {
+
+thread_local cudaError_t last_error = cudaSuccess;
+
+}  // namespace
+
+int32_t spade::launch_status(cudaError_t error) {
+    last_error = error;
+    return error == cudaSuccess ? SPADE_CUDA_OK : SPADE_CUDA_ERROR_LAUNCH;
+}
+
+const char* spade_cuda_last_error(void) { return cudaGetErrorString(last_error); }
+
+int32_t spade_cuda_built(void) { return 1; }

@@ -1,0 +1,89 @@
+"""What the PyTorch side of every kernel shares: which library and stream a tensor takes, its layout and its address."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library, Norm, installed
+
+_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def dtype_number(x: Tensor) -> int:
+    """The C interface's number of a tensor's dtype. Raises CudaError."""
+    name = _NAMES.get(x.dtype)
+    if name is None:
+        raise CudaError(f"[cuda] expected a tensor of {', '.join(DTYPES)} but got {x.dtype}")
+    return DTYPES[name]
+
+
+def library_of(x: Tensor, library: Library | None) -> Library:
+    """The library for a tensor: `library`, or the installed one. Raises CudaError for a tensor on another device."""
+    library = library or installed()
+    if x.device.type != library.device:
+        raise CudaError(f"[cuda] expected a tensor on {library.device} but got one on {x.device}; move it there")
+    return library
+
+
+def stream_of(x: Tensor) -> int:
+    """The stream that PyTorch uses now on the tensor's device, as an address."""
+    return int(torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else 0
+
+
+def layout_of(x: Tensor) -> Layout:
+    """nhwc if x [N, C, H, W] is channels last, else nchw."""
+    return "nhwc" if x.is_contiguous(memory_format=torch.channels_last) else "nchw"
+
+
+def memory_format(layout: Layout) -> torch.memory_format:
+    """PyTorch's word for a layout."""
+    return torch.channels_last if layout == "nhwc" else torch.contiguous_format
+
+
+def in_layout(x: Tensor, layout: Layout) -> Tensor:
+    """x [N, C, H, W] in a layout; copied only if it is in another."""
+    return x.contiguous(memory_format=memory_format(layout))
+
+
+def empty_map(shape: tuple[int, int, int, int], like: Tensor, layout: Layout) -> Tensor:
+    """An uninitialised map [N, C, H, W] of the dtype and device of `like`."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format(layout))
+
+
+def statistics_stride(mean: Tensor | None, n: int, channels: int) -> int:
+    """Elements between the statistics of two images: C for [N, C], 0 for [1, C]. Raises CudaError."""
+    if mean is None:
+        return 0
+    if mean.dtype != torch.float32 or tuple(mean.shape) not in {(n, channels), (1, channels)}:
+        raise CudaError(
+            f"[cuda] expected statistics float32 [{n}, {channels}] or [1, {channels}] "
+            f"but got {mean.dtype} {list(mean.shape)}"
+        )
+    return channels if len(mean) == n else 0
+
+
+def expect_shape(op: str, name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raise CudaError unless x has that shape and dtype."""
+    if tuple(x.shape) != shape or x.dtype != dtype:
+        raise CudaError(f"[{op}] expected {name} {dtype} {list(shape)} but got {x.dtype} {list(x.shape)}")
+
+
+def expect_contiguous(op: str, *tensors: Tensor) -> None:
+    """Raise CudaError unless all are contiguous."""
+    for tensor in tensors:
+        if not tensor.is_contiguous():
+            raise CudaError(f"[{op}] expected contiguous tensors but got one {list(tensor.shape)} of strides "
+                            f"{list(tensor.stride())}")  # fmt: skip
+
+
+def scratch_for(library: Library, x: Tensor, norm: Norm) -> Tensor:
+    """Scratch for statistics of x [N, C, H, W], uint8; of one byte where there is none to take."""
+    n, channels, height, width = x.shape
+    size = library.norm_scratch_bytes(n, height * width, channels, norm)
+    return torch.empty(max(size, 1), dtype=torch.uint8, device=x.device)
+
+
+def address(x: Tensor | None) -> int | None:
+    """Of the first element; None stays None."""
+    return None if x is None else x.data_ptr()

@@ -1,0 +1,1 @@
+"""The last conv and the image on CUDA."""

@@ -1,0 +1,1 @@
+"""SPADE's modulation on CUDA: through the codebook, and dense."""

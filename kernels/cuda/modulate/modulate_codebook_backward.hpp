@@ -1,0 +1,229 @@
+// The gradient of modulate_codebook.hpp: at x, and at the entries, where it is a sum over the pixels of each patch.
+//
+//   d[p] = dy[p] act'(a xn + b),   g[q] = sum over the pixels p that read q of a[index[p]] d[p]
+//   da[u] = sum over index[p] = u of d[p] xn[q],   db[u] = sum over index[p] = u of d[p]
+//
+// Layout: maps NHWC, entries [U5][2][C], their gradient float32. The gradient at x is g, or rstd g where the statistics
+// do not depend on x; else norm.hpp takes it on from there.
+//
+// Bytes, E = sizeof(T), per element of out: the gradient at x reads 2 E and writes E, that at the entries reads 2 E
+// again (E / 4 for x with the upsampling), 4 per pixel for the index and, sorted, 12. Operations: 9 and 6.
+//
+// Fused: the x2 upsampling and the activation backwards. The entries' sums are taken in one of two ways:
+//   sorted   pixels in the order of their patch (a stable sort of the index, once per level), in chunks; sums that
+//            cross chunks are kept and added in one order, so the bits are the same every time
+//   atomic   pixels in scan order, where neighbours mostly share a patch; one atomic addition per run
+#ifndef SPADE_CUDA_MODULATE_CODEBOOK_BACKWARD_HPP
+#define SPADE_CUDA_MODULATE_CODEBOOK_BACKWARD_HPP
+
+#include "cuda/modulate/modulate_codebook.hpp"
+
+namespace spade {
+
+constexpr int kChunk = 64;  // positions that one thread sums
+
+template <typename T>
+struct CodebookBackward {
+    const T *x, *entries, *dy;
+    const int32_t* index;
+    const float *mean, *rstd;  // null: none
+    T* dx;
+    float* dentries;  // [U5][2][C]
+    ModulateShape shape;
+    float slope;
+};
+
+// ---- One pixel, V channels ----
+
+template <typename T, int V>
+struct Gradient {
+    float d[V], xn[V], a[V], scale[V];
+};
+
+template <typename T, int V>
+__device__ __forceinline__ Gradient<T, V> gradient_at(const CodebookBackward<T>& of, int32_t pixel, int32_t source,
+                                                      int32_t row, int32_t channel) {
+    const int64_t channels = of.shape.channels;
+    const T* entry = of.entries + row * 2 * channels + channel;
+    const Vector<T, V> values = load<T, V>(of.x + source * channels + channel);
+    const Vector<T, V> dy = load<T, V>(of.dy + pixel * channels + channel);
+    const Vector<T, V> a = load<T, V>(entry), b = load<T, V>(entry + channels);
+    const int32_t image = pixel / (of.shape.height * of.shape.width);
+    const int64_t statistics = image * of.shape.statistics_stride + channel;
+    Gradient<T, V> at;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+        at.scale[i] = of.rstd != nullptr ? of.rstd[statistics + i] : 1.0f;
+        const float centre = of.mean != nullptr ? of.mean[statistics + i] : 0.0f;
+        at.xn[i] = (to_float(values.values[i]) - centre) * at.scale[i];
+        at.a[i] = to_float(a.values[i]);
+        const float value = fmaf(at.a[i], at.xn[i], to_float(b.values[i]));
+        at.d[i] = to_float(dy.values[i]) * (value > 0 ? 1.0f : of.slope);
+    }
+    return at;
+}
+
+// ---- At x ----
+
+template <typename T, int V>
+__device__ __forceinline__ void codebook_gradient_x(const CodebookBackward<T>& of, bool scaled) {
+    const ModulateShape& shape = of.shape;
+    const int32_t vectors = shape.channels / V, groups = (shape.n * shape.height * shape.width) >> (2 * shape.shift);
+    const int32_t pixels = shape.shift != 0 ? 4 : 1;
+    for (int32_t group = blockIdx.x * blockDim.y + threadIdx.y; group < groups; group += gridDim.x * blockDim.y) {
+        for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
+            float g[V] = {};
+            for (int32_t i = 0; i < pixels; ++i) {
+                const int32_t pixel = shape.shift != 0 ? group_at(shape, group).pixels[i] : group;
+                const Gradient<T, V> at = gradient_at<T, V>(of, pixel, group, of.index[pixel], vector * V);
+#pragma unroll
+                for (int j = 0; j < V; ++j) g[j] = fmaf(at.a[j] * (scaled ? at.scale[j] : 1.0f), at.d[j], g[j]);
+            }
+            store<T, V>(of.dx + group * static_cast<int64_t>(shape.channels) + vector * V, g);
+        }
+    }
+}
+
+// ---- At the entries ----
+
+// x's pixel, over all images, under a pixel of out.
+__host__ __device__ inline int32_t source_of(const ModulateShape& shape, int32_t pixel) {
+    return source_pixel(shape, pixel);  // heights are even, so rows of all images go on as one map's
+}
+
+template <int V>
+struct EntrySums {
+    float a[V], b[V];
+
+    __device__ void clear() {
+        for (int i = 0; i < V; ++i) a[i] = b[i] = 0;
+    }
+
+    template <typename T>
+    __device__ void add(const Gradient<T, V>& at) {
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            a[i] = fmaf(at.d[i], at.xn[i], a[i]);
+            b[i] += at.d[i];
+        }
+    }
+
+    __device__ void store_to(float* row, int64_t channels) const {
+        for (int i = 0; i < V; ++i) row[i] = a[i], row[channels + i] = b[i];
+    }
+
+    __device__ void add_to(float* row, int64_t channels) const {
+        for (int i = 0; i < V; ++i) atomicAdd(row + i, a[i]), atomicAdd(row + channels + i, b[i]);
+    }
+};
+
+template <typename T, int V>
+__device__ __forceinline__ void codebook_gradient_atomic(const CodebookBackward<T>& of) {
+    const ModulateShape& shape = of.shape;
+    const int32_t pixels = shape.n * shape.height * shape.width, vectors = shape.channels / V;
+    const int32_t chunks = (pixels + kChunk - 1) / kChunk;
+    const int64_t channels = shape.channels;
+    for (int32_t chunk = blockIdx.x * blockDim.y + threadIdx.y; chunk < chunks; chunk += gridDim.x * blockDim.y) {
+        const int32_t begin = chunk * kChunk, end = min(pixels, begin + kChunk);
+        for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
+            EntrySums<V> sums;
+            sums.clear();
+            int32_t row = of.index[begin];
+            for (int32_t pixel = begin; pixel < end; ++pixel) {
+                const int32_t next = of.index[pixel];
+                if (next != row) {
+                    sums.add_to(of.dentries + row * 2 * channels + vector * V, channels);
+                    sums.clear();
+                    row = next;
+                }
+                sums.add(gradient_at<T, V>(of, pixel, source_of(shape, pixel), row, vector * V));
+            }
+            sums.add_to(of.dentries + row * 2 * channels + vector * V, channels);
+        }
+    }
+}
+
+// A run of equal rows within a chunk of the sorted positions.
+struct Run {
+    bool begins, ends;  // no position of its row comes before, or after, the chunk
+};
+
+__host__ __device__ inline Run run_at(const int32_t* sorted, int32_t positions, int32_t begin, int32_t end,
+                                      int32_t chunk_begin, int32_t chunk_end) {
+    const int32_t row = sorted[begin];
+    return {begin > chunk_begin || begin == 0 || sorted[begin - 1] != row,
+            end < chunk_end || end == positions || sorted[end] != row};
+}
+
+// partials: float [chunks][2][2][C]: first of the run that came from an earlier chunk, then of the one that goes on.
+template <typename T, int V>
+__device__ __forceinline__ void codebook_gradient_sorted(const CodebookBackward<T>& of, const int32_t* sorted,
+                                                         const int64_t* order, float* partials) {
+    const ModulateShape& shape = of.shape;
+    const int32_t pixels = shape.n * shape.height * shape.width, vectors = shape.channels / V;
+    const int32_t chunks = (pixels + kChunk - 1) / kChunk;
+    const int64_t channels = shape.channels;
+    for (int32_t chunk = blockIdx.x * blockDim.y + threadIdx.y; chunk < chunks; chunk += gridDim.x * blockDim.y) {
+        const int32_t chunk_begin = chunk * kChunk, chunk_end = min(pixels, chunk_begin + kChunk);
+        for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
+            for (int32_t begin = chunk_begin, end = begin; begin < chunk_end; begin = end) {
+                const int32_t row = sorted[begin];
+                EntrySums<V> sums;
+                sums.clear();
+                for (; end < chunk_end && sorted[end] == row; ++end) {
+                    const auto pixel = static_cast<int32_t>(order[end]);
+                    sums.add(gradient_at<T, V>(of, pixel, source_of(shape, pixel), row, vector * V));
+                }
+                const Run run = run_at(sorted, pixels, begin, end, chunk_begin, chunk_end);
+                float* target = of.dentries + row * 2 * channels;
+                if (!run.begins || !run.ends) target = partials + (2 * chunk + (run.begins ? 1 : 0)) * 2 * channels;
+                sums.store_to(target + vector * V, channels);
+            }
+        }
+    }
+}
+
+// First position behind those of the row at `begin`.
+__host__ __device__ inline int32_t row_end(const int32_t* sorted, int32_t positions, int32_t begin) {
+    int32_t low = begin + 1, high = positions;
+    while (low < high) {
+        const int32_t middle = low + (high - low) / 2;
+        if (sorted[middle] == sorted[begin])
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+// Adds up the runs that cross chunks, each by the block of the chunk where it begins. 256 threads: 32 along the
+// entries' 2 C numbers, 8 along the chunks.
+__device__ __forceinline__ void codebook_gradient_join(const int32_t* sorted, const float* partials, float* dentries,
+                                                       int32_t pixels, int32_t channels) {
+    __shared__ float sums[8][32];
+    const int32_t chunks = (pixels + kChunk - 1) / kChunk;
+    const int64_t length = 2 * static_cast<int64_t>(channels);
+    for (int32_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
+        const int32_t chunk_end = min(pixels, (chunk + 1) * kChunk);
+        if (chunk_end == pixels || sorted[chunk_end] != sorted[chunk_end - 1]) continue;
+        const int32_t row = sorted[chunk_end - 1];
+        const bool begins = chunk == 0 || sorted[chunk * kChunk - 1] != row;
+        if (!begins) continue;
+        const int32_t last = (row_end(sorted, pixels, chunk_end - 1) - 1) / kChunk;
+        for (int64_t first = 0; first < length; first += 32) {
+            const int64_t at = first + threadIdx.x;
+            float sum = 0;
+            for (int32_t other = chunk + threadIdx.y; at < length && other <= last; other += 8)
+                sum += partials[(2 * static_cast<int64_t>(other) + (other == chunk ? 1 : 0)) * length + at];
+            sums[threadIdx.y][threadIdx.x] = sum;
+            __syncthreads();
+            for (int i = 1; threadIdx.y == 0 && i < 8; ++i) sum += sums[i][threadIdx.x];
+            if (threadIdx.y == 0 && at < length) dentries[row * length + at] = sum;
+            __syncthreads();
+        }
+    }
+}
+
+}  // namespace spade
+
+#endif

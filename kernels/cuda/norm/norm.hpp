@@ -1,0 +1,299 @@
+// Statistics of a map, and how a gradient passes through them.
+//
+//   mean = E[x],  rstd = 1 / sqrt(E[(x - mean)^2] + epsilon)
+//   dx = rstd * (g - E[g] - xn * E[g xn]),   xn = (x - mean) rstd,   g the gradient at xn
+//
+// E is over the pixels of one image (instance norm, groups = n) or of all (batch norm, groups = 1), per channel.
+//
+// Layout: NHWC or NCHW map; statistics [groups][C].
+//
+// Bytes, E = sizeof(T), per element: statistics read E; sums read 2 E; apply reads 2 E and writes E.
+// Operations: Welford's update takes 4 and a division per pixel; sums 4; apply 5.
+//
+// Fused: a group is split over blocks, and the last of them to finish merges their results in one fixed order, so one
+// launch does the whole reduction and gives the same bits every time.
+#ifndef SPADE_CUDA_NORM_HPP
+#define SPADE_CUDA_NORM_HPP
+
+#include "cuda/device/elementwise.hpp"
+
+namespace spade {
+
+constexpr int kReduceThreads = 256;
+
+struct ReduceShape {
+    int32_t groups, images, channels, pixels;  // images of a group, pixels of an image
+    int32_t splits;
+    bool nhwc;
+};
+
+// ---- Where things are ----
+
+// What one block reduces: V channels per thread side by side (NHWC), or one plane per image (NCHW).
+struct Unit {
+    int32_t group, channel, split;  // channel: the first of the block
+};
+
+__host__ __device__ inline int32_t unit_channels(const ReduceShape& shape, int32_t threads_x, int32_t wide) {
+    return shape.nhwc ? threads_x * wide : 1;
+}
+
+__host__ __device__ inline int32_t units_across(const ReduceShape& shape, int32_t threads_x, int32_t wide) {
+    const int32_t each = unit_channels(shape, threads_x, wide);
+    return (shape.channels + each - 1) / each;
+}
+
+__host__ __device__ inline Unit unit_at(const ReduceShape& shape, int32_t threads_x, int32_t wide, int32_t block) {
+    const int32_t across = units_across(shape, threads_x, wide), rest = block / shape.splits;
+    return {rest / across, rest % across * unit_channels(shape, threads_x, wide), block % shape.splits};
+}
+
+// Accesses that a group's reduction makes per channel: pixels (NHWC) or vectors of pixels (NCHW).
+__host__ __device__ inline int32_t group_items(const ReduceShape& shape, int32_t wide) {
+    return shape.images * (shape.nhwc ? shape.pixels : shape.pixels / wide);
+}
+
+__host__ __device__ inline int64_t item_offset(const ReduceShape& shape, int32_t wide, int32_t group, int32_t channel,
+                                               int32_t item) {
+    if (shape.nhwc) {
+        const int64_t pixel = static_cast<int64_t>(group) * shape.images * shape.pixels + item;
+        return pixel * shape.channels + channel;
+    }
+    const int32_t vectors = shape.pixels / wide, image = item / vectors, vector = item - image * vectors;
+    const int64_t plane = (static_cast<int64_t>(group) * shape.images + image) * shape.channels + channel;
+    return plane * shape.pixels + static_cast<int64_t>(vector) * wide;
+}
+
+// ---- What is summed ----
+
+// Welford's running mean and sum of squared deviations of V lanes that have seen equally many values.
+template <int V>
+struct Moments {
+    static constexpr bool kTwo = false;  // reads x alone
+    float count, first[V], second[V];
+
+    __device__ void clear() {
+        count = 0;
+        for (int i = 0; i < V; ++i) first[i] = second[i] = 0;
+    }
+
+    __device__ void add(const float (&x)[V], const float (&)[V]) {
+        count += 1;
+        const float share = 1 / count;
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            const float delta = x[i] - first[i];
+            first[i] = fmaf(delta, share, first[i]);
+            second[i] = fmaf(delta, x[i] - first[i], second[i]);
+        }
+    }
+
+    __device__ static void merge_lane(float& count, float& mean, float& squares, float other_count, float other_mean,
+                                      float other_squares) {
+        if (other_count == 0) return;
+        const float total = count + other_count, delta = other_mean - mean, share = other_count / total;
+        mean = fmaf(delta, share, mean);
+        squares += other_squares + delta * delta * count * share;
+        count = total;
+    }
+
+    __device__ static void finish(float count, float epsilon, float& mean, float& squares) {
+        (void)mean;
+        squares = rsqrtf(squares / count + epsilon);
+    }
+};
+
+// Sums of g and of g xn.
+template <int V>
+struct GradientSums {
+    static constexpr bool kTwo = true;  // reads x and g
+    float count, first[V], second[V];
+
+    __device__ void clear() {
+        count = 0;
+        for (int i = 0; i < V; ++i) first[i] = second[i] = 0;
+    }
+
+    __device__ void add(const float (&xn)[V], const float (&g)[V]) {
+        count += 1;
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            first[i] += g[i];
+            second[i] = fmaf(g[i], xn[i], second[i]);
+        }
+    }
+
+    __device__ static void merge_lane(float& count, float& sum, float& product, float other_count, float other_sum,
+                                      float other_product) {
+        count += other_count;
+        sum += other_sum;
+        product += other_product;
+    }
+
+    __device__ static void finish(float count, float, float& sum, float& product) {
+        sum /= count;
+        product /= count;
+    }
+};
+
+template <typename Sums, int V>
+__device__ void merge(Sums& into, const Sums& from) {
+    float count = into.count;
+    for (int i = 0; i < V; ++i) {
+        count = into.count;
+        Sums::merge_lane(count, into.first[i], into.second[i], from.count, from.first[i], from.second[i]);
+    }
+    into.count = count;
+}
+
+// ---- The reduction ----
+
+// first and second: [groups][C], out. partials: float [groups][C][splits][3], counters: [blocks / splits], zero.
+struct ReduceTargets {
+    float *first, *second;
+    float* partials;
+    unsigned* counters;
+    float epsilon;
+};
+
+// Threads of one column merge into the first row, then lanes of one plane into the first lane.
+template <typename Sums, int V>
+__device__ void merge_block(Sums* all, bool join_lanes) {
+    const int column = threadIdx.x, columns = blockDim.x, row = threadIdx.y;
+    for (int active = blockDim.y; active > 1;) {
+        const int half = (active + 1) / 2;
+        __syncthreads();
+        if (row < active - half) merge<Sums, V>(all[row * columns + column], all[(row + half) * columns + column]);
+        active = half;
+    }
+    __syncthreads();
+    if (!join_lanes || row != 0) return;
+    Sums& own = all[column];
+    float count = own.count;
+    for (int i = 1; i < V; ++i)
+        Sums::merge_lane(count, own.first[0], own.second[0], own.count, own.first[i], own.second[i]);
+    own.count = count;
+}
+
+template <typename Sums>
+__device__ void merge_splits(const ReduceShape& shape, const ReduceTargets& targets, int64_t at) {
+    const float* partial = targets.partials + at * shape.splits * 3;
+    float count = 0, first = 0, second = 0;
+    for (int32_t split = 0; split < shape.splits; ++split, partial += 3)
+        Sums::merge_lane(count, first, second, __ldcg(partial), __ldcg(partial + 1), __ldcg(partial + 2));
+    Sums::finish(count, targets.epsilon, first, second);
+    targets.first[at] = first;
+    targets.second[at] = second;
+}
+
+template <typename T>
+struct ReduceSources {
+    const T *x, *g;  // g: of GradientSums only, as are the next two
+    const float *mean, *rstd;
+};
+
+// This thread's share of a unit, V lanes from `channel` on.
+template <typename T, int V, typename Sums>
+__device__ __forceinline__ Sums sum_items(const ReduceSources<T>& of, const ReduceShape& shape, const Unit& unit,
+                                          int32_t channel) {
+    const int64_t row = static_cast<int64_t>(unit.group) * shape.channels + channel;
+    const int32_t items = group_items(shape, V), each = (items + shape.splits - 1) / shape.splits;
+    const int32_t end = min(items, (unit.split + 1) * each);
+    Sums own;
+    own.clear();
+    float centre[V], scale[V];
+    for (int i = 0; Sums::kTwo && i < V; ++i) {
+        centre[i] = of.mean[row + (shape.nhwc ? i : 0)];
+        scale[i] = of.rstd[row + (shape.nhwc ? i : 0)];
+    }
+    for (int32_t item = unit.split * each + threadIdx.y; item < end; item += blockDim.y) {
+        const int64_t offset = item_offset(shape, V, unit.group, channel, item);
+        const Vector<T, V> values = load<T, V>(of.x + offset);
+        float wide[V], gradient[V];
+        for (int i = 0; i < V; ++i) wide[i] = to_float(values.values[i]);
+        if constexpr (Sums::kTwo) {
+            const Vector<T, V> gradients = load<T, V>(of.g + offset);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                wide[i] = (wide[i] - centre[i]) * scale[i];
+                gradient[i] = to_float(gradients.values[i]);
+            }
+        }
+        own.add(wide, gradient);
+    }
+    return own;
+}
+
+// Writes what a block has of one channel: the result or, of a split unit, a partial.
+template <typename Sums>
+__device__ void write_lane(const ReduceShape& shape, const ReduceTargets& targets, int64_t at, int32_t split,
+                           float count, float first, float second) {
+    if (shape.splits > 1) {
+        float* partial = targets.partials + (at * shape.splits + split) * 3;
+        partial[0] = count, partial[1] = first, partial[2] = second;
+        return;
+    }
+    Sums::finish(count, targets.epsilon, first, second);
+    targets.first[at] = first;
+    targets.second[at] = second;
+}
+
+// Whether this block is the last of its unit; all others' partials can then be read.
+__device__ __forceinline__ bool is_last_of_unit(const ReduceShape& shape, const ReduceTargets& targets) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0)
+        last = atomicAdd(&targets.counters[blockIdx.x / shape.splits], 1u) + 1 == static_cast<unsigned>(shape.splits);
+    __syncthreads();
+    __threadfence();
+    return last;
+}
+
+template <typename T, int V, template <int> class SumsOf>
+__device__ __forceinline__ void reduce_groups(const ReduceSources<T>& of, const ReduceShape& shape,
+                                              const ReduceTargets& targets) {
+    using Sums = SumsOf<V>;
+    __shared__ Sums all[kReduceThreads];
+    const Unit unit = unit_at(shape, blockDim.x, V, blockIdx.x);
+    const int32_t channel = unit.channel + (shape.nhwc ? static_cast<int32_t>(threadIdx.x) * V : 0);
+    Sums own;
+    own.clear();
+    if (channel < shape.channels) own = sum_items<T, V, Sums>(of, shape, unit, channel);
+    all[threadIdx.y * blockDim.x + threadIdx.x] = own;
+    merge_block<Sums, V>(all, !shape.nhwc);
+    const int64_t at = static_cast<int64_t>(unit.group) * shape.channels + channel;
+    const int lanes = threadIdx.y != 0 || channel >= shape.channels ? 0 : shape.nhwc ? V : 1;
+    const Sums& sums = all[threadIdx.x];
+    for (int i = 0; i < lanes; ++i)
+        write_lane<Sums>(shape, targets, at + i, unit.split, sums.count, sums.first[i], sums.second[i]);
+    if (shape.splits == 1 || !is_last_of_unit(shape, targets)) return;
+    for (int i = 0; i < lanes; ++i) merge_splits<Sums>(shape, targets, at + i);
+}
+
+// ---- Through the statistics ----
+
+// dx = rstd * (g - first - xn * second); dx may be g.
+template <typename T, int V, bool Nhwc>
+__device__ __forceinline__ void apply_gradient(const T* __restrict__ x, const T* g, const float* __restrict__ mean,
+                                               const float* __restrict__ rstd, const float* __restrict__ first,
+                                               const float* __restrict__ second, T* dx, const RowShape& shape) {
+    Statistics<V, Nhwc> known, sums;
+    for_each_vector<V, Nhwc>(shape, [&](const RowPlace& at, int32_t, int32_t) {
+        const Vector<T, V> values = load<T, V>(x + at.map), gradients = load<T, V>(g + at.map);
+        known.move(mean, rstd, at.statistics);
+        sums.move(first, second, at.statistics);
+        float result[V];
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            const int lane = Nhwc ? i : 0;
+            const float scale = known.rstd[lane], xn = (to_float(values.values[i]) - known.mean[lane]) * scale;
+            result[i] = scale * (to_float(gradients.values[i]) - sums.mean[lane] - xn * sums.rstd[lane]);
+        }
+        store<T, V>(dx + at.map, result);
+    });
+}
+
+}  // namespace spade
+
+#endif

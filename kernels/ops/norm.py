@@ -1,0 +1,33 @@
+"""Norm: instance-norm statistics. The specification of `kernels.ops.norm.norm`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.isa import Isa, isa_dtype
+from kernels.layouts import BLOCK, Array, Float32, Float64, storage_dtype
+from kernels.program import Step, expect, expect_rank, make_step
+
+
+def norm_numpy(x: Array, epsilon: float = 1e-5) -> tuple[Float64, Float64]:
+    """x [N, C, H, W] -> mean and 1 / sqrt(variance + epsilon), float64 [N, C]; the variance divides by H * W."""
+    values = x.astype(np.float64)
+    mean: Float64 = values.mean(axis=(2, 3))
+    rstd: Float64 = 1 / np.sqrt(values.var(axis=(2, 3)) + epsilon)
+    return mean, rstd
+
+
+def norm(isa: Isa, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = 1e-5) -> Step:
+    """Mean and 1 / sqrt(variance + epsilon) of a plain map; see `kernels.ops.norm.norm_numpy`.
+
+    Args:
+        x: plain map T [N, H, CB, W, 32].
+        mean, rstd: float32 [N, CB * 32], out.
+    """
+    expect_rank("norm", "x", x, 5)
+    n, height, n_blocks, width, _ = x.shape
+    expect("norm", "x", x, storage_dtype(isa_dtype(isa)), (n, height, n_blocks, width, BLOCK))
+    expect("norm", "mean", mean, np.float32, (n, n_blocks * BLOCK))
+    expect("norm", "rstd", rstd, np.float32, (n, n_blocks * BLOCK))
+    arrays = {"x": x, "mean": mean, "rstd": rstd}
+    return make_step("norm", isa, arrays, n=n, height=height, width=width, blocks=n_blocks, epsilon=epsilon)

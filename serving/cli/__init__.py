@@ -1,0 +1,1 @@
+"""The `spade` command, a file a subcommand."""

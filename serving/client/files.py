@@ -1,0 +1,228 @@
+"""Files of label maps to files of images, by an engine here or a server elsewhere. A bad file fails alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from serving.client.client import Client
+from serving.engines.contract import Engine
+from serving.requests.images import MAX_PIXELS, encode_images, read_encoding
+from spade_core.config import GeneratorConfig
+from spade_core.maps.colours import ColourTable, draw
+from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
+from spade_core.types import Images, Instances, Labels
+
+Style = npt.NDArray[np.float32]  # [256]
+FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+
+class SynthesizeError(ValueError):
+    """Arguments that name no label map, or two for one image; the message holds them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to make: where its maps are and where it goes."""
+
+    labels: Path
+    instances: Path | None
+    out: Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that gave no image, and why."""
+
+    path: Path
+    reason: str
+
+
+def find_jobs(labels: Sequence[Path], instances: Path | None, out: Path, image_format: str) -> list[Job]:
+    """The images to make: each path a PNG or a folder of them (searched as deep as it goes, its layout kept in `out`).
+
+    `instances` is a folder of the same names and layout or, for one label map, a file. Raises SynthesizeError.
+    """
+    found: list[tuple[Path, Path]] = []  # (file, its name under a root)
+    for path in labels:
+        if path.is_dir():
+            # Images of an earlier run may lie in the same folder.
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() == ".png" and out not in p.parents]
+            if not inside:
+                raise SynthesizeError(f"[synthesize] expected PNG label maps in {path} but found none")
+            found += [(p, p.relative_to(path)) for p in inside]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+        else:
+            raise SynthesizeError(f"[synthesize] expected a label map or a folder of them but {path} does not exist")
+    if not found:
+        raise SynthesizeError("[synthesize] expected at least one label map but got none; give --labels PATH")
+    if instances is not None and instances.is_file() and len(found) > 1:
+        raise SynthesizeError(
+            f"[synthesize] expected --instances to be a folder, since there are {len(found)} label maps, "
+            f"but {instances} is a file"
+        )
+    jobs = [
+        Job(path, _instance_path(instances, name), (out / name).with_suffix(FORMATS[image_format]))
+        for path, name in found
+    ]
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        if job.out in taken:
+            raise SynthesizeError(
+                f"[synthesize] expected one label map per image but {taken[job.out]} and {job.labels} would both "
+                f"become {job.out}; give them in separate runs"
+            )
+        taken[job.out] = job.labels
+    return jobs
+
+
+def _instance_path(instances: Path | None, name: Path) -> Path | None:
+    return instances / name if instances is not None and not instances.is_file() else instances
+
+
+def synthesize_local(
+    engine: Engine,
+    jobs: Sequence[Job],
+    *,
+    style: Style | None,
+    colours: ColourTable | None,
+    batch: int,
+    image_format: str,
+    done: Callable[[Job, Failure | None], None],
+) -> list[Failure]:
+    """Run the jobs through an engine of this process, `batch` maps at a time; maps are brought to the model's size."""
+    failures: list[Failure] = []
+    encoding = read_encoding({"format": image_format})
+
+    def finish(job: Job, reason: str | None) -> None:
+        failure = None if reason is None else Failure(job.labels, reason)
+        if failure is not None:
+            failures.append(failure)
+        done(job, failure)
+
+    for part in _parts(jobs, batch):
+        maps: list[tuple[Job, Labels, Instances | None]] = []
+        for job in part:
+            try:
+                maps.append((job, *_read(job, engine.config, colours)))
+            except (ValueError, OSError) as error:
+                finish(job, str(error))
+        if not maps:
+            continue
+        labels = np.concatenate([m[1] for m in maps])  # [n, H, W]
+        instances = [m[2] for m in maps if m[2] is not None]
+        styles = None if style is None else np.repeat(style[None], len(maps), axis=0)
+        images = engine.synthesize(labels, np.concatenate(instances) if instances else None, styles)
+        for (job, _, _), image in zip(maps, encode_images(images, encoding), strict=True):
+            try:
+                write_image(job.out, image)
+            except OSError as error:
+                finish(job, str(error))
+            else:
+                finish(job, None)
+    return failures
+
+
+def _read(job: Job, config: GeneratorConfig, colours: ColourTable | None) -> tuple[Labels, Instances | None]:
+    size = (config.height, config.width)
+    labels = resize_nearest(read_label_map(job.labels, colours=colours), *size)[None]
+    instances = None
+    if job.instances is not None:
+        instances = resize_nearest(read_instance_map(job.instances), *size)[None]
+    prepare(labels, instances, config)  # so that a bad map fails here, alone
+    return labels, instances
+
+
+def synthesize_remote(
+    connect: Callable[[], Client],
+    jobs: Sequence[Job],
+    *,
+    style: Style | None,
+    seed: int | None,
+    colours: ColourTable | None,
+    in_flight: int,
+    image_format: str,
+    done: Callable[[Job, Failure | None], None],
+) -> list[Failure]:
+    """Send the jobs to a server, `in_flight` at once, for it to batch. Each thread has a connection of its own."""
+    local = threading.local()
+    failures: list[Failure] = []
+
+    def one(job: Job) -> None:
+        if not hasattr(local, "client"):
+            local.client = connect()
+        labels = (
+            job.labels.read_bytes()
+            if colours is None
+            else encode_images(read_label_map(job.labels, colours=colours)[None], read_encoding({}))[0]
+        )
+        instances = None if job.instances is None else [job.instances.read_bytes()]
+        styles = None if style is None else style[None]
+        result = local.client.synthesize_image([labels], instances, styles, seed, image_format)
+        write_image(job.out, result.images[0])
+
+    with ThreadPoolExecutor(in_flight) as pool:
+        running = {pool.submit(one, job): job for job in jobs}
+        try:
+            for future in as_completed(running):
+                job, error = running[future], future.exception()
+                failure = None
+                if isinstance(error, ValueError | OSError | RuntimeError):
+                    failure = Failure(job.labels, str(error))
+                    failures.append(failure)
+                elif error is not None:
+                    raise error
+                done(job, failure)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failures
+
+
+def read_style_image(path: Path) -> npt.NDArray[np.uint8]:
+    """The image file at `path` as RGB [H, W, 3]. Raises SynthesizeError where it is none, or too large."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise SynthesizeError(
+                    f"[style] expected an image of at most {MAX_PIXELS} pixels but got {image.width}x{image.height} in "
+                    f"{path}; make it smaller (256x256 is what the encoder reads)"
+                )
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SynthesizeError(f"[style] expected an image file but could not read {path}: {error}") from error
+
+
+def write_image(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: an interrupted run leaves no half image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def contact_sheet(labels: Labels, images: Images, palette: npt.NDArray[np.uint8], columns: int = 4) -> Image.Image:
+    """Label maps above their images, `columns` pairs to a row, on white."""
+    gap, (height, width) = 8, labels.shape[1:]
+    rows = -(-len(labels) // columns)
+    shape = (rows * (2 * height + 2 * gap) + gap, columns * (width + gap) + gap, 3)
+    sheet = np.full(shape, 255, np.uint8)
+    for i, (one, image) in enumerate(zip(labels, images, strict=True)):
+        top = (i // columns) * (2 * height + 2 * gap) + gap
+        left = (i % columns) * (width + gap) + gap
+        sheet[top : top + height, left : left + width] = draw(one, palette)
+        sheet[top + height + gap // 2 : top + 2 * height + gap // 2, left : left + width] = image
+    return Image.fromarray(sheet)
+
+
+def _parts(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
+    for first in range(0, len(jobs), size):
+        yield jobs[first : first + size]

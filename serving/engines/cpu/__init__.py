@@ -1,0 +1,1 @@
+"""The cpu engine: the codebook form on native kernels."""

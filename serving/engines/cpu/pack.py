@@ -1,0 +1,222 @@
+"""A generator's weights as the native kernels read them: folded, blocked, packed once at load."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from kernels.isa import Isa, input_dtype, isa_dtype
+from kernels.layouts import BLOCK, Array, Float32, pad_channels, to_entries
+from kernels.ops.codebook import pack_bias, pack_codebook, pack_codebook_int8
+from kernels.ops.conv import pack_conv
+from serving.engines.cpu.rounding import Patches, drawn_patches, round_codebook, round_taps
+from spade_core.codebook.fold import fold
+from spade_core.config import STYLE_DIM, GeneratorConfig
+from spade_core.models.generator import Generator
+from spade_core.models.one_hot import symbol_table
+from spade_core.models.spade import SPADE, ResidualBlock
+
+Packed = npt.NDArray[np.uint8]
+
+INT8_LEVELS = 3  # the largest, which take most of the time
+LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class PackedNorm:
+    """One SPADE norm. `instance`: x is normalised with its own statistics first; batch statistics are folded in.
+
+    Attributes:
+        table: float32 [k*k, symbols + 1, 128]. shared_bias: float32 [128].
+        weight: packed [k*k * 128, 2C]. bias: float32 [CB, 2, 32].
+        scale: float32 [CB, 2, 32] and interior: T [CB, symbols, 2, 32], where the codebook is int8: see `steps.Int8`.
+    """
+
+    channels: int
+    table: Float32
+    shared_bias: Float32
+    weight: Packed
+    bias: Float32
+    instance: bool
+    scale: Float32 | None = None
+    interior: Array | None = None
+
+
+@dataclass(frozen=True)
+class PackedConv:
+    """One conv: packed weight, and bias float32 [CB * 32]."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    weight: Packed
+    bias: Float32
+
+
+@dataclass(frozen=True)
+class PackedBlock:
+    """One residual block. `shift`: 1 if its input is upsampled by 2 first. `level`: index of its resolution level."""
+
+    level: int
+    shift: int
+    norm_0: PackedNorm
+    conv_0: PackedConv
+    norm_1: PackedNorm
+    conv_1: PackedConv
+    norm_s: PackedNorm | None
+    conv_s: PackedConv | None
+
+    @property
+    def norms(self) -> tuple[PackedNorm, ...]:
+        """In the order in which they run."""
+        return tuple(norm for norm in (self.norm_0, self.norm_s, self.norm_1) if norm is not None)
+
+
+@dataclass(frozen=True)
+class PackedStart:
+    """`fc`: a conv of one pixel from the style to the whole start map, or the table of a conv on the label map."""
+
+    style: PackedConv | None
+    table: Float32 | None  # [9, symbols + 1, 16 nf]
+    bias: Float32
+
+
+@dataclass(frozen=True)
+class PackedGenerator:
+    """Everything a program needs of a generator."""
+
+    config: GeneratorConfig
+    start: PackedStart
+    blocks: tuple[PackedBlock, ...]
+    conv_img: PackedConv
+
+
+def pack_generator(generator: Generator, isa: Isa, threads: int, *, int8: bool = False) -> PackedGenerator:
+    """Pack every weight of a generator in eval mode, float32, on the CPU; a block is packed by one of `threads`.
+
+    int8: codebooks multiply in int8.
+    """
+    config = generator.config
+    drawn = drawn_patches(config) if int8 else None
+
+    def pack(walked: tuple[ResidualBlock, int, int]) -> PackedBlock:
+        with torch.no_grad():  # holds for one thread
+            return _block(*walked, config, isa, drawn)
+
+    with ThreadPoolExecutor(threads) as pool:
+        blocks = tuple(pool.map(pack, walk(generator)))
+    with torch.no_grad():
+        return PackedGenerator(config, _start(generator, isa), blocks, _conv(generator.conv_img, isa))
+
+
+def walk(generator: Generator) -> list[tuple[ResidualBlock, int, int]]:
+    """The blocks in order, each with its level and the upsampling before it."""
+    middle = int(generator.config.upsampling != "normal")
+    ups = [generator.up_0, generator.up_1, generator.up_2, generator.up_3]
+    if generator.up_4 is not None:
+        ups.append(generator.up_4)
+    walk = [(generator.head_0, 0, 0), (generator.G_middle_0, 1, 1), (generator.G_middle_1, 1 + middle, middle)]
+    return walk + [(up, 2 + middle + i, 1) for i, up in enumerate(ups)]
+
+
+def _block(
+    block: ResidualBlock, level: int, shift: int, config: GeneratorConfig, isa: Isa, drawn: Patches | None
+) -> PackedBlock:
+    int8 = int8_norms(block, level, config) if drawn is not None else []
+
+    def norm(spade: SPADE) -> PackedNorm:
+        return _norm(spade, config, isa, drawn if any(spade is one for one in int8) else None)
+
+    return PackedBlock(
+        level,
+        shift,
+        norm(block.norm_0),
+        _conv(block.conv_0, isa),
+        norm(block.norm_1),
+        _conv(block.conv_1, isa),
+        None if block.norm_s is None else norm(block.norm_s),
+        None if block.conv_s is None else _conv(block.conv_s, isa),
+    )
+
+
+def int8_norms(block: ResidualBlock, level: int, config: GeneratorConfig) -> list[SPADE]:
+    """Those of a block whose codebook is worth multiplying in int8: each brings about the same error.
+
+    Of the last blocks, the wider norms, which take twice the time of the other; of the block before, the one that
+    brings less of it; of the middle blocks both, which wait for their weights. Not the first block's, which take little
+    time.
+    """
+    if block.norm_s is None:
+        return [block.norm_0, block.norm_1] if level > 0 else []
+    before = config.upsamplings - INT8_LEVELS
+    return [block.norm_0, block.norm_s] if level > before else [block.norm_0] if level == before else []
+
+
+def _norm(spade: SPADE, config: GeneratorConfig, isa: Isa, drawn: Patches | None) -> PackedNorm:
+    _check_range(spade, isa)
+    folded = fold(spade, config)
+    channels = len(folded.bias) // 2
+    taps = config.spade_kernel**2
+    table = _array(folded.table).reshape(taps, config.symbols + 1, -1)
+    shared_bias, weight, bias = _array(folded.shared_bias), _array(folded.weight), _array(folded.bias)
+    instance = folded.norm is not None
+    if drawn is None:
+        if input_dtype(isa) == "bf16":
+            weight = np.ascontiguousarray(round_taps(weight.reshape(taps, -1).T).T.reshape(weight.shape))
+        packed = pack_codebook(isa, weight, channels)
+        return PackedNorm(channels, table, shared_bias, packed, pack_bias(bias), instance)
+    rounded = round_codebook(table, shared_bias, weight, bias, drawn)
+    a, b = np.split(rounded.interior, 2, axis=1)
+    return PackedNorm(
+        channels, rounded.table, rounded.shared_bias, pack_codebook_int8(rounded.weight, channels),
+        pack_bias(bias), instance, pack_bias(rounded.scale),
+        to_entries(a, b, isa_dtype(isa)),
+    )  # fmt: skip
+
+
+def _check_range(spade: SPADE, isa: Isa) -> None:
+    """Raises ValueError where the isa stores float16 and the running statistics say that a norm's input exceeds it."""
+    norm = spade.param_free_norm
+    if isa_dtype(isa) != "float16" or not isinstance(norm, nn.BatchNorm2d):
+        return
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    reach = float((norm.running_mean.abs() + 8 * norm.running_var.sqrt()).max())
+    if reach > LARGEST_FLOAT16:
+        raise ValueError(
+            f"[engine] expected activations within float16's {LARGEST_FLOAT16:.0f} on isa {isa} but the statistics "
+            f"of a norm reach {reach:.3g}; use precision fp32, or set SPADE_CPU_ISA=avx512bf16"
+        )
+
+
+def _conv(conv: nn.Conv2d, isa: Isa) -> PackedConv:
+    out_channels, in_channels, kernel_size, _ = conv.weight.shape
+    bias = np.zeros(out_channels, np.float32) if conv.bias is None else _array(conv.bias)
+    weight = _array(conv.weight)
+    if input_dtype(isa) == "bf16":
+        weight = round_taps(weight.reshape(out_channels, in_channels, -1)).reshape(weight.shape)
+    return PackedConv(in_channels, out_channels, kernel_size, pack_conv(isa, weight), pad_channels(bias))
+
+
+def _start(generator: Generator, isa: Isa) -> PackedStart:
+    config, fc = generator.config, generator.fc
+    assert isinstance(fc.bias, Tensor)
+    if isinstance(fc, nn.Conv2d):
+        table = symbol_table(fc.weight, config).view(9, config.symbols + 1, -1)  # [9, symbols + 1, 16 nf]
+        return PackedStart(None, _array(table), _array(fc.bias))
+    assert isinstance(fc, nn.Linear)
+    # The rows of fc in the order of a plain map, so that the product of the style is the start map as it is stored.
+    h0, w0 = config.level_sizes[0]
+    order = torch.arange(16 * config.nf * h0 * w0).view(-1, BLOCK, h0, w0).permute(2, 0, 3, 1).flatten()
+    weight, bias = _array(fc.weight[order]), _array(fc.bias[order])
+    conv = PackedConv(STYLE_DIM, len(bias), 1, pack_conv(isa, weight[:, :, None, None]), bias)
+    return PackedStart(conv, None, bias)
+
+
+def _array(tensor: Tensor) -> Float32:
+    return np.ascontiguousarray(tensor.detach().float().numpy())

@@ -1,0 +1,243 @@
+"""Everything after the codebooks as one native program: memory planned once per batch and size, no allocation after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.isa import Isa, input_dtype, isa_dtype
+from kernels.layouts import BLOCK, Array, Float32, aligned_empty, blocks, storage_dtype, to_storage
+from kernels.ops.conv import conv
+from kernels.ops.embed import embed
+from kernels.ops.image import image
+from kernels.ops.modulate import modulate
+from kernels.ops.modulated_conv import Shortcut, modulated_conv
+from kernels.ops.norm import norm
+from kernels.program import Entries, Pool, Program, Step, run
+from serving.engines.cpu.codebooks import MapCodebooks
+from serving.engines.cpu.pack import PackedBlock, PackedConv, PackedGenerator, PackedNorm
+from spade_core.config import level_sizes
+from spade_core.models.spade import NORM_EPS
+from spade_core.models.style import Style
+
+Symbols = npt.NDArray[np.uint16]
+Size = tuple[int, int]
+Output = Literal["values", "pixels"]
+
+LARGE = 64 * 64  # pixels
+_PLAIN = ("x0", "x1", "dx")  # the buffers of plain maps: block input, block output, and what is between
+
+
+@dataclass(frozen=True, eq=False)
+class _Modulation:
+    """How a conv's input is modulated; see `kernels.ops.modulate.modulate`."""
+
+    x: Array
+    entries: Entries | None
+    index: npt.NDArray[np.int32] | None
+    mean: Float32 | None
+    rstd: Float32 | None
+    shift: int
+
+
+class ConvProgram:
+    """Start, convs and modulations of one batch size and image size.
+
+    Small maps go through each step together, so that the step's weights, which are large, are read once for all images.
+    Large maps go through all their steps one image at a time, in memory that the cache holds; their convs modulate
+    what they read themselves, band by band.
+
+    Attributes:
+        values: float32 [N, 3, H, W] in -1..1 and pixels: uint8 [N, H, W, 3], of the last run that was to write them.
+    """
+
+    def __init__(self, packed: PackedGenerator, isa: Isa, n: int, height: int, width: int) -> None:
+        self._packed, self._isa, self._n = packed, isa, n
+        self._sizes = level_sizes(height, width, packed.config.upsamplings)
+        self._dtype, self._input_dtype = storage_dtype(isa_dtype(isa)), storage_dtype(input_dtype(isa))
+        self._buffers = self._allocate()
+        self._index = [np.zeros((n, *size), np.int32) for size in self._sizes]
+        norms = sum(len(block.norms) for block in packed.blocks)
+        self._entries = np.zeros((norms, n), np.uint64)  # their addresses, by norm and image
+        self._entry_rows = np.zeros((norms, n), np.int64)
+        self._style = np.zeros(0, self._input_dtype)
+        self._patches = np.zeros(0, np.int32)
+        self.values = np.empty((n, 3, height, width), np.float32)
+        self.pixels = np.empty((n, height, width, 3), np.uint8)
+        self._steps: list[Step] = []
+        x, small = self._start(), sum(not is_large(self._sizes[block.level]) for block in packed.blocks)
+        x = self._blocks(0, small, x, slice(0, n))
+        alone = [slice(i, i + 1) for i in range(n)]
+        for images in alone if is_large(self._sizes[-1]) else [slice(0, n)]:
+            self._image(self._blocks(small, len(packed.blocks), x[images], images), images)
+        self._program = Program(self._steps)
+        self._words = self._program.memory.data.cast("q")
+        self._outputs = [  # where each image's step says what it writes, and where each of the two lies
+            [(word, self._words[word]) for word in self._program.words(i, "values", "pixels")]
+            for i, kind in enumerate(self._program.kinds)
+            if kind == "image"
+        ]
+
+    def set(self, symbols: Symbols, style: Style | None, maps: Sequence[MapCodebooks], output: Output) -> None:
+        """What the next run synthesises.
+
+        symbols [N, H, W] and style [N, 256], of which the model reads one, and the codebooks of each image, whose
+        entries may be made after this call. output: which of the two it writes.
+        """
+        for of_image in self._outputs:
+            for name, (word, address) in zip(get_args(Output), of_image, strict=True):
+                self._words[word] = address if name == output else 0
+        if style is not None:
+            self._style[:, 1, :, 1, :] = to_storage(style, input_dtype(self._isa)).reshape(self._n, -1, BLOCK)
+        else:
+            self._patches[:] = start_patches(symbols, self._packed.config.upsamplings, self._packed.config.symbols)
+        for level, index in enumerate(self._index):
+            for n, one in enumerate(maps):
+                index[n] = one.index[level]
+        for n, one in enumerate(maps):
+            self._entries[:, n], self._entry_rows[:, n] = one.entries, one.entry_rows
+
+    def run(self, pool: Pool) -> float:
+        """Synthesise one batch into what `set` said; returns seconds."""
+        return sum(run(self._program, pool).values())
+
+    # ---- Memory ----
+
+    def _allocate(self) -> dict[tuple[str, bool], Array]:
+        """A buffer per role, for small maps and for large ones, as large as the largest map that takes it."""
+        elements = {(name, large): 0 for name in _PLAIN for large in (False, True)}
+        elements |= {("shortcut", False): 0, ("hidden", False): 0}  # large maps have theirs in the kernel's scratch
+        widths = [(b.level, max(b.conv_0.in_channels, b.conv_1.out_channels)) for b in self._packed.blocks]
+        for level, channels in [*widths, (len(self._sizes) - 1, self._packed.conv_img.in_channels)]:
+            (h, w), large = self._sizes[level], is_large(self._sizes[level])
+            images = 1 if large else self._n
+            for name in _PLAIN if large else (*_PLAIN, "shortcut"):
+                elements[name, large] = max(elements[name, large], images * h * w * blocks(channels) * BLOCK)
+            if not large:
+                padded = images * (h + 2) * (w + 2) * blocks(channels) * BLOCK
+                elements["hidden", False] = max(elements["hidden", False], padded)
+        return {
+            (name, large): aligned_empty((count,), self._input_dtype if name == "hidden" else self._dtype)
+            for (name, large), count in elements.items()
+        }
+
+    def _map(self, name: str, images: slice, channels: int, size: Size, border: int = 0) -> Array:
+        shape = (images.stop - images.start, size[0] + 2 * border, blocks(channels), size[1] + 2 * border, BLOCK)
+        return self._buffers[name, is_large(size)][: math.prod(shape)].reshape(shape)
+
+    # ---- Steps ----
+
+    def _start(self) -> Array:
+        start, size = self._packed.start, self._sizes[0]
+        channels = 16 * self._packed.config.nf
+        if is_large(size):  # made for all images before the first goes on: the buffers hold one
+            x = aligned_empty((self._n, size[0], blocks(channels), size[1], BLOCK), self._dtype)
+        else:
+            x = self._map(_PLAIN[0], slice(0, self._n), channels, size)
+        if start.style is not None:
+            # One padded pixel per image, whose channels are the style.
+            self._style = np.zeros((self._n, 3, blocks(start.style.in_channels), 3, BLOCK), self._input_dtype)
+            self._conv(start.style, self._style, x.reshape(self._n, 1, -1, 1, BLOCK))
+        elif start.table is not None:
+            self._patches = np.zeros((self._n * size[0] * size[1], 9), np.int32)
+            step = embed(self._isa, start.table, start.bias, self._patches, x, relu=False, zero_row=False)
+            self._steps.append(step)
+        return x
+
+    def _blocks(self, first: int, end: int, x: Array, images: slice) -> Array:
+        number = sum(len(block.norms) for block in self._packed.blocks[:first])  # of the first norm
+        for i, block in enumerate(self._packed.blocks[first:end], first):
+            x = self._block(block, number, x, _PLAIN[(i + 1) % 2], images)
+            number += len(block.norms)
+        return x
+
+    def _block(self, block: PackedBlock, number: int, x: Array, out_name: str, images: slice) -> Array:
+        size, level, shift = self._sizes[block.level], block.level, block.shift
+        dx = self._map("dx", images, block.conv_0.out_channels, size)
+        out = self._map(out_name, images, block.conv_1.out_channels, size)
+        first = self._modulation(block.norm_0, number, level, x, shift, images)
+        self._modulated_conv(first, block.conv_0, dx)
+        if block.norm_s is None or block.conv_s is None:
+            last = self._modulation(block.norm_1, number + 1, level, dx, 0, images)
+            self._modulated_conv(last, block.conv_1, out, x, shift)
+            return out
+        beside = self._modulation(block.norm_s, number + 1, level, x, shift, images)
+        if is_large(size):
+            shortcut = Shortcut(
+                x, beside.entries, beside.index, block.conv_s.weight, block.conv_s.in_channels, beside.mean,
+                beside.rstd, shift,
+            )  # fmt: skip
+            last = self._modulation(block.norm_1, number + 2, level, dx, 0, images)
+            self._modulated_conv(last, block.conv_1, out, shortcut=shortcut)
+        else:
+            residual = self._map("shortcut", images, block.conv_s.out_channels, size)
+            self._modulated_conv(beside, block.conv_s, residual, leaky=False)
+            last = self._modulation(block.norm_1, number + 2, level, dx, 0, images)
+            self._modulated_conv(last, block.conv_1, out, residual)
+        return out
+
+    def _modulation(self, by: PackedNorm, number: int, level: int, x: Array, shift: int, images: slice) -> _Modulation:
+        mean = rstd = None
+        if by.instance:  # upsampling by repetition keeps mean and variance
+            mean, rstd = np.empty((2, len(x), blocks(by.channels) * BLOCK), np.float32)
+            self._steps.append(norm(self._isa, x, mean, rstd, epsilon=NORM_EPS))
+        entries = Entries(
+            self._entries[number, images], self._entry_rows[number, images], blocks(by.channels), self._dtype
+        )
+        return _Modulation(x, entries, self._index[level][images], mean, rstd, shift)
+
+    def _modulated_conv(
+        self, by: _Modulation, of: PackedConv, y: Array, residual: Array | None = None, residual_shift: int = 0,
+        leaky: bool = True, shortcut: Shortcut | None = None,
+    ) -> None:  # fmt: skip
+        n, height, _, width, _ = y.shape
+        if is_large((height, width)):
+            step = modulated_conv(
+                self._isa, by.x, by.entries, by.index, of.weight, of.bias, residual, y, mean=by.mean, rstd=by.rstd,
+                shift=by.shift, leaky=leaky, in_channels=of.in_channels, out_channels=of.out_channels,
+                kernel_size=of.kernel_size, residual_shift=residual_shift, shortcut=shortcut,
+            )  # fmt: skip
+            self._steps.append(step)
+            return
+        hidden = self._map("hidden", slice(0, n), of.in_channels, (height, width), border=1)
+        step = modulate(
+            self._isa, by.x, by.entries, by.index, hidden, mean=by.mean, rstd=by.rstd, shift=by.shift, leaky=leaky
+        )
+        self._steps.append(step)
+        self._conv(of, hidden, y, residual, residual_shift)
+
+    def _conv(self, of: PackedConv, x: Array, y: Array, residual: Array | None = None, shift: int = 0) -> None:
+        self._steps.append(
+            conv(
+                self._isa, x, of.weight, of.bias, residual, y, in_channels=of.in_channels,
+                out_channels=of.out_channels, kernel_size=of.kernel_size, residual_shift=shift,
+            )
+        )  # fmt: skip
+
+    def _image(self, x: Array, images: slice) -> None:
+        y = self._map("dx", images, self._packed.conv_img.out_channels, self._sizes[-1])
+        self._modulated_conv(_Modulation(x, None, None, None, None, 0), self._packed.conv_img, y)
+        self._steps.append(image(self._isa, y, self.values[images], self.pixels[images]))
+
+
+def is_large(size: Size) -> bool:
+    """Whether a map is worth a pass of its own through the convs; smaller maps have the larger weights."""
+    return size[0] * size[1] >= LARGE
+
+
+def start_patches(symbols: Symbols, upsamplings: int, outside: int) -> npt.NDArray[np.int32]:
+    """The 3x3 patches of the map brought to the start size: symbols [N, H, W] -> [N * h0 * w0, 9]."""
+    small = symbols[:, :: 2**upsamplings, :: 2**upsamplings]  # NEAREST by a whole factor
+    n, h, w = small.shape
+    padded = np.full((n, h + 2, w + 2), outside, np.int32)
+    padded[:, 1:-1, 1:-1] = small
+    patches = np.empty((n, h, w, 9), np.int32)
+    for tap in range(9):
+        ky, kx = divmod(tap, 3)
+        patches[..., tap] = padded[:, ky : ky + h, kx : kx + w]
+    return patches.reshape(-1, 9)

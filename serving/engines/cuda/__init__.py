@@ -1,0 +1,1 @@
+"""The codebook form on CUDA kernels."""

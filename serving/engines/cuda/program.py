@@ -1,0 +1,176 @@
+"""A generator on CUDA for batches of one shape: plan, codebooks and convs as CUDA graphs.
+
+Three graphs, replayed without the host between their kernels: the plan; per bucket of patch counts, the codebooks;
+per bucket, everything from the start map to the bytes of the image.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.cuda.codebook.codebook import Embed, embed
+from kernels.cuda.host.library import Library
+from kernels.cuda.image.image import image_conv
+from kernels.cuda.modulate.modulate_codebook import modulate_codebook
+from kernels.cuda.modulate.modulate_dense import norm_statistics
+from serving.engines.cuda.codebooks import Codebooks, Shape, make_plan
+from serving.engines.cuda.weights import CudaNorm, CudaWeights
+from spade_core.config import STYLE_DIM
+
+BUCKETS = 8  # of a batch and size; maps of one kind take two or three
+RECENT = 16  # plans that say which bucket the next one will need
+
+
+@dataclass
+class Bucket:
+    """Memory and recorded steps of one bucket."""
+
+    size: int
+    codebooks: Codebooks
+    compute: Callable[[], None]
+    convs: Callable[[], None]
+
+
+class CudaProgram:
+    """Memory at fixed addresses, and the steps between. Not thread-safe.
+
+    Attributes:
+        values: float32 [N, 3, H, W] in -1..1, an output.
+        pixels: uint8 [N, H, W, 3], an output.
+    """
+
+    def __init__(self, weights: CudaWeights, shape: Shape, library: Library) -> None:
+        self._weights, self._library, self._shape = weights, library, shape
+        self.plan = make_plan(weights, shape, library)
+        # Recording runs the plan, on maps that must be in range. int16, since PyTorch does little with uint16.
+        self._symbols = self.plan.symbols.view(torch.int16)
+        self._symbols.zero_()
+        self._style = torch.zeros((shape[0], STYLE_DIM), dtype=weights.dtype, device=weights.device)
+        self.values = torch.empty((shape[0], 3, *shape[1:]), dtype=torch.float32, device=weights.device)
+        self.pixels = torch.empty((*shape, 3), dtype=torch.uint8, device=weights.device)
+        self._buckets: OrderedDict[int, Bucket] = OrderedDict()
+        self._needed: deque[int] = deque(maxlen=RECENT)
+        self._find = record(self.plan.find, weights.device)
+
+    def find(self) -> None:
+        """Plan what was loaded, and start to read how many rows that gives. Does not wait."""
+        self._find()
+        self.plan.begin_read()
+
+    def needs(self, size: int) -> None:
+        """Say which bucket a batch needs."""
+        self._needed.append(size)
+
+    def likely(self) -> Bucket | None:
+        """The bucket that held every one of the last `RECENT` batches, so the next one too, as a rule; if it is there.
+
+        Its spare rows cost nothing, and a plan that has more rows than it makes a wrong image, but touches nothing
+        that is not its own.
+        """
+        return self._buckets.get(max(self._needed, default=0))
+
+    def bucket(self) -> Bucket:
+        """Memory and steps of the bucket that holds the last `RECENT` batches; the `BUCKETS` used last are kept."""
+        size = max(self._needed)
+        if size not in self._buckets:
+            if len(self._buckets) == BUCKETS:
+                self._buckets.popitem(last=False)  # first: the new one takes its memory
+            codebooks = Codebooks(self._weights, self.plan, size, self._library)
+            device = self._weights.device
+            compute = record(codebooks.compute, device)
+            convs = record(lambda: self._run_convs(codebooks), device)
+            self._buckets[size] = Bucket(size, codebooks, compute, convs)
+        self._buckets.move_to_end(size)
+        return self._buckets[size]
+
+    def load(self, symbols: npt.NDArray[np.uint16], style: npt.NDArray[np.float32] | None) -> None:
+        """Start the copies of the inputs: symbols [N, H, W], and style [N, 256] where the model takes one."""
+        self._symbols.copy_(_pinned(torch.from_numpy(symbols.view(np.int16)), self._weights.device), non_blocking=True)
+        if style is not None:
+            self._style.copy_(_pinned(torch.from_numpy(style), self._weights.device), non_blocking=True)
+
+    # ---- Steps ----
+
+    def _run_convs(self, codebooks: Codebooks) -> None:
+        entries = iter(codebooks.entries)
+        x = self._start()
+        for block in self._weights.blocks:
+            norm = self._norm_step(block.level, entries)
+            hidden = norm(block.norm_0, x, block.shift, True)
+            dx = _conv(block.conv_0, hidden)
+            if block.norm_s is not None and block.conv_s is not None:
+                shortcut = _conv(block.conv_s, norm(block.norm_s, x, block.shift, False))
+            else:
+                shortcut = F.interpolate(x, scale_factor=2, mode="nearest") if block.shift else x
+            x = _conv(block.conv_1, norm(block.norm_1, dx, 0, True)).add_(shortcut)
+        weights = self._weights
+        image_conv(
+            x, weights.conv_img, weights.image_bias, constant=weights.constant, values=self.values, pixels=self.pixels,
+            library=self._library,
+        )  # fmt: skip
+
+    def _norm_step(self, level: int, entries: object) -> Callable[[CudaNorm, Tensor, int, bool], Tensor]:
+        index = self.plan.level_index(level)
+
+        def run(norm: CudaNorm, x: Tensor, shift: int, leaky: bool) -> Tensor:
+            mean = rstd = None
+            if norm.instance:  # upsampling by repetition keeps mean and variance
+                mean, rstd = norm_statistics(x, "instance", library=self._library)
+            return modulate_codebook(
+                x, next(entries), index, mean=mean, rstd=rstd, shift=shift, leaky=leaky,  # type: ignore[call-overload]
+                library=self._library,
+            )  # fmt: skip
+
+        return run
+
+    def _start(self) -> Tensor:
+        """The start map, channels last [N, 16 nf, h0, w0]."""
+        weights, (n, _, _) = self._weights, self._shape
+        h0, w0 = self.plan.sizes[0]
+        if weights.fc is not None:
+            start: Tensor = weights.fc(self._style).view(n, -1, h0, w0)
+            return start.contiguous(memory_format=torch.channels_last)
+        assert weights.table is not None
+        assert weights.table_bias is not None
+        step = 2**weights.config.upsamplings
+        small = self._symbols[:, ::step, ::step].int() & 0xFFFF  # NEAREST by a whole factor
+        padded = F.pad(small, (1, 1, 1, 1), value=weights.config.symbols)
+        patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9)  # [N h0 w0, 9]
+        rows = torch.empty((len(patches), len(weights.table_bias)), dtype=weights.dtype, device=weights.device)
+        job = Embed(weights.table, weights.table_bias, patches, rows, relu=False, zero_row=False)
+        embed(job, library=self._library)
+        return rows.view(n, h0, w0, -1).permute(0, 3, 1, 2)
+
+
+def _conv(weight: Tensor, x: Tensor) -> Tensor:
+    return F.conv2d(x, weight, padding=weight.shape[2] // 2)
+
+
+def _pinned(x: Tensor, device: torch.device) -> Tensor:
+    return x.pin_memory() if device.type == "cuda" else x
+
+
+def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """A step as a CUDA graph; on the CPU, the step itself."""
+    if device.type != "cuda":
+        return step
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True), torch.cuda.device(device):
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):  # cuDNN chooses its algorithms, and libraries allocate, before the recording
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream(device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may allocate meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            step()
+    return graph.replay

@@ -1,0 +1,168 @@
+"""A generator's weights as the CUDA program reads them: folded and converted once at load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from serving.engines.cpu.pack import walk
+from spade_core.codebook.fold import fold
+from spade_core.config import GeneratorConfig
+from spade_core.models.generator import Generator
+from spade_core.models.one_hot import symbol_table
+from spade_core.models.spade import SPADE, ResidualBlock
+
+
+@dataclass(frozen=True)
+class CudaNorm:
+    """One SPADE norm; batch statistics, and the bias of the conv before it, are folded in.
+
+    Attributes:
+        table: T [k*k, symbols + 1, 128]. shared_bias: float32 [128].
+        weight: T [2C, k*k * 128]. bias: float32 [2C].
+        instance: x is normalised with its own statistics first.
+    """
+
+    channels: int
+    table: Tensor
+    shared_bias: Tensor
+    weight: Tensor
+    bias: Tensor
+    instance: bool
+
+
+@dataclass(frozen=True)
+class CudaBlock:
+    """One residual block. `shift`: 1 if its input is upsampled by 2 first. `level`: index of its resolution level.
+
+    Its convs are weights, T [Co, Ci, k, k], channels last. What their biases would add is left out of the maps, and
+    added where a map is read: by the norms and by the image's conv.
+    """
+
+    level: int
+    shift: int
+    norm_0: CudaNorm
+    conv_0: Tensor
+    norm_1: CudaNorm
+    conv_1: Tensor
+    norm_s: CudaNorm | None
+    conv_s: Tensor | None
+
+    @property
+    def norms(self) -> tuple[CudaNorm, ...]:
+        """In the order in which they run."""
+        return tuple(norm for norm in (self.norm_0, self.norm_s, self.norm_1) if norm is not None)
+
+
+@dataclass(frozen=True)
+class CudaWeights:
+    """Everything a program needs of a generator.
+
+    Attributes:
+        fc: the generator's own, T, if it starts from a style; else None.
+        table, table_bias: T [9, symbols + 1, 16 nf] and float32 [16 nf], if it starts from the label map.
+        conv_img: T [3, C, 3, 3], channels last. image_bias: float32 [3].
+        constant: float32 [C], to add to the last block's map.
+    """
+
+    config: GeneratorConfig
+    dtype: torch.dtype
+    device: torch.device
+    fc: nn.Linear | None
+    table: Tensor | None
+    table_bias: Tensor | None
+    blocks: tuple[CudaBlock, ...]
+    conv_img: Tensor
+    image_bias: Tensor
+    constant: Tensor
+
+
+@torch.no_grad()
+def cuda_weights(generator: Generator, dtype: torch.dtype, device: torch.device) -> CudaWeights:
+    """The weights of a float32 generator in eval mode, converted and moved; the generator is only read."""
+    config = generator.config
+    fc = table = table_bias = None
+    if isinstance(generator.fc, nn.Linear):
+        fc = nn.Linear(generator.fc.in_features, generator.fc.out_features).to(device, dtype)
+        fc.load_state_dict(generator.fc.state_dict())
+    else:
+        assert isinstance(generator.fc, nn.Conv2d)
+        assert generator.fc.bias is not None
+        table = _table(generator.fc.weight, config, dtype, device)
+        table_bias = generator.fc.bias.float().to(device)
+    blocks, constant = [], None
+    for block, level, shift in walk(generator):
+        blocks.append(_block(block, level, shift, constant, config, dtype, device))
+        constant = _left_out(block, constant)
+    assert constant is not None
+    assert generator.conv_img.bias is not None
+    return CudaWeights(
+        config, dtype, device, fc, table, table_bias, tuple(blocks), _conv(generator.conv_img, dtype, device),
+        generator.conv_img.bias.float().to(device), constant.float().to(device),
+    )  # fmt: skip
+
+
+def _left_out(block: ResidualBlock, constant: Tensor | None) -> Tensor | None:
+    """What is left out of a block's output, float64 [C], if `constant` is left out of its input."""
+    shortcut = constant if block.conv_s is None else block.conv_s.bias
+    parts = [part.double() for part in (shortcut, block.conv_1.bias) if part is not None]
+    return torch.stack(parts).sum(0) if parts else None
+
+
+def _block(
+    block: ResidualBlock,
+    level: int,
+    shift: int,
+    constant: Tensor | None,
+    config: GeneratorConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> CudaBlock:
+    def norm(spade: SPADE, left_out: Tensor | None) -> CudaNorm:
+        return _norm(spade, left_out, config, dtype, device)
+
+    return CudaBlock(
+        level,
+        shift,
+        norm(block.norm_0, constant),
+        _conv(block.conv_0, dtype, device),
+        norm(block.norm_1, block.conv_0.bias),
+        _conv(block.conv_1, dtype, device),
+        norm(block.norm_s, constant) if block.norm_s is not None else None,
+        _conv(block.conv_s, dtype, device) if block.conv_s is not None else None,
+    )
+
+
+def _norm(
+    spade: SPADE, left_out: Tensor | None, config: GeneratorConfig, dtype: torch.dtype, device: torch.device
+) -> CudaNorm:
+    folded = fold(spade, config, torch.float32)
+    weight, bias, channels = folded.weight, folded.bias, spade.mlp_gamma.out_channels
+    # a (x + c) + b = a x + (a c + b). Instance norm takes a constant away by itself.
+    if left_out is not None and folded.norm is None:
+        a_weight, b_weight = weight.double().chunk(2, dim=1)
+        a_bias, b_bias = bias.double().chunk(2)
+        constant = left_out.double()
+        weight = torch.cat([a_weight, b_weight + a_weight * constant], dim=1)
+        bias = torch.cat([a_bias, b_bias + a_bias * constant])
+    shared = spade.mlp_shared[0]
+    assert isinstance(shared, nn.Conv2d)
+    return CudaNorm(
+        channels,
+        _table(shared.weight, config, dtype, device),
+        folded.shared_bias.float().to(device),
+        weight.T.to(device, dtype).contiguous(),
+        bias.float().to(device),
+        instance=folded.norm is not None,
+    )
+
+
+def _table(weight: Tensor, config: GeneratorConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+    taps, depth = weight.shape[2] * weight.shape[3], weight.shape[0]
+    return symbol_table(weight, config).view(taps, config.symbols + 1, depth).to(device, dtype).contiguous()
+
+
+def _conv(conv: nn.Conv2d, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return conv.weight.detach().to(device, dtype).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Requests on their way to an engine: checks, queue, batches, files. Knows no server."""

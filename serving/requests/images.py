@@ -1,0 +1,100 @@
+"""What `spade_image` does beside synthesis: label map files to tensors of the model's size, images to files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from spade_core.config import GeneratorConfig
+from spade_core.maps.label_maps import LabelMapError, read_instance_map, read_label_map, resize_nearest
+from spade_core.types import Images
+
+MAX_BYTES = 16 << 20  # of one label or instance map file
+MAX_PIXELS = 1 << 24  # of one label or instance map, read off its header before anything is unpacked
+
+# format: (Pillow's name, default quality)
+_FORMATS: dict[str, tuple[str, int | None]] = {"png": ("PNG", None), "jpeg": ("JPEG", 90), "webp": ("WEBP", 90)}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An image file format. `quality` 1..100; None for png, which is lossless."""
+
+    format: str
+    quality: int | None
+
+
+def read_encoding(parameters: Mapping[str, Any]) -> Encoding:
+    """The request parameters `format` (default png) and `quality`. Raises ValueError."""
+    name = parameters.get("format", "png")
+    if name not in _FORMATS:
+        raise ValueError(f"[spade_image] expected format {', '.join(_FORMATS)} but got {name!r}")
+    quality = parameters.get("quality", _FORMATS[name][1])
+    if quality is None:
+        return Encoding(name, None)
+    if name == "png":
+        raise ValueError(f"[spade_image] expected no quality with format png, which is lossless, but got {quality!r}")
+    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise ValueError(f"[spade_image] expected quality as an integer 1..100 but got {quality!r}")
+    return Encoding(name, quality)
+
+
+def decode_maps(
+    label_maps: npt.NDArray[np.uint8], instance_maps: npt.NDArray[np.uint8] | None, config: GeneratorConfig
+) -> dict[str, npt.NDArray[Any]]:
+    """PNG files [N, bytes] -> `labels` uint8 [N, H, W] and, where given, `instances` int32, of the model's size.
+
+    Raises ValueError, naming the item when there are several.
+    """
+    maps = {"labels": _decode_all("label_map", label_maps, read_label_map, config)}
+    if instance_maps is not None:
+        maps["instances"] = _decode_all("instance_map", instance_maps, read_instance_map, config)
+    return maps
+
+
+def _decode_all(name: str, files: npt.NDArray[np.uint8], read: Any, config: GeneratorConfig) -> npt.NDArray[Any]:
+    # A PNG file ends in a checksum of its own that is not zero: what is zero after it is padding.
+    return np.stack(
+        [_decode(f"{name} {item}", row.tobytes().rstrip(b"\0"), read, config) for item, row in enumerate(files)]
+    )
+
+
+def _decode(name: str, data: bytes, read: Any, config: GeneratorConfig) -> npt.NDArray[Any]:
+    if len(data) > MAX_BYTES:
+        raise LabelMapError(
+            f"[spade_image] expected {name} of at most {MAX_BYTES} bytes but got {len(data)}; "
+            "save it as a grey or palette PNG, which is smaller"
+        )
+    try:
+        decoded = read(data, max_pixels=MAX_PIXELS)
+    except LabelMapError as error:
+        raise LabelMapError(f"[spade_image] {name}: {error}") from error
+    return resize_nearest(decoded, config.height, config.width)
+
+
+def encode_images(images: Images, encoding: Encoding) -> Sequence[bytes]:
+    """Images [N, H, W, 3] -> N files."""
+    return [_encode(image, encoding) for image in images]
+
+
+def _encode(image: npt.NDArray[np.uint8], encoding: Encoding) -> bytes:
+    file = io.BytesIO()
+    # Level 1: noise-like images hardly shrink further, and the default level takes several times as long.
+    options = {"compress_level": 1} if encoding.quality is None else {"quality": encoding.quality}
+    Image.fromarray(image).save(file, _FORMATS[encoding.format][0], **options)
+    return file.getvalue()
+
+
+def pad_files(files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """N files -> uint8 [N, L], each padded with zeros to the longest, and their lengths int32 [N, 1]."""
+    lengths = np.array([[len(file)] for file in files], np.int32)
+    padded = np.zeros((len(files), int(lengths.max())), np.uint8)
+    for row, file in zip(padded, files, strict=True):
+        row[: len(file)] = np.frombuffer(file, np.uint8)
+    return padded, lengths

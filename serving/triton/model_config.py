@@ -1,0 +1,185 @@
+"""Writes the Triton model repository: one folder a model, with its config.pbtxt and its model.py."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from serving.triton.protocol import PACKAGE, RequestTimings, write_parameters
+from spade_core.config import STYLE_DIM, GeneratorConfig
+
+MODEL_CODE = Path(__file__).parent / "models"
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is served and how requests are batched and queued.
+
+    Attributes:
+        weights: a checkpoint (.safetensors); None: the preset's seeded, untrained weights.
+        preset: the preset of the seeded weights; a checkpoint carries its own configuration.
+        engine, precision, threads: as `serving.engines.choose.load_engine` takes them.
+        max_batch: most label maps in one batch, 1 or more.
+        queue_delay_us: how long a batch that is not full waits for more requests, microseconds.
+        queue_size: requests that may wait; more are refused at once (UNAVAILABLE, HTTP 503).
+        queue_timeout_s: a request that has waited longer is refused (UNAVAILABLE, HTTP 503).
+        decoders: processes that decode and encode images for `spade_image`.
+        max_pixels: most pixels (height times width) of one label map given to `spade`, which bounds memory.
+    """
+
+    weights: Path | None = None
+    preset: str = "demo"
+    engine: str = "auto"
+    precision: str = "fp32"
+    threads: int | None = None
+    max_batch: int = 8
+    queue_delay_us: int = 2000
+    queue_size: int = 128
+    queue_timeout_s: float = 30.0
+    decoders: int = 2
+    max_pixels: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        limits = {"max_batch": 1, "queue_delay_us": 0, "queue_size": 1, "decoders": 1, "threads": 1, "max_pixels": 1}
+        for name, least in limits.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"[serve] expected {name} of {least} or more but got {value}")
+        if self.queue_timeout_s <= 0:
+            raise ValueError(f"[serve] expected queue_timeout_s above 0 but got {self.queue_timeout_s}")
+
+
+def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig) -> Path:
+    """Writes both models under `root` (made if absent) and returns it. `config` is the one of the weights served."""
+    for model in (spade_config(options), spade_image_config(options, config)):
+        folder = root / model.name
+        (folder / "1").mkdir(parents=True)
+        (folder / "config.pbtxt").write_text(text_format.MessageToString(model), encoding="utf-8")
+        shutil.copyfile(MODEL_CODE / model.name / "model.py", folder / "1" / "model.py")
+    return root
+
+
+def spade_config(options: ModelOptions) -> Any:
+    """The configuration of `spade` on the Python backend."""
+    model = _model("spade", options, 1)
+    model.input.extend(
+        [
+            pb.ModelInput(name="labels", data_type=pb.TYPE_UINT8, dims=[-1, -1]),
+            pb.ModelInput(name="instances", data_type=pb.TYPE_INT32, dims=[-1, -1], optional=True),
+            *_style_inputs(),
+        ]
+    )
+    model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1, -1, 3]))
+    model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
+    set_parameters(
+        model,
+        {
+            "package": PACKAGE,
+            "published": False,
+            "weights": None if options.weights is None else str(options.weights.resolve()),
+            "preset": options.preset,
+            "engine": options.engine,
+            "precision": options.precision,
+            "threads": options.threads,
+            "max_pixels": options.max_pixels,
+            "queue_delay_us": options.queue_delay_us,
+            "queue_size": options.queue_size,
+            "queue_timeout_s": options.queue_timeout_s,
+        },
+    )
+    return model
+
+
+def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_upstream: bool = False) -> Any:
+    """The configuration of `spade_image`; `plain_upstream` where `spade` is an engine file without checks, timings."""
+    model = _model("spade_image", options, options.decoders)
+    model.input.extend(
+        [
+            pb.ModelInput(name="label_map", data_type=pb.TYPE_UINT8, dims=[-1]),
+            pb.ModelInput(name="instance_map", data_type=pb.TYPE_UINT8, dims=[-1], optional=True),
+            *_style_inputs(),
+        ]
+    )
+    model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1]))
+    model.output.append(pb.ModelOutput(name="image_bytes", data_type=pb.TYPE_INT32, dims=[1]))
+    model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
+    set_parameters(
+        model,
+        {
+            "config": config.to_dict(),
+            "plain_upstream": plain_upstream,
+            "max_pixels": options.max_pixels,
+            "queue_size": options.queue_size,
+        },
+    )
+    return model
+
+
+def tensorrt_config(options: ModelOptions, config: GeneratorConfig) -> Any:
+    """The configuration of `spade` on Triton's own TensorRT backend, for an engine of the dense graph (`model.plan`).
+
+    Its inputs are the graph's: labels are not checked, and a style is no seed. `spade_image` before it does both.
+    """
+    model = _model("spade", options, 1)
+    model.dynamic_batching.CopyFrom(_dynamic_batching(options))
+    model.backend = "tensorrt"
+    model.default_model_filename = "model.plan"
+    height, width = config.height, config.width
+    inputs = {"labels": (pb.TYPE_UINT8, [height, width])}
+    if config.instance_edges:
+        inputs["instances"] = (pb.TYPE_INT32, [height, width])
+    if config.style:
+        inputs["style"] = (pb.TYPE_FP32, [STYLE_DIM])
+    model.input.extend(pb.ModelInput(name=name, data_type=kind, dims=dims) for name, (kind, dims) in inputs.items())
+    model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[height, width, 3]))
+    model.instance_group[0].kind = pb.ModelInstanceGroup.KIND_GPU
+    # Heeded under --rate-limit=execution_count: one batch of this model at a time, whatever else shares the GPU.
+    resource = pb.ModelRateLimiter.Resource(name="spade_execution", count=1)
+    model.instance_group[0].rate_limiter.CopyFrom(pb.ModelRateLimiter(resources=[resource], priority=1))
+    model.optimization.cuda.graphs = True
+    for batch in dict.fromkeys((1, options.max_batch)):
+        warmup = pb.ModelWarmup(name=f"batch {batch}", batch_size=batch, count=2)
+        for name, (kind, dims) in inputs.items():
+            warmup.inputs[name].CopyFrom(pb.ModelWarmup.Input(data_type=kind, dims=dims, zero_data=True))
+        model.model_warmup.append(warmup)
+    return model
+
+
+def _style_inputs() -> list[Any]:
+    return [
+        pb.ModelInput(name="style", data_type=pb.TYPE_FP32, dims=[STYLE_DIM], optional=True),
+        pb.ModelInput(name="seed", data_type=pb.TYPE_INT64, dims=[1], optional=True),
+    ]
+
+
+def _model(name: str, options: ModelOptions, instances: int) -> Any:
+    # KIND_CPU: the engine picks its device itself; Triton need not place the process.
+    return pb.ModelConfig(
+        name=name,
+        backend="python",
+        max_batch_size=options.max_batch,
+        instance_group=[pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)],
+    )
+
+
+def _dynamic_batching(options: ModelOptions) -> Any:
+    """Triton's own queue and batches, for a model that has none; batcher.py says what they lack."""
+    policy = pb.ModelQueuePolicy(
+        timeout_action=pb.ModelQueuePolicy.REJECT,
+        default_timeout_microseconds=round(options.queue_timeout_s * _MICROSECONDS),
+        allow_timeout_override=True,
+        max_queue_size=options.queue_size,
+    )
+    return pb.ModelDynamicBatching(max_queue_delay_microseconds=options.queue_delay_us, default_queue_policy=policy)
+
+
+def set_parameters(model: Any, values: dict[str, Any]) -> None:
+    """Sets or replaces parameters, which the model reads with `serving.triton.protocol.read_parameters`."""
+    for key, text in write_parameters(values).items():
+        model.parameters[key].string_value = text

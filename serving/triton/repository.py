@@ -1,0 +1,334 @@
+"""A model repository that lasts: versions side by side, published whole or not at all, rolled back by number.
+
+    REPO/spade/config.pbtxt        of the live version
+    REPO/spade/3/                  a version: its files, manifest.json, and both models' configurations
+    REPO/spade/3.refused           why a server did not load it, where one did not
+    REPO/spade_image/config.pbtxt
+    REPO/spade_image/1/model.py
+    REPO/.server.json              where the server that serves it listens, while there is one
+
+A version is written aside, hashed, and renamed into place. It goes live by a rename of config.pbtxt and a load request;
+Triton loads it beside the old one, which answers until the new one is ready, and stays when the new one is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import tritonclient.grpc as triton_grpc
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+from tritonclient.utils import InferenceServerException
+
+from serving.triton.model_config import (
+    MODEL_CODE,
+    ModelOptions,
+    set_parameters,
+    spade_config,
+    spade_image_config,
+    tensorrt_config,
+)
+from spade_core.config import GeneratorConfig
+from spade_core.files.manifest import ManifestError, verify_manifest, write_manifest
+from spade_core.files.whole_file import sync
+
+SERVER_FILE = ".server.json"
+ADMIN_HEADER = "spade-admin"
+WEIGHTS = "weights.safetensors"
+_LOAD_TIMEOUT_S = 600.0
+_NO_ANSWER = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")  # says nothing about the version
+
+
+class PublishError(RuntimeError):
+    """A version that did not go live; the message says why, and which one serves."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a repository.
+
+    Attributes:
+        number: its folder's name.
+        live: the one a server of this repository loads.
+        facts: what was published (engine, precision, source and its hash, ..).
+        fault: why it would be refused; None for a whole one.
+        refused: what a server answered that was asked to load it and did not; such a one is no goal of a roll-back.
+    """
+
+    number: int
+    live: bool
+    facts: dict[str, Any]
+    fault: str | None
+    refused: str | None
+
+
+def publish_checkpoint(
+    root: Path, options: ModelOptions, config: GeneratorConfig, facts: Mapping[str, Any], keep: int = 5
+) -> Version:
+    """Publish `options.weights` for the engines of this package (Python backend) and make it live.
+
+    `config` is the weights' own. Afterwards the newest `keep` versions that no server refused are left. Raises
+    PublishError, ValueError.
+    """
+    if options.weights is None:
+        raise PublishError("[publish] expected weights but got none; seeded weights are not published")
+    model = spade_config(options)
+    set_parameters(model, {"package": None, "published": True, "weights": WEIGHTS})
+    files = {WEIGHTS: options.weights, "model.py": MODEL_CODE / "spade" / "model.py"}
+    return _publish(root, files, model, spade_image_config(options, config), facts, keep)
+
+
+def publish_engine(
+    root: Path, engine: Path, options: ModelOptions, config: GeneratorConfig, facts: Mapping[str, Any], keep: int = 5
+) -> Version:
+    """Publish a TensorRT engine file: of the dense graph for Triton's own backend, of the codebook graph for ours.
+
+    `facts` are those of `export.tensorrt.builder.build_engine`. As `publish_checkpoint`.
+    """
+    stripped = facts["options"]["strip_weights"]
+    if facts["form"] == "dense":
+        if stripped:
+            raise PublishError(
+                "[publish] expected an engine with its weights but got one without: Triton's own backend cannot put "
+                "them back; export without --strip-weights, or the codebook graph"
+            )
+        model = tensorrt_config(options, config)
+        return _publish(
+            root, {"model.plan": engine}, model, spade_image_config(options, config, plain_upstream=True), facts, keep
+        )
+    model = spade_config(options)
+    set_parameters(model, {"package": None, "published": True, "weights": engine.name, "engine": "tensorrt"})
+    files = {engine.name: engine, "model.py": MODEL_CODE / "spade" / "model.py"}
+    if stripped:
+        onnx_file = engine.with_suffix(".onnx")
+        files |= {path.name: path for path in (onnx_file, *engine.parent.glob(f"{onnx_file.name}.*.data"))}
+    return _publish(root, files, model, spade_image_config(options, config), facts, keep)
+
+
+def roll_back(root: Path, number: int | None = None) -> Version:
+    """Make version `number` live again, else the newest below the live one that is whole and was never refused.
+
+    Raises PublishError.
+    """
+    with _locked(root):
+        found = versions(root)
+        live = next((v.number for v in found if v.live), None)
+        if number is None:
+            good = [v.number for v in found if v.fault is None and v.refused is None]
+            older = [number for number in good if live is not None and number < live]
+            if not older:
+                raise PublishError(
+                    f"[publish] expected a whole version older than the live one ({live}) in '{root}' but got "
+                    f"{good} out of {[v.number for v in found]}; publish one"
+                )
+            number = older[-1]
+        if number not in [v.number for v in found]:
+            raise PublishError(
+                f"[publish] expected one of the versions {[v.number for v in found]} of '{root}' but got {number}"
+            )
+        _go_live(root, number)
+    return _version(root, number, number)
+
+
+def versions(root: Path) -> list[Version]:
+    """Every version, oldest first; each is read and hashed."""
+    live = live_number(root)
+    return [_version(root, number, live) for number in _numbers(root)]
+
+
+def live_number(root: Path) -> int | None:
+    """The version that config.pbtxt names, or None in an empty repository."""
+    path = root / "spade" / "config.pbtxt"
+    if not path.exists():
+        return None
+    chosen = text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig()).version_policy.specific.versions
+    return int(chosen[0]) if chosen else None
+
+
+def check_live(root: Path) -> Version:
+    """The live version, when it is whole. A server asks before it starts. Raises PublishError."""
+    with _locked(root):
+        number = live_number(root)
+        if number is None:
+            raise PublishError(f"[publish] expected a published version in '{root}' but found none; run `spade export`")
+        version = _version(root, number, number)
+        if version.fault:
+            raise PublishError(f"{version.fault}, with `spade repository {root} --roll-back`")
+        _switch(root, root / "spade" / str(number))  # a publication that was killed may have left the other one behind
+    return version
+
+
+@contextlib.contextmanager
+def announced(root: Path, grpc_url: str, secret: str, started: int | None) -> Iterator[None]:
+    """While the block runs, `_go_live` finds the server. The file is its owner's alone: the secret is in it.
+
+    `started` was live before the server started; what was published since, it is asked to load. Raises PublishError
+    where it refuses.
+    """
+    path = root / SERVER_FILE
+    draft = path.with_name(f"{SERVER_FILE}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # goes with this process: nobody holds the lock of a server that was killed
+        json.dump({"grpc_url": grpc_url, "secret": secret}, file)
+        file.flush()
+        draft.replace(path)
+        try:
+            _catch_up(root, started)
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(file.fileno())):  # and not a later server's
+                    path.unlink()
+
+
+def _version(root: Path, number: int, live: int | None) -> Version:
+    mark = _refusal(root, number)
+    refused = mark.read_text(encoding="utf-8") if mark.exists() else None
+    try:
+        return Version(number, number == live, verify_manifest(root / "spade" / str(number)), None, refused)
+    except ManifestError as error:
+        return Version(number, number == live, {}, str(error), refused)
+
+
+def _refusal(root: Path, number: int) -> Path:
+    return root / "spade" / f"{number}.refused"
+
+
+def _numbers(root: Path) -> list[int]:
+    return sorted(int(path.name) for path in (root / "spade").glob("*") if path.name.isdecimal())
+
+
+def _publish(
+    root: Path, files: Mapping[str, Path], model: Any, image: Any, facts: Mapping[str, Any], keep: int
+) -> Version:
+    (root / "spade").mkdir(parents=True, exist_ok=True)
+    with _locked(root):
+        number = max(_numbers(root), default=0) + 1
+        model.version_policy.specific.versions[:] = [number]
+        draft = root / f".publishing-{secrets.token_hex(4)}"
+        try:
+            draft.mkdir()
+            for name, source in files.items():
+                shutil.copyfile(source, draft / name)
+                sync(draft / name)
+            for message in (model, image):
+                (draft / f"{message.name}.pbtxt").write_text(text_format.MessageToString(message), encoding="utf-8")
+            write_manifest(draft, facts)
+            draft.rename(root / "spade" / str(number))
+            sync(root / "spade")
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        _go_live(root, number)
+        kept = [n for n in _numbers(root) if not _refusal(root, n).exists()][-keep:]
+        for old in set(_numbers(root)) - set(kept):
+            shutil.rmtree(root / "spade" / str(old))
+            _refusal(root, old).unlink(missing_ok=True)
+    return _version(root, number, number)
+
+
+def _go_live(root: Path, number: int) -> None:
+    """Switch both configurations to a whole version and let the server load it; back again when it refuses."""
+    folder, before = root / "spade" / str(number), live_number(root)
+    try:
+        verify_manifest(folder)
+    except ManifestError as error:
+        raise PublishError(f"{error}; version {before} stays live") from None
+    _put(MODEL_CODE / "spade_image" / "model.py", root / "spade_image" / "1" / "model.py")
+    changed = _switch(root, folder)
+    try:
+        for name in changed:
+            _ask_server(root, name)
+    except InferenceServerException as error:
+        if error.status() not in _NO_ANSWER:
+            _refusal(root, number).write_text(_reason(error), encoding="utf-8")
+        if before is not None:
+            for name in _switch(root, root / "spade" / str(before)):
+                with contextlib.suppress(InferenceServerException):
+                    _ask_server(root, name)
+        raise PublishError(
+            f"[publish] expected the server to load version {number} of '{root}' but it refused: {_reason(error)}; "
+            f"version {before} stays live"
+        ) from None
+    _refusal(root, number).unlink(missing_ok=True)
+
+
+def _switch(root: Path, folder: Path) -> list[str]:
+    """Put a version's configurations in place; the models whose configuration changed, `spade` first."""
+    changed = []
+    for name in ("spade", "spade_image"):
+        source, target = folder / f"{name}.pbtxt", root / name / "config.pbtxt"
+        if not target.exists() or target.read_bytes() != source.read_bytes():
+            _put(source, target)
+            changed.append(name)
+    return changed
+
+
+def _catch_up(root: Path, started: int | None) -> None:
+    """Have the server that was just announced load what went live while it started, when nobody could ask it."""
+    with _locked(root):
+        number = live_number(root)
+        if number == started:
+            return
+        try:
+            for name in ("spade", "spade_image"):
+                _ask_server(root, name)
+        except InferenceServerException as error:
+            raise PublishError(
+                f"[publish] expected the server to load version {number} of '{root}', published while it started, but "
+                f"it refused: {_reason(error)}; roll back with `spade repository {root} --version {started}`"
+            ) from None
+
+
+def _ask_server(root: Path, model: str) -> None:
+    """Have the running server, if there is one, load a model as the repository now has it. Raises what it answers."""
+    try:
+        with (root / SERVER_FILE).open(encoding="utf-8") as file:
+            if _unlocked(file):
+                return  # killed without a word; the next start reads the configuration that is there now
+            found = json.load(file)
+    except FileNotFoundError:
+        return
+    with triton_grpc.InferenceServerClient(found["grpc_url"].removeprefix("grpc://")) as client:
+        header = {f"triton-grpc-protocol-{ADMIN_HEADER}": found["secret"]}
+        client.load_model(model, headers=header, client_timeout=_LOAD_TIMEOUT_S)
+
+
+def _reason(error: InferenceServerException) -> str:
+    return str(error).split("\n\nAt:")[0]  # without the model's Python stack
+
+
+def _unlocked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _put(source: Path, target: Path) -> None:
+    """Copy a file over another in one step."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    shutil.copyfile(source, draft)
+    sync(draft)
+    draft.replace(target)
+    sync(target.parent)
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """One publisher at a time; the lock goes with its process."""
+    if not root.is_dir():
+        raise PublishError(f"[publish] expected a model repository but '{root}' is no folder; check the path")
+    with (root / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

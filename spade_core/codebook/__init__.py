@@ -1,0 +1,1 @@
+"""The codebook form: gamma and beta once per distinct label patch."""

@@ -1,0 +1,108 @@
+"""The codebook: (a, b) of every distinct label patch of a level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.ops.plan import Level
+from spade_core.codebook.fold import Folded
+from spade_core.codebook.modulate import ByEntry
+from spade_core.models.one_hot import embed
+
+# Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
+# whose every pixel differs.
+GATHER_ROWS = 4096
+# Products have a multiple of so many rows: hardly two maps have as many patches, and on the CPU every new shape of a
+# product is compiled anew and its code kept.
+ROW_STEP = 256
+# Products per tap pay where this many windows share a hidden row: below, adding them up costs what they save. In bf16
+# the products are so much cheaper that it never pays.
+PER_TAP = 1.5
+
+
+@dataclass(frozen=True)
+class LevelTensors:
+    """One level of a plan as tensors on the generator's device.
+
+    Attributes:
+        patches3: [U3, k*k] symbols.
+        patches5: [U5, k*k] rows of patches3, U3 = outside.
+        index: [N, h, w] rows of patches5.
+        order: the index sorted, which saves a gradient on the CPU the sorting.
+    """
+
+    patches3: Tensor
+    patches5: Tensor
+    index: Tensor
+    order: ByEntry | None = None
+
+
+def level_tensors(levels: Sequence[Level], device: torch.device) -> dict[tuple[int, int], LevelTensors]:
+    """The plan's levels by (height, width), as tensors on `device`."""
+
+    def tensor(array: object) -> Tensor:
+        return torch.as_tensor(array, dtype=torch.int32).to(device)
+
+    return {
+        (level.index.shape[1], level.index.shape[2]): LevelTensors(
+            tensor(level.patches3), tensor(level.patches5), tensor(level.index)
+        )
+        for level in levels
+    }
+
+
+def codebook(folded: Folded, level: LevelTensors) -> Tensor:
+    """(a, b) of every distinct patch [U5, 2C]."""
+    actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
+    actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128], the last row is outside: the second conv pads with zeros
+    half = actv.dtype == torch.bfloat16 or torch.is_autocast_enabled(actv.device.type)
+    if not half and PER_TAP * actv.shape[0] <= level.patches5.shape[0]:
+        return _per_tap(folded, actv, level.patches5)
+    entries = []
+    for windows in torch.split(level.patches5, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
+        rows = windows.shape[0]
+        padded = F.pad(windows, (0, 0, 0, -rows % ROW_STEP))
+        gathered = _gather(actv, padded.flatten()).view(padded.shape[0], -1)  # [.., k*k * 128]
+        entries.append(torch.addmm(folded.bias, gathered, folded.weight)[:rows])
+    return torch.cat(entries)
+
+
+def _gather(actv: Tensor, rows: Tensor) -> Tensor:
+    if not torch.is_autocast_enabled(actv.device.type):
+        return actv.index_select(0, rows)
+    gathered: Tensor = _GatherHalf.apply(actv, rows)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _GatherHalf(torch.autograd.Function):
+    """Rows in bfloat16, as autocast would make of them after gathering; their gradients add up in actv's own dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, actv: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape, ctx.dtype = actv.shape, actv.dtype
+        return actv.to(torch.get_autocast_dtype(actv.device.type)).index_select(0, rows)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.shape, dtype=ctx.dtype).index_add_(0, rows, grad.to(ctx.dtype)), None
+
+
+def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:
+    """Multiply each hidden row once with every tap, then add up the nine products of a window: U3, not U5, rows."""
+    taps, hidden, width = windows.shape[1], actv.shape[1], folded.weight.shape[1]
+    if folded.weight.is_contiguous():
+        weight = folded.weight.view(taps, hidden, width).transpose(0, 1).reshape(hidden, -1)  # [128, k*k * 2C]
+    else:
+        weight = folded.weight.t().view(width, taps, hidden).transpose(0, 1).reshape(-1, hidden).t()
+    products = (actv @ weight).to(actv.dtype).view(actv.shape[0] * taps, -1)  # [(U3 + 1) * k*k, 2C], row u * k*k + t
+    rows = windows * taps + torch.arange(taps, dtype=windows.dtype, device=windows.device)
+    return F.embedding_bag(rows, products, mode="sum") + folded.bias

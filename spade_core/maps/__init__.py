@@ -1,0 +1,1 @@
+"""Label and instance maps: files, colours, drawn maps."""

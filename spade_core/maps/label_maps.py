@@ -1,0 +1,249 @@
+"""Label and instance maps: files to arrays, NEAREST resize, edges, range checks, and the symbols a generator reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels import _native
+from spade_core.config import DONT_CARE, ConfigError, GeneratorConfig, level_sizes
+from spade_core.maps.colours import ColourTable
+from spade_core.maps.png import MAX_PIXELS, LabelMapError, read_png
+
+__all__ = [
+    "LabelMapError",
+    "check_labels",
+    "instance_edges",
+    "prepare",
+    "read_instance_map",
+    "read_label_map",
+    "resize_nearest",
+    "to_symbols",
+]
+
+Map = npt.NDArray[np.uint8]  # [H, W]
+Labels = npt.NDArray[np.uint8]  # [N, H, W]
+Instances = npt.NDArray[np.int32]  # [N, H, W]
+Edges = npt.NDArray[np.bool_]  # [N, H, W]
+Symbols = npt.NDArray[np.uint16]  # [N, H, W]
+
+_FIXES = {
+    "coco": "COCO-Stuff ids are the official ids - 1 (0..181), with 255 for unlabeled",
+    "ade20k": "ADE20K ids are the raw values of its PNG files (0 unknown, 1 wall, .. 150)",
+    "cityscapes": "use the labelIds files, not trainIds",
+}
+
+
+def read_label_map(source: Path | bytes, *, colours: ColourTable | None = None, max_pixels: int = MAX_PIXELS) -> Map:
+    """A PNG file -> ids uint8 [H, W], as stored.
+
+    Grey of 1 to 16 bits and palette images hold the ids themselves (palette: the indices). RGB goes through `colours`;
+    without it, RGB with three equal channels is read as grey. Raises LabelMapError.
+    """
+    png = read_png(source, max_pixels=max_pixels)
+    if png.kind == "rgb":
+        return _from_rgb(png.pixels, colours)
+    top = int(png.pixels.max())
+    if top > 255:
+        row, column = _first(png.pixels > 255)
+        raise LabelMapError(
+            f"[label_map] expected ids 0..255 in a 16-bit map but got {int(png.pixels[row, column])} at row {row}, "
+            f"column {column} (largest {top}); is this an instance map? Map its ids to class ids first"
+        )
+    return np.ascontiguousarray(png.pixels, dtype=np.uint8)
+
+
+def _from_rgb(rgb: npt.NDArray[Any], colours: ColourTable | None) -> Map:
+    if colours is None:
+        if np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 0], rgb[..., 2]):
+            return np.ascontiguousarray(rgb[..., 0])
+        raise LabelMapError(
+            "[label_map] expected ids (a grey or palette PNG) but got an RGB image in colours and no colour table; "
+            "give one (--colours FILE, a CSV file with the columns id,r,g,b,name)"
+        )
+    ids, known = colours.ids_of(rgb)
+    if not known.all():
+        row, column = _first(~known)
+        colour = tuple(int(v) for v in rgb[row, column])
+        count = int(np.count_nonzero((rgb == rgb[row, column]).all(axis=-1)))
+        others = int(np.count_nonzero(~known)) - count
+        raise LabelMapError(
+            f"[label_map] expected the {len(colours.ids)} colours of the table but got {colour} in {count} pixels, "
+            f"first at row {row}, column {column} ({others} pixels have other unknown colours); "
+            "add it to the table, or save the map without smoothing (no antialiasing, no JPEG)"
+        )
+    return ids
+
+
+def read_instance_map(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.int32]:
+    """A PNG file -> instance ids int32 [H, W]: grey (to 16 bits), palette, or RGB as r + 256 g + 65536 b.
+
+    Only edges between ids are used, so any ids will do. Raises LabelMapError.
+    """
+    png = read_png(source, max_pixels=max_pixels)
+    values = png.pixels.astype(np.int32)
+    return values @ np.array([1, 256, 65536], np.int32) if png.kind == "rgb" else values
+
+
+def resize_nearest(maps: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
+    """[H, W] or [N, H, W] -> [.., height, width] of the same dtype, pixel by pixel as F.interpolate(mode="nearest").
+
+    Raises LabelMapError.
+    """
+    if maps.ndim not in (2, 3) or 0 in maps.shape:
+        raise LabelMapError(
+            f"[resize] expected a map [H, W] or [N, H, W] with pixels but got shape {maps.shape}; give at least one"
+        )
+    if height < 1 or width < 1:
+        raise LabelMapError(f"[resize] expected a height and width of at least 1 but got {height}x{width}; give both")
+    rows, columns = _sources(maps.shape[-2], height), _sources(maps.shape[-1], width)
+    resized: npt.NDArray[Any] = maps[..., rows[:, None], columns[None, :]]
+    return resized
+
+
+def _sources(size: int, new_size: int) -> npt.NDArray[np.int64]:
+    """min(floor(i * scale), size - 1) with PyTorch's float32 scale; a wider type picks other pixels at some ratios."""
+    scale = np.float32(size) / np.float32(new_size)
+    index: npt.NDArray[np.int64] = np.floor(np.arange(new_size, dtype=np.float32) * scale).astype(np.int64)
+    return index.clip(max=size - 1)
+
+
+def instance_edges(instances: Instances) -> Edges:
+    """Instance ids int32 [N, H, W] -> bool [N, H, W]: differs from the left, right, upper or lower neighbour's.
+
+    Both sides of a boundary are marked; the border of the image is no boundary.
+    """
+    edges = np.zeros(instances.shape, np.bool_)
+    across = instances[:, :, 1:] != instances[:, :, :-1]
+    down = instances[:, 1:, :] != instances[:, :-1, :]
+    edges[:, :, 1:] |= across
+    edges[:, :, :-1] |= across
+    edges[:, 1:, :] |= down
+    edges[:, :-1, :] |= down
+    return edges
+
+
+def check_labels(labels: Labels, config: GeneratorConfig) -> Labels:
+    """Ids uint8 [N, H, W] -> ids 0 .. classes - 1, with 255 turned into label_nc where the config has "don't care".
+
+    The input is left as it is. Raises LabelMapError, naming the first bad id, its pixels and the fix.
+    """
+    ids = np.where(labels == DONT_CARE, np.uint8(config.label_nc), labels) if config.dont_care else labels
+    if ids.size and int(ids.max()) >= config.classes:
+        raise _bad_id(ids, config)
+    return ids
+
+
+def _bad_id(ids: Labels, config: GeneratorConfig) -> LabelMapError:
+    counts = np.bincount(ids.reshape(-1), minlength=256)
+    item, row, column = _first(ids >= config.classes)
+    bad = int(ids[item, row, column])
+    others = [int(i) for i in np.flatnonzero(counts) if i >= config.classes and i != bad]
+    allowed = f"0..{config.classes - 1}" + (f" or {DONT_CARE} (don't care)" if config.dont_care else "")
+    fix = _FIXES.get(config.preset, f"give ids of the {config.classes} classes of '{config.preset}'")
+    if bad == DONT_CARE:
+        fix = "this network has no class for 255 (don't care"
+        fix += (
+            "; in Cityscapes the license plate, -1): replace it by 0 (unlabeled) or 26 (car)"
+            if (config.preset == "cityscapes")
+            else "): replace it by the id of a class"
+        )
+    return LabelMapError(
+        f"[label_map] expected ids {allowed} but got {bad} in {int(counts[bad])} pixels, first at item {item}, "
+        f"row {row}, column {column}" + (f", and the ids {others}" if others else "") + f"; {fix}"
+    )
+
+
+def to_symbols(labels: Labels, edges: Edges | None, config: GeneratorConfig) -> Symbols:
+    """Checked labels and edges [N, H, W] -> symbols uint16 [N, H, W]: label, or 2 label + edge.
+
+    Raises LabelMapError.
+    """
+    if (edges is not None) != config.instance_edges:
+        raise LabelMapError(
+            f"[symbols] expected edges to be {'given' if config.instance_edges else 'None'} for '{config.preset}' "
+            f"but got {'None' if edges is None else 'edges'}; follow config.instance_edges"
+        )
+    symbols = labels.astype(np.uint16)
+    if edges is not None:
+        symbols *= 2
+        symbols += edges
+    return symbols
+
+
+def prepare(labels: Labels, instances: Instances | None, config: GeneratorConfig) -> Symbols:
+    """What a request holds -> what a generator reads: every check of this file, then symbols uint16 [N, H, W].
+
+    labels uint8 [N, H, W]; instances int32 [N, H, W] exactly when config.instance_edges. Raises LabelMapError.
+    """
+    _check_array("labels", labels, np.uint8)
+    _check_instances(labels, instances, config)
+    _check_size(labels.shape[1], labels.shape[2], config)
+    return _symbols(labels, instances, config)
+
+
+def _symbols(labels: Labels, instances: Instances | None, config: GeneratorConfig) -> Symbols:
+    """`check_labels`, `instance_edges` and `to_symbols` in one native pass."""
+    symbols = np.empty(labels.shape, np.uint16)
+    known = _native.symbols(
+        np.ascontiguousarray(labels), None if instances is None else np.ascontiguousarray(instances),
+        config.classes, config.label_nc if config.dont_care else -1, symbols,
+    )  # fmt: skip
+    if not known:
+        check_labels(labels, config)  # says which
+    return symbols
+
+
+def _check_array(name: str, array: npt.NDArray[Any], dtype: type[np.generic]) -> None:
+    if array.dtype != dtype:
+        raise LabelMapError(
+            f"[label_map] expected {name} of dtype {np.dtype(dtype)} but got {array.dtype}; "
+            "check the range, then convert with .astype"
+        )
+    if array.ndim != 3 or 0 in array.shape:
+        raise LabelMapError(
+            f"[label_map] expected {name} [N, H, W] with N, H and W at least 1 but got shape {list(array.shape)}; "
+            "stack maps of one size, and give a single map as map[None]"
+        )
+
+
+def _check_instances(labels: Labels, instances: Instances | None, config: GeneratorConfig) -> None:
+    if instances is None:
+        if config.instance_edges:
+            raise LabelMapError(
+                f"[label_map] expected an instance map for '{config.preset}' but got none; "
+                "give `instances` [N, H, W] (with no instances at hand: the label map itself, as int32)"
+            )
+        return
+    if not config.instance_edges:
+        raise LabelMapError(
+            f"[label_map] expected no instance map, since '{config.preset}' does not read one, "
+            f"but got shape {list(instances.shape)}; leave `instances` out"
+        )
+    _check_array("instances", instances, np.int32)
+    if instances.shape != labels.shape:
+        raise LabelMapError(
+            f"[label_map] expected instances of the labels' shape {list(labels.shape)} but got "
+            f"{list(instances.shape)}; resize both with NEAREST to one size"
+        )
+
+
+def _check_size(height: int, width: int, config: GeneratorConfig) -> None:
+    if config.style and (height, width) != (config.height, config.width):
+        raise LabelMapError(
+            f"[label_map] expected {config.height}x{config.width} (height x width; fixed for a generator with a style "
+            f"vector) but got {height}x{width}; use resize_nearest(map, {config.height}, {config.width})"
+        )
+    try:
+        level_sizes(height, width, config.upsamplings)
+    except ConfigError as error:
+        raise LabelMapError(
+            f"[label_map] {str(error).removeprefix('[config] ')}; resize with NEAREST, never smoothed"
+        ) from None
+
+
+def _first(mask: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(mask.argmax()), mask.shape))

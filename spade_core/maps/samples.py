@@ -1,0 +1,73 @@
+"""The label maps that verification and benchmarks run on: real ones from a folder, or drawn ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from spade_core.config import GeneratorConfig
+from spade_core.maps.drawn import SCENE_IDS, demo_map
+from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
+from spade_core.models.style import style_from_seed
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Input: labels, instances and symbols [N, H, W], style [N, 256]; instances and style None where unused."""
+
+    labels: npt.NDArray[np.uint8]
+    instances: npt.NDArray[np.int32] | None
+    symbols: npt.NDArray[np.int32]
+    style: npt.NDArray[np.float32] | None
+
+    def one(self, i: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32] | None, npt.NDArray[np.float32] | None]:
+        """Labels, instances and style of map `i`, as a batch of one."""
+        part = slice(i, i + 1)
+        return (
+            self.labels[part],
+            None if self.instances is None else self.instances[part],
+            None if self.style is None else self.style[part],
+        )
+
+
+def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> Maps:
+    """The first `count` maps of `folder` (its label/ and inst/, if any) at the model's size, or drawn ones."""
+    size = (config.height, config.width)
+    if folder is None:
+        labels, instances = drawn_maps(config, count)
+    else:
+        paths = label_map_paths(folder)[:count]
+        labels = np.stack([resize_nearest(read_label_map(p), *size) for p in paths])
+        instances = np.zeros(labels.shape, np.int32)
+        if (folder / "inst").is_dir():
+            inst = [folder / "inst" / p.name for p in paths]
+            instances = np.stack([resize_nearest(read_instance_map(p), *size) for p in inst])
+    edges = instances if config.instance_edges else None
+    style = np.stack([style_from_seed(i) for i in range(len(labels))]) if config.style else None
+    return Maps(labels, edges, prepare(labels, edges, config).astype(np.int32), style)
+
+
+def label_map_paths(folder: Path) -> list[Path]:
+    """The label maps of `folder`, or of its label/, by name. Raises ValueError where there are none."""
+    label_dir = folder / "label" if (folder / "label").is_dir() else folder
+    paths = sorted(label_dir.glob("*.png"))
+    if not paths:
+        raise ValueError(f"[maps] expected PNG label maps in {label_dir} but found none")
+    return paths
+
+
+def drawn_maps(config: GeneratorConfig, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Labels and instances [count, H, W]: landscapes, or rectangles where the classes are not known by name."""
+    if config.preset in SCENE_IDS and max(SCENE_IDS[config.preset]) < config.classes:
+        drawn = [demo_map(seed, config) for seed in range(count)]
+        return np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
+    random = np.random.default_rng(0)
+    labels = np.zeros((count, config.height, config.width), np.uint8)
+    for one in labels:
+        for _ in range(24):
+            top, left = random.integers(config.height), random.integers(config.width)
+            one[top : top + config.height // 3, left : left + config.width // 3] = random.integers(config.label_nc)
+    return labels, labels.astype(np.int32)

@@ -1,0 +1,1 @@
+"""Networks of the SPADE family: generator, encoder, discriminator, baselines, and their registry."""

@@ -1,0 +1,77 @@
+"""SPADE, spatially-adaptive normalisation, and the residual block built from it (SPADE paper, section 3, figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spade_core.config import HIDDEN, GeneratorConfig, Norm
+
+LEAKY_SLOPE = 0.2
+NORM_EPS = 1e-5
+
+
+class SPADE(nn.Module):
+    """norm(x) * (1 + gamma(segmap)) + beta(segmap), equation 1 of the paper.
+
+    Holds the parameters of one norm. `forward` is the dense form; the codebook form reads the same parameters
+    (`spade_core.codebook.fold.fold`). Zero padding keeps the size.
+    """
+
+    def __init__(self, channels: int, config: GeneratorConfig) -> None:
+        super().__init__()
+        kernel, padding = config.spade_kernel, config.spade_kernel // 2
+        self.param_free_norm = param_free_norm(config.norm, channels)
+        self.mlp_shared = nn.Sequential(nn.Conv2d(config.semantic_nc, HIDDEN, kernel, padding=padding), nn.ReLU())
+        self.mlp_gamma = nn.Conv2d(HIDDEN, channels, kernel, padding=padding)
+        self.mlp_beta = nn.Conv2d(HIDDEN, channels, kernel, padding=padding)
+
+    def forward(self, x: Tensor, segmap: Tensor) -> Tensor:
+        """x [N, C, h, w] and the one-hot segmap [N, semantic_nc, h, w] -> [N, C, h, w]."""
+        actv = self.mlp_shared(segmap)  # [N, 128, h, w]
+        gamma, beta = self.mlp_gamma(actv), self.mlp_beta(actv)  # [N, C, h, w]
+        out: Tensor = self.param_free_norm(x) * (1 + gamma) + beta
+        return out
+
+
+Normalise = Callable[[SPADE, Tensor], Tensor]
+"""How a norm is applied to x [N, C, h, w]: the form (dense or codebook) knows the label map, the block does not."""
+
+
+class ResidualBlock(nn.Module):
+    """Two SPADE norms and convs, and a learned shortcut where the width changes (figure 4, left)."""
+
+    def __init__(self, fin: int, fout: int, config: GeneratorConfig) -> None:
+        super().__init__()
+        fmid = min(fin, fout)
+        self.conv_0 = nn.Conv2d(fin, fmid, 3, padding=1)
+        self.conv_1 = nn.Conv2d(fmid, fout, 3, padding=1)
+        self.norm_0 = SPADE(fin, config)
+        self.norm_1 = SPADE(fmid, config)
+        self.conv_s: nn.Conv2d | None = None
+        self.norm_s: SPADE | None = None
+        if fin != fout:
+            self.conv_s = nn.Conv2d(fin, fout, 1, bias=False)
+            self.norm_s = SPADE(fin, config)
+
+    def forward(self, x: Tensor, normalise: Normalise) -> Tensor:
+        """x [N, fin, h, w] -> [N, fout, h, w]."""
+        # In place: no form's gradient needs what its last sum gave, and a training step holds one map less a norm.
+        dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), LEAKY_SLOPE, inplace=True))  # [N, fmid, h, w]
+        dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), LEAKY_SLOPE, inplace=True))  # [N, fout, h, w]
+        if self.conv_s is None or self.norm_s is None:
+            shortcut = x
+        else:
+            shortcut = self.conv_s(normalise(self.norm_s, x))
+        out: Tensor = shortcut + dx
+        return out
+
+
+def param_free_norm(norm: Norm, channels: int) -> nn.Module:
+    """The norm of x [N, C, h, w] without affine parameters."""
+    if norm == "instance":
+        return nn.InstanceNorm2d(channels, eps=NORM_EPS)
+    # One process normalises over its own batch; a trainer of several converts to SyncBatchNorm, same keys.
+    return nn.BatchNorm2d(channels, eps=NORM_EPS, affine=False)

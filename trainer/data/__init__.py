@@ -1,0 +1,1 @@
+"""Data sets of label maps and photos: layouts, preprocessing, batches."""

@@ -1,0 +1,250 @@
+"""Positions in the stream of training images -> batches with their plan, all in the loader's processes.
+
+A position counts every image that training has seen. Which example it is, its crop, flip and style noise follow from
+(seed, position) alone, so any process can make any position, and a resumed run sees what an unbroken one would.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kernels.ops.plan import plan
+from spade_core.codebook.entries import LevelTensors, level_tensors
+from spade_core.codebook.modulate import by_entry
+from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
+from spade_core.maps.label_maps import LabelMapError, prepare, read_instance_map, read_label_map
+from spade_core.models.label_patches import LabelPatches, label_patches
+from trainer.config import DataConfig, TrainConfig
+from trainer.data.layouts import DataError, Example, find_examples
+from trainer.data.preprocess import Pixels, preprocess
+from trainer.scenes.scene import scene
+
+# Scenes below are never trained on: they are for samples and for evaluation.
+FIRST_TRAINING_SCENE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Item:
+    """One training image: symbols uint16 [H, W], labels uint8 [H, W], image uint8 [H, W, 3], noise float32 [256]."""
+
+    symbols: npt.NDArray[np.uint16]
+    labels: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8]
+    noise: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass trains on.
+
+    Attributes:
+        symbols: int32 [N, H, W].
+        levels: the plan by (height, width); empty for the dense form.
+        patches: what the discriminator reads of the label maps.
+        images: uint8 [N, 3, H, W].
+        noise: float32 [N, 256], standard normal, that samples the styles.
+    """
+
+    symbols: Tensor
+    levels: dict[tuple[int, int], LevelTensors]
+    patches: LabelPatches
+    images: Tensor
+    noise: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`."""
+        levels = {
+            size: LevelTensors(
+                level.patches3.to(device),
+                level.patches5.to(device),
+                level.index.to(device),
+                level.order if device.type == "cpu" else None,
+            )
+            for size, level in self.levels.items()
+        }
+        symbols, patches = self.symbols.to(device), self.patches.to(device)
+        return Batch(symbols, levels, patches, self.images.to(device), self.noise.to(device))
+
+
+class Stream(Dataset[Item]):
+    """Item of every position. Raises DataError, naming the file, where one cannot be read."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.model, self.data, self.seed = config.model, config.data, config.run.seed
+        self.examples: list[Example] = []
+        if self.data.layout != "scenes":
+            self.examples = find_examples(self.data.layout, Path(self.data.root), self.model)
+
+    @property
+    def epoch(self) -> int:
+        """Images in an epoch."""
+        return len(self.examples) or self.data.scenes
+
+    def __getitem__(self, position: int) -> Item:
+        random = np.random.default_rng([self.seed, position])
+        if not self.examples:
+            pixels = scene_pixels(FIRST_TRAINING_SCENE + position, self.data, self.model)
+            return self.item(pixels, self.data.preprocess, self.data.flip, random)
+        epoch, offset = divmod(position, len(self.examples))
+        index = int(_order(self.seed, epoch, len(self.examples))[offset])
+        return self.example(index, self.data.preprocess, self.data.flip, random)
+
+    def example(self, index: int, mode: str, flip: bool, random: np.random.Generator) -> Item:
+        """The item of one example, whose files an error names."""
+        one = self.examples[index]
+        pixels = read_example(one, self.model)
+        try:
+            return self.item(pixels, mode, flip, random)
+        except (DataError, LabelMapError) as error:
+            raise DataError(f"{error}; the label map is '{one.labels}'") from None
+
+    def item(self, pixels: Pixels, mode: str, flip: bool, random: np.random.Generator) -> Item:
+        """The item of what was read or drawn, brought to size by `mode`."""
+        pixels = preprocess(pixels, mode, self.data.load_size, flip, self.model, random)
+        return item(pixels, self.model, random)
+
+
+_orders: dict[tuple[int, int, int], npt.NDArray[np.int64]] = {}
+
+
+def _order(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
+    if (seed, epoch, size) not in _orders:
+        _orders.clear()
+        _orders[seed, epoch, size] = np.random.default_rng([seed, epoch, 0x0DE4]).permutation(size)
+    return _orders[seed, epoch, size]
+
+
+def scene_pixels(seed: int, data: DataConfig, model: GeneratorConfig) -> Pixels:
+    """A scene at the size that the preprocess mode wants to see, so that drawing, not resizing, gives its detail."""
+    height, width = model.height, model.width
+    if data.preprocess.endswith("crop"):
+        step = 2**model.upsamplings
+        height, width = (-(-side * data.load_size // (model.width * step)) * step for side in (height, width))
+    drawn = scene(seed, height=height, width=width)
+    return Pixels(drawn.labels, drawn.instances if model.instance_edges else None, drawn.image)
+
+
+def read_example(example: Example, model: GeneratorConfig) -> Pixels:
+    """The files of an example, checked against each other. Raises DataError."""
+    path = example.labels
+    instances = None
+    try:
+        labels = read_label_map(path)
+        if example.instances is not None:
+            path = example.instances
+            instances = read_instance_map(path)
+        path = example.image
+        with Image.open(path) as file:
+            image = np.asarray(file.convert("RGB"))
+    except (OSError, SyntaxError, LabelMapError, Image.DecompressionBombError) as error:  # Pillow: SyntaxError of a PNG
+        raise DataError(f"[data] expected readable files but got an error at '{path}': {error}") from None
+    if instances is not None and instances.shape != labels.shape:
+        raise DataError(
+            f"[data] expected '{example.instances}' to have the size of its label map, {labels.shape[1]}x"
+            f"{labels.shape[0]}, but got {instances.shape[1]}x{instances.shape[0]}; are the two a pair?"
+        )
+    if image.shape[:2] != labels.shape:
+        # Prepared data sets differ by a pixel here and there; an image of another shape is a wrong pair.
+        if abs(image.shape[0] * labels.shape[1] / (image.shape[1] * labels.shape[0]) - 1) > 0.05:
+            raise DataError(
+                f"[data] expected '{example.image}' to have the aspect of its label map, {labels.shape[1]}x"
+                f"{labels.shape[0]}, but got {image.shape[1]}x{image.shape[0]}; are the two a pair?"
+            )
+        resized = Image.fromarray(image).resize(labels.shape[::-1], Image.Resampling.BICUBIC)
+        image = np.asarray(resized)
+    if model.preset == "cityscapes":
+        # labelIds stores the license plate, -1, as 255, which the network has no class for: unlabeled.
+        labels = np.where(labels == 255, np.uint8(0), labels)
+    return Pixels(labels, instances, image)
+
+
+def item(pixels: Pixels, model: GeneratorConfig, random: np.random.Generator) -> Item:
+    """What a generator and its discriminator read of an example. Raises LabelMapError."""
+    instances = None if pixels.instances is None else pixels.instances[None]
+    symbols = prepare(pixels.labels[None], instances, model)[0]
+    return Item(symbols, pixels.labels, pixels.image, random.standard_normal(STYLE_DIM, dtype=np.float32))
+
+
+def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Batch:
+    """Items of one size -> a batch, its plan computed here. Raises DataError."""
+    shapes = {one.symbols.shape for one in items}
+    if len(shapes) > 1:
+        raise DataError(
+            f"[data] expected images of one size in a batch but got {sorted(shapes)}; take a data.preprocess that "
+            "crops, or `fixed`, or optim.batch = 1"
+        )
+    symbols = np.stack([one.symbols for one in items])
+    levels: dict[tuple[int, int], LevelTensors] = {}
+    if planned:
+        sizes = level_sizes(symbols.shape[1], symbols.shape[2], model.upsamplings)
+        levels = level_tensors(plan(symbols, sizes, model.symbols, model.spade_kernel), torch.device("cpu"))
+        levels = {size: replace(one, order=by_entry(one.index, len(one.patches5))) for size, one in levels.items()}
+    images = np.stack([one.image for one in items]).transpose(0, 3, 1, 2)
+    return Batch(
+        torch.from_numpy(symbols.astype(np.int32)),
+        levels,
+        label_patches(symbols, model.symbols),
+        torch.from_numpy(np.ascontiguousarray(images)),
+        torch.from_numpy(np.stack([one.noise for one in items])),
+    )
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The batches of process `rank` from position `first` to `last`: each pass takes `batch` for every process in turn.
+
+    Made as they are asked for: a whole training of COCO is twelve million positions.
+    """
+
+    first: int
+    last: int
+    rank: int
+    world: int
+    batch: int
+
+    def __len__(self) -> int:
+        return (self.last - self.first) // (self.batch * self.world)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for i in range(len(self)):
+            start = self.first + (i * self.world + self.rank) * self.batch
+            yield list(range(start, start + self.batch))
+
+
+def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int) -> Iterator[Batch]:
+    """Batches in order, made by `workers` processes (0: by this one). Raises DataError."""
+    planned = config.networks.form == "codebook"
+    made: DataLoader[Batch] = DataLoader(
+        stream,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=partial(collate, model=config.model, planned=planned),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_start_worker,
+        persistent_workers=False,
+    )
+    try:
+        yield from made
+    except (DataError, LabelMapError) as error:
+        # A worker's error comes wrapped in its traceback; the message is what the user needs.
+        found = re.search(r"Error: (\[.*)", str(error), re.DOTALL)
+        raise DataError(found[1].strip() if found else str(error)) from None
+
+
+def _start_worker(worker: int) -> None:  # noqa: ARG001 - the loader passes it
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the trainer ends its workers
+    # SIGTERM too may be sent to all (torchrun, systemd): the first is the trainer's to answer, a second is meant.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

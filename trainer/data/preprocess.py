@@ -1,0 +1,93 @@
+"""A label map and its image, brought to the model's size together: labels NEAREST, images bicubic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from spade_core.config import GeneratorConfig
+from spade_core.maps.label_maps import resize_nearest
+from trainer.data.layouts import DataError
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One example of one size.
+
+    Attributes:
+        labels: uint8 [H, W].
+        instances: int32 [H, W] or None.
+        image: RGB uint8 [H, W, 3].
+    """
+
+    labels: npt.NDArray[np.uint8]
+    instances: npt.NDArray[np.int32] | None
+    image: npt.NDArray[np.uint8]
+
+
+def preprocess(
+    pixels: Pixels, mode: str, load_size: int, flip: bool, config: GeneratorConfig, random: np.random.Generator
+) -> Pixels:
+    """Bring an example to the model's size by one of the modes; then mirror it, one time in two, where `flip`.
+
+    resize_and_crop: to load_size wide, at the model's aspect, then a random crop. crop: a random crop.
+    scale_width, scale_shortside: that side to load_size, the aspect kept, sizes rounded to what the model takes;
+    with `_and_crop`, then a random crop. fixed: to the model's size. none: to the nearest size the model takes.
+    Raises DataError where the crop does not fit.
+    """
+    height, width = _target(pixels.labels.shape, mode, load_size, config)
+    pixels = resized(pixels, height, width)
+    if mode.endswith("crop"):
+        pixels = _cropped(pixels, mode, config, random)
+    if flip and random.random() < 0.5:
+        pixels = _map(pixels, lambda a: a[:, ::-1])
+    return _map(pixels, np.ascontiguousarray)
+
+
+def resized(pixels: Pixels, height: int, width: int) -> Pixels:
+    """The example at height x width: labels and instances NEAREST, the image bicubic."""
+    image = pixels.image
+    if image.shape[:2] != (height, width):
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    if pixels.labels.shape == (height, width):
+        return replace(pixels, image=image)
+    instances = None if pixels.instances is None else resize_nearest(pixels.instances, height, width)
+    return Pixels(resize_nearest(pixels.labels, height, width), instances, image)
+
+
+def _target(shape: tuple[int, ...], mode: str, load_size: int, config: GeneratorConfig) -> tuple[int, int]:
+    height, width = shape[0], shape[1]
+    if mode == "resize_and_crop":
+        return round(load_size * config.height / config.width), load_size
+    if mode == "fixed":
+        return config.height, config.width
+    if mode.startswith("scale_width"):
+        height, width = round(height * load_size / width), load_size
+    elif mode.startswith("scale_shortside"):
+        short = min(height, width)
+        height, width = round(height * load_size / short), round(width * load_size / short)
+    if mode.endswith("crop"):
+        return height, width
+    step = 2**config.upsamplings
+    return max(step, round(height / step) * step), max(step, round(width / step) * step)
+
+
+def _cropped(pixels: Pixels, mode: str, config: GeneratorConfig, random: np.random.Generator) -> Pixels:
+    height, width = pixels.labels.shape
+    if height < config.height or width < config.width:
+        raise DataError(
+            f"[data] expected at least {config.height}x{config.width} pixels before the crop but got {height}x{width} "
+            f"in mode '{mode}'; raise data.load_size, or take another data.preprocess"
+        )
+    top = int(random.integers(height - config.height + 1))
+    left = int(random.integers(width - config.width + 1))
+    return _map(pixels, lambda a: a[top : top + config.height, left : left + config.width])
+
+
+def _map(pixels: Pixels, change: object) -> Pixels:
+    assert callable(change)
+    instances = None if pixels.instances is None else change(pixels.instances)
+    return Pixels(change(pixels.labels), instances, change(pixels.image))

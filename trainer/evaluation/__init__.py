@@ -1,0 +1,1 @@
+"""Networks that judge images, and the scores they give."""

@@ -1,0 +1,192 @@
+"""Networks that judge images: segmentation (ONNX, TorchScript or the scenes' own), Inception and other features."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.evaluation import segmentation
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INCEPTION_SIZE = 299
+
+Segment = Callable[[Tensor], Tensor]
+"""Images uint8 [N, 3, H, W] -> label ids int64 [N, H, W]; -1 where the network found a class that has none."""
+
+
+CPU = torch.device("cpu")
+
+
+class JudgeError(ValueError):
+    """A network that cannot judge; the message holds the file, what it gave and what is expected."""
+
+
+def scenes_segmentation(device: torch.device = CPU) -> Segment:
+    """The shipped network: images brought to its 128x128, its logits back to the image's size."""
+    network = segmentation.load_segmentation().to(device)
+
+    def segment(images: Tensor) -> Tensor:
+        small = _resized(images.to(device).float() / 127.5 - 1, (segmentation.SIZE, segmentation.SIZE))
+        with torch.inference_mode():
+            return _labels_of(network(small), images.shape[2:]).cpu()
+
+    return segment
+
+
+def segmentation_file(
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    classes: Sequence[int] | None = None,
+    device: torch.device = CPU,
+) -> Segment:
+    """A segmentation network from a file: `.onnx`, anything else is TorchScript.
+
+    It is given float32 images [N, 3, h, w], (rgb / 255 - mean) / std, and returns logits [N, K, h', w'] or class ids
+    [N, h', w'], or a tuple or dictionary that has them first.
+
+    Args:
+        size: (h, w) of its input; None: the image's.
+        classes: label id of each of its K classes, in order; None: they are the label ids.
+        device: where TorchScript runs; ONNX runs on the CPU.
+
+    Raises JudgeError.
+    """
+    run = _onnx(path) if path.suffix == ".onnx" else load_torchscript(path, device)
+    shift, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+
+    def segment(images: Tensor) -> Tensor:
+        inputs = _resized(images.float() / 255, size or images.shape[2:])
+        with torch.inference_mode():
+            out = _first(run(((inputs - shift) / scale).to(CPU if path.suffix == ".onnx" else device)))
+        if not isinstance(out, Tensor) or out.ndim not in (3, 4) or out.shape[0] != len(images):
+            raise JudgeError(
+                f"[evaluate] expected logits [{len(images)}, K, h, w] or class ids [{len(images)}, h, w] of '{path}' "
+                f"but got {list(out.shape) if isinstance(out, Tensor) else type(out).__name__}"
+            )
+        if out.ndim == 4 and classes is not None and out.shape[1] != len(classes):
+            raise JudgeError(
+                f"[evaluate] expected {out.shape[1]} label ids, one for each class of '{path}', "
+                f"but got {len(classes)}; list them in the network's order"
+            )
+        found = _labels_of(out, images.shape[2:]).cpu()
+        if classes is None:
+            return found
+        ids = torch.tensor([*classes, -1])
+        return ids[torch.where((found < 0) | (found >= len(classes)), len(classes), found)]
+
+    return segment
+
+
+class InceptionFile(nn.Module):
+    """Features for FID from a TorchScript file.
+
+    A network whose forward takes `return_features` (the one that StyleGAN's authors publish) is given uint8 images of
+    any size and returns features itself; another is given float32 images in -1..1 at 299x299 and returns [N, D].
+
+    Attributes:
+        num_features: D.
+    """
+
+    def __init__(self, path: Path, device: torch.device = CPU) -> None:
+        super().__init__()
+        self.path, self.device = path, device
+        self.network = load_torchscript(path, device)
+        names = {argument.name for argument in self.network.forward.schema.arguments}
+        self.raw = "return_features" in names
+        self.num_features = int(self(torch.zeros((2, 3, 64, 64), dtype=torch.uint8)).shape[1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images uint8 [N, 3, H, W] -> float64 [N, D] on the CPU: FID is a difference of large numbers."""
+        images = images.to(self.device)
+        with torch.inference_mode():
+            if self.raw:
+                out = self.network(images, return_features=True)
+            else:
+                out = self.network(_resized(images.float() / 127.5 - 1, (INCEPTION_SIZE, INCEPTION_SIZE)))
+        out = _first(out)
+        if not isinstance(out, Tensor) or out.numel() == 0 or out[0].numel() != out.shape[1]:
+            raise JudgeError(
+                f"[evaluate] expected features [{len(images)}, D] of '{self.path}' "
+                f"but got {list(out.shape) if isinstance(out, Tensor) else type(out).__name__}"
+            )
+        return out.flatten(1).cpu().double()
+
+
+def feature_file(path: Path, device: torch.device = CPU) -> Callable[[Tensor], list[Tensor]]:
+    """Feature maps from a TorchScript file: images uint8 [N, 3, H, W], given to it in -1..1, -> layers [N, C, h, w].
+
+    Raises JudgeError.
+    """
+    network = load_torchscript(path, device)
+
+    def features(images: Tensor) -> list[Tensor]:
+        with torch.inference_mode():
+            return feature_maps(network(images.to(device).float() / 127.5 - 1), path)
+
+    return features
+
+
+def feature_maps(out: Any, of: Path | str) -> list[Tensor]:
+    """What a network of features gave, one map or several: maps [N, C, h, w]. Raises JudgeError with the file `of`."""
+    layers = list(out) if isinstance(out, list | tuple) else [out]
+    if not layers or not all(isinstance(layer, Tensor) and layer.ndim == 4 for layer in layers):
+        got = [list(layer.shape) if isinstance(layer, Tensor) else type(layer).__name__ for layer in layers]
+        raise JudgeError(f"[evaluate] expected feature maps [N, C, h, w] of '{of}' but got {got}")
+    return layers
+
+
+def _onnx(path: Path) -> Callable[[Tensor], Any]:
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime has its own kinds, with no common base
+        raise JudgeError(f"[evaluate] expected a readable ONNX file but got '{path}': {error}") from None
+    name = session.get_inputs()[0].name
+
+    def run(images: Tensor) -> Tensor:
+        out = session.run(None, {name: np.ascontiguousarray(images.numpy())})[0]
+        return torch.from_numpy(np.array(out))
+
+    return run
+
+
+def load_torchscript(path: Path, device: torch.device = CPU) -> Any:
+    """A network out of a TorchScript file, in eval mode. Raises JudgeError."""
+    try:
+        with warnings.catch_warnings():
+            # PyTorch advises torch.export for new files; published judges are TorchScript.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise JudgeError(f"[evaluate] expected a readable TorchScript file but got '{path}': {reason}") from None
+
+
+def _first(out: Any) -> Any:
+    while isinstance(out, list | tuple | dict):
+        out = next(iter(out.values() if isinstance(out, dict) else out), None)
+    return out
+
+
+def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    return F.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _labels_of(out: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits [N, K, h, w] or ids [N, h, w] -> ids int64 [N, H, W]."""
+    if out.ndim == 4:
+        return F.interpolate(out.float(), size=tuple(size), mode="bilinear", align_corners=False).argmax(1)
+    return F.interpolate(out[:, None].float(), size=tuple(size), mode="nearest")[:, 0].long()

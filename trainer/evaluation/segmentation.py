@@ -1,0 +1,150 @@
+"""A small segmentation network for the scenes, so that the mIoU of a demo model is a real number.
+
+`python -m trainer.evaluation.segmentation` trains the network that ships as `segmentation.safetensors`. A second, of
+another seed and other scenes, is the perceptual loss of the demo model's training: what teaches must not judge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import Progress
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from spade_core.maps.drawn import NAMES
+from trainer.scenes.scene import scene
+
+SHIPPED = Path(__file__).with_name("segmentation.safetensors")
+SIZE = 128  # pixels, both sides, of the images it was trained on
+FEATURES = Path(__file__).with_name("scene_features.safetensors")
+FIRST_SCENE = 500_000  # seeds of its training; those below stay for evaluation, those from 1_000_000 for generators
+WIDTHS = (16, 32, 64, 64)
+
+
+class SegmentationNetwork(nn.Module):
+    """A U-Net: two convs a level, 2x2 max pooling down, bilinear x2 up, levels joined side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(_conv(3, WIDTHS[0]), _conv(WIDTHS[0], WIDTHS[0]))
+        self.down = nn.ModuleList(nn.Sequential(_conv(fin, fout), _conv(fout, fout)) for fin, fout in pairwise(WIDTHS))
+        self.up = nn.ModuleList(_conv(deep + flat, flat) for flat, deep in reversed(list(pairwise(WIDTHS))))
+        self.head = nn.Conv2d(WIDTHS[0], len(NAMES), 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images [N, 3, H, W] in -1..1, H and W multiples of 8 -> logits of the demo classes [N, 16, H, W]."""
+        return self.features(image)[-1]
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The maps of each size on the way down, the largest first, and the logits."""
+        x = self.first(image)
+        levels = [x]
+        for block in self.down:
+            x = block(F.max_pool2d(x, 2))
+            levels.append(x)
+        for block, flat in zip(self.up, levels[-2::-1], strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = block(torch.cat([x, flat], dim=1))
+        return [*levels, self.head(x)]
+
+
+def load_segmentation(path: Path = SHIPPED) -> SegmentationNetwork:
+    """The trained network, in eval mode."""
+    network = SegmentationNetwork()
+    counts = {k: torch.zeros((), dtype=torch.int64) for k in network.state_dict() if k.endswith("num_batches_tracked")}
+    network.load_state_dict(counts | {key: tensor.float() for key, tensor in load_file(path).items()})
+    return network.eval()
+
+
+def train(
+    steps: int, batch: int, seed: int, done: Callable[[int, float], None], first_scene: int = FIRST_SCENE
+) -> SegmentationNetwork:
+    """Train on scenes from `first_scene` on; the learning rate falls along a cosine. `done` hears every step.
+
+    Rare classes weigh more in the cross-entropy, and images are blurred and made noisy at random, since a
+    generator's images are neither as sharp nor as clean as a scene's.
+    """
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    network = SegmentationNetwork()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
+    counts = torch.ones(len(NAMES))
+    for step in range(steps):
+        images, labels = _batch(first_scene + step * batch, batch, random)
+        counts += torch.bincount(labels.flatten(), minlength=len(NAMES))
+        weights = (counts.sum() / counts).sqrt()
+        loss = F.cross_entropy(network(images), labels, weight=weights / weights.mean())
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        done(step, loss.item())
+    return network.eval()
+
+
+def save(network: nn.Module, path: Path) -> None:
+    """Write the weights as bfloat16, running statistics as float32."""
+    tensors = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    save_file(
+        {k: (v if "running_" in k else v.bfloat16()).contiguous() for k, v in tensors.items()},
+        path,
+        metadata={"made_by": "python -m trainer.evaluation.segmentation"},
+    )
+
+
+def _batch(first: int, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    drawn = [scene(first + i, height=SIZE, width=SIZE) for i in range(count)]
+    flip = random.random(count) < 0.5
+    pixels = np.stack([one.image[:, ::-1] if f else one.image for one, f in zip(drawn, flip, strict=True)])
+    labels = np.stack([one.labels[:, ::-1] if f else one.labels for one, f in zip(drawn, flip, strict=True)])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if random.random() < 0.3:
+        small = F.interpolate(images, scale_factor=0.5, mode="area")
+        images = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+    spread = float(random.uniform(0, 0.1))
+    images = images + spread * torch.from_numpy(random.standard_normal(tuple(images.shape), np.float32))
+    images = images * float(random.uniform(0.9, 1.1)) + float(random.uniform(-0.1, 0.1))
+    return images.clamp(-1, 1).contiguous(memory_format=torch.channels_last), torch.from_numpy(labels).long()
+
+
+def _conv(fin: int, fout: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(fin, fout, 3, padding=1, bias=False), nn.BatchNorm2d(fout), nn.ReLU())
+
+
+@click.command()
+@click.option("--steps", type=click.IntRange(1), default=1000, show_default=True, help="Training steps.")
+@click.option("--batch", type=click.IntRange(2), default=8, show_default=True, help="Scenes in a step.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and augmentation.")
+@click.option("--first-scene", type=click.IntRange(0), default=FIRST_SCENE, show_default=True, help="Of training.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of PyTorch.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=SHIPPED, help="File to write.  [default: shipped]"
+)
+def main(steps: int, batch: int, seed: int, first_scene: int, threads: int, out: Path) -> None:
+    """Train the segmentation network of the scenes and write its weights."""
+    torch.set_num_threads(threads)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=steps)
+
+        def done(step: int, loss: float) -> None:
+            progress.update(task, completed=step + 1, description=f"loss {loss:.3f}")
+
+        network = train(steps, batch, seed, done, first_scene)
+    save(network, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a training run writes: state, weights, logs, samples, report."""

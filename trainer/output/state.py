@@ -1,0 +1,109 @@
+"""The state of a run on disk: networks, averages and Adam in one safetensors file a checkpoint, whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from spade_core.files.checkpoints import refuse_non_finite
+from spade_core.files.whole_file import sync
+from trainer.networks import Networks
+from trainer.step import Optimisers
+
+_NAME = re.compile(r"^step-(\d{8})\.safetensors$")
+FORMAT = "1"
+
+
+class StateError(ValueError):
+    """A checkpoint that cannot be written or resumed from; the message holds the file, the fault and the fix."""
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, file) of the checkpoints in a folder, oldest first."""
+    found = [(int(m[1]), p) for p in folder.glob("step-*.safetensors") if (m := _NAME.match(p.name))]
+    return sorted(found)
+
+
+def save_state(folder: Path, networks: Networks, optimisers: Optimisers, step: int, images: int, keep: int) -> Path:
+    """Write the checkpoint of `step` aside, sync it, rename it; then remove all but the last `keep`.
+
+    A process killed at any moment leaves the checkpoints it had. Raises StateError, and CheckpointError for weights
+    that are not finite, which must not push out those that are.
+    """
+    path = folder / f"step-{step:08d}.safetensors"
+    draft = folder / f".{path.name}.tmp"  # of one name: the next save overwrites what a killed one left
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _tensors(networks, optimisers)}
+    refuse_non_finite("train", str(path), tensors)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, draft, {"format": FORMAT, "step": str(step), "images": str(images)})
+        sync(draft)
+        draft.replace(path)
+        sync(folder)
+    except (OSError, SafetensorError) as error:
+        raise StateError(
+            f"[train] expected to write '{path}' but got {error}; check the folder, its rights and the free space"
+        ) from None
+    for _, old in checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_state(path: Path, networks: Networks, optimisers: Optimisers) -> tuple[int, int]:
+    """Fill networks and optimisers from a checkpoint; returns (step, images). Raises StateError."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            found: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise StateError(
+            f"[train] expected a whole checkpoint but got '{path}' ({error}); delete it to resume from the one before"
+        ) from None
+    if header.get("format") != FORMAT:
+        raise StateError(f"[train] expected format {FORMAT} but got {header.get('format')!r} in '{path}'")
+    _start_adam(optimisers)
+    wanted = dict(_tensors(networks, optimisers))
+    faults = [f"missing {k}" for k in wanted if k not in found] + [f"surplus {k}" for k in found if k not in wanted]
+    faults += [
+        f"{k} is {list(found[k].shape)}, not {list(t.shape)}"
+        for k, t in wanted.items()
+        if k in found and found[k].shape != t.shape
+    ]
+    if faults:
+        raise StateError(
+            f"[train] expected the networks of the configuration in '{path}' but got {len(faults)} faults: "
+            f"{'; '.join(faults[:8])}; give another run.out, or the configuration this run was started with"
+        )
+    with torch.no_grad():
+        for key, tensor in wanted.items():
+            tensor.copy_(found[key])
+    return int(header["step"]), int(header["images"])
+
+
+def _tensors(networks: Networks, optimisers: Optimisers) -> Iterator[tuple[str, Tensor]]:
+    for name, module in networks.everything():
+        for key, tensor in module.state_dict().items():
+            yield f"{name}.{key}", tensor
+    for name, optimiser in optimisers.items():
+        numbered = [p for group in optimiser.param_groups for p in group["params"]]
+        for i, parameter in enumerate(numbered):
+            for key, tensor in optimiser.state.get(parameter, {}).items():
+                yield f"adam.{name}.{i}.{key}", tensor
+
+
+def _start_adam(optimisers: Optimisers) -> None:
+    """Adam makes its state in its first step; a resumed one needs it before."""
+    for _, optimiser in optimisers.items():
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                optimiser.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                }

@@ -1,0 +1,62 @@
+"""The averaged networks, made ready to serve: batch-norm statistics measured anew, then a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from spade_core.files.checkpoints import save
+from spade_core.models.encoder import StyleEncoder
+from spade_core.models.registry import AnyGenerator
+from trainer.config import TrainConfig
+from trainer.data.dataset import Batch
+from trainer.networks import Networks, synthesize
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@torch.no_grad()
+def calibrated(networks: Networks, batches: Iterable[Batch], form: str) -> AnyGenerator:
+    """A copy of the averaged generator whose running statistics are its own, over `batches`; in eval mode.
+
+    The trained weights' statistics do not fit averaged weights: their means over time are those of other activations
+    ("standing statistics", Brock et al., ICLR 2019, appendix A). Half the styles are the images', half are normal.
+    """
+    generator = deepcopy(networks.average)
+    norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return generator
+    generator.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over batches
+    for batch in batches:
+        synthesize(generator, batch, _styles(networks.average_encoder, batch, generator.config.style), form)
+    return generator.eval()
+
+
+def _styles(encoder: StyleEncoder | None, batch: Batch, style: bool) -> Tensor | None:
+    if encoder is None:
+        return batch.noise if style else None
+    mean, log_variance = encoder(batch.images.float() / 127.5 - 1)
+    sampled: Tensor = mean + torch.exp(0.5 * log_variance) * batch.noise
+    half = len(sampled) // 2
+    return torch.cat([sampled[:half], batch.noise[half:]])
+
+
+def export_weights(
+    path: Path, generator: AnyGenerator, encoder: StyleEncoder | None, config: TrainConfig, step: int, images: int
+) -> None:
+    """Write the checkpoint that `spade serve --weights` loads. Raises CheckpointError."""
+    metadata = {
+        "source": "spade train",
+        "steps": str(step),
+        "images": str(images),
+        "data": config.data.layout,
+        "seed": str(config.run.seed),
+    }
+    save(path, generator, encoder, metadata, dtype=DTYPES[config.run.weights_dtype])

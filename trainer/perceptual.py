@@ -1,0 +1,146 @@
+"""The perceptual loss and the networks it compares features of: VGG19, or a file's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from spade_core.files.convert import read_state_dict
+from spade_core.losses import Difference, LossError
+from spade_core.mean_difference import mean_difference
+from trainer.evaluation.judges import feature_maps, load_torchscript
+from trainer.evaluation.segmentation import FEATURES, load_segmentation
+
+_log = logging.getLogger(__name__)
+
+
+# VGG19 of torchvision, `features`: convs 3x3 by their index there, with output channels; "pool" halves the size.
+_VGG19: tuple[tuple[int, int] | Literal["pool"], ...] = (
+    (0, 64), (2, 64), "pool", (5, 128), (7, 128), "pool", (10, 256), (12, 256), (14, 256), (16, 256), "pool",
+    (19, 512), (21, 512), (23, 512), (25, 512), "pool", (28, 512),
+)  # fmt: skip
+# The ReLU after these convs is compared: relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
+_COMPARED = {0: 1 / 32, 5: 1 / 16, 10: 1 / 8, 19: 1 / 4, 28: 1.0}
+
+
+class VGG19(nn.Module):
+    """The first layers of VGG19. Keys are torchvision's (`features.0.weight`, ..); `load_perceptual` fills them in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.ModuleDict()
+        fin = 3
+        for step in _VGG19:
+            if step != "pool":
+                index, fout = step
+                self.features[str(index)] = nn.Conv2d(fin, fout, 3, padding=1)
+                fin = fout
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """relu1_1 .. relu5_1 of images [N, 3, H, W], H and W at least 16: [N, 64, H, W] .. [N, 512, H/16, W/16]."""
+        x, found = image, []
+        for step in _VGG19:
+            if step == "pool":
+                x = F.max_pool2d(x, 2)
+                continue
+            x = F.relu(self.features[str(step[0])](x))
+            if step[0] in _COMPARED:
+                found.append(x)
+        return found
+
+
+class PerceptualLoss(nn.Module):
+    """L1 between the feature maps that a network makes of two images, a weighted sum over the maps.
+
+    Args:
+        network: what `features` reads; no gradient reaches its weights.
+        features: images [N, 3, H, W] in -1..1 -> maps.
+        weights: of each map; None: 1.
+    """
+
+    def __init__(
+        self, network: nn.Module, features: Callable[[Tensor], Sequence[Tensor]], weights: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        for parameter in network.parameters():  # TorchScript has no requires_grad_ of its own
+            parameter.requires_grad_(False)
+        self._features, self._weights = features, weights
+
+    def forward(self, fake: Tensor, real: Tensor, difference: Difference = mean_difference) -> Tensor:
+        """fake and real [N, 3, H, W] in -1..1 (read as they are, no ImageNet normalisation) -> a float32 scalar."""
+        with torch.no_grad():
+            wanted = self._features(real)
+        weights = self._weights or [1.0] * len(wanted)
+        maps = zip(weights, self._features(fake), wanted, strict=True)
+        return torch.stack([weight * difference(f, r) for weight, f, r in maps]).sum()
+
+
+def vgg_loss(network: VGG19) -> PerceptualLoss:
+    """The paper's: relu1_1 .. relu5_1, weights 1/32, 1/16, 1/8, 1/4, 1."""
+    return PerceptualLoss(network, network, tuple(_COMPARED.values()))
+
+
+def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | None:
+    """The perceptual loss: with torchvision's VGG19 weights, or on the `features` of another network.
+
+    Args:
+        vgg: file (.pth or .safetensors), or empty.
+        features: TorchScript file whose forward returns maps, or `scenes`: the network that ships; or empty.
+
+    None, said once, where both are empty. Raises LossError, ConvertError or JudgeError where a file cannot be read,
+    naming every key it lacks.
+    """
+    if vgg and features:
+        raise LossError(f"[loss] expected loss.vgg or loss.features but got both, '{vgg}' and '{features}'")
+    if features == "scenes":
+        scenes = load_segmentation(FEATURES)
+        return PerceptualLoss(scenes, scenes.features)
+    if features:
+        network = load_torchscript(Path(features))
+        return PerceptualLoss(network, lambda images: feature_maps(network(images), features))
+    if vgg:
+        return vgg_loss(_load_vgg(Path(vgg)))
+    _log.warning(
+        "perceptual loss off: no VGG19 weights given; save torchvision's vgg19 state dict and give its path as "
+        "loss.vgg, or another network as loss.features"
+    )
+    return None
+
+
+def _load_vgg(path: Path) -> VGG19:
+    state = _read_weights(path)
+    module = VGG19()
+    wanted = module.state_dict()
+    faults = [f"missing {key}" for key in wanted if key not in state]
+    faults += [
+        f"{key} is {list(state[key].shape)}, not {list(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    if faults:
+        raise LossError(
+            f"[loss] expected torchvision's VGG19 weights in '{path}' but got {len(faults)} faults: "
+            f"{'; '.join(faults)}; save torchvision.models.vgg19(weights='DEFAULT').state_dict()"
+        )
+    module.load_state_dict({key: state[key].float() for key in wanted})
+    return module.eval()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        return read_state_dict(path)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise LossError(
+            f"[loss] expected readable VGG19 weights but got '{path}' ({error}); fetch or write the file again"
+        ) from None
