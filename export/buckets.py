@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kernels import _native
+from kernels.native import native
 from kernels.ops.plan import Level
 
 STEPS = 4  # lengths between two powers of two: at most a fifth of a long table is padding
@@ -32,7 +32,7 @@ def padded(level: Level, rows3: int, rows5: int) -> Level:
     patches3 = np.zeros((rows3, level.patches3.shape[1]), np.int32)  # symbol 0, which there always is
     patches3[:count3] = level.patches3
     patches5 = np.full((rows5, level.patches5.shape[1]), rows3, np.int32)  # outside
-    _native.rebase(level.patches5, count3, 0, rows3, patches5[:count5])  # "outside" is the row after the last
+    native.rebase(level.patches5, count3, 0, rows3, patches5[:count5])  # "outside" is the row after the last
     return replace(level, patches3=patches3, patches5=patches5)
 
 

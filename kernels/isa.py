@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from kernels import _native
 from kernels.layouts import DType
+from kernels.native import native
 
 ISA_VARIABLE = "SPADE_CPU_ISA"
 Isa = Literal["avx2", "avx512", "avx512bf16", "amx"]
@@ -27,7 +27,7 @@ class IsaError(RuntimeError):
 
 def supported_isas() -> list[Isa]:
     """The isas that this processor runs, slowest first."""
-    return [isa for number, isa in enumerate(get_args(Isa)) if _native.isa_supported(number)]
+    return [isa for number, isa in enumerate(get_args(Isa)) if native.isa_supported(number)]
 
 
 def isa_dtype(isa: Isa) -> DType:

@@ -9,9 +9,9 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from kernels import _native
 from kernels.isa import Isa
 from kernels.layouts import BLOCK, Array, aligned_empty
+from kernels.native import native
 
 Int32 = npt.NDArray[np.int32]
 
@@ -22,17 +22,17 @@ class StepError(ValueError):
 
 def _record_dtype(fields: Sequence[tuple[str, int, str]]) -> np.dtype[Any]:
     names, offsets, formats = zip(*fields, strict=True)
-    start = _native.STEP_ARGS_OFFSET
+    start = native.STEP_ARGS_OFFSET
     layout = {
         "names": ["kind", "isa", "overlaps", *names],
         "formats": ["i8", "i8", "i8", *formats],
         "offsets": [0, 8, 16, *(start + offset for offset in offsets)],
-        "itemsize": _native.STEP_BYTES,
+        "itemsize": native.STEP_BYTES,
     }
     return np.dtype(layout)  # type: ignore[call-overload, no-any-return]
 
 
-_KINDS = {name: (kind, _record_dtype(fields)) for name, (kind, fields) in _native.STEP_KINDS.items()}
+_KINDS = {name: (kind, _record_dtype(fields)) for name, (kind, fields) in native.STEP_KINDS.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Program:
 
     def __init__(self, steps: Sequence[Step], overlaps: Sequence[int] | None = None) -> None:
         self.kinds = tuple(step.kind for step in steps)
-        self._memory = aligned_empty((len(steps), _native.STEP_BYTES), np.uint8)
+        self._memory = aligned_empty((len(steps), native.STEP_BYTES), np.uint8)
         self._arrays: list[tuple[Array | Entries, ...]] = [step.arrays for step in steps]
         for memory, step in zip(self._memory, steps, strict=True):
             memory[:] = step.record.view(np.uint8)
@@ -79,7 +79,7 @@ class Program:
         """Where arguments of a step are in `memory` as int64, for those who set many in a short time."""
         offsets = self.args(step).dtype.fields
         assert offsets is not None
-        return [(step * _native.STEP_BYTES + offsets[field][1]) // 8 for field in fields]
+        return [(step * native.STEP_BYTES + offsets[field][1]) // 8 for field in fields]
 
     def replace(self, position: int, step: Step) -> None:
         """Put another step of any kind in place of one."""
@@ -95,11 +95,11 @@ class Pool:
         if threads < 1:
             raise StepError(f"[cpu] expected threads of 1 or more but got {threads}")
         self.threads = threads
-        self.native = _native.Pool(threads)
+        self.native = native.Pool(threads)
 
     def run(self, program: Program) -> dict[str, float]:
         """As `run`."""
-        seconds = np.zeros(_native.SECONDS)
+        seconds = np.zeros(native.SECONDS)
         self.native.run(program.memory, seconds)
         return {name: float(seconds[kind]) for name, (kind, _) in _KINDS.items()}
 

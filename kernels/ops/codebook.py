@@ -8,9 +8,9 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from kernels import _native
 from kernels.isa import Form, Isa, input_dtype, isa_dtype, isa_forms
 from kernels.layouts import BLOCK, Array, Float32, Float64, aligned_empty, pad_channels, storage_dtype
+from kernels.native import native
 from kernels.program import Int32, Step, StepError, expect, expect_rank, make_step
 
 # A gathered addition costs about as much as this many of the products that it saves.
@@ -79,21 +79,21 @@ def choose_form(isa: Isa, rows: int, actv_rows: int, n_blocks: int = 1, threads:
 def pack_codebook(isa: Isa, weight: Float32, channels: int) -> npt.NDArray[np.uint8]:
     """Codebook weights float32 [taps * 128, 2 * channels] (a before b) as the isa's kernel reads them."""
     expect_rank("codebook", "weight", weight, 2)
-    taps = weight.shape[0] // _native.HIDDEN
-    expect("codebook", "weight", weight, np.float32, (taps * _native.HIDDEN, 2 * channels))
+    taps = weight.shape[0] // native.HIDDEN
+    expect("codebook", "weight", weight, np.float32, (taps * native.HIDDEN, 2 * channels))
     number = get_args(Isa).index(isa)
-    packed = aligned_empty((_native.codebook_packed_bytes(number, taps, channels),), np.uint8)
-    _native.codebook_pack(number, weight, taps, channels, packed)
+    packed = aligned_empty((native.codebook_packed_bytes(number, taps, channels),), np.uint8)
+    native.codebook_pack(number, weight, taps, channels, packed)
     return packed
 
 
 def pack_codebook_int8(weight: npt.NDArray[np.int8], channels: int) -> npt.NDArray[np.uint8]:
     """Codebook weights int8 [taps * 128, 2 * channels] (a before b) as the kernel of amx reads them."""
     expect_rank("codebook", "weight", weight, 2)
-    taps = weight.shape[0] // _native.HIDDEN
-    expect("codebook", "weight", weight, np.int8, (taps * _native.HIDDEN, 2 * channels))
-    packed = aligned_empty((_native.codebook_int8_packed_bytes(taps, channels),), np.uint8)
-    _native.codebook_int8_pack(weight, taps, channels, packed)
+    taps = weight.shape[0] // native.HIDDEN
+    expect("codebook", "weight", weight, np.int8, (taps * native.HIDDEN, 2 * channels))
+    packed = aligned_empty((native.codebook_int8_packed_bytes(taps, channels),), np.uint8)
+    native.codebook_int8_pack(weight, taps, channels, packed)
     return packed
 
 
@@ -145,12 +145,12 @@ def codebook(
         raise StepError(f"[codebook] expected form {' or '.join(isa_forms(isa))} on isa {isa} but got {form!r}")
     if int8 is None:
         stored = storage_dtype(input_dtype(isa))
-        bytes_ = _native.codebook_packed_bytes(get_args(Isa).index(isa), taps, n_blocks * BLOCK)
+        bytes_ = native.codebook_packed_bytes(get_args(Isa).index(isa), taps, n_blocks * BLOCK)
     elif isa == "amx":
-        stored, bytes_ = np.dtype(np.uint8), _native.codebook_int8_packed_bytes(taps, n_blocks * BLOCK)
+        stored, bytes_ = np.dtype(np.uint8), native.codebook_int8_packed_bytes(taps, n_blocks * BLOCK)
     else:
         raise StepError(f"[codebook] expected isa amx for int8 products but got {isa}")
-    expect("codebook", "actv", actv, stored, (len(actv), _native.HIDDEN))
+    expect("codebook", "actv", actv, stored, (len(actv), native.HIDDEN))
     expect("codebook", "patches", patches, np.int32, (rows, taps))
     expect("codebook", "weight", weight, np.uint8, (bytes_,))
     expect("codebook", "bias", bias, np.float32, (n_blocks, 2, BLOCK))

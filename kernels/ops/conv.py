@@ -7,9 +7,9 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from kernels import _native
 from kernels.isa import Isa, input_dtype, isa_dtype
 from kernels.layouts import BLOCK, Array, Float32, Float64, aligned_empty, blocks, storage_dtype
+from kernels.native import native
 from kernels.program import Step, StepError, expect, expect_rank, make_step
 
 
@@ -45,8 +45,8 @@ def pack_conv(isa: Isa, weight: Float32) -> npt.NDArray[np.uint8]:
         raise StepError(f"[conv] expected a kernel size of 1 or 3 but got {kernel_size}")
     expect("conv", "weight", weight, np.float32, (out_channels, in_channels, kernel_size, kernel_size))
     number = get_args(Isa).index(isa)
-    packed = aligned_empty((_native.conv_packed_bytes(number, out_channels, in_channels, kernel_size),), np.uint8)
-    _native.conv_pack(number, weight, out_channels, in_channels, kernel_size, packed)
+    packed = aligned_empty((native.conv_packed_bytes(number, out_channels, in_channels, kernel_size),), np.uint8)
+    native.conv_pack(number, weight, out_channels, in_channels, kernel_size, packed)
     return packed
 
 
@@ -93,7 +93,7 @@ def convolution(
         raise StepError(
             f"[{op}] expected residual_shift 0, or 1 with even sizes, but got {residual_shift} for {height}x{width}"
         )
-    bytes_ = _native.conv_packed_bytes(get_args(Isa).index(isa), out_channels, in_channels, kernel_size)
+    bytes_ = native.conv_packed_bytes(get_args(Isa).index(isa), out_channels, in_channels, kernel_size)
     expect(op, "weight", weight, np.uint8, (bytes_,))
     expect(op, "bias", bias, np.float32, (out_blocks * BLOCK,))
     expect(op, "y", y, dtype, (n, height, out_blocks, width, BLOCK))

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-try:
-    from kernels import _native
-except ImportError as error:
-    raise ImportError(
-        "[plan] expected the compiled module kernels._native but it is not built or not for this Python; "
-        "build it with `pip install -e .` in the repository root (needs a C++20 compiler)"
-    ) from error
-
+from kernels.native import native
 from kernels.program import Pool
 
 Symbols = npt.NDArray[np.uint16]  # [N, H, W]
@@ -77,7 +70,7 @@ def plan_maps(
 ) -> list[list[Level]]:
     """The levels of each map alone, by the threads of a pool: two share a level. Else as `plan`."""
     symbols, sizes = _check(symbols, sizes, n_symbols, kernel_size)
-    maps = _native.plan_maps(symbols, sizes, n_symbols, kernel_size, None if pool is None else pool.native)
+    maps = native.plan_maps(symbols, sizes, n_symbols, kernel_size, None if pool is None else pool.native)
     return [
         [
             Level(patches3, patches5, index[None], _offsets([len(patches3)]), _offsets([len(patches5)]))
@@ -111,7 +104,7 @@ def _concatenate_level(parts: Sequence[Level]) -> Level:
     maps = _starts([len(part.index) for part in parts])
     index = np.empty((maps[-1], *parts[0].index.shape[1:]), np.int32)
     for i, part in enumerate(parts):
-        _native.rebase(part.index, -1, rows5[i], -1, index[maps[i] : maps[i + 1]])
+        native.rebase(part.index, -1, rows5[i], -1, index[maps[i] : maps[i + 1]])
     return Level(
         patches3,
         patches5,
@@ -136,7 +129,7 @@ def concatenate_patches(parts: Sequence[Level]) -> tuple[Int32, Int32]:
         )
     patches5 = np.empty((total5, taps), np.int32)
     for i, part in enumerate(parts):
-        _native.rebase(part.patches5, len(part.patches3), rows3[i], total3, patches5[rows5[i] : rows5[i + 1]])
+        native.rebase(part.patches5, len(part.patches3), rows3[i], total3, patches5[rows5[i] : rows5[i + 1]])
     return np.concatenate([part.patches3 for part in parts]), patches5
 
 
@@ -215,9 +208,9 @@ def _check(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> 
         raise PlanError(
             f"[plan] expected kernel_size 1, 3 or 5 but got {kernel_size!r}; use the size of SPADE's own convs"
         )
-    if not 1 <= n_symbols <= _native.MAX_SYMBOLS:
+    if not 1 <= n_symbols <= native.MAX_SYMBOLS:
         raise PlanError(
-            f"[plan] expected n_symbols in 1..{_native.MAX_SYMBOLS} but got {n_symbols!r}; "
+            f"[plan] expected n_symbols in 1..{native.MAX_SYMBOLS} but got {n_symbols!r}; "
             "uint16 holds the symbols and one value for outside the image"
         )
     return _check_symbols(symbols, n_symbols), [_check_size(height, width) for height, width in sizes]
@@ -235,7 +228,7 @@ def _check_symbols(symbols: Symbols, n_symbols: int) -> Symbols:
             "pass at least one map of one pixel"
         )
     symbols = np.ascontiguousarray(symbols)
-    position = _native.first_bad_symbol(symbols, n_symbols)
+    position = native.first_bad_symbol(symbols, n_symbols)
     if position >= 0:
         n, y, x = (int(i) for i in np.unravel_index(position, symbols.shape))
         raise PlanError(
@@ -246,9 +239,9 @@ def _check_symbols(symbols: Symbols, n_symbols: int) -> Symbols:
 
 
 def _check_size(height: int, width: int) -> tuple[int, int]:
-    if height < 1 or width < 1 or (height + 4) * (width + 4) > _native.MAX_PIXELS:
+    if height < 1 or width < 1 or (height + 4) * (width + 4) > native.MAX_PIXELS:
         raise PlanError(
-            f"[plan] expected a level of at least 1x1 and at most {_native.MAX_PIXELS} pixels (with a border of 2) "
+            f"[plan] expected a level of at least 1x1 and at most {native.MAX_PIXELS} pixels (with a border of 2) "
             f"but got {height}x{width}; use the level sizes of the configuration"
         )
     return height, width

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernels import _native
+from kernels.ops.symbols import instance_edges, symbols
 from spade_core.config import DONT_CARE, ConfigError, GeneratorConfig, level_sizes
 from spade_core.maps.colours import ColourTable
 from spade_core.maps.png import MAX_PIXELS, LabelMapError, read_png
@@ -111,21 +111,6 @@ def _sources(size: int, new_size: int) -> npt.NDArray[np.int64]:
     return index.clip(max=size - 1)
 
 
-def instance_edges(instances: Instances) -> Edges:
-    """Instance ids int32 [N, H, W] -> bool [N, H, W]: differs from the left, right, upper or lower neighbour's.
-
-    Both sides of a boundary are marked; the border of the image is no boundary.
-    """
-    edges = np.zeros(instances.shape, np.bool_)
-    across = instances[:, :, 1:] != instances[:, :, :-1]
-    down = instances[:, 1:, :] != instances[:, :-1, :]
-    edges[:, :, 1:] |= across
-    edges[:, :, :-1] |= across
-    edges[:, 1:, :] |= down
-    edges[:, :-1, :] |= down
-    return edges
-
-
 def check_labels(labels: Labels, config: GeneratorConfig) -> Labels:
     """Ids uint8 [N, H, W] -> ids 0 .. classes - 1, with 255 turned into label_nc where the config has "don't care".
 
@@ -186,15 +171,11 @@ def prepare(labels: Labels, instances: Instances | None, config: GeneratorConfig
 
 
 def _symbols(labels: Labels, instances: Instances | None, config: GeneratorConfig) -> Symbols:
-    """`check_labels`, `instance_edges` and `to_symbols` in one native pass."""
-    symbols = np.empty(labels.shape, np.uint16)
-    known = _native.symbols(
-        np.ascontiguousarray(labels), None if instances is None else np.ascontiguousarray(instances),
-        config.classes, config.label_nc if config.dont_care else -1, symbols,
-    )  # fmt: skip
+    """Do what `check_labels`, `instance_edges` and `to_symbols` do, in one pass of a kernel."""
+    made, known = symbols(labels, instances, config.classes, config.label_nc if config.dont_care else None)
     if not known:
-        check_labels(labels, config)  # says which
-    return symbols
+        check_labels(labels, config)  # raises with the first bad id
+    return made
 
 
 def _check_array(name: str, array: npt.NDArray[Any], dtype: type[np.generic]) -> None:

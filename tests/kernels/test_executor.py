@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from native import ISAS, each_isa, plain, random_values
 
-from kernels import _native
 from kernels.isa import ISA_VARIABLE, Isa, IsaError, choose_isa, input_dtype
 from kernels.layouts import Array, empty_padded, from_padded, from_plain
+from kernels.native import native
 from kernels.ops.modulate import modulate
 from kernels.program import Pool, Program, Step, StepError, run
 
@@ -126,17 +126,17 @@ def test_unknown_steps_and_isas_are_refused() -> None:
     with pytest.raises(ValueError, match="overlaps are negative"):
         run(program, pool)
     program.args(0)["overlaps"] = 0
-    program.args(0)["isa"] = len(_native.ISAS)
+    program.args(0)["isa"] = len(native.ISAS)
     with pytest.raises(ValueError, match="isa is unknown"):
         run(program, pool)
     with pytest.raises(ValueError, match="not whole"):
-        _native.Pool(1).run(program.memory[:-8], np.zeros(_native.SECONDS))
+        native.Pool(1).run(program.memory[:-8], np.zeros(native.SECONDS))
     with pytest.raises(StepError, match="expected threads of 1 or more but got 0"):
         Pool(0)
 
 
 def test_isas_are_numbered_as_in_the_header() -> None:
-    assert get_args(Isa) == _native.ISAS
+    assert get_args(Isa) == native.ISAS
 
 
 def test_isa_choice() -> None:

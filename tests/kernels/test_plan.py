@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kernels import _native
+from kernels.native import native
 from kernels.ops.plan import Level, Sizes, Symbols, concatenate, plan, plan_maps, plan_numpy
 from kernels.program import Pool
 
@@ -220,7 +220,7 @@ def test_other_threads_run_while_a_map_is_planned() -> None:
 
     def work() -> None:
         started.set()
-        _native.plan_maps(symbols[None], [(1024, 1024)], 65535, 5, None)
+        native.plan_maps(symbols[None], [(1024, 1024)], 65535, 5, None)
         done.set()
 
     thread = threading.Thread(target=work)

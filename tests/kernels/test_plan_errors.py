@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import _native
+from kernels.native import native
 from kernels.ops.plan import Level, PlanError, concatenate, plan, plan_numpy
 
 GOOD: dict[str, Any] = {"symbols": np.zeros((2, 4, 6), np.uint16), "sizes": [(4, 6)], "n_symbols": 3, "kernel_size": 3}
@@ -80,22 +80,22 @@ def test_a_batch_with_more_patches_than_int32_counts_is_refused() -> None:
 def test_the_native_module_checks_on_its_own_too() -> None:
     maps = GOOD["symbols"]
     with pytest.raises(ValueError, match=r"n_symbols is not in 1\.\.65535"):
-        _native.plan_maps(maps, [(4, 6)], 65536, 3, None)
+        native.plan_maps(maps, [(4, 6)], 65536, 3, None)
     with pytest.raises(ValueError, match="kernel_size is not 1, 3 or 5"):
-        _native.plan_maps(maps, [(4, 6)], 3, 4, None)
+        native.plan_maps(maps, [(4, 6)], 3, 4, None)
     with pytest.raises(ValueError, match="a height or width is below 1"):
-        _native.plan_maps(maps, [(4, 6), (4, 0)], 3, 3, None)
+        native.plan_maps(maps, [(4, 6), (4, 0)], 3, 3, None)
     with pytest.raises(ValueError, match="rows and out differ in size"):
-        _native.rebase(np.zeros(3, np.int32), 0, 0, 0, np.zeros(2, np.int32))
+        native.rebase(np.zeros(3, np.int32), 0, 0, 0, np.zeros(2, np.int32))
     with pytest.raises(TypeError):
-        _native.plan_maps(maps.astype(np.int32), [(4, 6)], 3, 3, None)
+        native.plan_maps(maps.astype(np.int32), [(4, 6)], 3, 3, None)
 
 
 def test_a_missing_native_module_says_how_to_build_it() -> None:
     code = "import sys; sys.modules['kernels._native'] = None; import kernels.ops.plan"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "ImportError: [plan] expected the compiled module kernels._native" in done.stderr
+    assert "ImportError: [kernels] expected the compiled module kernels._native" in done.stderr
     assert "build it with `pip install -e .` in the repository root" in done.stderr
 
 
@@ -106,7 +106,7 @@ def test_the_stub_lists_what_the_native_module_has() -> None:
         node.target.id for node in stub.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
     classes = {node.name for node in stub.body if isinstance(node, ast.ClassDef)}
-    assert {name for name in dir(_native) if not name.startswith("_")} == set(functions) | constants | classes
+    assert {name for name in dir(native) if not name.startswith("_")} == set(functions) | constants | classes
     for name, arguments in functions.items():
-        signature = (getattr(_native, name).__doc__ or "").splitlines()[0]
+        signature = (getattr(native, name).__doc__ or "").splitlines()[0]
         assert all(f"{argument}: " in signature for argument in arguments), signature

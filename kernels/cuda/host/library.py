@@ -158,9 +158,9 @@ class Library:
 
 def library_path() -> Path:
     """Where the installed library lies: in the folder `cuda` beside the compiled module."""
-    from kernels import _native
+    from kernels.native import native
 
-    return Path(_native.__file__).parent / "cuda" / NAME
+    return Path(native.__file__).parent / "cuda" / NAME
 
 
 @functools.cache
