@@ -10,7 +10,6 @@ import copy
 import json
 import logging
 import secrets
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from torch import nn
 
 from export.graphs import CodebookGraph, DenseGraph, ImageKind
 from spade_core.config import STYLE_DIM, GeneratorConfig
+from spade_core.files.whole_file import sync, write_whole
 from spade_core.maps.colours import class_names, class_palette
 from spade_core.models.generator import Generator
 from spade_core.models.spade import LEAKY_SLOPE
@@ -216,19 +216,21 @@ def _finish(
 def save(model: Any, path: Path, external_above_bytes: int = EXTERNAL_ABOVE_BYTES) -> None:
     """Write a model, whole or not at all; weights above the limit go to a file `<name>.<hex>.data` beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unique = secrets.token_hex(4)
-    data = path.with_name(f"{path.name}.{unique}.data")
-    draft = path.with_name(f".{path.name}.{unique}.tmp")
-    draft.mkdir()
+    data = path.with_name(f"{path.name}.{secrets.token_hex(4)}.data")
     old = set(path.parent.glob(f"{path.name}.*.data"))
-    try:
-        if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > external_above_bytes:
-            onnx.save_model(model, str(draft / path.name), save_as_external_data=True, location=data.name)
-            (draft / data.name).replace(data)
+    external = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > external_above_bytes
+
+    def write(draft: Path) -> None:
+        if external:
+            onnx.save_model(model, str(draft), save_as_external_data=True, location=data.name)
+            sync(data)
         else:
-            onnx.save_model(model, str(draft / path.name))
-        (draft / path.name).replace(path)
-        for stale in old:
-            stale.unlink()
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            onnx.save_model(model, str(draft))
+
+    try:
+        write_whole(path, write)
+    except BaseException:
+        data.unlink(missing_ok=True)
+        raise
+    for stale in old:
+        stale.unlink()

@@ -19,6 +19,7 @@ from typing import IO
 import torch
 from PIL import Image
 
+from spade_core.files.whole_file import write_whole
 from trainer.config import TrainConfig, from_tables, to_toml
 from trainer.data.dataset import Batch, Positions, Stream, loader
 from trainer.memory import keep_freed_memory
@@ -166,9 +167,7 @@ def _prepare(config: TrainConfig, processes: Processes) -> _Run:
     _resume(run)
     if processes.rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
-        draft = run.folder / ".config.toml.tmp"  # a killed run, or a process that reads, never meets half of it
-        draft.write_text(to_toml(config), encoding="utf-8")
-        draft.replace(run.folder / "config.toml")
+        write_whole(run.folder / "config.toml", lambda draft: draft.write_text(to_toml(config), encoding="utf-8"))
     return run
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spade_core.files.whole_file import write_whole
+
 Report = dict[str, Any]
 
 
@@ -29,6 +31,4 @@ class Setting:
     def save(self, report: Report) -> None:
         """Write the report so far: a step that is ended keeps its rows."""
         if self.out is not None:
-            unfinished = self.out.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(report))
-            unfinished.replace(self.out)
+            write_whole(self.out, lambda draft: draft.write_text(json.dumps(report)))

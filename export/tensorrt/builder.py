@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from export.tensorrt.profiles import Range, check_batch, input_ranges
 from kernels.cuda.host.toolkit import ToolkitError, compile_ptx
 from spade_core.config import GeneratorConfig
 from spade_core.files.manifest import sha256
+from spade_core.files.whole_file import write_whole
 
 try:
     import tensorrt as trt
@@ -249,12 +248,4 @@ def _bytes(memory: trt.IHostMemory) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, lambda draft: draft.write_bytes(content))

@@ -16,6 +16,7 @@ from serving.client.client import Client
 from serving.engines.contract import Engine
 from serving.requests.images import MAX_PIXELS, encode_images, read_encoding
 from spade_core.config import GeneratorConfig
+from spade_core.files.whole_file import write_whole
 from spade_core.maps.colours import ColourTable, draw
 from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
 from spade_core.types import Images, Instances, Labels
@@ -204,9 +205,7 @@ def read_style_image(path: Path) -> npt.NDArray[np.uint8]:
 def write_image(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: an interrupted run leaves no half image."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
+    write_whole(path, lambda draft: draft.write_bytes(data))
 
 
 def contact_sheet(labels: Labels, images: Images, palette: npt.NDArray[np.uint8], columns: int = 4) -> Image.Image:

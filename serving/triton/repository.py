@@ -39,7 +39,7 @@ from serving.triton.model_config import (
 )
 from spade_core.config import GeneratorConfig
 from spade_core.files.manifest import ManifestError, verify_manifest, write_manifest
-from spade_core.files.whole_file import sync
+from spade_core.files.whole_file import sync, write_whole
 
 SERVER_FILE = ".server.json"
 ADMIN_HEADER = "spade-admin"
@@ -317,11 +317,7 @@ def _unlocked(file: IO[str]) -> bool:
 def _put(source: Path, target: Path) -> None:
     """Copy a file over another in one step."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    shutil.copyfile(source, draft)
-    sync(draft)
-    draft.replace(target)
-    sync(target.parent)
+    write_whole(target, lambda draft: shutil.copyfile(source, draft))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spade_core.config import ConfigError, GeneratorConfig
-from spade_core.files.whole_file import sync
+from spade_core.files.whole_file import write_whole
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 from spade_core.models.registry import AnyGenerator, new_generator
@@ -216,18 +215,12 @@ def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        save_file(tensors, draft, metadata=header)
-        sync(draft)
-        draft.replace(path)
-        sync(path.parent)
+        write_whole(path, lambda draft: save_file(tensors, draft, metadata=header))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"[save] expected to write '{path}' but got {error}; check the folder, its rights and the free space"
         ) from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _opened(path: Path) -> Any:

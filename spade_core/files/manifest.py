@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from spade_core.files.whole_file import write_whole
 
 NAME = "manifest.json"
 _CHUNK_BYTES = 1 << 20
@@ -23,12 +24,8 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], names: Iterable[str] 
     `facts` are JSON values.
     """
     files = {name: sha256(folder / name) for name in (_names(folder) if names is None else sorted(names))}
-    draft = folder / f".{NAME}.tmp"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump({"format": 1, "facts": dict(facts), "sha256": files}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / NAME)
+    text = json.dumps({"format": 1, "facts": dict(facts), "sha256": files}, indent=1)
+    write_whole(folder / NAME, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def verify_manifest(folder: Path, *, alone: bool = True, holds: str | None = None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spade_core.files.whole_file import write_whole
+
 _log = logging.getLogger(__name__)
 
 
@@ -23,9 +25,8 @@ class Logs:
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "statistics.jsonl"
         kept = [row for row in read_statistics(self.path) if row["step"] <= step]
-        draft = self.path.with_suffix(".tmp")
-        draft.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        draft.replace(self.path)
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_whole(self.path, lambda draft: draft.write_text(text, encoding="utf-8"))
         self._board = _tensorboard(folder / "tensorboard", step)
 
     def row(self, values: Mapping[str, float]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from spade_core.files.whole_file import write_whole
 from trainer.config import TrainConfig, to_toml
 from trainer.output.logs import read_statistics
 
@@ -43,9 +44,7 @@ def write_report(folder: Path, config: TrainConfig) -> Path:
     parts += [_figure(path) for path in _spread(grids, _MOST_GRIDS)]
     parts.append(f"<h2>Configuration</h2><pre>{html.escape(to_toml(config))}</pre>")
     path = folder / "report.html"
-    draft = folder / ".report.html.tmp"
-    draft.write_text("\n".join(parts), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, lambda draft: draft.write_text("\n".join(parts), encoding="utf-8"))
     return path
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spade_core.files.checkpoints import refuse_non_finite
-from spade_core.files.whole_file import sync
+from spade_core.files.whole_file import write_whole
 from trainer.networks import Networks
 from trainer.step import Optimisers
 
@@ -31,26 +31,23 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def save_state(folder: Path, networks: Networks, optimisers: Optimisers, step: int, images: int, keep: int) -> Path:
-    """Write the checkpoint of `step` aside, sync it, rename it; then remove all but the last `keep`.
+    """Write the checkpoint of `step`; then remove all but the last `keep`, and what a killed run left unfinished.
 
     A process killed at any moment leaves the checkpoints it had. Raises StateError, and CheckpointError for weights
     that are not finite, which must not push out those that are.
     """
     path = folder / f"step-{step:08d}.safetensors"
-    draft = folder / f".{path.name}.tmp"  # of one name: the next save overwrites what a killed one left
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _tensors(networks, optimisers)}
     refuse_non_finite("train", str(path), tensors)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, draft, {"format": FORMAT, "step": str(step), "images": str(images)})
-        sync(draft)
-        draft.replace(path)
-        sync(folder)
+        header = {"format": FORMAT, "step": str(step), "images": str(images)}
+        write_whole(path, lambda draft: save_file(tensors, draft, header))
     except (OSError, SafetensorError) as error:
         raise StateError(
             f"[train] expected to write '{path}' but got {error}; check the folder, its rights and the free space"
         ) from None
-    for _, old in checkpoints(folder)[:-keep]:
+    for old in (*(old for _, old in checkpoints(folder)[:-keep]), *folder.glob(".step-*.tmp")):
         old.unlink()
     return path
 
