@@ -42,7 +42,7 @@ from benchmarks.server.encoded import CONNECT, ENCODE
 from benchmarks.server.engine import Stream, inputs_of, load_work
 from benchmarks.server.tables import ClosedRow, OpenRow, closed_row, closed_table, mean_batch, open_table
 from serving.client.client import ServerError
-from serving.engines.contract import PRECISIONS
+from serving.engines.names import PRECISIONS
 from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeOptions, Server, serve, served_config
 from spade_core.config import PRESETS

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from serving.engines.contract import ENGINES, PRECISIONS
+from serving.engines.names import ENGINES, PRECISIONS
 from spade_core.config import DEMO_WEIGHTS, PRESETS
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -51,10 +51,10 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
-            default="fp32",
+            default="auto",
             show_default=True,
-            help="Of weights and activations; bf16 is faster on processors that have it, and int8, in which only "
-            "codebooks multiply, on those with AMX. fp16 needs CUDA.",
+            help="Of weights and activations; `auto` takes the fastest this machine has within the error bound, bf16 "
+            "or fp32, and says which. int8, in which only codebooks multiply, needs AMX; fp16 needs CUDA.",
         ),
         click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: one per core]"),
     )

@@ -8,9 +8,6 @@ from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig
 from spade_core.types import Images, Instances, Labels, Style
 
-ENGINES = ("auto", "torch", "cpu")  # of a checkpoint; `tensorrt` comes from an engine file
-PRECISIONS = ("fp32", "bf16", "int8", "fp16")  # int8 on the cpu engine only, with AMX; fp16 on CUDA only
-
 
 class Engine(Protocol):
     """The interface of every engine (torch, cpu, tensorrt).

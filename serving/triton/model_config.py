@@ -36,7 +36,7 @@ class ModelOptions:
     weights: Path | None = None
     preset: str = "demo"
     engine: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     threads: int | None = None
     max_batch: int = 8
     queue_delay_us: int = 2000

@@ -27,7 +27,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_server() -> Iterator[Server]:
     """The demo preset: style input, 16 classes, 256x256. One thread, as the engine it is compared with has."""
-    with serve(ServeOptions(ModelOptions(threads=1, queue_delay_us=20_000), **FREE_PORTS)) as server:
+    with serve(ServeOptions(ModelOptions(precision="fp32", threads=1, queue_delay_us=20_000), **FREE_PORTS)) as server:
         yield server
 
 
@@ -39,7 +39,7 @@ def demo_engine() -> Engine:
 @pytest.fixture(scope="session")
 def tiny_server(tiny_weights: Path) -> Iterator[Server]:
     """The tiny model, with a queue of four requests and a batch delay long enough for a test's requests to meet."""
-    model = ModelOptions(tiny_weights, threads=1, queue_size=4, queue_delay_us=300_000, decoders=1)
+    model = ModelOptions(tiny_weights, precision="fp32", threads=1, queue_size=4, queue_delay_us=300_000, decoders=1)
     with serve(ServeOptions(model, **FREE_PORTS)) as server:
         yield server
 
