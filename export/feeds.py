@@ -11,9 +11,9 @@ from kernels.ops.plan import Level, plan
 from spade_core.config import GeneratorConfig, level_sizes
 from spade_core.maps.label_maps import prepare
 from spade_core.models.style import check_style
+from spade_core.types import Array
 
 Feed = dict[str, npt.NDArray[Any]]
-Array = npt.NDArray[Any]
 
 
 def dense_feed(labels: Array, instances: Array | None, style: Array | None, config: GeneratorConfig) -> Feed:

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.constants import DONT_CARE, HIDDEN
 from spade_core.codebook.entries import LevelTensors
 from spade_core.codebook.fold import fold
-from spade_core.config import DONT_CARE, HIDDEN, GeneratorConfig
+from spade_core.config import GeneratorConfig
 from spade_core.models.generator import Generator
 from spade_core.models.spade import SPADE
 

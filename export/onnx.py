@@ -22,11 +22,11 @@ import torch
 from torch import nn
 
 from export.graphs import CodebookGraph, DenseGraph, ImageKind
+from kernels.constants import SLOPE
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.files.whole_file import sync, write_whole
 from spade_core.maps.colours import class_names, class_palette
 from spade_core.models.generator import Generator
-from spade_core.models.spade import LEAKY_SLOPE
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["dense", "codebook"]
@@ -48,7 +48,7 @@ _MODULATE_BODY = """
     scaled = Mul (a, x)"""
 FUNCTIONS = {
     "Modulate": _MODULATE_BODY + "\n    y = Add (scaled, b)",
-    "ModulateLeaky": _MODULATE_BODY + f"\n    z = Add (scaled, b)\n    y = LeakyRelu <alpha = {LEAKY_SLOPE}> (z)",
+    "ModulateLeaky": _MODULATE_BODY + f"\n    z = Add (scaled, b)\n    y = LeakyRelu <alpha = {SLOPE}> (z)",
 }
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx.inliner
 import torch
@@ -22,6 +21,7 @@ from export.onnx import read_metadata, save
 from spade_core.maps.label_maps import prepare
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
+from spade_core.types import Array
 
 RUNTIMES = ("onnxruntime", "openvino")
 OPERATORS = Path(__file__).parent / "tensorrt" / "operators.json"
@@ -31,8 +31,6 @@ MAX_ERROR_FP32 = 1e-4
 LEVEL = 2 / 255
 # What half precision costs depends on the weights; below these the graph is wrong, not merely rounded.
 MIN_PSNR_DB = {"fp16": 45.0, "bf16": 30.0, "int8": 20.0}
-
-Array = npt.NDArray[Any]
 
 
 class VerifyError(RuntimeError):

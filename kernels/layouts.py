@@ -16,6 +16,12 @@ DType = Literal["float32", "float16", "bf16"]
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.uint8]  # [N, H, W]
+Instances = npt.NDArray[np.int32]  # [N, H, W]
+Edges = npt.NDArray[np.bool_]  # [N, H, W]
+Symbols = npt.NDArray[np.uint16]  # [N, H, W]
 
 BLOCK = 32
 HUGE_PAGE = 2 << 20

@@ -13,8 +13,6 @@ from kernels.isa import Isa
 from kernels.layouts import BLOCK, Array, aligned_empty
 from kernels.native import native
 
-Int32 = npt.NDArray[np.int32]
-
 
 class StepError(ValueError):
     """Arguments that a kernel cannot take; the message holds the value and what was expected."""

@@ -13,8 +13,6 @@ Architecture = Literal["spade", "concat", "pix2pixhd", "pix2pixhd-spade"]
 DEMO_WEIGHTS = Path(__file__).with_name("demo.safetensors")  # the trained model that ships: docs/demo-model.md
 
 STYLE_DIM = 256
-HIDDEN = 128  # channels between the two convs of a SPADE norm
-DONT_CARE = 255  # the "don't care" pixel value of a label map file
 
 UPSAMPLINGS: dict[Upsampling, int] = {"normal": 5, "more": 6, "most": 7}
 ENCODER_DECODERS = ("pix2pixhd", "pix2pixhd-spade")

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_grad
 from torch import Tensor, nn
 
-from spade_core.models.spade import NORM_EPS
+from kernels.constants import EPSILON
 
 MESSAGE_BYTES = 16 << 20  # of gradients: large enough for the network's speed, small enough that many are on the way
 
@@ -136,7 +136,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=NORM_EPS, affine=False)
+        super().__init__(channels, eps=EPSILON, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, C, h, w] -> the same, normalised by the statistics of all processes, or the running ones in eval."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from spade_core.maps.samples import Maps, read_maps
+from spade_core.types import Array
 
 __all__ = ["Maps", "feed", "labels_name", "read_maps"]
-
-Array = npt.NDArray[Any]
 
 
 def labels_name(labels: Path | str | None) -> str:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.cpu_kernels.timing import Case, Contender, exact, rounding, torch_contender, torch_dtype
+from kernels.constants import HIDDEN
 from kernels.isa import Form, Isa, input_dtype, isa_dtype
 from kernels.layouts import (
     BLOCK,
@@ -25,11 +26,12 @@ from kernels.layouts import (
     to_entries,
     to_storage,
 )
-from kernels.ops.codebook import HIDDEN, Int8, codebook, pack_bias, pack_codebook, pack_codebook_int8
+from kernels.ops.codebook import Int8, codebook, pack_bias, pack_codebook, pack_codebook_int8
 from kernels.ops.embed import embed
-from kernels.ops.plan import Level, Symbols, plan, plan_numpy
-from kernels.program import Int32, Pool, Program
+from kernels.ops.plan import Level, plan, plan_numpy
+from kernels.program import Pool, Program
 from spade_core.config import GeneratorConfig
+from spade_core.types import Int32, Symbols
 
 
 def size_name(level: Level) -> str:

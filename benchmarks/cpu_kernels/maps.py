@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.cpu_kernels.codebooks import size_name
 from benchmarks.cpu_kernels.timing import Case, Contender, exact, rounding, torch_contender, torch_dtype
+from kernels.constants import EPSILON, SLOPE
 from kernels.isa import Isa, input_dtype, isa_dtype
 from kernels.layouts import (
     Array,
@@ -25,13 +26,10 @@ from kernels.layouts import (
     to_plain,
 )
 from kernels.ops.image import image
-from kernels.ops.modulate import SLOPE, modulate
+from kernels.ops.modulate import modulate
 from kernels.ops.norm import norm
 from kernels.ops.plan import Level
 from kernels.program import Entries, Pool, Program
-
-EPSILON = 1e-5
-
 
 # ---- Modulate ----
 

@@ -21,8 +21,9 @@ from rich.table import Table
 
 from benchmarks.common.maps import read_maps
 from benchmarks.common.report import write_report
-from kernels.ops.plan import Level, Symbols, plan, plan_numpy
+from kernels.ops.plan import Level, plan, plan_numpy
 from spade_core.config import PRESETS, GeneratorConfig, preset
+from spade_core.types import Symbols
 
 
 @dataclass(frozen=True)

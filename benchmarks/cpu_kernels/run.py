@@ -27,9 +27,10 @@ from benchmarks.cpu_kernels.convs import ConvShape, conv_case
 from benchmarks.cpu_kernels.maps import image_case, modulate_case, norm_case
 from benchmarks.cpu_kernels.timing import Case, Row, copy_rates, measure, peak
 from kernels.isa import Isa, isa_forms, supported_isas
-from kernels.ops.plan import Level, Symbols, plan
+from kernels.ops.plan import Level, plan
 from kernels.program import Pool
 from spade_core.config import GeneratorConfig, preset
+from spade_core.types import Symbols
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from benchmarks.gpu import triton_peers as gpu_triton
 from benchmarks.gpu.case import LIMITS, Case, Outputs, dtype_name, random_map, random_values, shape_name
-from kernels.cuda.codebook.codebook import HIDDEN, Codebook, Embed, codebook, embed, per_tap_weight
+from kernels.constants import HIDDEN
+from kernels.cuda.codebook.codebook import Codebook, Embed, codebook, embed, per_tap_weight
 from kernels.cuda.image.image import image_conv, image_conv_torch
 from kernels.ops.plan import Level, plan
 from serving.engines.cpu.pack import walk

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,11 +19,11 @@ from spade_core.config import preset
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
 from spade_core.models.seeded import seeded_generator
+from spade_core.types import Symbols
 
 BATCHES = (1, 8, 32)
 WARM_UPS, REPEATS = 3, 15
 
-Symbols = npt.NDArray[np.uint16]
 Run = Callable[[Symbols], Tensor]
 """Symbols [N, H, W] on the host -> pixels uint8 [N, H, W, 3] on the host."""
 

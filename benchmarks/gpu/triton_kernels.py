@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 import triton.testing
 
-from kernels.ops.modulate import SLOPE
+from kernels.constants import SLOPE
 
 _SLOPE = tl.constexpr(SLOPE)
 

@@ -13,9 +13,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from kernels.cuda.codebook.codebook import HIDDEN
+from kernels.constants import EPSILON, HIDDEN
 from kernels.cuda.host.tensors import empty_map
-from kernels.cuda.modulate.modulate_dense import EPSILON
 
 Outputs = tuple[Tensor, ...]
 

@@ -25,8 +25,9 @@ from benchmarks.common.maps import labels_name
 from benchmarks.common.report import write_report
 from export.onnx import DTYPES, export_codebook, export_dense
 from export.verify import Row, check_file, compare
+from kernels.constants import DONT_CARE
 from serving.engines.choose import load_checkpoint
-from spade_core.config import DEMO_WEIGHTS, DONT_CARE, PRESETS, GeneratorConfig
+from spade_core.config import DEMO_WEIGHTS, PRESETS, GeneratorConfig
 from spade_core.maps.label_maps import prepare
 from spade_core.maps.samples import Maps, read_maps
 from spade_core.models.generator import Generator

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.maps.drawn import demo_map
 from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest
 from spade_core.maps.samples import label_map_paths
+from spade_core.types import Array
 
 FIRST_SCENE = 1000  # far from the seeds that anything else draws with
 SHIFT = (37, 53)
 
-Array = npt.NDArray[Any]
 Named = tuple[str, Array, Array]  # labels and instances [H, W]
 
 

@@ -15,11 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -32,12 +30,11 @@ from benchmarks.model.worker import Setting, describe, load_turn
 from kernels.isa import IsaError
 from serving.engines.cpu.engine import choose_isa_of
 from spade_core.config import PRESETS
+from spade_core.types import Array
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
 REFERENCE = "torch-fp32"
 OURS = ("cpu-fp32", "cpu-bf16", "cpu-int8", "torch-codebook-fp32", "torch-codebook-bf16")
-
-Array = npt.NDArray[Any]
 
 
 @dataclass

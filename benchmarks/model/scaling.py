@@ -16,7 +16,6 @@ from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -28,8 +27,7 @@ from serving.engines.timings import Timings
 from spade_core.config import PRESETS, preset
 from spade_core.maps.label_maps import resize_nearest
 from spade_core.models.seeded import seeded_generator
-
-Labels = npt.NDArray[np.uint8]
+from spade_core.types import Labels
 
 
 @dataclass(frozen=True)

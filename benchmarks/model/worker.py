@@ -6,17 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.common.maps import Maps, feed, read_maps
 from spade_core.config import GeneratorConfig, preset
+from spade_core.types import Array
 
 PAUSE_S = 0.2  # before a turn: thread pools of the engine before spin for a while after their last work
 
-Array = npt.NDArray[Any]
 Run = Callable[[Array, Array | None, Array, Array | None], Array]
 """(labels, instances, symbols, style) of one batch -> image float32 [N, 3, H, W] in -1..1."""
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.common.maps import Maps, read_maps
 from serving.engines.contract import Engine
 from serving.engines.timings import Timings
 from serving.triton.model_config import ModelOptions
+from spade_core.types import Array
 
-Array = npt.NDArray[Any]
 Inputs = tuple[Array, Array | None, Array | None]
 """(labels [N, H, W], instances [N, H, W] or None, style [N, 256] or None)."""
 

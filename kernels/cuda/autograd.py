@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.constants import EPSILON
 from kernels.cuda.host.library import Library, Norm
 from kernels.cuda.modulate.modulate_codebook import (
     Order,
@@ -19,7 +20,6 @@ from kernels.cuda.modulate.modulate_codebook import (
     modulate_codebook_torch,
 )
 from kernels.cuda.modulate.modulate_dense import (
-    EPSILON,
     modulate_dense,
     modulate_dense_backward,
     modulate_dense_backward_torch,

@@ -8,14 +8,14 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from kernels.constants import HIDDEN
 from kernels.isa import Form, Isa, input_dtype, isa_dtype, isa_forms
-from kernels.layouts import BLOCK, Array, Float32, Float64, aligned_empty, pad_channels, storage_dtype
+from kernels.layouts import BLOCK, Array, Float32, Float64, Int32, aligned_empty, pad_channels, storage_dtype
 from kernels.native import native
-from kernels.program import Int32, Step, StepError, expect, expect_rank, make_step
+from kernels.program import Step, StepError, expect, expect_rank, make_step
 
 # A gathered addition costs about as much as this many of the products that it saves.
 GATHER_COST = 8
-HIDDEN = 128
 
 
 def codebook_numpy(actv: Array, patches: npt.NDArray[np.int32], weight: Array, bias: Array) -> Float64:

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.isa import Isa, input_dtype, isa_dtype
-from kernels.layouts import BLOCK, Array, Float32, Float64, storage_dtype
-from kernels.program import Int32, Step, StepError, expect, expect_rank, make_step
+from kernels.layouts import BLOCK, Array, Float32, Float64, Int32, storage_dtype
+from kernels.program import Step, StepError, expect, expect_rank, make_step
 
 
 def embed_numpy(table: Array, bias: Array, patches: npt.NDArray[np.int32], *, relu: bool, zero_row: bool) -> Float64:

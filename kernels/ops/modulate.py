@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from kernels.constants import SLOPE
 from kernels.isa import Isa, input_dtype, isa_dtype
-from kernels.layouts import BLOCK, Array, Float32, Float64, storage_dtype
-from kernels.program import Entries, Int32, Step, StepError, expect, expect_rank, make_step
-
-SLOPE = 0.2
+from kernels.layouts import BLOCK, Array, Float32, Float64, Int32, storage_dtype
+from kernels.program import Entries, Step, StepError, expect, expect_rank, make_step
 
 
 def modulate_numpy(

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.isa import Isa
-from kernels.layouts import BLOCK, Array, Float32, blocks
+from kernels.layouts import BLOCK, Array, Float32, Int32, blocks
 from kernels.ops.conv import convolution
 from kernels.ops.modulate import modulation
-from kernels.program import Entries, Int32, Step, StepError, expect_rank, make_step
+from kernels.program import Entries, Step, StepError, expect_rank, make_step
 
 _Value = TypeVar("_Value")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.constants import EPSILON
 from kernels.isa import Isa, isa_dtype
 from kernels.layouts import BLOCK, Array, Float32, Float64, storage_dtype
 from kernels.program import Step, expect, expect_rank, make_step
 
 
-def norm_numpy(x: Array, epsilon: float = 1e-5) -> tuple[Float64, Float64]:
+def norm_numpy(x: Array, epsilon: float = EPSILON) -> tuple[Float64, Float64]:
     """x [N, C, H, W] -> mean and 1 / sqrt(variance + epsilon), float64 [N, C]; the variance divides by H * W."""
     values = x.astype(np.float64)
     mean: Float64 = values.mean(axis=(2, 3))
@@ -17,7 +18,7 @@ def norm_numpy(x: Array, epsilon: float = 1e-5) -> tuple[Float64, Float64]:
     return mean, rstd
 
 
-def norm(isa: Isa, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = 1e-5) -> Step:
+def norm(isa: Isa, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = EPSILON) -> Step:
     """Mean and 1 / sqrt(variance + epsilon) of a plain map; see `kernels.ops.norm.norm_numpy`.
 
     Args:

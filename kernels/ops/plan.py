@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kernels.layouts import Int32, Int64, Symbols
 from kernels.native import native
 from kernels.program import Pool
 
-Symbols = npt.NDArray[np.uint16]  # [N, H, W]
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 Sizes = Sequence[tuple[int, int]]
 
 KERNEL_SIZES = (1, 3, 5)

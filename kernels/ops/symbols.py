@@ -10,15 +10,9 @@ import logging
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-Labels = npt.NDArray[np.uint8]  # [N, H, W]
-Instances = npt.NDArray[np.int32]  # [N, H, W]
-Edges = npt.NDArray[np.bool_]  # [N, H, W]
-Symbols = npt.NDArray[np.uint16]  # [N, H, W]
-
-DONT_CARE = 255
-"""The label that `dont_care_id` replaces."""
+from kernels.constants import DONT_CARE
+from kernels.layouts import Edges, Instances, Labels, Symbols
 
 _log = logging.getLogger(__name__)
 

@@ -19,9 +19,8 @@ from spade_core.config import GeneratorConfig
 from spade_core.files.whole_file import write_whole
 from spade_core.maps.colours import ColourTable, draw
 from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
-from spade_core.types import Images, Instances, Labels
+from spade_core.types import Images, Instances, Labels, Style
 
-Style = npt.NDArray[np.float32]  # [256]
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spade_core.config import HIDDEN, GeneratorConfig
+from kernels.constants import HIDDEN
+from spade_core.config import GeneratorConfig
 from spade_core.models.one_hot import by_tap, symbol_table
 from spade_core.models.registry import AnyGenerator
 from spade_core.models.spade import SPADE

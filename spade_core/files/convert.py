@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spade_core.config import HIDDEN, PRESETS, GeneratorConfig
+from kernels.constants import HIDDEN
+from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.files.checkpoints import (
     CheckpointError,
     encoder_nf,

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kernels.constants import DONT_CARE
 from kernels.ops.symbols import instance_edges, symbols
-from spade_core.config import DONT_CARE, ConfigError, GeneratorConfig, level_sizes
+from spade_core.config import ConfigError, GeneratorConfig, level_sizes
 from spade_core.maps.colours import ColourTable
 from spade_core.maps.png import MAX_PIXELS, LabelMapError, read_png
+from spade_core.types import Edges, Instances, Labels, Map, Symbols
 
 __all__ = [
     "LabelMapError",
@@ -24,11 +26,6 @@ __all__ = [
     "to_symbols",
 ]
 
-Map = npt.NDArray[np.uint8]  # [H, W]
-Labels = npt.NDArray[np.uint8]  # [N, H, W]
-Instances = npt.NDArray[np.int32]  # [N, H, W]
-Edges = npt.NDArray[np.bool_]  # [N, H, W]
-Symbols = npt.NDArray[np.uint16]  # [N, H, W]
 
 _FIXES = {
     "coco": "COCO-Stuff ids are the official ids - 1 (0..181), with 255 for unlabeled",

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.constants import SLOPE
 from spade_core.config import (
     STYLE_DIM,
     UPSAMPLINGS,
     GeneratorConfig,
 )
-from spade_core.models.spade import LEAKY_SLOPE, Normalise, param_free_norm
+from spade_core.models.spade import Normalise, param_free_norm
 
 
 class ConcatBlock(nn.Module):
@@ -31,9 +32,9 @@ class ConcatBlock(nn.Module):
 
     def forward(self, x: Tensor, segmap: Tensor) -> Tensor:
         """x [N, fin, h, w], one-hot segmap [N, semantic_nc, h, w] -> [N, fout, h, w]."""
-        dx = F.leaky_relu(self.norm_0(x), LEAKY_SLOPE)
+        dx = F.leaky_relu(self.norm_0(x), SLOPE)
         dx = self.conv_0(torch.cat([dx, segmap], dim=1))  # [N, fmid, h, w]
-        dx = F.leaky_relu(self.norm_1(dx), LEAKY_SLOPE)
+        dx = F.leaky_relu(self.norm_1(dx), SLOPE)
         dx = self.conv_1(torch.cat([dx, segmap], dim=1))  # [N, fout, h, w]
         shortcut = x
         if self.conv_s is not None and self.norm_s is not None:
@@ -72,7 +73,7 @@ class ConcatGenerator(nn.Module):
             if i > 0 and not (i == 2 and self.config.upsampling == "normal"):
                 x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = block(x, _shrink(segmap, segmap.shape[2] // x.shape[2]))
-        image: Tensor = self.conv_img(F.leaky_relu(x, LEAKY_SLOPE))
+        image: Tensor = self.conv_img(F.leaky_relu(x, SLOPE))
         return image
 
     def _start(self, small: Tensor, style: Tensor | None) -> Tensor:

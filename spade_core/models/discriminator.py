@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.constants import EPSILON, SLOPE
 from spade_core.config import GeneratorConfig
 from spade_core.models.label_patches import KERNEL, PADDING, STRIDE, LabelPatches, halved_one_hot
 from spade_core.models.one_hot import embed, symbol_table
-from spade_core.models.spade import LEAKY_SLOPE, NORM_EPS
 
 SCALES = 2  # num_D of the paper
 LAYERS = 4  # convs of each before the last
@@ -27,15 +27,15 @@ class PatchDiscriminator(nn.Module):
         self.layers = layers
         width = ndf
         self.model0: nn.Sequential = nn.Sequential(
-            _conv(in_channels, width, stride=STRIDE, bias=True), nn.LeakyReLU(LEAKY_SLOPE)
+            _conv(in_channels, width, stride=STRIDE, bias=True), nn.LeakyReLU(SLOPE)
         )
         for i in range(1, layers):
             fin, width = width, min(2 * width, 8 * ndf)
             normed = nn.Sequential(
                 _conv(fin, width, stride=1 if i == layers - 1 else 2, bias=False),
-                nn.InstanceNorm2d(width, eps=NORM_EPS),
+                nn.InstanceNorm2d(width, eps=EPSILON),
             )
-            self.add_module(f"model{i}", nn.Sequential(normed, nn.LeakyReLU(LEAKY_SLOPE)))
+            self.add_module(f"model{i}", nn.Sequential(normed, nn.LeakyReLU(SLOPE)))
         self.add_module(f"model{layers}", nn.Sequential(_conv(width, 1, stride=1, bias=True)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -46,7 +46,7 @@ class PatchDiscriminator(nn.Module):
         """As `forward`, of image [N, 3, H, W] and what the map adds to the first conv, [N, ndf, h, w]."""
         weight = self.first.weight[:, -image.shape[1] :]
         x = labels + F.conv2d(image, weight, stride=STRIDE, padding=PADDING)
-        return self._rest(F.leaky_relu(x, LEAKY_SLOPE, inplace=True))
+        return self._rest(F.leaky_relu(x, SLOPE, inplace=True))
 
     @property
     def first(self) -> nn.Conv2d:

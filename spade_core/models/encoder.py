@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.constants import EPSILON, SLOPE
 from spade_core.config import STYLE_DIM
-from spade_core.models.spade import LEAKY_SLOPE, NORM_EPS
 
 ENCODER_SIZE = 256  # the image is brought to this size; six stride-2 convs leave 4x4
 
@@ -25,7 +25,7 @@ class StyleEncoder(nn.Module):
         widths = (3, nf, 2 * nf, 4 * nf, 8 * nf, 8 * nf, 8 * nf)
         self.layer1, self.layer2, self.layer3, self.layer4, self.layer5, self.layer6 = (
             nn.Sequential(
-                nn.Conv2d(fin, fout, 3, stride=2, padding=1, bias=False), nn.InstanceNorm2d(fout, eps=NORM_EPS)
+                nn.Conv2d(fin, fout, 3, stride=2, padding=1, bias=False), nn.InstanceNorm2d(fout, eps=EPSILON)
             )
             for fin, fout in pairwise(widths)
         )
@@ -38,6 +38,6 @@ class StyleEncoder(nn.Module):
         if x.shape[2:] != (ENCODER_SIZE, ENCODER_SIZE):
             x = F.interpolate(x, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear", align_corners=False)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4, self.layer5, self.layer6):
-            x = F.leaky_relu(layer(x), LEAKY_SLOPE)
+            x = F.leaky_relu(layer(x), SLOPE)
         x = x.flatten(1)  # [N, 8 nf * 16]
         return self.fc_mu(x), self.fc_var(x)

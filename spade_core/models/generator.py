@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.constants import SLOPE
 from spade_core.config import STYLE_DIM, ConfigError, GeneratorConfig
-from spade_core.models.spade import LEAKY_SLOPE, Normalise, ResidualBlock
+from spade_core.models.spade import Normalise, ResidualBlock
 
 
 class Generator(nn.Module):
@@ -60,7 +61,7 @@ class Generator(nn.Module):
         x = self.up_3(_up(x), normalise)  # [N, nf, ..]
         if self.up_4 is not None:
             x = self.up_4(_up(x), normalise)  # [N, nf / 2, ..]
-        image: Tensor = self.conv_img(F.leaky_relu(x, LEAKY_SLOPE))
+        image: Tensor = self.conv_img(F.leaky_relu(x, SLOPE))
         return image
 
 

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from spade_core.config import HIDDEN, GeneratorConfig
+from kernels.constants import HIDDEN
+from spade_core.config import GeneratorConfig
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 from spade_core.models.spade import SPADE, ResidualBlock

@@ -7,10 +7,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spade_core.config import HIDDEN, GeneratorConfig, Norm
-
-LEAKY_SLOPE = 0.2
-NORM_EPS = 1e-5
+from kernels.constants import EPSILON, HIDDEN, SLOPE
+from spade_core.config import GeneratorConfig, Norm
 
 
 class SPADE(nn.Module):
@@ -59,8 +57,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, normalise: Normalise) -> Tensor:
         """x [N, fin, h, w] -> [N, fout, h, w]."""
         # In place: no form's gradient needs what its last sum gave, and a training step holds one map less a norm.
-        dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), LEAKY_SLOPE, inplace=True))  # [N, fmid, h, w]
-        dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), LEAKY_SLOPE, inplace=True))  # [N, fout, h, w]
+        dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), SLOPE, inplace=True))  # [N, fmid, h, w]
+        dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), SLOPE, inplace=True))  # [N, fout, h, w]
         if self.conv_s is None or self.norm_s is None:
             shortcut = x
         else:
@@ -72,6 +70,6 @@ class ResidualBlock(nn.Module):
 def param_free_norm(norm: Norm, channels: int) -> nn.Module:
     """The norm of x [N, C, h, w] without affine parameters."""
     if norm == "instance":
-        return nn.InstanceNorm2d(channels, eps=NORM_EPS)
+        return nn.InstanceNorm2d(channels, eps=EPSILON)
     # One process normalises over its own batch; a trainer of several converts to SyncBatchNorm, same keys.
-    return nn.BatchNorm2d(channels, eps=NORM_EPS, affine=False)
+    return nn.BatchNorm2d(channels, eps=EPSILON, affine=False)

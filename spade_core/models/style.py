@@ -8,8 +8,7 @@ import torch
 
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.models.encoder import StyleEncoder
-
-Style = npt.NDArray[np.float32]  # [N, 256]
+from spade_core.types import Style
 
 
 def style_from_seed(seed: int) -> npt.NDArray[np.float32]:

@@ -21,7 +21,7 @@ from benchmarks.gpu import kernels as gpu_kernels
 from benchmarks.gpu import triton_peers as gpu_triton
 from benchmarks.gpu.case import Case
 from benchmarks.gpu.kernels import triton_peer
-from kernels.cuda.codebook.codebook import HIDDEN
+from kernels.constants import HIDDEN
 from kernels.cuda.host.tensors import in_layout
 from kernels.cuda.modulate.modulate_codebook import modulate_codebook_torch
 from kernels.cuda.modulate.modulate_dense import modulate_dense_torch, statistics_torch

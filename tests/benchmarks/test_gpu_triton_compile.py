@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 from benchmarks.gpu import triton_kernels as kernels
 from benchmarks.gpu.triton_peers import FUSED
-from kernels.cuda.codebook.codebook import HIDDEN
+from kernels.constants import HIDDEN
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 import benchmarks.cpu_kernels.plan
 from benchmarks.cpu_kernels.plan import main, measure
-from kernels.ops.plan import Level, Sizes, Symbols, plan
+from kernels.ops.plan import Level, Sizes, plan
 from spade_core.config import preset
+from spade_core.types import Symbols
 
 
 def test_drawn_maps_are_said_to_be_drawn_and_every_level_has_its_shares(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
-from kernels.cuda.codebook.codebook import HIDDEN, Codebook, DeviceRows, Embed, codebook, embed, per_tap_weight
+from kernels.constants import HIDDEN
+from kernels.cuda.codebook.codebook import Codebook, DeviceRows, Embed, codebook, embed, per_tap_weight
 from kernels.cuda.host.library import DTYPES, CudaError, Library
 from kernels.ops.codebook import codebook_numpy
 from kernels.ops.embed import embed_numpy

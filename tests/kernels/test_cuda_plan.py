@@ -13,7 +13,8 @@ from test_plan import batches
 
 from kernels.cuda.host.library import CudaError, Library
 from kernels.cuda.plan.plan import CudaPlan
-from kernels.ops.plan import Sizes, Symbols, plan_numpy
+from kernels.layouts import Symbols
+from kernels.ops.plan import Sizes, plan_numpy
 
 CPU = torch.device("cpu")
 

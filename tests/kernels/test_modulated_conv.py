@@ -13,6 +13,7 @@ from kernels.isa import Isa, input_dtype, isa_dtype
 from kernels.layouts import (
     Array,
     Float32,
+    Int32,
     empty_padded,
     empty_plain,
     from_padded,
@@ -25,7 +26,7 @@ from kernels.layouts import (
 from kernels.ops.conv import conv, conv_numpy, pack_conv
 from kernels.ops.modulate import modulate
 from kernels.ops.modulated_conv import Shortcut, modulated_conv
-from kernels.program import Entries, Int32, StepError
+from kernels.program import Entries, StepError
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from kernels.layouts import Symbols
 from kernels.native import native
-from kernels.ops.plan import Level, Sizes, Symbols, concatenate, plan, plan_maps, plan_numpy
+from kernels.ops.plan import Level, Sizes, concatenate, plan, plan_maps, plan_numpy
 from kernels.program import Pool
 
 COCO_SIZES = [(8 << i, 8 << i) for i in range(6)]

@@ -11,11 +11,11 @@ import torch
 from spade_core.maps.colours import class_palette, draw
 from spade_core.models.registry import AnyGenerator
 from spade_core.models.style import style_from_seed
+from spade_core.types import Image
 from trainer.config import TrainConfig
 from trainer.data.dataset import Batch, Stream, collate, scene_pixels
 from trainer.networks import Networks, synthesize
 
-Image = npt.NDArray[np.uint8]  # [H, W, 3]
 STYLE_SEEDS = (1, 2, 3)
 
 

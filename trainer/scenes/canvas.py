@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spade_core.maps.drawn import NAMES
+from spade_core.types import Ids, Map
 from trainer.scenes.noise import Floats, sample, table
 from trainer.scenes.styles import Colour, Palette
 
-Map = npt.NDArray[np.uint8]  # [H, W]
-Ids = npt.NDArray[np.int32]  # [H, W]
 At = npt.NDArray[np.intp]  # flat positions of pixels
 
 ID = {name: i for i, name in enumerate(NAMES)}

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spade_core.maps.drawn import NAMES
-from trainer.scenes.canvas import ID, Canvas, Ids, Map, canvas
+from spade_core.types import Ids, Map
+from trainer.scenes.canvas import ID, Canvas, canvas
 from trainer.scenes.styles import Palette
 from trainer.scenes.surfaces import SURFACES
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.constants import HIDDEN
 from kernels.cuda.host.library import Argument, Library
 from kernels.cuda.host.tensors import address, dtype_number, expect_contiguous, expect_shape, library_of, stream_of
-
-HIDDEN = 128
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.constants import SLOPE
 from kernels.cuda.host.library import CudaError, Library
 from kernels.cuda.host.tensors import address, dtype_number, expect_contiguous, expect_shape, library_of, stream_of
-from kernels.ops.modulate import SLOPE
 
 
 def image_conv(

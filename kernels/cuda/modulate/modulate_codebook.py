@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.constants import SLOPE
 from kernels.cuda.host.library import LAYOUTS, CudaError, Library, Norm
 from kernels.cuda.host.tensors import (
     address,
@@ -21,7 +22,6 @@ from kernels.cuda.host.tensors import (
     stream_of,
 )
 from kernels.cuda.modulate.modulate_dense import norm_backward, norm_backward_torch
-from kernels.ops.modulate import SLOPE
 
 
 def modulate_codebook(

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.constants import EPSILON, SLOPE
 from kernels.cuda.host.library import LAYOUTS, NORMS, CudaError, Layout, Library, Norm
 from kernels.cuda.host.tensors import (
     address,
@@ -19,9 +20,7 @@ from kernels.cuda.host.tensors import (
     statistics_stride,
     stream_of,
 )
-from kernels.ops.modulate import SLOPE
 
-EPSILON = 1e-5
 Statistics = tuple[Tensor | None, Tensor | None]
 
 

@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from kernels.constants import HIDDEN
 from kernels.isa import Form, Isa, input_dtype, isa_dtype, isa_forms
 from kernels.layouts import BLOCK, aligned_empty, blocks, storage_dtype
 from kernels.ops.codebook import Int8, choose_form, codebook
@@ -19,10 +20,9 @@ from kernels.ops.plan import Level, concatenate_patches, plan_maps
 from kernels.program import Pool, Program, Step, run
 from serving.engines.cpu.memory import ALIGNMENT, Arena, Block
 from serving.engines.cpu.pack import PackedGenerator, PackedNorm
-from spade_core.config import HIDDEN, level_sizes
+from spade_core.config import level_sizes
+from spade_core.types import Int32, Symbols
 
-Symbols = npt.NDArray[np.uint16]
-Int32 = npt.NDArray[np.int32]
 Positions = npt.NDArray[np.int64]
 Key = tuple[tuple[int, ...], bytes]  # of a map: all of it, so equal keys are equal maps
 

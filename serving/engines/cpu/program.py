@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from kernels.constants import EPSILON
 from kernels.isa import Isa, input_dtype, isa_dtype
 from kernels.layouts import BLOCK, Array, Float32, aligned_empty, blocks, storage_dtype, to_storage
 from kernels.ops.conv import conv
@@ -22,10 +23,8 @@ from kernels.program import Entries, Pool, Program, Step, run
 from serving.engines.cpu.codebooks import MapCodebooks
 from serving.engines.cpu.pack import PackedBlock, PackedConv, PackedGenerator, PackedNorm
 from spade_core.config import level_sizes
-from spade_core.models.spade import NORM_EPS
-from spade_core.models.style import Style
+from spade_core.types import Style, Symbols
 
-Symbols = npt.NDArray[np.uint16]
 Size = tuple[int, int]
 Output = Literal["values", "pixels"]
 
@@ -185,7 +184,7 @@ class ConvProgram:
         mean = rstd = None
         if by.instance:  # upsampling by repetition keeps mean and variance
             mean, rstd = np.empty((2, len(x), blocks(by.channels) * BLOCK), np.float32)
-            self._steps.append(norm(self._isa, x, mean, rstd, epsilon=NORM_EPS))
+            self._steps.append(norm(self._isa, x, mean, rstd, epsilon=EPSILON))
         entries = Entries(
             self._entries[number, images], self._entry_rows[number, images], blocks(by.channels), self._dtype
         )

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kernels.constants import HIDDEN
 from kernels.layouts import Float32, Float64, from_storage, to_storage
 from kernels.ops.embed import as_bytes, embed_numpy
 from kernels.ops.plan import concatenate_patches, plan
-from spade_core.config import HIDDEN, GeneratorConfig
+from spade_core.config import GeneratorConfig
 from spade_core.maps.label_maps import instance_edges, to_symbols
 
 Patches = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]  # patches3 and patches5, see kernels.ops.plan.Level

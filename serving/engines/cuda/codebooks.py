@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.cuda.codebook.codebook import HIDDEN, Codebook, DeviceRows, Embed, codebook, embed
+from kernels.constants import HIDDEN
+from kernels.cuda.codebook.codebook import Codebook, DeviceRows, Embed, codebook, embed
 from kernels.cuda.host.library import Library
 from kernels.cuda.plan.plan import CudaPlan, prefix_sums
 from serving.engines.cuda.weights import CudaNorm, CudaWeights

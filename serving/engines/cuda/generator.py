@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from kernels.cuda.host.library import Library
-from kernels.ops.plan import Symbols
 from serving.engines.cuda.codebooks import MapCodebooks, bucket_of, keep_maps, place_maps
 from serving.engines.cuda.keys import MapKey, keys_of
 from serving.engines.cuda.program import Bucket, CudaProgram
 from serving.engines.cuda.weights import cuda_weights
 from spade_core.models.generator import Generator
+from spade_core.types import Symbols
 
 CACHE_BYTES = 2 << 30
 PROGRAMS = 8  # shapes of batches whose memory is kept; the least recently used goes

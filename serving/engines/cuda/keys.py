@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kernels.ops.plan import Symbols
+from spade_core.types import Symbols
 
 
 @dataclass(frozen=True, eq=False)
