@@ -17,7 +17,7 @@ from PIL import Image
 
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.maps.drawn import demo_map
-from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest
+from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.maps.samples import label_map_paths
 from spade_core.types import Array
 
@@ -39,7 +39,7 @@ def other_maps(config: GeneratorConfig, folder: Path) -> Iterator[Named]:
         corner = [one[-size[0] :, -size[1] :] for one in pair]
         if corner[0].shape == size:
             yield f"corner-{path.stem}", corner[0], corner[1]
-        whole = [np.roll(resize_nearest(one, *size)[:, ::-1], SHIFT, (0, 1)) for one in pair]
+        whole = [np.roll(resize_nearest_centred(one, *size)[:, ::-1], SHIFT, (0, 1)) for one in pair]
         yield f"mirrored-{path.stem}", whole[0], whole[1]
         yield (f"drawn-{k}", *demo_map(FIRST_SCENE + k, config))
 

@@ -25,7 +25,7 @@ from serving.engines.cpu.engine import CpuEngine
 from serving.engines.reference import Precision, TorchEngine
 from serving.engines.timings import Timings
 from spade_core.config import PRESETS, preset
-from spade_core.maps.label_maps import resize_nearest
+from spade_core.maps.label_maps import resize_nearest_centred
 from spade_core.models.seeded import seeded_generator
 from spade_core.types import Labels
 
@@ -103,7 +103,7 @@ def main(
         many = [np.roll(maps.labels, 8 * turn, axis=2) for turn in range(-(-batch // len(maps.labels)))]
         measure("batch", batch, np.concatenate(many)[:batch], with_peer=batch <= 8)
     for size in map(int, sizes.split(",")):
-        measure("size", size, resize_nearest(maps.labels[:1], size, size), with_peer=size <= 512)
+        measure("size", size, resize_nearest_centred(maps.labels[:1], size, size), with_peer=size <= 512)
     for share in map(float, noise.split(",")):
         measure("noise", share, noisy(maps.labels[:1], share, config.label_nc))
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spade_core.config import GeneratorConfig
-from spade_core.maps.label_maps import LabelMapError, read_instance_map, read_label_map, resize_nearest
+from spade_core.maps.label_maps import LabelMapError, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.types import Images
 
 MAX_BYTES = 16 << 20  # of one label or instance map file
@@ -75,7 +75,7 @@ def _decode(name: str, data: bytes, read: Any, config: GeneratorConfig) -> npt.N
         decoded = read(data, max_pixels=MAX_PIXELS)
     except LabelMapError as error:
         raise LabelMapError(f"[spade_image] {name}: {error}") from error
-    return resize_nearest(decoded, config.height, config.width)
+    return resize_nearest_centred(decoded, config.height, config.width)
 
 
 def encode_images(images: Images, encoding: Encoding) -> Sequence[bytes]:

@@ -22,7 +22,7 @@ __all__ = [
     "prepare",
     "read_instance_map",
     "read_label_map",
-    "resize_nearest",
+    "resize_nearest_centred",
     "to_symbols",
 ]
 
@@ -85,10 +85,13 @@ def read_instance_map(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> 
     return values @ np.array([1, 256, 65536], np.int32) if png.kind == "rgb" else values
 
 
-def resize_nearest(maps: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
-    """[H, W] or [N, H, W] -> [.., height, width] of the same dtype, pixel by pixel as F.interpolate(mode="nearest").
+def resize_nearest_centred(maps: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
+    """Bring maps read from files to a size: [H, W] or [N, H, W] -> [.., height, width] of the same dtype.
 
-    Raises LabelMapError.
+    Takes the pixels that Pillow's NEAREST takes: source row floor((i + 0.5) * H / height), the one under the middle of
+    the new row. A label map so stays under its photo, whose bicubic resize is centred too. Inside the network a
+    label map is brought to each level by another grid, floor(i * H / h): see `kernels.ops.plan` and
+    `F.interpolate(mode="nearest")` in the dense form. Raises LabelMapError.
     """
     if maps.ndim not in (2, 3) or 0 in maps.shape:
         raise LabelMapError(
@@ -96,16 +99,18 @@ def resize_nearest(maps: npt.NDArray[Any], height: int, width: int) -> npt.NDArr
         )
     if height < 1 or width < 1:
         raise LabelMapError(f"[resize] expected a height and width of at least 1 but got {height}x{width}; give both")
-    rows, columns = _sources(maps.shape[-2], height), _sources(maps.shape[-1], width)
+    if maps.shape[-2:] == (height, width):
+        return maps
+    rows, columns = _centred_sources(maps.shape[-2], height), _centred_sources(maps.shape[-1], width)
     resized: npt.NDArray[Any] = maps[..., rows[:, None], columns[None, :]]
     return resized
 
 
-def _sources(size: int, new_size: int) -> npt.NDArray[np.int64]:
-    """min(floor(i * scale), size - 1) with PyTorch's float32 scale; a wider type picks other pixels at some ratios."""
-    scale = np.float32(size) / np.float32(new_size)
-    index: npt.NDArray[np.int64] = np.floor(np.arange(new_size, dtype=np.float32) * scale).astype(np.int64)
-    return index.clip(max=size - 1)
+def _centred_sources(size: int, new_size: int) -> npt.NDArray[np.int64]:
+    """floor((i + 0.5) * size / new_size) for each i, rounded as Pillow rounds: it adds the step up in float64."""
+    steps = np.full(new_size, size / new_size)
+    steps[0] *= 0.5
+    return np.add.accumulate(steps).astype(np.int64)
 
 
 def check_labels(labels: Labels, config: GeneratorConfig) -> Labels:
@@ -213,7 +218,7 @@ def _check_size(height: int, width: int, config: GeneratorConfig) -> None:
     if config.style and (height, width) != (config.height, config.width):
         raise LabelMapError(
             f"[label_map] expected {config.height}x{config.width} (height x width; fixed for a generator with a style "
-            f"vector) but got {height}x{width}; use resize_nearest(map, {config.height}, {config.width})"
+            f"vector) but got {height}x{width}; use resize_nearest_centred(map, {config.height}, {config.width})"
         )
     try:
         level_sizes(height, width, config.upsamplings)

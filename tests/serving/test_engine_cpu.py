@@ -19,7 +19,7 @@ from serving.engines.timings import Timings
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
 from spade_core.files.checkpoints import Checkpoint
 from spade_core.maps.drawn import demo_map
-from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest
+from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.models.generator import Generator
 from spade_core.models.seeded import seeded_generator
 from spade_core.models.style import style_from_seed
@@ -96,8 +96,10 @@ def test_every_preset_at_full_size(name: str) -> None:
 def test_the_real_maps_at_coco_size(real_maps: Path) -> None:
     config = preset("coco")
     paths = sorted((real_maps / "label").glob("*.png"))
-    labels = np.stack([resize_nearest(read_label_map(p), 256, 256) for p in paths])
-    instances = np.stack([resize_nearest(read_instance_map(real_maps / "inst" / p.name), 256, 256) for p in paths])
+    labels = np.stack([resize_nearest_centred(read_label_map(p), 256, 256) for p in paths])
+    instances = np.stack(
+        [resize_nearest_centred(read_instance_map(real_maps / "inst" / p.name), 256, 256) for p in paths]
+    )
     generator = trained_like(config)
     image = CpuEngine(generator).image(labels, instances, None)
     expected = TorchEngine(generator, "fp32", "codebook").image(labels, instances, None).numpy()

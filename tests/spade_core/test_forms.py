@@ -20,7 +20,7 @@ from spade_core.codebook.fold import fold, fold_generator
 from spade_core.codebook.modulate import modulate
 from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
-from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest
+from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
 from spade_core.models.seeded import seeded_generator
@@ -115,9 +115,11 @@ def test_forms_agree_at_full_size_on_the_real_maps(name: str, real_maps: Path) -
     generator = with_statistics(seeded_generator(config))
     size, paths = (config.height, config.width), sorted((real_maps / "label").glob("*.png"))
     instances = None
-    labels = np.stack([resize_nearest(read_label_map(p), *size) for p in paths])
+    labels = np.stack([resize_nearest_centred(read_label_map(p), *size) for p in paths])
     if config.instance_edges:
-        instances = np.stack([resize_nearest(read_instance_map(real_maps / "inst" / p.name), *size) for p in paths])
+        instances = np.stack(
+            [resize_nearest_centred(read_instance_map(real_maps / "inst" / p.name), *size) for p in paths]
+        )
     if config.label_nc != 182:  # the maps are COCO's: fold their ids into the preset's
         labels = labels % config.label_nc
     symbols = prepare(labels, instances, config)

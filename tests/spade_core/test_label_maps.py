@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,7 +26,7 @@ from spade_core.maps.label_maps import (
     prepare,
     read_instance_map,
     read_label_map,
-    resize_nearest,
+    resize_nearest_centred,
     to_symbols,
 )
 
@@ -297,48 +295,56 @@ def test_wild_headers_raise_nothing_but_label_map_errors(
 # Resizing
 
 
-def by_torch(maps: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-    tensor = torch.from_numpy(maps.astype(np.float32))[:, None]
-    return F.interpolate(tensor, size=(height, width), mode="nearest")[:, 0].numpy().astype(np.uint8)
+def by_pillow(maps: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
+    return np.asarray(Image.fromarray(maps).resize((width, height), Image.Resampling.NEAREST))
 
 
-@given(*[st.integers(1, 700)] * 4)
+@given(*[st.integers(1, 2100)] * 4)
+@example(1024, 2048, 256, 512)
 @example(426, 640, 256, 256)
 @example(640, 426, 257, 511)
 @example(375, 500, 33, 600)
+@example(1553, 2148, 2148, 1553)
 @example(1, 1, 7, 7)
 @settings(deadline=None, max_examples=150)
-def test_resizing_picks_pytorchs_pixels(height: int, width: int, new_height: int, new_width: int) -> None:
-    # Every row and column has its own colour, so that a source index off by one shows.
-    row, column = ((np.arange(size) % 251).astype(np.uint8) for size in (width, height))
-    maps = np.stack(np.broadcast_arrays(row[None, :], column[:, None]))  # [2, H, W]
-    resized = resize_nearest(maps, new_height, new_width)
+def test_resizing_picks_pillows_pixels(height: int, width: int, new_height: int, new_width: int) -> None:
+    # Every row has its own value, and every column: a source index that is off by one shows.
+    rows, columns = np.arange(height, dtype=np.int32)[:, None], np.arange(width, dtype=np.int32)[None]
+    np.testing.assert_array_equal(
+        resize_nearest_centred(rows, new_height, 1), by_pillow(rows, new_height, 1), err_msg="rows"
+    )
+    np.testing.assert_array_equal(
+        resize_nearest_centred(columns, 1, new_width), by_pillow(columns, 1, new_width), err_msg="columns"
+    )
+
+
+def test_resizing_keeps_dtype_and_batch() -> None:
+    maps = np.random.default_rng(0).integers(0, 256, (2, 30, 50), dtype=np.uint8)
+    resized = resize_nearest_centred(maps, 17, 91)
     assert resized.dtype == np.uint8
-    np.testing.assert_array_equal(resized, by_torch(maps, new_height, new_width))
-    np.testing.assert_array_equal(resize_nearest(maps[0], new_height, new_width), resized[0])
+    for one, of in zip(resized, maps, strict=True):
+        np.testing.assert_array_equal(one, by_pillow(of, 17, 91))
 
 
-def test_the_float32_scale_matters() -> None:
-    """There are sizes where a float64 index differs; otherwise the test above could not tell."""
-    sizes = [(a, b) for a in range(1, 200) for b in range(1, 200)]
-    differs = [
-        (a, b)
-        for a, b in sizes
-        if (np.floor(np.arange(b, dtype=np.float32) * (np.float32(a) / np.float32(b))) != np.arange(b) * a // b).any()
-    ]
-    assert differs
-    for size, new_size in differs[:200]:
-        column = np.arange(size, dtype=np.uint8)[None, None]
-        np.testing.assert_array_equal(resize_nearest(column, 1, new_size), by_torch(column, 1, new_size))
+def test_a_row_comes_from_the_middle_of_the_rows_it_stands_for() -> None:
+    rows = np.arange(1024)[:, None]
+    assert resize_nearest_centred(rows, 256, 1)[:3, 0].tolist() == [2, 6, 10]
+
+
+def test_pillow_adds_its_step_up_and_the_sum_is_not_the_product() -> None:
+    """At some sizes the exact formula takes other rows than Pillow: without them the test above could not tell."""
+    size, new_size = 2148, 1553
+    exact = [(2 * i + 1) * size // (2 * new_size) for i in range(new_size)]
+    assert exact != by_pillow(np.arange(size, dtype=np.int32)[:, None], new_size, 1)[:, 0].tolist()
 
 
 def test_resizing_refuses_what_has_no_pixels() -> None:
     with pytest.raises(LabelMapError, match=r"expected a map \[H, W\] or \[N, H, W\] with pixels but got shape \(3,\)"):
-        resize_nearest(np.zeros(3, np.uint8), 2, 2)
+        resize_nearest_centred(np.zeros(3, np.uint8), 2, 2)
     with pytest.raises(LabelMapError, match=r"got shape \(0, 3\)"):
-        resize_nearest(np.zeros((0, 3), np.uint8), 2, 2)
+        resize_nearest_centred(np.zeros((0, 3), np.uint8), 2, 2)
     with pytest.raises(LabelMapError, match="height and width of at least 1 but got 0x2"):
-        resize_nearest(np.zeros((3, 3), np.uint8), 0, 2)
+        resize_nearest_centred(np.zeros((3, 3), np.uint8), 0, 2)
 
 
 # Edges
@@ -479,7 +485,7 @@ UNFIT: dict[str, tuple[Any, Any, Any, str]] = {
         np.zeros((1, 128, 256), np.uint8),
         None,
         DEMO,
-        r"expected 256x256 .*fixed for .* a style vector\) but got 128x256; use resize_nearest\(map, 256, 256\)",
+        r"expected 256x256 .*fixed for .* a style vector\) but got 128x256; use resize_nearest_centred\(map, 256",
     ),
     "id": (DEMO_OK + 16, None, DEMO, "expected ids 0..15 but got 16 in 65536 pixels"),
 }
@@ -497,7 +503,7 @@ def test_real_maps_go_all_the_way(real_maps: Path) -> None:
         labels, instances = read_label_map(path), read_instance_map(real_maps / "inst" / path.name)
         np.testing.assert_array_equal(labels, np.asarray(Image.open(path)))
         assert labels.shape == instances.shape
-        resized = resize_nearest(labels, 256, 256)[None], resize_nearest(instances, 256, 256)[None]
+        resized = resize_nearest_centred(labels, 256, 256)[None], resize_nearest_centred(instances, 256, 256)[None]
         symbols = prepare(*resized, COCO)
         np.testing.assert_array_equal(symbols // 2, np.where(resized[0] == 255, 182, resized[0]))
         np.testing.assert_array_equal(symbols % 2, instance_edges(resized[1]))

@@ -64,6 +64,24 @@ def test_a_flip_mirrors_every_other_time() -> None:
     assert 8 <= flipped <= 32
 
 
+@pytest.mark.parametrize("mode", ["fixed", "resize_and_crop", "scale_shortside_and_crop"])
+@pytest.mark.parametrize("edge", range(500, 508))
+def test_labels_stay_under_their_photo(mode: str, edge: int) -> None:
+    """The photo is white where the label map is 1: after resize, crop and flip, a label still names its own pixel."""
+    labels = np.zeros((1024, 1024), np.uint8)
+    labels[:, edge:] = 1
+    source = Pixels(labels, labels.astype(np.int32), np.repeat(labels[..., None] * 255, 3, axis=2))
+    flipped = set()
+    for seed in range(6):
+        out = preprocess(source, mode, 71, True, CONFIG, np.random.default_rng(seed))
+        light = out.image[..., 0].astype(int)
+        sure = abs(light - 127.5) > 16  # elsewhere the edge runs through the middle of a pixel
+        np.testing.assert_array_equal(out.labels[sure], light[sure] > 127)
+        np.testing.assert_array_equal(out.instances, out.labels)
+        flipped.add(bool(out.labels[0, 0]))
+    assert flipped == {False, True}
+
+
 def test_labels_are_never_interpolated() -> None:
     out = preprocess(pixels(64, 64), "resize_and_crop", 100, False, CONFIG, np.random.default_rng(0))
     assert set(np.unique(out.labels)) <= set(np.unique(pixels(64, 64).labels))

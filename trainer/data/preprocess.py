@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spade_core.config import GeneratorConfig
-from spade_core.maps.label_maps import resize_nearest
+from spade_core.maps.label_maps import resize_nearest_centred
 from trainer.data.layouts import DataError
 
 
@@ -54,8 +54,8 @@ def resized(pixels: Pixels, height: int, width: int) -> Pixels:
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
     if pixels.labels.shape == (height, width):
         return replace(pixels, image=image)
-    instances = None if pixels.instances is None else resize_nearest(pixels.instances, height, width)
-    return Pixels(resize_nearest(pixels.labels, height, width), instances, image)
+    instances = None if pixels.instances is None else resize_nearest_centred(pixels.instances, height, width)
+    return Pixels(resize_nearest_centred(pixels.labels, height, width), instances, image)
 
 
 def _target(shape: tuple[int, ...], mode: str, load_size: int, config: GeneratorConfig) -> tuple[int, int]:
