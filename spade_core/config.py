@@ -13,6 +13,7 @@ Architecture = Literal["spade", "concat", "pix2pixhd", "pix2pixhd-spade"]
 DEMO_WEIGHTS = Path(__file__).with_name("demo.safetensors")  # the trained model that ships: docs/demo-model.md
 
 STYLE_DIM = 256
+MAX_PIXELS = 64_000_000  # of a label map, an instance map or a photo that is read from a file
 
 UPSAMPLINGS: dict[Upsampling, int] = {"normal": 5, "more": 6, "most": 7}
 ENCODER_DECODERS = ("pix2pixhd", "pix2pixhd-spade")

@@ -349,14 +349,14 @@ def _say_if_untrained(weights: Path | None, preset: str) -> None:
 
 
 def _style_of(checkpoint: Any, image: Path, seed: int | None) -> Any:
-    from serving.client.files import read_style_image
     from spade_core.models.style import style_from_image
+    from spade_core.photos import read_photo
 
     if checkpoint.encoder is None:
         raise click.UsageError(
             f"--style: model {checkpoint.config.preset!r} has no style encoder; convert the weights with --encoder"
         )
-    return style_from_image(checkpoint.encoder, read_style_image(image), seed)
+    return style_from_image(checkpoint.encoder, read_photo(image), checkpoint.config, seed)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 
 from serving.client.client import Client
 from serving.engines.contract import Engine
-from serving.requests.images import MAX_PIXELS, encode_images, read_encoding
+from serving.requests.images import encode_images, read_encoding
 from spade_core.config import GeneratorConfig
 from spade_core.files.whole_file import write_whole
 from spade_core.maps.colours import ColourTable, draw
@@ -185,20 +185,6 @@ def synthesize_remote(
             pool.shutdown(cancel_futures=True)
             raise
     return failures
-
-
-def read_style_image(path: Path) -> npt.NDArray[np.uint8]:
-    """The image file at `path` as RGB [H, W, 3]. Raises SynthesizeError where it is none, or too large."""
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise SynthesizeError(
-                    f"[style] expected an image of at most {MAX_PIXELS} pixels but got {image.width}x{image.height} in "
-                    f"{path}; make it smaller (256x256 is what the encoder reads)"
-                )
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SynthesizeError(f"[style] expected an image file but could not read {path}: {error}") from error
 
 
 def write_image(path: Path, data: bytes) -> None:

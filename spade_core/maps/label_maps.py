@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from kernels.constants import DONT_CARE
 from kernels.ops.symbols import instance_edges, symbols
-from spade_core.config import ConfigError, GeneratorConfig, level_sizes
+from spade_core.config import MAX_PIXELS, ConfigError, GeneratorConfig, level_sizes
 from spade_core.maps.colours import ColourTable
-from spade_core.maps.png import MAX_PIXELS, LabelMapError, read_png
+from spade_core.maps.png import LabelMapError, read_png
 from spade_core.types import Edges, Instances, Labels, Map, Symbols
 
 __all__ = [

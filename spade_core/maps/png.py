@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import PngImagePlugin
 
-MAX_PIXELS = 64_000_000
+from spade_core.config import MAX_PIXELS
 
 Kind = Literal["grey", "palette", "rgb"]
 

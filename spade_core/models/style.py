@@ -8,6 +8,7 @@ import torch
 
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.models.encoder import StyleEncoder
+from spade_core.photos import resize_photo
 from spade_core.types import Style
 
 
@@ -19,13 +20,20 @@ def style_from_seed(seed: int) -> npt.NDArray[np.float32]:
 
 
 def style_from_image(
-    encoder: StyleEncoder, image: npt.NDArray[np.uint8], seed: int | None = None
+    encoder: StyleEncoder, photo: npt.NDArray[np.uint8], config: GeneratorConfig, seed: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """The style [256] of an RGB image [H, W, 3]: the encoder's mean or, with a seed, a sample of its distribution."""
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"[style] expected an RGB image [H, W, 3] but got shape {image.shape}")
+    """The style [256] of an RGB photo uint8 [H, W, 3]: the encoder's mean or, with a seed, a sample.
+
+    The photo is first resized to the model's size as in training, by bicubic: the encoder's own resize picks single
+    pixels of a large photo, and reads its grain as style.
+    """
+    if photo.ndim != 3 or photo.shape[2] != 3:
+        raise ValueError(f"[style] expected an RGB image [H, W, 3] but got shape {photo.shape}")
+    if photo.dtype != np.uint8:
+        raise ValueError(f"[style] expected an RGB image of dtype uint8 but got {photo.dtype}")
     with torch.inference_mode():
-        pixels = torch.from_numpy(image.astype(np.float32) / 127.5 - 1)
+        small = resize_photo(photo, config.height, config.width)
+        pixels = torch.from_numpy(small.astype(np.float32) / 127.5 - 1)
         mean, log_variance = encoder(pixels.permute(2, 0, 1)[None])
         z = mean
         if seed is not None:

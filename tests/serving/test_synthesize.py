@@ -15,7 +15,6 @@ from serving.client.files import (
     SynthesizeError,
     contact_sheet,
     find_jobs,
-    read_style_image,
     synthesize_local,
     write_image,
 )
@@ -124,14 +123,6 @@ def test_an_interrupted_write_leaves_no_image(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         write_image(tmp_path / "a.png", b"data")
     assert not (tmp_path / "a.png").exists()
-
-
-def test_style_images_are_checked(tmp_path: Path) -> None:
-    Image.new("L", (5, 4), 7).save(tmp_path / "grey.png")
-    assert read_style_image(tmp_path / "grey.png").tolist() == [[[7, 7, 7]] * 5] * 4
-    (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(SynthesizeError, match=r"expected an image file but could not read .*text.png"):
-        read_style_image(tmp_path / "text.png")
 
 
 def test_the_contact_sheet_shows_each_map_above_its_image() -> None:

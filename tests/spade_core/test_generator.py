@@ -7,14 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from spade_core.config import PRESETS, preset
+from spade_core.config import PRESETS, GeneratorConfig, preset
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 from spade_core.models.one_hot import one_hot
 from spade_core.models.seeded import seeded_encoder, seeded_generator
 from spade_core.models.style import style_from_image, style_from_seed
+
+DEMO = preset("demo")
 
 
 @pytest.mark.parametrize(("name", "millions"), [("coco", 97.48), ("ade20k", 96.49), ("cityscapes", 93.05)])
@@ -89,18 +92,39 @@ def test_style_from_image_is_the_mean_or_a_sample_and_depends_on_the_image() -> 
     encoder = seeded_encoder(4)
     rng = np.random.default_rng(0)
     dark, bright = rng.integers(0, 60, (90, 120, 3), np.uint8), rng.integers(0, 255, (256, 256, 3), np.uint8)
-    mean = style_from_image(encoder, dark)
+    mean = style_from_image(encoder, dark, DEMO)
     assert mean.shape == (256,)
-    assert np.array_equal(mean, style_from_image(encoder, dark))
-    assert not np.allclose(mean, style_from_image(encoder, bright), atol=0.1)
-    sample = style_from_image(encoder, dark, seed=1)
+    assert np.array_equal(mean, style_from_image(encoder, dark, DEMO))
+    assert not np.allclose(mean, style_from_image(encoder, bright, DEMO), atol=0.1)
+    sample = style_from_image(encoder, dark, DEMO, seed=1)
     with torch.inference_mode():
-        pixels = torch.from_numpy(dark.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        small = np.asarray(Image.fromarray(dark).resize((256, 256), Image.Resampling.BICUBIC))
+        pixels = torch.from_numpy(small.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
         _, log_variance = encoder(pixels)
     expected = mean + np.exp(log_variance[0].numpy() / 2) * style_from_seed(1)
     assert np.allclose(sample, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("config", [DEMO, replace(DEMO, height=128, width=256)], ids=["256x256", "128x256"])
+def test_the_style_of_a_large_photo_is_that_of_its_bicubic_reduction(config: GeneratorConfig) -> None:
+    """Grain that a reduction averages away is no style: the encoder never sees it."""
+    encoder, rng = seeded_encoder(4), np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((1024, 1024), Image.Resampling.BICUBIC)
+    grain = rng.normal(0, 60, (1024, 1024, 3))
+    photo = (np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)
+    small = np.asarray(Image.fromarray(photo).resize((config.width, config.height), Image.Resampling.BICUBIC))
+    style, of_small = style_from_image(encoder, photo, config), style_from_image(encoder, small, config)
+    np.testing.assert_array_equal(style, of_small)
+    with torch.inference_mode():
+        unfiltered = encoder(torch.from_numpy(photo.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None])[0][0]
+    assert np.linalg.norm(unfiltered.numpy() - style) > 0.2 * np.linalg.norm(style), "grain changes a style"
+
+
+def test_style_from_floats_is_refused() -> None:
+    with pytest.raises(ValueError, match="of dtype uint8 but got float32"):
+        style_from_image(seeded_encoder(4), np.zeros((8, 8, 3), np.float32), DEMO)  # type: ignore[arg-type]
+
+
 def test_style_from_a_grey_image_is_refused() -> None:
     with pytest.raises(ValueError, match=r"RGB image \[H, W, 3\] but got shape \(8, 8\)"):
-        style_from_image(seeded_encoder(4), np.zeros((8, 8), np.uint8))
+        style_from_image(seeded_encoder(4), np.zeros((8, 8), np.uint8), DEMO)

@@ -11,8 +11,8 @@ from PIL import Image
 from small_run import small
 
 from kernels.ops.plan import plan
-from trainer.data.dataset import Positions, Stream, collate, loader
-from trainer.data.layouts import DataError
+from trainer.data.dataset import Positions, Stream, collate, loader, read_example
+from trainer.data.layouts import DataError, Example
 from trainer.output.samples import choose_samples
 from trainer.scenes.files import write_scenes
 
@@ -93,6 +93,25 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     (tmp_path / "labels/000000.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"expected readable files but got an error at '.*labels/000000.png'"):
         stream[0]
+
+
+def test_a_turned_photo_is_read_upright_beside_its_label_map(tmp_path: Path) -> None:
+    labels = np.zeros((48, 32), np.uint8)
+    labels[:, 16:] = 1
+    upright = Image.fromarray(np.repeat(labels[..., None] * 255, 3, axis=2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned to the left: to be turned by 90 degrees to the right
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photo.png", exif=exif)
+    pixels = read_example(Example(tmp_path / "labels.png", tmp_path / "photo.png", None), small().model)
+    np.testing.assert_array_equal(pixels.image[..., 0], labels * 255)
+
+
+def test_a_16_bit_photo_is_not_white(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "labels.png")
+    Image.fromarray(np.full((4, 4), 32896, np.uint16)).save(tmp_path / "photo.png")
+    pixels = read_example(Example(tmp_path / "labels.png", tmp_path / "photo.png", None), small().model)
+    assert (pixels.image == 128).all()
 
 
 def test_maps_that_do_not_fit_are_named(tmp_path: Path) -> None:

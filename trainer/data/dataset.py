@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,6 +25,7 @@ from spade_core.codebook.modulate import by_entry
 from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
 from spade_core.maps.label_maps import LabelMapError, prepare, read_instance_map, read_label_map
 from spade_core.models.label_patches import LabelPatches, label_patches
+from spade_core.photos import PhotoError, read_photo, resize_photo
 from trainer.config import DataConfig, TrainConfig
 from trainer.data.layouts import DataError, Example, find_examples
 from trainer.data.preprocess import Pixels, preprocess
@@ -146,9 +146,8 @@ def read_example(example: Example, model: GeneratorConfig) -> Pixels:
             path = example.instances
             instances = read_instance_map(path)
         path = example.image
-        with Image.open(path) as file:
-            image = np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError, LabelMapError, Image.DecompressionBombError) as error:  # Pillow: SyntaxError of a PNG
+        image = read_photo(path)
+    except (LabelMapError, PhotoError) as error:
         raise DataError(f"[data] expected readable files but got an error at '{path}': {error}") from None
     if instances is not None and instances.shape != labels.shape:
         raise DataError(
@@ -162,8 +161,7 @@ def read_example(example: Example, model: GeneratorConfig) -> Pixels:
                 f"[data] expected '{example.image}' to have the aspect of its label map, {labels.shape[1]}x"
                 f"{labels.shape[0]}, but got {image.shape[1]}x{image.shape[0]}; are the two a pair?"
             )
-        resized = Image.fromarray(image).resize(labels.shape[::-1], Image.Resampling.BICUBIC)
-        image = np.asarray(resized)
+        image = resize_photo(image, labels.shape[0], labels.shape[1])
     if model.preset == "cityscapes":
         # labelIds stores the license plate, -1, as 255, which the network has no class for: unlabeled.
         labels = np.where(labels == 255, np.uint8(0), labels)

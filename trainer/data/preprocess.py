@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from spade_core.config import GeneratorConfig
 from spade_core.maps.label_maps import resize_nearest_centred
+from spade_core.photos import resize_photo
 from trainer.data.layouts import DataError
 
 
@@ -49,11 +49,7 @@ def preprocess(
 
 def resized(pixels: Pixels, height: int, width: int) -> Pixels:
     """The example at height x width: labels and instances NEAREST, the image bicubic."""
-    image = pixels.image
-    if image.shape[:2] != (height, width):
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-    if pixels.labels.shape == (height, width):
-        return replace(pixels, image=image)
+    image = resize_photo(pixels.image, height, width)
     instances = None if pixels.instances is None else resize_nearest_centred(pixels.instances, height, width)
     return Pixels(resize_nearest_centred(pixels.labels, height, width), instances, image)
 
