@@ -17,7 +17,7 @@ from PIL import Image
 
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.maps.drawn import demo_map
-from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest_centred
+from spade_core.maps.label_maps import check_pair, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.maps.samples import label_map_paths
 from spade_core.types import Array
 
@@ -35,6 +35,7 @@ def other_maps(config: GeneratorConfig, folder: Path) -> Iterator[Named]:
         labels = read_label_map(path)
         inst = folder / "inst" / path.name
         instances = read_instance_map(inst) if inst.is_file() else labels.astype(np.int32)
+        check_pair(labels, instances, f"'{inst}'")
         pair = (labels, instances)
         corner = [one[-size[0] :, -size[1] :] for one in pair]
         if corner[0].shape == size:

@@ -18,7 +18,7 @@ from serving.requests.images import encode_images, read_encoding
 from spade_core.config import GeneratorConfig
 from spade_core.files.whole_file import write_whole
 from spade_core.maps.colours import ColourTable, draw
-from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest_centred
+from spade_core.maps.label_maps import check_pair, prepare, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.types import Images, Instances, Labels, Style
 
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
@@ -133,10 +133,13 @@ def synthesize_local(
 
 def _read(job: Job, config: GeneratorConfig, colours: ColourTable | None) -> tuple[Labels, Instances | None]:
     size = (config.height, config.width)
-    labels = resize_nearest_centred(read_label_map(job.labels, colours=colours), *size)[None]
+    whole = read_label_map(job.labels, colours=colours)
+    labels = resize_nearest_centred(whole, *size)[None]
     instances = None
     if job.instances is not None:
-        instances = resize_nearest_centred(read_instance_map(job.instances), *size)[None]
+        whole_instances = read_instance_map(job.instances)
+        check_pair(whole, whole_instances, f"'{job.instances}'")
+        instances = resize_nearest_centred(whole_instances, *size)[None]
     prepare(labels, instances, config)  # so that a bad map fails here, alone
     return labels, instances
 

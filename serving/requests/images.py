@@ -12,7 +12,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from spade_core.config import GeneratorConfig
-from spade_core.maps.label_maps import LabelMapError, read_instance_map, read_label_map, resize_nearest_centred
+from spade_core.maps.label_maps import (
+    LabelMapError,
+    check_pair,
+    read_instance_map,
+    read_label_map,
+    resize_nearest_centred,
+)
 from spade_core.types import Images
 
 MAX_BYTES = 16 << 20  # of one label or instance map file
@@ -52,30 +58,36 @@ def decode_maps(
 
     Raises ValueError, naming the item when there are several.
     """
-    maps = {"labels": _decode_all("label_map", label_maps, read_label_map, config)}
+    labels = _decode_all("label_map", label_maps, read_label_map)
+    maps = {"labels": _resized(labels, config)}
     if instance_maps is not None:
-        maps["instances"] = _decode_all("instance_map", instance_maps, read_instance_map, config)
+        instances = _decode_all("instance_map", instance_maps, read_instance_map)
+        for item, pair in enumerate(zip(labels, instances, strict=False)):
+            check_pair(*pair, f"instance_map {item}")
+        maps["instances"] = _resized(instances, config)
     return maps
 
 
-def _decode_all(name: str, files: npt.NDArray[np.uint8], read: Any, config: GeneratorConfig) -> npt.NDArray[Any]:
-    # A PNG file ends in a checksum of its own that is not zero: what is zero after it is padding.
-    return np.stack(
-        [_decode(f"{name} {item}", row.tobytes().rstrip(b"\0"), read, config) for item, row in enumerate(files)]
-    )
+def _resized(maps: Sequence[npt.NDArray[Any]], config: GeneratorConfig) -> npt.NDArray[Any]:
+    return np.stack([resize_nearest_centred(one, config.height, config.width) for one in maps])
 
 
-def _decode(name: str, data: bytes, read: Any, config: GeneratorConfig) -> npt.NDArray[Any]:
+def _decode_all(name: str, files: npt.NDArray[np.uint8], read: Any) -> list[npt.NDArray[Any]]:
+    # A PNG file ends in a checksum of its own that is not zero: zeros after the file are padding.
+    return [_decode(f"{name} {item}", row.tobytes().rstrip(b"\0"), read) for item, row in enumerate(files)]
+
+
+def _decode(name: str, data: bytes, read: Any) -> npt.NDArray[Any]:
     if len(data) > MAX_BYTES:
         raise LabelMapError(
             f"[spade_image] expected {name} of at most {MAX_BYTES} bytes but got {len(data)}; "
             "save it as a grey or palette PNG, which is smaller"
         )
     try:
-        decoded = read(data, max_pixels=MAX_PIXELS)
+        decoded: npt.NDArray[Any] = read(data, max_pixels=MAX_PIXELS)
     except LabelMapError as error:
         raise LabelMapError(f"[spade_image] {name}: {error}") from error
-    return resize_nearest_centred(decoded, config.height, config.width)
+    return decoded
 
 
 def encode_images(images: Images, encoding: Encoding) -> Sequence[bytes]:

@@ -18,6 +18,7 @@ from spade_core.types import Edges, Instances, Labels, Map, Symbols
 __all__ = [
     "LabelMapError",
     "check_labels",
+    "check_pair",
     "instance_edges",
     "prepare",
     "read_instance_map",
@@ -111,6 +112,22 @@ def _centred_sources(size: int, new_size: int) -> npt.NDArray[np.int64]:
     steps = np.full(new_size, size / new_size)
     steps[0] *= 0.5
     return np.add.accumulate(steps).astype(np.int64)
+
+
+def check_pair(labels: Map, instances: npt.NDArray[np.int32], name: str) -> None:
+    """Maps of one image [H, W], as read from files, have one size: `name` is the instance map's. Raises LabelMapError.
+
+    Maps of two sizes, each resized by itself, would put edges beside their objects.
+    """
+    if instances.shape != labels.shape:
+        raise LabelMapError(
+            f"[label_map] expected {name} to have the size of its label map, {_size(labels)}, but got "
+            f"{_size(instances)} (width x height); are the two a pair?"
+        )
+
+
+def _size(one: npt.NDArray[Any]) -> str:
+    return f"{one.shape[1]}x{one.shape[0]}"
 
 
 def check_labels(labels: Labels, config: GeneratorConfig) -> Labels:

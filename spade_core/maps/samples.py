@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from spade_core.config import GeneratorConfig
 from spade_core.maps.drawn import SCENE_IDS, demo_map
-from spade_core.maps.label_maps import prepare, read_instance_map, read_label_map, resize_nearest_centred
+from spade_core.maps.label_maps import check_pair, prepare, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.models.style import style_from_seed
 
 
@@ -40,11 +40,14 @@ def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> M
         labels, instances = drawn_maps(config, count)
     else:
         paths = label_map_paths(folder)[:count]
-        labels = np.stack([resize_nearest_centred(read_label_map(p), *size) for p in paths])
+        whole = [read_label_map(path) for path in paths]
+        labels = np.stack([resize_nearest_centred(one, *size) for one in whole])
         instances = np.zeros(labels.shape, np.int32)
         if (folder / "inst").is_dir():
-            inst = [folder / "inst" / p.name for p in paths]
-            instances = np.stack([resize_nearest_centred(read_instance_map(p), *size) for p in inst])
+            for into, one, path in zip(instances, whole, paths, strict=True):
+                own = read_instance_map(folder / "inst" / path.name)
+                check_pair(one, own, f"'{folder / 'inst' / path.name}'")
+                into[:] = resize_nearest_centred(own, *size)
     edges = instances if config.instance_edges else None
     style = np.stack([style_from_seed(i) for i in range(len(labels))]) if config.style else None
     return Maps(labels, edges, prepare(labels, edges, config).astype(np.int32), style)

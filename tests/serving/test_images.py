@@ -71,6 +71,12 @@ def test_a_file_that_is_too_large_is_not_decoded() -> None:
         decode(b"x" * (MAX_BYTES + 1))
 
 
+def test_an_instance_map_of_another_size_is_named_with_both_sizes() -> None:
+    labels, instances = png(np.zeros((8, 12), np.uint8)), png(np.zeros((12, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"instance_map 1 to have the size of its label map, 12x8, but got 8x12"):
+        decode_maps(pad_files([labels, labels])[0], pad_files([labels, instances])[0], PRESETS["coco"])
+
+
 def test_padding_keeps_every_length() -> None:
     padded, lengths = pad_files([b"abc", b"abcdef", b""])
     assert padded.shape == (3, 6)

@@ -40,7 +40,8 @@ def run(jobs: list[Job], **options: object) -> tuple[list[Failure], list[Job]]:
         "style": style_from_seed(0), "colours": None, "batch": 2, "image_format": "png",
         "done": lambda job, _failure: finished.append(job),
     }  # fmt: skip
-    failures = synthesize_local(TorchEngine(seeded_generator(DEMO)), jobs, **(defaults | options))  # type: ignore[arg-type]
+    engine = options.pop("engine", None) or TorchEngine(seeded_generator(DEMO))
+    failures = synthesize_local(engine, jobs, **(defaults | options))  # type: ignore[arg-type]
     return failures, finished
 
 
@@ -100,6 +101,22 @@ def test_bad_files_fail_alone_and_are_listed(tmp_path: Path) -> None:
     assert any("77" in f.reason for f in failures)
     assert len(finished) == 3
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+def test_an_instance_map_of_another_size_is_named_with_both_sizes(tmp_path: Path) -> None:
+    config = replace(DEMO, instance_edges=True)
+    for name, size in (
+        ("map.png", (30, 40)),
+        ("same.png", (30, 40)),
+        ("inst/map.png", (60, 80)),
+        ("inst/same.png", (30, 40)),
+    ):
+        save_map(tmp_path / name, size=size)
+    jobs = find_jobs([tmp_path / "map.png", tmp_path / "same.png"], tmp_path / "inst", tmp_path / "out", "png")
+    failures, finished = run(jobs, engine=TorchEngine(seeded_generator(config)))
+    assert [f.path for f in failures] == [tmp_path / "map.png"]
+    assert "inst/map.png' to have the size of its label map, 40x30, but got 80x60" in failures[0].reason
+    assert len(finished) == 2
 
 
 def test_rgb_maps_are_read_through_a_colour_table(tmp_path: Path) -> None:

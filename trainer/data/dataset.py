@@ -23,7 +23,7 @@ from kernels.ops.plan import plan
 from spade_core.codebook.entries import LevelTensors, level_tensors
 from spade_core.codebook.modulate import by_entry
 from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
-from spade_core.maps.label_maps import LabelMapError, prepare, read_instance_map, read_label_map
+from spade_core.maps.label_maps import LabelMapError, check_pair, prepare, read_instance_map, read_label_map
 from spade_core.models.label_patches import LabelPatches, label_patches
 from spade_core.photos import PhotoError, read_photo, resize_photo
 from trainer.config import DataConfig, TrainConfig
@@ -145,15 +145,11 @@ def read_example(example: Example, model: GeneratorConfig) -> Pixels:
         if example.instances is not None:
             path = example.instances
             instances = read_instance_map(path)
+            check_pair(labels, instances, f"'{path}'")
         path = example.image
         image = read_photo(path)
     except (LabelMapError, PhotoError) as error:
         raise DataError(f"[data] expected readable files but got an error at '{path}': {error}") from None
-    if instances is not None and instances.shape != labels.shape:
-        raise DataError(
-            f"[data] expected '{example.instances}' to have the size of its label map, {labels.shape[1]}x"
-            f"{labels.shape[0]}, but got {instances.shape[1]}x{instances.shape[0]}; are the two a pair?"
-        )
     if image.shape[:2] != labels.shape:
         # Prepared data sets differ by a pixel here and there; an image of another shape is a wrong pair.
         if abs(image.shape[0] * labels.shape[1] / (image.shape[1] * labels.shape[0]) - 1) > 0.05:
