@@ -12,13 +12,20 @@ MODELS = ("spade", "spade_image")
 PACKAGE = str(Path(__file__).resolve().parents[1])  # of the process that reads it
 
 
+UNKNOWN = -1.0
+"""A timing that was not measured. NaN would say so too, but NaN is not JSON, which HTTP answers are written in."""
+
+
 @dataclass(frozen=True)
 class RequestTimings:
     """Output `timings` FP32 [N, 7]: these fields in this order, the same row for every map of a request.
 
+    A field that was not measured is `UNKNOWN`; all others are 0 or more.
+
     Attributes:
-        queue_s: from the client's sending to the start of its batch, network and queue included; NaN where the
-            request has no parameter `sent_unix_us`. Both clocks enter: across machines it is as good as they agree.
+        queue_s: from the client's sending to the start of its batch, network and queue included; unknown where the
+            request has no parameter `sent_unix_us`. The clocks of both machines enter: the value is as good as the
+            clocks agree, and 0 where they would make it negative.
         plan_s, codebook_s, convs_s: where the engine spent the batch this request was part of.
         total_s: from the start of the batch to this answer.
         batch_size: label maps in the engine batch.

@@ -81,7 +81,7 @@ def test_files_go_through_an_engine_that_checks_nothing(
         result = client.synthesize_image([png(labels[0])], seed=5)
         image = np.asarray(Image.open(io.BytesIO(result.images[0])))
         assert np.abs(image.astype(int) - expected[0]).max() <= 1
-        assert np.isnan(result.timings.convs_s)
+        assert result.timings.convs_s == -1
         with pytest.raises(ServerError, match=r"expected ids 0\.\.7 .*but got 9") as refused:
             client.synthesize_image([png(np.full((64, 64), 9, np.uint8))], seed=5)
         assert refused.value.status == "invalid_argument"

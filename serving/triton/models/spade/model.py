@@ -20,7 +20,7 @@ from serving.engines.timings import Timings
 from serving.requests.batch import Done, RequestError, check_item
 from serving.requests.batcher import Batcher, CancelledError, QueueFullError, Request, WaitedTooLongError
 from serving.triton.metrics import SPADE, Metrics
-from serving.triton.protocol import check_package, read_parameters
+from serving.triton.protocol import UNKNOWN, check_package, read_parameters
 from serving.triton.tensors import error_response, make_tensor, read_inputs, send, silence_capsules
 from spade_core.config import STYLE_DIM
 from spade_core.files.manifest import verify_manifest
@@ -114,17 +114,17 @@ class TritonPythonModel:
         self.metrics.observe("spade_convs_seconds", timings.convs_s)
         self.metrics.observe("spade_distinct_patch_share", timings.distinct_share)
 
-    def _response(self, result: Done | Exception, sent: float, began: float) -> Any:
+    def _response(self, result: Done | Exception, sent: float | None, began: float) -> Any:
         """Of a request whose client sent it at `sent` (seconds since 1970) and whose batch began at `began`."""
         if isinstance(result, Exception):
             return self._refuse(result)
         total = time.perf_counter() - began
-        queued = time.time() - total - sent
+        queued = None if sent is None else max(0.0, time.time() - total - sent)
         self.metrics.increment("spade_requests_total.ok")
         self.metrics.increment("spade_images_total", len(result.images))
         self.metrics.observe("spade_request_seconds", total)
-        if not np.isnan(queued):
-            self.metrics.observe("spade_queue_seconds", max(0.0, queued))
+        if queued is not None:
+            self.metrics.observe("spade_queue_seconds", queued)
         row = timings_row(queued, result.timings, total, result.batch_size)
         return pb_utils.InferenceResponse(
             [
@@ -151,22 +151,23 @@ class TritonPythonModel:
         )
 
 
-def sent_seconds(request: Any) -> float:
-    """When the client sent a request (its parameter `sent_unix_us`), seconds since 1970; NaN without the parameter.
+def sent_seconds(request: Any) -> float | None:
+    """When the client sent a request (its parameter `sent_unix_us`), seconds since 1970; None without the parameter.
 
     Raises RequestError where the parameter is no number.
     """
-    sent = json.loads(request.parameters() or "{}").get("sent_unix_us")
+    sent: int | None = json.loads(request.parameters() or "{}").get("sent_unix_us")
     if sent is None:
-        return float("nan")
+        return None
     if isinstance(sent, bool) or not isinstance(sent, int):
         raise RequestError(f"[spade] expected sent_unix_us as an integer, microseconds since 1970, but got {sent!r}")
     return sent / 1e6
 
 
-def timings_row(queued: float, timings: Timings, total: float, batch_size: int) -> npt.NDArray[np.float32]:
+def timings_row(queued: float | None, timings: Timings, total: float, batch_size: int) -> npt.NDArray[np.float32]:
     """The values in the order of `serving.triton.protocol.RequestTimings`."""
+    queue_s = UNKNOWN if queued is None else queued
     return np.array(
-        [queued, timings.plan_s, timings.codebook_s, timings.convs_s, total, batch_size, timings.distinct_share],
+        [queue_s, timings.plan_s, timings.codebook_s, timings.convs_s, total, batch_size, timings.distinct_share],
         np.float32,
     )

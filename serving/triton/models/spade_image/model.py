@@ -21,7 +21,7 @@ import triton_python_backend_utils as pb_utils
 from serving.requests.batch import check_item
 from serving.requests.images import decode_maps, encode_images, pad_files, read_encoding
 from serving.triton.metrics import SPADE_IMAGE, Metrics
-from serving.triton.protocol import RequestTimings, read_parameters
+from serving.triton.protocol import UNKNOWN, RequestTimings, read_parameters
 from serving.triton.tensors import error_response, make_tensor, read_inputs, read_output, send, silence_capsules
 from spade_core.config import GeneratorConfig
 
@@ -151,7 +151,7 @@ class TritonPythonModel:
         return {name: array for name, array in inputs.items() if array is not None}
 
     def _no_timings(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        return np.full((len(images), len(fields(RequestTimings))), np.nan, np.float32)
+        return np.full((len(images), len(fields(RequestTimings))), UNKNOWN, np.float32)
 
 
 class UpstreamError(RuntimeError):
