@@ -1,4 +1,4 @@
-// Python names for the functions of spade_kernels.h. This file binds and owns the arrays; it computes nothing.
+// The Python module kernels._native: binds the functions of spade_kernels.h and checks the sizes of arrays.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -12,20 +12,22 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
-#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "cpu/plan/plan_levels.hpp"
+#include "cpu/step_fields.hpp"
 #include "spade_kernels.h"
 
 namespace nb = nanobind;
 
 namespace {
+
+using spade::check;
 
 using Symbols = nb::ndarray<const uint16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
@@ -34,20 +36,8 @@ using Array = nb::ndarray<nb::numpy, int32_t, nb::ndim<2>>;
 using LevelArrays = std::tuple<Array, Array, Array>;
 using Sizes = std::vector<std::pair<int64_t, int64_t>>;
 
-void check(spade_status status) {
-    if (status != SPADE_OK) throw std::invalid_argument(spade_status_message(status));
-}
-
-struct Buffer {
-    std::unique_ptr<int32_t[]> data;
-    size_t rows, columns;
-    Buffer(int64_t r, int64_t c)
-        : data(new int32_t[static_cast<size_t>(r) * static_cast<size_t>(c)]),
-          rows(static_cast<size_t>(r)),
-          columns(static_cast<size_t>(c)) {}
-};
-
-Array to_numpy(Buffer& buffer) {
+// Hands the memory of a buffer to a NumPy array.
+Array to_numpy(spade::Buffer& buffer) {
     int32_t* data = buffer.data.release();
     nb::capsule owner(data, [](void* pointer) noexcept { delete[] static_cast<int32_t*>(pointer); });
     return Array(data, {buffer.rows, buffer.columns}, owner);
@@ -91,86 +81,11 @@ bool symbols(const Labels& labels, const std::optional<Instances>& instances, in
 
 // ---- Steps ----
 
-// A field of a step's arguments: name, offset, and NumPy type (a pointer is its address).
-using Field = std::tuple<std::string, size_t, std::string>;
-
-template <typename Type>
-Field field(const char* name, size_t offset) {
-    return {name, offset, std::is_pointer_v<Type> ? "u8" : std::is_integral_v<Type> ? "i8" : "f8"};
-}
-
-#define SPADE_FIELD(name) field<decltype(Args::name)>(#name, offsetof(Args, name))
-
-std::vector<Field> embed_fields() {
-    using Args = spade_embed;
-    return {SPADE_FIELD(table), SPADE_FIELD(bias), SPADE_FIELD(patches),  SPADE_FIELD(out),
-            SPADE_FIELD(rows),  SPADE_FIELD(taps), SPADE_FIELD(symbols),  SPADE_FIELD(depth),
-            SPADE_FIELD(width), SPADE_FIELD(relu), SPADE_FIELD(zero_row), SPADE_FIELD(as_bytes)};
-}
-
-std::vector<Field> codebook_fields() {
-    using Args = spade_codebook;
-    return {SPADE_FIELD(actv),      SPADE_FIELD(patches),    SPADE_FIELD(weight), SPADE_FIELD(bias),
-            SPADE_FIELD(entries),   SPADE_FIELD(entry_rows), SPADE_FIELD(rows),   SPADE_FIELD(taps),
-            SPADE_FIELD(actv_rows), SPADE_FIELD(blocks),     SPADE_FIELD(form),   SPADE_FIELD(scale),
-            SPADE_FIELD(windows),   SPADE_FIELD(interior),   SPADE_FIELD(symbols)};
-}
-
-std::vector<Field> modulate_fields() {
-    using Args = spade_modulate;
-    return {SPADE_FIELD(x),      SPADE_FIELD(entries), SPADE_FIELD(entry_rows), SPADE_FIELD(index),  SPADE_FIELD(mean),
-            SPADE_FIELD(rstd),   SPADE_FIELD(out),     SPADE_FIELD(n),          SPADE_FIELD(height), SPADE_FIELD(width),
-            SPADE_FIELD(blocks), SPADE_FIELD(shift),   SPADE_FIELD(leaky)};
-}
-
-std::vector<Field> norm_fields() {
-    using Args = spade_norm;
-    return {SPADE_FIELD(x),      SPADE_FIELD(mean),  SPADE_FIELD(rstd),   SPADE_FIELD(n),
-            SPADE_FIELD(height), SPADE_FIELD(width), SPADE_FIELD(blocks), SPADE_FIELD(epsilon)};
-}
-
-std::vector<Field> image_fields() {
-    using Args = spade_image;
-    return {SPADE_FIELD(x), SPADE_FIELD(values), SPADE_FIELD(pixels),
-            SPADE_FIELD(n), SPADE_FIELD(height), SPADE_FIELD(width)};
-}
-
-std::vector<Field> conv_fields() {
-    using Args = spade_conv;
-    return {SPADE_FIELD(x),           SPADE_FIELD(weight),
-            SPADE_FIELD(bias),        SPADE_FIELD(residual),
-            SPADE_FIELD(y),           SPADE_FIELD(n),
-            SPADE_FIELD(height),      SPADE_FIELD(width),
-            SPADE_FIELD(in_channels), SPADE_FIELD(out_channels),
-            SPADE_FIELD(kernel_size), SPADE_FIELD(residual_shift)};
-}
-
-// The fields of both pairs: those of the conv as `conv_<name>`, those of the shortcut as `shortcut_<..>`.
-std::vector<Field> modulated_conv_fields() {
-    using Args = spade_modulated_conv;
-    std::vector<Field> fields{SPADE_FIELD(has_shortcut)};
-    const auto add = [&fields](const std::string& prefix, size_t start, const std::vector<Field>& of) {
-        for (const auto& [name, offset, format] : of) fields.emplace_back(prefix + name, start + offset, format);
-    };
-    add("", offsetof(Args, modulate), modulate_fields());
-    add("conv_", offsetof(Args, conv), conv_fields());
-    add("shortcut_", offsetof(Args, shortcut_modulate), modulate_fields());
-    add("shortcut_conv_", offsetof(Args, shortcut), conv_fields());
-    return fields;
-}
-
-#undef SPADE_FIELD
-
-// Name of a kind of step: its number and fields.
+// {kind of step: (number, its fields)}.
 nb::dict step_kinds() {
     nb::dict kinds;
-    kinds["embed"] = nb::make_tuple(static_cast<int>(SPADE_STEP_EMBED), embed_fields());
-    kinds["codebook"] = nb::make_tuple(static_cast<int>(SPADE_STEP_CODEBOOK), codebook_fields());
-    kinds["modulate"] = nb::make_tuple(static_cast<int>(SPADE_STEP_MODULATE), modulate_fields());
-    kinds["norm"] = nb::make_tuple(static_cast<int>(SPADE_STEP_NORM), norm_fields());
-    kinds["image"] = nb::make_tuple(static_cast<int>(SPADE_STEP_IMAGE), image_fields());
-    kinds["conv"] = nb::make_tuple(static_cast<int>(SPADE_STEP_CONV), conv_fields());
-    kinds["modulated_conv"] = nb::make_tuple(static_cast<int>(SPADE_STEP_MODULATED_CONV), modulated_conv_fields());
+    for (const auto& [name, kind, fields] : spade::step_fields())
+        kinds[name.c_str()] = nb::make_tuple(static_cast<int>(kind), fields);
     return kinds;
 }
 
@@ -180,11 +95,18 @@ using Packed = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Steps = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Seconds = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+void check_size(const std::string& name, int64_t expected, size_t size) {
+    if (static_cast<int64_t>(size) == expected) return;
+    throw std::invalid_argument("[native] expected " + name + " of " + std::to_string(expected) + " elements but got " +
+                                std::to_string(size));
+}
+
 template <typename AnyWeight>
 void check_packing(int32_t isa, const AnyWeight& weight, int64_t expected, const Packed& packed, int64_t bytes) {
-    if (isa < 0 || isa >= SPADE_ISAS) throw std::invalid_argument("unknown isa");
-    if (static_cast<int64_t>(weight.size()) != expected) throw std::invalid_argument("weight has another size");
-    if (static_cast<int64_t>(packed.size()) != bytes) throw std::invalid_argument("packed has another size");
+    if (isa < 0 || isa >= SPADE_ISAS)
+        throw std::invalid_argument("[native] expected an ISA of spade_isa but got " + std::to_string(isa));
+    check_size("weight", expected, weight.size());
+    check_size("packed", bytes, packed.size());
 }
 
 void codebook_pack(int32_t isa, const Weight& weight, int64_t taps, int64_t channels, const Packed& packed) {
@@ -218,22 +140,6 @@ int64_t conv_peak(int32_t isa, int64_t count) {
 
 // ---- Programs ----
 
-// Memory that is kept for the next call, which may want more.
-class Scratch {
- public:
-    void* reserve(int64_t bytes) {
-        if (bytes <= bytes_) return data_.get();
-        bytes_ = 0;
-        data_.reset(new uint64_t[static_cast<size_t>(bytes) / sizeof(uint64_t) + 1]);
-        bytes_ = bytes;
-        return data_.get();
-    }
-
- private:
-    std::unique_ptr<uint64_t[]> data_;
-    int64_t bytes_ = 0;
-};
-
 class Pool {
  public:
     explicit Pool(int64_t threads) : threads(threads), pool_(spade_pool_create(threads), &spade_pool_destroy) {
@@ -243,18 +149,17 @@ class Pool {
     void run(const Steps& steps, const Seconds& seconds) {
         if (steps.size() % sizeof(spade_step) != 0 || reinterpret_cast<uintptr_t>(steps.data()) % 8 != 0)
             throw std::invalid_argument("steps are not whole or not aligned");
-        if (seconds.size() != SPADE_STEP_KINDS) throw std::invalid_argument("seconds has another size");
+        check_size("seconds", SPADE_STEP_KINDS, seconds.size());
         nb::gil_scoped_release release;
-        run_steps(reinterpret_cast<const spade_step*>(steps.data()), steps.size() / sizeof(spade_step), seconds.data());
+        check(spade_run(reinterpret_cast<const spade_step*>(steps.data()),
+                        static_cast<int64_t>(steps.size() / sizeof(spade_step)), pool_.get(), seconds.data()));
     }
 
-    void run_steps(const spade_step* steps, size_t count, double* seconds) {
-        check(spade_run(steps, static_cast<int64_t>(count), pool_.get(), seconds));
-    }
+    spade_pool* get() const { return pool_.get(); }
 
     const int64_t threads;
-    std::mutex planning;  // holds plan_scratch
-    Scratch plan_scratch;
+    std::mutex planning;  // guards plan_scratch
+    spade::Scratch plan_scratch;
 
  private:
     std::unique_ptr<spade_pool, void (*)(spade_pool*)> pool_;
@@ -262,82 +167,24 @@ class Pool {
 
 // ---- Plans ----
 
-// One level of one map.
-struct Level {
-    spade_plan_counts counts{};
-    Buffer index, patches3{0, 0}, patches5{0, 0};
-    explicit Level(const spade_plan_shape& shape) : index(shape.height, shape.width) {}
-
-    static int32_t* allocate(Buffer& table, int64_t rows, int64_t kernel_size) {
-        table = Buffer(rows, kernel_size * kernel_size);
-        return table.data.get();
-    }
-};
-
-spade_step plan_step(const spade_plan_shape& shape, const uint16_t* symbols, void* scratch, Level& level) {
-    spade_step step{};
-    step.kind = SPADE_STEP_PLAN;
-    step.args.plan = {shape,         symbols, shape.map_width, scratch, level.index.data.get(),
-                      &level.counts, nullptr, nullptr};
-    return step;
-}
-
-// By the pool, each beside the others, or by this thread.
-void run_plans(std::vector<spade_step>& steps, Pool* pool) {
-    for (size_t i = 0; i < steps.size(); ++i) steps[i].overlaps = static_cast<int64_t>(i);
-    if (pool != nullptr) return pool->run_steps(steps.data(), steps.size(), nullptr);
-    for (const spade_step& step : steps) spade_plan_run(&step.args.plan, 0, spade_plan_units(&step.args.plan));
-}
-
-// The levels of `maps` maps, one behind the other, which are planned together.
-std::vector<Level> plan_levels(const uint16_t* symbols, int64_t maps, const std::vector<spade_plan_shape>& shapes,
-                               Pool* pool, Scratch& scratch) {
-    std::vector<int64_t> bytes(shapes.size());
-    for (size_t i = 0; i < shapes.size(); ++i) check(spade_plan_scratch_bytes(&shapes[i], &bytes[i]));
-    auto* memory = static_cast<char*>(scratch.reserve(maps * std::accumulate(bytes.begin(), bytes.end(), int64_t{0})));
-    std::vector<size_t> order(shapes.size());  // large levels first, for balance
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return bytes[a] > bytes[b]; });
-    std::vector<Level> levels;
-    for (int64_t map = 0; map < maps; ++map)
-        for (const spade_plan_shape& shape : shapes) levels.emplace_back(shape);
-    std::vector<spade_step> steps;
-    std::vector<Level*> of_steps;
-    for (const size_t i : order)
-        for (int64_t map = 0; map < maps; ++map) {
-            const spade_plan_shape& shape = shapes[i];
-            of_steps.push_back(&levels[static_cast<size_t>(map) * shapes.size() + i]);
-            steps.push_back(
-                plan_step(shape, symbols + map * shape.map_height * shape.map_width, memory, *of_steps.back()));
-            check(spade_plan_start(&steps.back().args.plan, bytes[i]));
-            memory += bytes[i];
-        }
-    run_plans(steps, pool);
-    for (size_t i = 0; i < steps.size(); ++i) {
-        spade_plan& plan = steps[i].args.plan;
-        plan.patches3 = Level::allocate(of_steps[i]->patches3, plan.counts->patches3, plan.shape.kernel_size);
-        plan.patches5 = Level::allocate(of_steps[i]->patches5, plan.counts->patches5, plan.shape.kernel_size);
-    }
-    run_plans(steps, pool);
-    return levels;
-}
-
 std::vector<std::vector<LevelArrays>> plan_maps(const Symbols& symbols, const Sizes& sizes, int32_t n_symbols,
                                                 int32_t kernel_size, Pool* pool) {
     const auto n = static_cast<int64_t>(symbols.shape(0)), height = static_cast<int64_t>(symbols.shape(1)),
                width = static_cast<int64_t>(symbols.shape(2));
     std::vector<spade_plan_shape> shapes;
     for (const auto& [h, w] : sizes) shapes.push_back({height, width, h, w, n_symbols, kernel_size});
-    std::vector<Level> levels;
+    std::vector<spade::Level> levels;
     {
         nb::gil_scoped_release release;
-        Scratch own;
+        spade::Scratch own;
         std::unique_lock<std::mutex> lock;
         if (pool != nullptr) lock = std::unique_lock(pool->planning);
-        const int64_t together = pool == nullptr ? 1 : pool->threads;  // maps, each of which takes scratch
+        // One map a thread at the same time, because each map that is planned takes scratch.
+        const int64_t together = pool == nullptr ? 1 : pool->threads;
         for (int64_t first = 0; first < n; first += together)
-            for (Level& level : plan_levels(symbols.data() + first * height * width, std::min(together, n - first),
-                                            shapes, pool, pool == nullptr ? own : pool->plan_scratch))
+            for (spade::Level& level : spade::plan_levels(
+                     symbols.data() + first * height * width, std::min(together, n - first), shapes,
+                     pool == nullptr ? nullptr : pool->get(), pool == nullptr ? own : pool->plan_scratch))
                 levels.push_back(std::move(level));
     }
     std::vector<std::vector<LevelArrays>> maps(static_cast<size_t>(n));
@@ -353,7 +200,7 @@ NB_MODULE(_native, module) {
     module.attr("MAX_SYMBOLS") = SPADE_PLAN_MAX_SYMBOLS;
     module.attr("MAX_PIXELS") = SPADE_PLAN_MAX_PIXELS;
     module.def("first_bad_symbol", &first_bad_symbol, nb::arg("symbols").noconvert(), nb::arg("n_symbols"),
-               "Row-major position of the first symbol that is not below n_symbols, or -1.");
+               "Row-major position of the first symbol that is n_symbols or larger, or -1.");
     module.def("rebase", &rebase, nb::arg("rows").noconvert(), nb::arg("outside"), nb::arg("offset"),
                nb::arg("new_outside"), nb::arg("out").noconvert(),
                "out = where(rows == outside, new_outside, rows + offset).");
@@ -370,11 +217,11 @@ NB_MODULE(_native, module) {
     module.attr("SECONDS") = static_cast<int>(SPADE_STEP_KINDS);
     module.def(
         "isa_supported", [](int32_t isa) { return spade_isa_supported(isa) != 0; }, nb::arg("isa"),
-        "Whether this processor runs the isa.");
+        "Whether this processor runs the ISA.");
     module.def("codebook_packed_bytes", &spade_codebook_packed_bytes, nb::arg("isa"), nb::arg("taps"),
                nb::arg("channels"), "Size of packed codebook weights.");
     module.def("codebook_pack", &codebook_pack, nb::arg("isa"), nb::arg("weight").noconvert(), nb::arg("taps"),
-               nb::arg("channels"), nb::arg("packed").noconvert(), "Packs codebook weights for a isa.");
+               nb::arg("channels"), nb::arg("packed").noconvert(), "Packs codebook weights for an ISA.");
     module.def("codebook_int8_packed_bytes", &spade_codebook_int8_packed_bytes, nb::arg("taps"), nb::arg("channels"),
                "Size of packed int8 codebook weights.");
     module.def("codebook_int8_pack", &codebook_int8_pack, nb::arg("weight").noconvert(), nb::arg("taps"),
@@ -383,14 +230,15 @@ NB_MODULE(_native, module) {
                nb::arg("in_channels"), nb::arg("kernel_size"), "Size of packed conv weights.");
     module.def("conv_pack", &conv_pack, nb::arg("isa"), nb::arg("weight").noconvert(), nb::arg("out_channels"),
                nb::arg("in_channels"), nb::arg("kernel_size"), nb::arg("packed").noconvert(),
-               "Packs conv weights for a isa.");
+               "Packs conv weights for an ISA.");
     module.def("conv_peak", &conv_peak, nb::arg("isa"), nb::arg("count"),
-               "Does at least count operations of a conv in registers, and returns how many.");
-    nb::class_<Pool>(module, "Pool", "Threads that run programs: the caller's and threads - 1 of its own.")
+               "Does at least count operations of a conv in registers; returns how many it did.");
+    nb::class_<Pool>(module, "Pool", "Threads that run programs: the calling thread and threads - 1 of its own.")
         .def(nb::init<int64_t>(), nb::arg("threads"))
         .def("run", &Pool::run, nb::arg("steps").noconvert(), nb::arg("seconds").noconvert(),
-             "Runs the steps, without the GIL; adds each kind's seconds.");
-    module.def("plan_maps", &plan_maps, nb::arg("symbols").noconvert(), nb::arg("sizes"), nb::arg("n_symbols"),
-               nb::arg("kernel_size"), nb::arg("pool").none(),
-               "(patches3, patches5, index) of every level of each symbol map [N, H, W], by a pool or this thread.");
+             "Runs the steps without the GIL; adds the seconds of each kind of step.");
+    module.def(
+        "plan_maps", &plan_maps, nb::arg("symbols").noconvert(), nb::arg("sizes"), nb::arg("n_symbols"),
+        nb::arg("kernel_size"), nb::arg("pool").none(),
+        "(patches3, patches5, index) of every level of each symbol map [N, H, W]; runs on a pool or on this thread.");
 }

@@ -1,11 +1,13 @@
-// Runs programs on a pool of threads: every thread walks the steps and takes runs of units of each from a shared
-// counter. It begins a step when all threads are through with those before it, but for as many of the last as may
-// overlap it.
+// Runs programs on a pool of threads. Every thread walks the steps in order and takes ranges of work items of each step
+// from a shared counter. A thread starts a step when all threads have finished the steps before it, except the last
+// `overlaps` steps, which may still be running.
 //
-// Runs shrink with what is left: long ones first, since neighbouring units share weights; short ones last, for balance.
-// Of operations whose runs have a costly start, each thread takes one that is long, and then its part of the last
-// fifth. Waiting threads spin for a moment, since a step is often shorter than a wake-up, and then sleep; after a
-// program they first let other threads run for a while, since the next one of the same request comes soon.
+// Ranges: the first ranges of a step are long, because neighbouring items share weights; they shrink with the items
+// that are left, so that threads finish together. An operation with long_ranges starts with one long range a thread,
+// which covers four fifths of the step, and shrinks ranges in the last fifth.
+//
+// Waiting: threads spin for a moment, because a step is often shorter than a wake-up, and then sleep. After a program
+// they yield for a while before they sleep, because the next program of the same request comes soon.
 
 #include <atomic>
 #include <chrono>
@@ -28,7 +30,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int spins = 4000;  // some tens of microseconds
 constexpr std::chrono::microseconds between_programs(300);
 
-// Returns when value is `wanted`, of which waiters are told.
+// Returns when `value` is `wanted`: spins, then yields for `patience`, then sleeps until the writer notifies.
 void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted, Clock::duration patience = Clock::duration::zero()) {
     for (int i = 0; i < spins; ++i) {
         if (value.load(std::memory_order_acquire) == wanted) return;
@@ -44,12 +46,13 @@ void wait_for(const std::atomic<uint32_t>& value, uint32_t wanted, Clock::durati
         value.wait(now, std::memory_order_acquire);
 }
 
-// How far a step is.
+// The progress of one step.
 struct alignas(64) Progress {
-    std::atomic<int64_t> next{0};      // first unit that nobody has taken
-    std::atomic<uint32_t> through{0};  // threads that found none left and have done theirs
+    std::atomic<int64_t> next{0};      // the first item that no thread has taken
+    std::atomic<uint32_t> through{0};  // threads that have finished the step
 };
 
+// Page-aligned memory that grows and is kept.
 struct Scratch {
     void* data = nullptr;
     int64_t bytes = 0;
@@ -92,9 +95,10 @@ struct spade_pool {
     spade_status prepare(const spade_step* program_steps, int64_t count);
 
     std::mutex in_use;
-    std::vector<Scratch> scratch;  // one of each thread
+    std::vector<Scratch> scratch;  // one for each thread
     std::vector<std::thread> workers;
-    std::deque<Progress> progress;  // of each step; a waker may still hold the last one's address when a run ends
+    // One for each step, never freed while the pool lives: after a run ends, a thread may still notify the last one.
+    std::deque<Progress> progress;
     const spade_step* steps = nullptr;
     int64_t n_steps = 0;
     double* seconds = nullptr;
@@ -116,11 +120,11 @@ void spade_pool::serve(size_t thread) {
 }
 
 void spade_pool::walk(size_t thread) {
-    // A thread that is through with the last step touches nothing: the next call may already write its program here.
+    // A thread that has finished the last step reads no member of the pool: the next call may already overwrite them.
     const auto threads = static_cast<uint32_t>(scratch.size());
     const int64_t count = n_steps;
     Clock::time_point began = Clock::now();
-    // Waiting for a step counts as its own time.
+    // The time that a thread waits for a step to end counts as that step's time.
     const auto add_seconds = [&](int64_t step) {
         if (thread != 0 || seconds == nullptr || step < 0) return;
         const Clock::time_point now = Clock::now();
@@ -142,14 +146,14 @@ void spade_pool::walk(size_t thread) {
 
 void spade_pool::work(const spade_step& step, Progress& of_step, void* memory) {
     const spade::Operation& operation = *spade::find_operation(step.kind);
-    const int64_t units = operation.units(step), threads = static_cast<int64_t>(scratch.size());
+    const int64_t items = operation.work_items(step), threads = static_cast<int64_t>(scratch.size());
     if (memory != nullptr) *static_cast<int64_t*>(memory) = 0;
     int64_t begin = of_step.next.load(std::memory_order_relaxed);
-    while (begin < units) {
-        const int64_t left = units - begin, most = units * 4 / 5;
-        const int64_t share = threads == 1                          ? left
-                              : operation.long_runs && begin < most ? (most + threads - 1) / threads
-                                                                    : (left + 2 * threads - 1) / (2 * threads);
+    while (begin < items) {
+        const int64_t left = items - begin, most = items * 4 / 5;
+        const int64_t share = threads == 1                            ? left
+                              : operation.long_ranges && begin < most ? (most + threads - 1) / threads
+                                                                      : (left + 2 * threads - 1) / (2 * threads);
         const int64_t end = begin + (share < left ? share : left);
         if (of_step.next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) {
             operation.run[step.isa](step, begin, end, memory);
@@ -215,27 +219,27 @@ spade_status spade_run(const spade_step* steps, int64_t count, spade_pool* pool,
     return pool->run(steps, count, seconds);
 }
 
-// ---- Units ----
+// ---- Work items and scratch of each operation ----
 
 namespace {
-int64_t groups(int64_t rows, int64_t unit_rows) { return (rows + unit_rows - 1) / unit_rows; }
+int64_t groups(int64_t rows, int64_t item_rows) { return (rows + item_rows - 1) / item_rows; }
 }  // namespace
 
-int64_t spade_embed_units(const spade_embed* args) {
-    return groups(args->rows + (args->zero_row != 0 ? 1 : 0), spade::embed_unit_rows);
+int64_t spade_embed_work_items(const spade_embed* args) {
+    return groups(args->rows + (args->zero_row != 0 ? 1 : 0), spade::embed_item_rows);
 }
 
-int64_t spade_codebook_units(int32_t isa, const spade_codebook* args) {
+int64_t spade_codebook_work_items(int32_t isa, const spade_codebook* args) {
     if (isa == SPADE_ISA_AMX) return args->blocks * groups(args->rows, spade::codebook_amx_rows(args->blocks));
     if (args->form == SPADE_CODEBOOK_PER_TAP) return args->blocks;
-    return args->blocks * groups(args->rows, spade::codebook_unit_rows);
+    return args->blocks * groups(args->rows, spade::codebook_item_rows);
 }
 
-int64_t spade_modulate_units(const spade_modulate* args) { return args->n * (args->height + 2); }
+int64_t spade_modulate_work_items(const spade_modulate* args) { return args->n * (args->height + 2); }
 
-int64_t spade_norm_units(const spade_norm* args) { return args->n * args->blocks; }
+int64_t spade_norm_work_items(const spade_norm* args) { return args->n * args->blocks; }
 
-int64_t spade_image_units(const spade_image* args) { return args->n * args->height; }
+int64_t spade_image_work_items(const spade_image* args) { return args->n * args->height; }
 
 int64_t spade_codebook_scratch_bytes(int32_t isa, const spade_codebook* args) {
     if (isa == SPADE_ISA_AMX)

@@ -1,4 +1,4 @@
-// What the executor knows of a kind of step.
+// The table that the executor looks up for each step: how to split it, its scratch, and its kernel on every ISA.
 #ifndef SPADE_OPERATIONS_HPP
 #define SPADE_OPERATIONS_HPP
 
@@ -8,18 +8,18 @@
 
 namespace spade {
 
-// scratch: the thread's own, whose first eight bytes are 0 when it comes to a step, and else as its last run of units
-// of that step left them.
+// Computes work items begin .. end - 1 of a step. `scratch` is the thread's own. The executor zeroes its first 8 bytes
+// at the start of each step and keeps the scratch between the ranges of that step.
 using RunStep = void (*)(const spade_step& step, int64_t begin, int64_t end, void* scratch);
 
 struct Operation {
-    bool long_runs;  // a run of units has a costly start: few of them
-    int64_t (*units)(const spade_step& step);
-    int64_t (*scratch_bytes)(const spade_step& step);  // of each thread
+    bool long_ranges;  // the start of a range is costly, so a step gets few, long ranges
+    int64_t (*work_items)(const spade_step& step);
+    int64_t (*scratch_bytes)(const spade_step& step);  // for each thread
     RunStep run[SPADE_ISAS];
 };
 
-// Null if the kind is unknown.
+// Returns null if the kind is unknown.
 const Operation* find_operation(int64_t kind);
 
 }  // namespace spade

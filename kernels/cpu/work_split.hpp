@@ -1,6 +1,6 @@
-// How the work of a step is cut into units, the same for every isa.
-#ifndef SPADE_UNITS_HPP
-#define SPADE_UNITS_HPP
+// How steps are split into work items, where kernels and spade_<op>_work_items must agree.
+#ifndef SPADE_WORK_SPLIT_HPP
+#define SPADE_WORK_SPLIT_HPP
 
 #include <cstdint>
 
@@ -8,18 +8,20 @@
 
 namespace spade {
 
+// Bytes of an element of T and of I.
 constexpr int64_t element_bytes(int32_t isa) { return isa == SPADE_ISA_AVX2 || isa == SPADE_ISA_AVX512 ? 4 : 2; }
 
-constexpr int64_t embed_unit_rows = 32;
-constexpr int64_t codebook_columns = 64;    // of a block: 32 a and 32 b
-constexpr int64_t codebook_unit_rows = 96;  // of the gathered form
+constexpr int64_t embed_item_rows = 32;     // rows of one work item
+constexpr int64_t codebook_item_rows = 96;  // rows of one work item of the gathered form
+constexpr int64_t codebook_columns = 64;    // columns of a block: 32 of a and 32 of b
 
-// Whether the weights of so many columns exceed the second-level cache.
+// Whether the weights of so many blocks are larger than the second-level cache.
 constexpr bool codebook_amx_far(int64_t blocks) { return blocks >= 8; }
 
-// Rows that amx gathers at once: more where the weights come from afar, so that they are read less often.
+// Rows that amx gathers for one group. Weights that do not fit the cache get larger groups, so that they are read less
+// often.
 constexpr int64_t codebook_amx_most_rows = 256;
-constexpr int64_t codebook_amx_header_bytes = 4096;  // of its scratch, before these rows
+constexpr int64_t codebook_amx_header_bytes = 4096;  // header of the scratch, before the gathered rows
 constexpr int64_t codebook_amx_rows(int64_t blocks) { return codebook_amx_far(blocks) ? codebook_amx_most_rows : 128; }
 
 }  // namespace spade

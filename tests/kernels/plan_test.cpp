@@ -50,7 +50,7 @@ std::vector<int32_t> flat(const std::vector<Window>& windows) {
 
 // Both units, in turn or on a thread each, the one that follows first.
 void run(const spade_plan& plan, bool apart) {
-    if (!apart) return spade_plan_run(&plan, 0, spade_plan_units(&plan));
+    if (!apart) return spade_plan_run(&plan, 0, spade_plan_work_items(&plan));
     std::thread follower([&] { spade_plan_run(&plan, 1, 2); });
     spade_plan_run(&plan, 0, 1);
     follower.join();

@@ -2,16 +2,17 @@
 //
 //   entries[u] = bias + sum over taps of (actv[patches[u][tap]] x weight[tap])
 //
-// Tile: tile_rows rows of actv, each at its own pointer, times 4 (avx512) or 2 (avx2) vectors of columns: every weight
-// vector that is loaded serves all rows, every broadcast serves all columns, and the sums stay in registers for the
-// whole tap. 6 x 4 sums, 4 weights and 1 broadcast of 32 registers; 6 x 2, 2 and 1 of 16. Gathered rows are read where
-// they lie: six pointers fit the general registers, so nothing is copied.
+// Tile: 6 rows of actv, each at its own pointer, times 4 (avx512) or 2 (avx2) vectors of columns. A loaded weight
+// vector serves all rows and a broadcast serves all columns; the sums stay in registers for the whole tap. Registers: 6
+// x 4 sums, 4 weights and 1 broadcast of 32 (avx512), or 6 x 2, 2 and 1 of 16 (avx2). Gathered rows are read in place
+// through six pointers, which fit the general registers, so no row is copied.
 //
-// Layout: weights packed [block][tap][64 / columns][SPADE_HIDDEN / depth][columns][depth], 64 columns = 32 a and 32 b.
-// One block's panel stays in L2 while its rows pass under it, one tap's tile column in L1.
+// Layout: weights are packed as [block][tap][64 / columns][SPADE_HIDDEN / depth][columns][depth]; 64 columns are 32 of
+// a and 32 of b. The panel of one block stays in the second-level cache while its rows pass under it; one tap's tile
+// column stays in the first-level cache.
 //
-// Forms: gathered multiplies rows * taps rows; per tap multiplies actv_rows * taps rows into scratch, and gathers rows
-// of products. The products of a tap are summed first in both, by the same code, so the form changes no bit.
+// Forms: gathered multiplies rows * taps rows. Per tap multiplies actv_rows * taps rows into scratch and adds gathered
+// rows of products. Both forms sum the products of a tap first, with the same code, so they give the same bits.
 //
 // Fused: the gather, the bias, the rounding.
 #ifndef SPADE_CODEBOOK_HPP
@@ -31,10 +32,11 @@ template <typename V>
 struct CodebookTile {
     static constexpr int vectors = V::registers == 32 ? 4 : 2;
     static constexpr int columns = vectors * V::width;
-    static constexpr int64_t panel = SPADE_HIDDEN * columns;  // elements of one tap of one tile column
+    static constexpr int64_t panel = SPADE_HIDDEN * columns;  // weights of one tap of one tile column
 };
 
-// products[row][columns] = rows[row] x panel, products being `stride` floats apart; added to them if Add.
+// Multiplies Rows rows with a panel: products[row][column] = rows[row] x panel, or += if Add. `stride`: floats from one
+// row of products to the next.
 template <typename V, int Rows, bool Add>
 inline void multiply_tile(const typename V::Element* const* rows, const typename V::Element* panel, float* products,
                           int64_t stride) {
@@ -68,6 +70,7 @@ inline void multiply_tile(const typename V::Element* const* rows, const typename
         }
 }
 
+// multiply_tile for a count of rows that is known at run time, 1 .. 6.
 template <typename V, bool Add>
 inline void multiply_rows(int64_t count, const typename V::Element* const* rows, const typename V::Element* panel,
                           float* products, int64_t stride) {
@@ -112,7 +115,7 @@ void codebook_gathered(const spade_codebook& args, int64_t block, int64_t first,
     const T* actv = static_cast<const T*>(args.actv);
     const T* weight = block_weight<V>(args, block);
     const float* bias = args.bias + block * codebook_columns;
-    alignas(64) float sums[codebook_unit_rows * codebook_columns];
+    alignas(64) float sums[codebook_item_rows * codebook_columns];
     for (int64_t row = first; row < last; ++row)
         for (int64_t i = 0; i < codebook_columns; i += V::width)
             V::store_f32(sums + (row - first) * codebook_columns + i, V::load_f32(bias + i));
@@ -132,10 +135,10 @@ void codebook_gathered(const spade_codebook& args, int64_t block, int64_t first,
 
 // ---- Per tap ----
 //
-// Patches are numbered in scan order, hidden rows too, so a run of patches reads few rows that no earlier run has read.
-// The products are made as the patches come to need them, and most are still in L2 when they are gathered.
+// Patches and hidden rows are numbered in scan order, so the next 96 patches read few rows that earlier patches have
+// not read. Products are made just before the patches need them, and most are still in the second-level cache then.
 
-// The products of rows first .. last - 1 of actv: products[tap][row][column].
+// Makes the products of rows first .. last - 1 of actv: products[tap][row][column].
 template <typename V>
 void codebook_products(const spade_codebook& args, int64_t block, int64_t first, int64_t last, float* products) {
     using T = typename V::Element;
@@ -153,6 +156,7 @@ void codebook_products(const spade_codebook& args, int64_t block, int64_t first,
             }
 }
 
+// Adds the bias and the gathered products of patches first .. last - 1, and stores their entries.
 template <typename V>
 void codebook_sum(const spade_codebook& args, int64_t block, int64_t first, int64_t last, const float* products) {
     constexpr int vectors = codebook_columns / V::width;
@@ -171,7 +175,7 @@ void codebook_sum(const spade_codebook& args, int64_t block, int64_t first, int6
     }
 }
 
-// One more than the highest row of actv that the patches read, `outside` left out.
+// Returns one more than the highest row of actv that the patches read, except the row `outside`.
 inline int64_t rows_needed(const int32_t* patches, int64_t count, int32_t outside) {
     int32_t needed = 0;
     for (int64_t i = 0; i < count; ++i) {
@@ -183,16 +187,16 @@ inline int64_t rows_needed(const int32_t* patches, int64_t count, int32_t outsid
 
 template <typename V>
 void codebook_per_tap(const spade_codebook& args, int64_t block, float* products) {
-    // The last row is outside the image: any patch may read it.
+    // The row "outside the image" is the last row, and any patch may read it, so its products are made first.
     const int64_t outside = args.actv_rows - 1;
     codebook_products<V>(args, block, outside, args.actv_rows, products);
     int64_t made = 0;
-    for (int64_t first = 0; first < args.rows; first += codebook_unit_rows) {
-        const int64_t last = first + codebook_unit_rows < args.rows ? first + codebook_unit_rows : args.rows;
+    for (int64_t first = 0; first < args.rows; first += codebook_item_rows) {
+        const int64_t last = first + codebook_item_rows < args.rows ? first + codebook_item_rows : args.rows;
         const int64_t needed =
             rows_needed(args.patches + first * args.taps, (last - first) * args.taps, static_cast<int32_t>(outside));
         if (needed > made) {
-            const int64_t whole = (needed + codebook_unit_rows - 1) / codebook_unit_rows * codebook_unit_rows;
+            const int64_t whole = (needed + codebook_item_rows - 1) / codebook_item_rows * codebook_item_rows;
             const int64_t to = whole < outside ? whole : outside;
             codebook_products<V>(args, block, made, to, products);
             made = to;
@@ -208,11 +212,11 @@ void codebook(const spade_codebook& args, int64_t begin, int64_t end, void* scra
             codebook_per_tap<V>(args, block, static_cast<float*>(scratch));
         return;
     }
-    const int64_t groups = (args.rows + codebook_unit_rows - 1) / codebook_unit_rows;
-    for (int64_t unit = begin; unit < end; ++unit) {
-        const int64_t first = unit % groups * codebook_unit_rows;
-        const int64_t last = first + codebook_unit_rows < args.rows ? first + codebook_unit_rows : args.rows;
-        codebook_gathered<V>(args, unit / groups, first, last);
+    const int64_t groups = (args.rows + codebook_item_rows - 1) / codebook_item_rows;
+    for (int64_t item = begin; item < end; ++item) {
+        const int64_t first = item % groups * codebook_item_rows;
+        const int64_t last = first + codebook_item_rows < args.rows ? first + codebook_item_rows : args.rows;
+        codebook_gathered<V>(args, item / groups, first, last);
     }
 }
 

@@ -3,20 +3,20 @@
 //
 //   entries[u] = bias + sum over taps, k of actv[patches[u][tap]][k] * weight[tap][k]
 //
-// Every entry sums in this one order. One form only: products by tap, which the other isas can gather and add, cost
-// more to store and to read again than these tiles take to make them twice.
+// Every entry sums in this one order. AMX has the gathered form only: the tiles make a product twice in less time than
+// the per-tap form needs to store the product and read it again.
 //
-// With int8, actv are bytes, weights int8, sums exact in int32 and scaled at the end: half of the products' time and of
-// the weights' bytes. Patches of one symbol alone, inside a region, have their entries from a table instead.
+// int8: actv is bytes and weight int8; sums are exact in int32 and scaled at the end. This halves the time of the
+// products and the bytes of the weights. A patch whose symbols are all the same takes its entry from a table.
 //
-// Layout: the rows of a group are gathered as the tiles read them, [row / 32][tap][hidden block][32 rows][64 bytes].
-// Weights in panels of 32 columns, a and b of a block one after the other. Tile, blocking and fused: see amx.hpp.
+// Layout: the rows of a group are gathered in the order that the tiles read, [row / 32][tap][hidden block][32 rows]
+// [64 bytes]. Weights lie in panels of 32 columns; a block is the panel of a, then the panel of b. Tiles: amx_pass.hpp.
 //
-// Blocking: a group is gathered once for all panels that pass over it. It stays in the second-level cache, as do the
-// two panels of a block. Gathering the next group between the products instead costs more than it hides. The lines of
-// the entries, which nobody touched for long, are claimed between the products: a store would wait for each.
+// Blocking: a group is gathered once and all panels pass over it. The group and the two panels of a block stay in the
+// second-level cache. The cache lines of the entries are prefetched for writing between the products, because a store
+// to a line out of cache would wait.
 //
-// Operations: 2 * taps * SPADE_HIDDEN an entry and column. Bytes: a group and the weights once per group.
+// Operations: 2 * taps * SPADE_HIDDEN per entry and column. Bytes: a group and the weights once per group.
 #ifndef SPADE_CODEBOOK_AMX_HPP
 #define SPADE_CODEBOOK_AMX_HPP
 
@@ -24,7 +24,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cpu/isa/amx.hpp"
+#include "cpu/isa/amx_pass.hpp"
 #include "cpu/work_split.hpp"
 #include "spade_kernels.h"
 
@@ -33,13 +33,13 @@ namespace {
 
 template <bool Int8>
 struct CodebookAmx {
-    using Weight = std::conditional_t<Int8, int8_t, float>;  // as it is given
+    using Weight = std::conditional_t<Int8, int8_t, float>;  // before packing
     using Packed = std::conditional_t<Int8, int8_t, bf16>;
 
     static constexpr int64_t depth = amx_depth<Packed>, hidden_blocks = SPADE_HIDDEN / depth;
-    static constexpr int64_t line = 64;  // bytes of a row of a tile
+    static constexpr int64_t line = 64;  // bytes of a tile row, and of a cache line
 
-    // ---- Packed weights: [block][a, b][tap][hidden block], each a step ----
+    // ---- Packed weights: [block][a, b][tap][hidden block][one step] ----
 
     static void pack(const Weight* weight, int64_t taps, int64_t channels, void* packed) {
         auto* to = static_cast<Packed*>(packed);
@@ -56,7 +56,7 @@ struct CodebookAmx {
 
     // ---- One group of rows ----
 
-    // Rows behind the last repeat it: nobody reads their products.
+    // Gathers the rows of a group. Rows after the last one repeat it, and their products are discarded.
     static void gather(const spade_codebook& args, int64_t first, int64_t count, uint8_t* to) {
         constexpr int64_t row_bytes = hidden_blocks * line;
         const auto* actv = static_cast<const uint8_t*>(args.actv);
@@ -77,6 +77,7 @@ struct CodebookAmx {
         return static_cast<half*>(args.entries) + (block * args.entry_rows + row) * codebook_columns;
     }
 
+    // Computes the entries of one block for a gathered group.
     static void multiply(const spade_codebook& args, int64_t block, int64_t first, int64_t count,
                          const uint8_t* gathered) {
         const int64_t blocks = args.taps * hidden_blocks;
@@ -102,16 +103,16 @@ struct CodebookAmx {
         AmxPieces lines;
         lines.spread(2 * count, tiles * 2 * blocks);
         const auto* coming = reinterpret_cast<const char*>(entries);
-        auto claim = [&] {
+        auto prefetch_entries = [&] {
             lines.step([&] {
                 __asm__ volatile("prefetchw %0" : : "m"(*coming));
                 coming += line;
             });
         };
-        AmxPass<false, decltype(claim), Int8>(panels, claim).template run<1>(tiles, place_of);
+        AmxPass<false, decltype(prefetch_entries), Int8>(panels, prefetch_entries).template run<1>(tiles, place_of);
     }
 
-    // ---- Patches of one symbol alone ----
+    // ---- int8: patches whose symbols are all the same ----
 
     // The rows of a group that are such patches, and their symbols.
     struct Interior {
@@ -144,31 +145,31 @@ struct CodebookAmx {
                         codebook_columns * sizeof(half));
     }
 
-    // ---- Units ----
+    // ---- Work items ----
 
-    // What a thread's scratch holds, before the rows: it takes many runs of units of the same group.
+    // The header of a thread's scratch: which group it holds, since many ranges of a thread are of one group.
     struct alignas(64) Gathered {
-        int64_t groups;  // all before this one, and itself; 0: none is gathered
+        int64_t groups;  // number of the gathered group plus 1; 0: no group
         Interior interior;
     };
     static_assert(sizeof(Gathered) <= codebook_amx_header_bytes);
 
-    // A unit is a block of columns of one group: group * blocks + block.
+    // A work item is one block of columns of one group: group * blocks + block.
     static void run(const spade_codebook& args, int64_t begin, int64_t end, void* scratch) {
         const int64_t rows = codebook_amx_rows(args.blocks);
         auto* const header = static_cast<Gathered*>(scratch);
         auto* const gathered = static_cast<uint8_t*>(scratch) + codebook_amx_header_bytes;
         const Tiles tiles;
-        for (int64_t unit = begin; unit < end; ++unit) {
-            const int64_t group = unit / args.blocks, first = group * rows;
+        for (int64_t item = begin; item < end; ++item) {
+            const int64_t group = item / args.blocks, first = group * rows;
             const int64_t count = args.rows - first < rows ? args.rows - first : rows;
             if (header->groups != group + 1) {
                 gather(args, first, count, gathered);
                 if constexpr (Int8) find_interior(args, first, count, header->interior);
                 header->groups = group + 1;
             }
-            multiply(args, unit % args.blocks, first, count, gathered);
-            if constexpr (Int8) copy_interior(args, unit % args.blocks, first, header->interior);
+            multiply(args, item % args.blocks, first, count, gathered);
+            if constexpr (Int8) copy_interior(args, item % args.blocks, first, header->interior);
         }
     }
 };

@@ -2,11 +2,11 @@
 //
 //   out[row] = relu(bias + sum over taps of table[tap][patches[row][tap]])
 //
-// Layout: the table in float32 whatever T is, since it is read once per tap and its sum is exact before the rounding.
+// Layout: the table is float32 for every T, so sums are rounded to T once.
 //
-// Bytes: taps * depth * 4 read per row, from the few table rows that the map's labels use; one row of T written.
-// Operations: taps additions per output. Fused: bias, ReLU, rounding (to bytes, where int8 products follow), the plain
-// map's layout, the zero row.
+// Bytes: taps * depth * 4 read per row, from the table rows that the map's labels use; one row of T written.
+// Operations: taps additions per output. Fused: bias, ReLU, rounding (to bytes for int8 products), the layout of a
+// plain map, the zero row.
 #ifndef SPADE_EMBED_HPP
 #define SPADE_EMBED_HPP
 
@@ -33,13 +33,13 @@ inline void embed_block(const spade_embed& args, const int32_t* patch, int64_t c
 template <typename V, typename T>
 void embed_rows(const spade_embed& args, int64_t begin, int64_t end) {
     const int64_t blocks = args.depth / 32;
-    const int64_t last = end * embed_unit_rows < args.rows ? end * embed_unit_rows : args.rows;
-    for (int64_t row = begin * embed_unit_rows; row < last; ++row) {
+    const int64_t last = end * embed_item_rows < args.rows ? end * embed_item_rows : args.rows;
+    for (int64_t row = begin * embed_item_rows; row < last; ++row) {
         T* out = static_cast<T*>(args.out) + (row / args.width * blocks * args.width + row % args.width) * 32;
         for (int64_t block = 0; block < blocks; ++block)
             embed_block<V, T>(args, args.patches + row * args.taps, block * 32, out + block * args.width * 32);
     }
-    if (args.zero_row != 0 && end * embed_unit_rows > args.rows) {
+    if (args.zero_row != 0 && end * embed_item_rows > args.rows) {
         T* out = static_cast<T*>(args.out) + args.rows * args.depth;
         for (int64_t i = 0; i < args.depth; i += V::width) V::store(out + i, V::zero());
     }

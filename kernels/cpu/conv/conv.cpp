@@ -1,4 +1,4 @@
-// The functions of a conv that are the same for all isas, and the choice of a isa's own.
+// The functions of a conv that are the same for all ISAs, and the table of those that each ISA has of its own.
 
 #include "cpu/conv/conv_table.hpp"
 #include "cpu/conv/conv_work_split.hpp"
@@ -22,11 +22,11 @@ const spade::ConvFunctions& functions(int32_t isa) {
 
 }  // namespace
 
-int64_t spade_conv_units(const spade_conv* args) {
-    return spade::conv_blocks(args->out_channels) * spade::conv_units(*args).groups;
+int64_t spade_conv_work_items(const spade_conv* args) {
+    return spade::conv_blocks(args->out_channels) * spade::conv_split(*args).groups;
 }
 
-int64_t spade_modulated_conv_units(int32_t isa, const spade_modulated_conv* args) {
+int64_t spade_modulated_conv_work_items(int32_t isa, const spade_modulated_conv* args) {
     if (isa == SPADE_ISA_AMX) return args->conv.n * spade::amx_bands(*args).of_image;
     return args->conv.n * spade::conv_bands(*args, spade::element_bytes(isa)).of_image;
 }

@@ -5,7 +5,7 @@
 #include "cpu/conv/modulated_conv_amx.hpp"
 
 namespace spade {
-using Convs = ConvIsa<Amx, ConvAmx, ConvFewAmx>;
+using Convs = ConvIsa<Amx, ConvAmx, ConvToRgbAmx>;
 const ConvFunctions conv_bf16_amx = Convs::functions;
 }  // namespace spade
 

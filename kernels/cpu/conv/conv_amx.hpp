@@ -3,15 +3,13 @@
 //   y[n, r, c, co] = bias[co] + sum over ci block, ky, kx, ci of x[n, r + ky, c + kx, ci] * w[co, ci, ky, kx]
 //                    (+ a second conv, 1x1, of another map) (+ residual[n, r >> s, c >> s, co])
 //
-// Every output sums in this one order, so how the work is cut changes no bit.
+// Every output sums in this one order, so the split of the work changes no bit.
 //
-// Layout, tile, fused: see amx.hpp. The two runs of a tile are of two lines that follow each other, which share most of
-// what their taps read.
+// Layout, blocking, latency: see amx_pass.hpp. The two runs of a tile lie in two neighbouring lines, which share most
+// of the x that their taps read. All rows of a range pass under one panel, which stays in the second-level cache.
 //
-// Blocking: all rows of a range pass under one panel, which stays in the second-level cache.
-//
-// Operations: 2 * k * k * ci a pixel and output channel. Bytes: a panel a tile from the second-level cache; the map
-// once per panel.
+// Operations: 2 * k * k * ci per pixel and output channel. Bytes: a tile reads its panel from the second-level cache; a
+// panel reads the map once.
 #ifndef SPADE_CONV_AMX_HPP
 #define SPADE_CONV_AMX_HPP
 
@@ -19,7 +17,7 @@
 #include <type_traits>
 
 #include "cpu/conv/conv_work_split.hpp"
-#include "cpu/isa/amx.hpp"
+#include "cpu/isa/amx_pass.hpp"
 #include "spade_kernels.h"
 
 namespace spade {
@@ -52,7 +50,7 @@ struct ConvAmx {
 
     // ---- Ranges of rows ----
 
-    // Lines of a padded map, as `spade_conv` has it; rows count through all images.
+    // The lines of the padded map spade_conv.x; rows are numbered through all images.
     struct MapLines {
         const bf16* x;
         int64_t elements, height;
@@ -67,7 +65,7 @@ struct ConvAmx {
         return {weight, conv_blocks(args.in_channels), (args.width + 2) * conv_block};
     }
 
-    // What the taps of a run read; k = 1 skips the border.
+    // Returns where the taps of a run read x; k = 1 skips the border.
     template <typename Lines>
     static AmxLines reads(const Lines& lines, int64_t kernel_size, int64_t row, int64_t column) {
         if (kernel_size == 1) return {{lines(row, 1) + (column + 1) * conv_block}};
@@ -75,7 +73,8 @@ struct ConvAmx {
         return {{lines(row, 0) + at, lines(row, 1) + at, lines(row, 2) + at}};
     }
 
-    // How tiles lie in one block of output channels. `lines` says where a row's are; `shortcut` too, if there is one.
+    // One block of output channels. lines(row, ky): the line of x that a row reads; shortcut: the same for the
+    // shortcut's map, or null.
     template <typename Lines>
     struct Area {
         const spade_conv& args;
@@ -97,11 +96,12 @@ struct ConvAmx {
             }
         }
 
-        // `runs` runs of `pixels` pixels from a column on, of rows row .. row_end - 1, two rows at a time.
+        // Computes `runs` runs of `pixels` pixels from `column` on, in rows row .. row_end - 1, two rows at a time.
         template <int64_t K, typename Beside>
         void columns(const AmxPanels& panel, int64_t row, int64_t row_end, int64_t column, int64_t runs, int64_t pixels,
                      Beside& beside) const {
-            constexpr bool ahead = std::is_same_v<Lines, MapLines>;  // others come from the second-level cache
+            constexpr bool ahead =
+                std::is_same_v<Lines, MapLines>;  // a ring of lines is in the second-level cache already
             const auto place_of = [&](int64_t i) {
                 AmxPlace place{};
                 const int64_t first = row + i / runs * 2;
@@ -116,6 +116,7 @@ struct ConvAmx {
             AmxPass<ahead, Beside>(panel, beside).template run<K>((row_end - row + 1) / 2 * runs, place_of);
         }
 
+        // Computes rows row .. row_end - 1.
         template <int64_t K, typename Beside>
         void rows(const AmxTerm& shortcut_term, int64_t row, int64_t row_end, Beside& beside) const {
             const AmxTerm term = term_of(args, block);
@@ -134,8 +135,8 @@ struct ConvAmx {
         }
     };
 
-    // One block of output channels of some rows. `beside` is called between the products. The bias is that of both
-    // convs.
+    // Computes one block of output channels of some rows, and calls `beside` between the products. args.bias must
+    // include the shortcut's bias.
     template <typename Lines, typename Beside>
     static void rows(const spade_conv& args, const Lines& lines, const spade_conv* shortcut,
                      const Lines* shortcut_lines, int64_t block, int64_t row, int64_t row_end, Beside& beside) {
@@ -147,6 +148,7 @@ struct ConvAmx {
             area.template rows<1>(term, row, row_end, beside);
     }
 
+    // Computes one block of output channels of some rows of a conv step.
     static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
         const MapLines lines{static_cast<const bf16*>(args.x), conv_line(args), args.height};
         auto nothing = [] {};

@@ -2,7 +2,7 @@
 #include "cpu/isa/vec_avx2.hpp"
 
 namespace spade {
-using Convs = ConvIsa<Avx2, Conv<Avx2>, ConvFew<Avx2>>;
+using Convs = ConvIsa<Avx2, Conv<Avx2>, ConvToRgb<Avx2>>;
 const ConvFunctions conv_float32_avx2 = Convs::functions;
 }  // namespace spade
 

@@ -2,7 +2,7 @@
 #include "cpu/isa/vec_avx512.hpp"
 
 namespace spade {
-using Convs = ConvIsa<Avx512, Conv<Avx512>, ConvFew<Avx512>>;
+using Convs = ConvIsa<Avx512, Conv<Avx512>, ConvToRgb<Avx512>>;
 const ConvFunctions conv_float32_avx512 = Convs::functions;
 }  // namespace spade
 

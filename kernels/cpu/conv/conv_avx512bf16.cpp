@@ -2,7 +2,7 @@
 #include "cpu/isa/vec_avx512bf16.hpp"
 
 namespace spade {
-using Convs = ConvIsa<Avx512Bf16, Conv<Avx512Bf16>, ConvFew<Avx512Bf16>>;
+using Convs = ConvIsa<Avx512Bf16, Conv<Avx512Bf16>, ConvToRgb<Avx512Bf16>>;
 const ConvFunctions conv_bf16_avx512bf16 = Convs::functions;
 }  // namespace spade
 

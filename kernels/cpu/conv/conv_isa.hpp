@@ -1,7 +1,8 @@
-// What a isa's file of convs exports: Many holds the convs to many channels, Few those to at most three.
+// The convs of one ISA: splits work items into areas and calls Wide, the conv to many channels, or ToRgb, the conv to
+// at most three channels.
 //
-// A modulated conv makes the modulated rows of a band in scratch and reads them from there: they never go to memory.
-// The rows between bands are made twice.
+// A modulated conv writes the modulated rows of a band to scratch and reads them there, so that they stay in cache. The
+// rows at the boundary of two bands are made twice.
 #ifndef SPADE_CONV_ISA_HPP
 #define SPADE_CONV_ISA_HPP
 
@@ -15,61 +16,62 @@
 namespace spade {
 namespace {
 
-template <typename V, typename Many, typename Few>
+template <typename V, typename Wide, typename ToRgb>
 struct ConvIsa {
     using E = typename V::Element;
     using Input = typename V::Input;
 
     static int64_t packed_bytes(int64_t out_channels, int64_t in_channels, int64_t kernel_size) {
-        int64_t count = Many::packed_elements(out_channels, in_channels, kernel_size);
-        if (conv_is_few(out_channels, kernel_size)) count = Few::packed_elements(in_channels);
+        int64_t count = Wide::packed_elements(out_channels, in_channels, kernel_size);
+        if (is_conv_to_rgb(out_channels, kernel_size)) count = ToRgb::packed_elements(in_channels);
         return count * static_cast<int64_t>(sizeof(Input));
     }
 
     static void pack(const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size,
                      void* packed) {
-        if (conv_is_few(out_channels, kernel_size))
-            return Few::pack(weight, out_channels, in_channels, static_cast<Input*>(packed));
-        Many::pack(weight, out_channels, in_channels, kernel_size, static_cast<Input*>(packed));
+        if (is_conv_to_rgb(out_channels, kernel_size))
+            return ToRgb::pack(weight, out_channels, in_channels, static_cast<Input*>(packed));
+        Wide::pack(weight, out_channels, in_channels, kernel_size, static_cast<Input*>(packed));
     }
 
+    // Computes one block of output channels of some rows.
     static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
-        if (conv_is_few(args.out_channels, args.kernel_size)) return Few::area(args, row, row_end);
-        Many::area(args, block, row, row_end);
+        if (is_conv_to_rgb(args.out_channels, args.kernel_size)) return ToRgb::area(args, row, row_end);
+        Wide::area(args, block, row, row_end);
     }
 
     static void run(const spade_conv& args, int64_t begin, int64_t end) {
-        const ConvUnits units = conv_units(args);
+        const ConvSplit split = conv_split(args);
         const int64_t all_rows = args.n * args.height;
         if (args.kernel_size == 1) {
-            // Its weights are small beside its map: all panels pass over a group of rows while it is in the cache.
+            // Weights are smaller than the map: all panels pass over a group of rows while the rows are in cache.
             const int64_t blocks = conv_blocks(args.out_channels);
             for (; begin < end; ++begin) {
-                const int64_t row = begin / blocks * units.rows;
-                const int64_t row_end = row + units.rows < all_rows ? row + units.rows : all_rows;
+                const int64_t row = begin / blocks * split.rows;
+                const int64_t row_end = row + split.rows < all_rows ? row + split.rows : all_rows;
                 area(args, begin % blocks, row, row_end);
             }
             return;
         }
         while (begin < end) {
-            const int64_t block = begin / units.groups, first = begin % units.groups;
-            const int64_t last = first + (end - begin) < units.groups ? first + (end - begin) : units.groups;
-            const int64_t row = first * units.rows;
-            const int64_t row_end = last * units.rows < all_rows ? last * units.rows : all_rows;
+            const int64_t block = begin / split.groups, first = begin % split.groups;
+            const int64_t last = first + (end - begin) < split.groups ? first + (end - begin) : split.groups;
+            const int64_t row = first * split.rows;
+            const int64_t row_end = last * split.rows < all_rows ? last * split.rows : all_rows;
             area(args, block, row, row_end);
             begin += last - first;
         }
     }
 
-    // Rows of a map that are not there, so that row `first` of the whole map is the first of `rows`.
+    // Returns the address that row 0 of a whole map would have if its row `first` were at `rows`.
     template <typename T>
     static T* shifted(T* rows, int64_t first, int64_t row_elements) {
         return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(rows) -
                                     static_cast<uintptr_t>(first * row_elements) * sizeof(T));
     }
 
-    // Rows row .. row_end - 1 of one image: what the lines of x become that the conv reads, in scratch. Gives the conv
-    // on it.
+    // Modulates the lines that rows row .. row_end - 1 of one image read, into scratch. Returns the conv that reads
+    // them.
     static spade_conv modulate_band(const spade_modulate& modulated, const spade_conv& conv, int64_t image, int64_t row,
                                     int64_t row_end, E* scratch) {
         const int64_t line = conv_line(conv), halo = conv.kernel_size == 1 ? 0 : 1;
@@ -84,7 +86,7 @@ struct ConvIsa {
         return one;
     }
 
-    // The shortcut comes as a residual.
+    // The shortcut is computed first, into scratch, and added as a residual. A work item is one band of rows.
     static void run_modulated(const spade_modulated_conv& args, int64_t begin, int64_t end, void* scratch) {
         const ConvBands bands = conv_bands(args, sizeof(E));
         const spade_conv& whole = args.conv;
@@ -92,8 +94,8 @@ struct ConvIsa {
         E* const rows = static_cast<E*>(scratch);
         E* const shortcut_rows = rows + (bands.rows + 2) * conv_line(whole);
         E* const shortcut_out = shortcut_rows + bands.rows * conv_line(args.shortcut);
-        for (int64_t unit = begin; unit < end; ++unit) {
-            const int64_t image = unit / bands.of_image, row = unit % bands.of_image * bands.rows;
+        for (int64_t item = begin; item < end; ++item) {
+            const int64_t image = item / bands.of_image, row = item % bands.of_image * bands.rows;
             const int64_t row_end = row + bands.rows < height ? row + bands.rows : height;
             spade_conv conv = modulate_band(args.modulate, whole, image, row, row_end, rows);
             conv.y = static_cast<E*>(whole.y) + image * height * out_line;
@@ -114,12 +116,13 @@ struct ConvIsa {
         }
     }
 
+    // Computes all blocks of output channels of some rows.
     static void areas(const spade_conv& args, int64_t row, int64_t row_end) {
-        const int64_t blocks = conv_is_few(args.out_channels, args.kernel_size) ? 1 : conv_blocks(args.out_channels);
+        const int64_t blocks = is_conv_to_rgb(args.out_channels, args.kernel_size) ? 1 : conv_blocks(args.out_channels);
         for (int64_t block = 0; block < blocks; ++block) area(args, block, row, row_end);
     }
 
-    static constexpr ConvFunctions functions{packed_bytes, pack, Many::peak};
+    static constexpr ConvFunctions functions{packed_bytes, pack, Wide::peak};
 };
 
 }  // namespace

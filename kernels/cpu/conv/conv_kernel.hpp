@@ -3,17 +3,17 @@
 //   y[n, r, c, co] = bias[co] + sum over ci block, ky, kx, ci of x[n, r + ky, c + kx, ci] * w[co, ci, ky, kx]
 //                    (+ residual[n, r >> s, c >> s, co])
 //
-// Every output sums in this one order, so how the work is cut changes no bit.
+// Every output sums in this one order, so the split of the work changes no bit.
 //
-// Layout: the channels of a pixel's block lie side by side and its neighbours follow, so the pixels of a tile are one
+// Layout: the 32 channels of a pixel are contiguous and the next pixel follows, so the pixels of a tile are one
 // contiguous run for every tap. Weights are packed in panels of two registers of output channels, in the order above.
 //
 // Tile: up to max_pixels pixels x two registers of output channels. All sums stay in registers; one step loads two
 // weights and broadcasts one input (or a pair of bf16) per pixel. The other registers hold the weights and a broadcast.
 //
-// Blocking: the rows of several units pass under a chunk of the panel that stays in cache; between chunks the sums wait
-// in float32. So a panel comes from memory once per pass, whatever the number of images. A tile prefetches its next row
-// of taps, since every tap row starts a new stream of addresses.
+// Blocking: the rows of several work items pass under one chunk of the panel, which stays in cache; between chunks the
+// sums wait in float32. A panel therefore comes from memory once per pass, for any number of images. A tile prefetches
+// the next row of taps, because every row of taps starts a new stream of addresses.
 //
 // Fused: bias, residual, its upsampling, rounding.
 #ifndef SPADE_CONV_KERNEL_HPP
@@ -37,12 +37,12 @@ struct Conv {
     static constexpr int panel = 2 * V::width;  // output channels
     static constexpr int64_t panels_of_block = conv_block / panel;
 
-    // Weights of a chunk. Few registers make small tiles, which read them so often that they must come from the
-    // first-level cache; large tiles can wait for the second.
+    // Bytes of the weights of a chunk. Tiles of 16 registers are small and read the weights so often that the chunk
+    // must fit the first-level cache; tiles of 32 registers can read the chunk from the second-level cache.
     static constexpr int64_t chunk_bytes = V::registers == 32 ? 80 << 10 : 20 << 10;
-    static constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(E));
-    static constexpr int64_t pass_pixels =
-        512;  // their sums and their inputs of a chunk stay in the second-level cache
+    static constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(E));  // elements of a cache line
+    // Pixels of a pass: their sums and their inputs under one chunk stay in the second-level cache.
+    static constexpr int64_t pass_pixels = 512;
 
     // ---- Packed weights: [panel][ci block][ky][kx][ci / depth][panel][depth] ----
 
@@ -76,9 +76,10 @@ struct Conv {
 
     // ---- One tile ----
 
+    // The shape of x.
     struct Input {
         int64_t channels, blocks, kernel_size;
-        int64_t block_stride, row_stride;  // elements, of the padded map
+        int64_t block_stride, row_stride;  // elements of the padded map
         Input(int64_t in_channels, int64_t width, int64_t k)
             : channels(in_channels),
               blocks(conv_blocks(in_channels)),
@@ -91,25 +92,27 @@ struct Conv {
     struct Chunk {
         int64_t first, last;
         const E* weight;
-        bool opens;   // the sums start from the bias
-        bool closes;  // the sums end in y
+        bool opens;   // first chunk: the sums start from the bias
+        bool closes;  // last chunk: the sums are rounded and stored in y
     };
 
+    // Where a tile of pixels lies.
     struct Place {
-        int64_t ky, ky_end;  // rows of taps inside the image: the others read zeros
-        const E* x;          // of the first pixel at tap (0, 0), in block 0
+        int64_t ky, ky_end;  // rows of taps inside the image; the other rows of taps read zeros and are skipped
+        const E* x;          // first pixel at tap (0, 0), in block 0
         float* sums;         // [pixels][panel], between chunks
-        const float* bias;   // of the panel
-        const E* residual;   // of the panel, column 0 of the row that is read; or null
-        int64_t column;      // of the first pixel
-        int64_t shift;       // of the residual's columns
-        E* y;
+        const float* bias;   // [panel]
+        const E* residual;   // column 0 of the residual's row, at the panel's channels; or null
+        int64_t column;      // column of the first pixel
+        int64_t shift;       // the residual is read at column >> shift
+        E* y;                // first pixel, at the panel's channels
     };
 
     static const E* row_of_taps(const Input& in, const E* x, int64_t at) {
         return x + at % in.kernel_size * in.row_stride + at / in.kernel_size * in.block_stride;
     }
 
+    // Computes PX pixels x NV registers of output channels under one chunk.
     template <int PX, int NV>
     static void tile(const Input& in, const Chunk& chunk, const Place& place) {
         F sum[PX][NV];
@@ -175,7 +178,8 @@ struct Conv {
         return table[pixels - 1];
     }
 
-    // A row of `pixels` in tiles of nearly one size; moves place behind them.
+    // Computes a row of pixels in tiles of nearly equal size; moves `place` past the row. narrow: one register of
+    // output channels holds all that the panel uses.
     static void row(const Input& in, const Chunk& chunk, Place& place, int64_t pixels, bool narrow) {
         constexpr auto sizes = std::make_integer_sequence<int, max_pixels>();
         for (int64_t tiles = (pixels + max_pixels - 1) / max_pixels; tiles > 0; --tiles) {
@@ -195,6 +199,7 @@ struct Conv {
         int64_t row, row_end, column, column_end;
     };
 
+    // Passes the rows of an area under one panel, chunk by chunk.
     static void pass(const spade_conv& args, const Input& in, int64_t panel_number, const Area& area, float* sums) {
         const int64_t k = in.kernel_size, rows_of_taps = in.blocks * k;
         const int64_t row_bytes = k * conv_block * panel * static_cast<int64_t>(sizeof(E));
@@ -211,12 +216,13 @@ struct Conv {
         }
     }
 
+    // Passes the rows of an area under one chunk.
     static void rows(const spade_conv& args, const Input& in, const Chunk& chunk, int64_t panel_number,
                      const Area& area, float* sums) {
         const int64_t out_blocks = conv_blocks(args.out_channels), shift = args.residual_shift;
         const int64_t block = panel_number / panels_of_block, lane = panel_number % panels_of_block * panel;
         const bool narrow = args.out_channels - panel_number * panel <= V::width;
-        const int64_t inside = in.kernel_size == 1 ? 1 : 0;  // k = 1 skips the halo
+        const int64_t inside = in.kernel_size == 1 ? 1 : 0;  // k = 1 skips the border
         for (int64_t at = area.row; at < area.row_end; ++at) {
             const int64_t image = at / args.height, r = at % args.height;
             Place place{};
@@ -240,7 +246,7 @@ struct Conv {
         }
     }
 
-    // The lanes of a block that no register of the last panel covers.
+    // Writes zeros to the channels of a block that no register of the last panel covers.
     static void clear_unused(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
         const int64_t used = (args.out_channels - block * conv_block + V::width - 1) / V::width * V::width;
         for (int64_t at = row; at < row_end && used < conv_block; ++at) {
@@ -250,6 +256,7 @@ struct Conv {
         }
     }
 
+    // Computes one block of output channels of some rows, which are numbered through all images.
     static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
         const Input in(args.in_channels, args.width, args.kernel_size);
         alignas(64) float sums[pass_pixels * panel];
@@ -266,13 +273,14 @@ struct Conv {
         clear_unused(args, block, row, row_end);
     }
 
-    // ---- The peak: its products, from registers alone ----
+    // ---- The peak: the multiply-adds of a tile, from registers alone ----
 
-    // Twelve sums hide the latency; each step is one dot of a full register.
+    // Twelve independent sums hide the latency; each is one dot of a full register.
     static int64_t peak(int64_t count) {
         constexpr int sums = 12;
         constexpr int64_t step = 2 * sums * V::width * V::depth;
-        alignas(64) static float start[sums * V::width];  // not constants: twelve equal sums would become one
+        // Not constants: the compiler would merge twelve equal sums into one.
+        alignas(64) static float start[sums * V::width];
         alignas(64) static E ones[V::width * V::depth];
         typename V::F sum[sums];
 #pragma GCC unroll 16

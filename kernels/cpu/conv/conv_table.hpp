@@ -5,7 +5,7 @@
 
 namespace spade {
 
-// The functions of one isa that are not called through a step.
+// The functions of one ISA that no step calls.
 struct ConvFunctions {
     int64_t (*packed_bytes)(int64_t out_channels, int64_t in_channels, int64_t kernel_size);
     void (*pack)(const float* weight, int64_t out_channels, int64_t in_channels, int64_t kernel_size, void* packed);

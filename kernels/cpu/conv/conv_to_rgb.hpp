@@ -1,15 +1,15 @@
-// 3x3 convolution to at most three channels: those of all nine taps share one block of output channels.
+// 3x3 convolution to at most three channels: the output channels of all nine taps share one block.
 //
 //   q[r, c, tap, co] = sum over ci block, ci of x[r, c, ci] * w[co, ci, tap]      a 1x1 conv to 9 * out channels
 //   y[r, c, co]      = bias[co] + sum over taps of q[r + ky, c + kx, tap, co] (+ residual)
 //
-// Layout: a ring of three rows of q, in strips of columns that stay in the first-level cache. No tap's channels are
-// divided between two panels.
+// Layout: a ring of three rows of q, in strips of columns that stay in the first-level cache. The channels of one tap
+// never cross two panels.
 //
-// Operations: one register of three used lanes per pixel, input and tap would waste the others; this way nearly all are
-// used. The rows and columns around a strip are multiplied twice.
-#ifndef SPADE_CONV_FEW_HPP
-#define SPADE_CONV_FEW_HPP
+// Operations: a conv tap by tap would use 3 lanes of each register; this way nearly all lanes are used. Strips overlap,
+// so the rows and columns around a strip are multiplied twice.
+#ifndef SPADE_CONV_TO_RGB_HPP
+#define SPADE_CONV_TO_RGB_HPP
 
 #include <immintrin.h>
 
@@ -22,18 +22,18 @@
 namespace spade {
 namespace {
 
-// Where q of one row of a strip lies: [panel][pixels][16 or 32 channels].
+// Layout of one row of q in a strip: [panel][pixels][panel's channels].
 template <typename V>
-struct FewRow {
+struct ToRgbRow {
     static constexpr int64_t panel = Conv<V>::panel, panels = Conv<V>::panels_of_block;
-    static constexpr int64_t strip = 62;  // columns of y; with one on either side, two pairs of tiles
+    static constexpr int64_t strip = 62;  // columns of y; with one column on either side, two pairs of AMX tiles
     static constexpr int64_t stride = (strip + 2) * panel;
     static constexpr int64_t elements = panels * stride;
 };
 
-// The 1x1 conv to the channels of all taps on vectors; see conv_few_amx.hpp for that on tiles.
+// The 1x1 conv to the channels of all taps, on vectors; conv_to_rgb_amx.hpp has the same on tiles.
 template <typename V>
-struct FewProducts {
+struct ToRgbProducts {
     using E = typename V::Element;
     using C = Conv<V>;
 
@@ -52,21 +52,21 @@ struct FewProducts {
             typename C::Place place{};
             place.ky_end = 1;
             place.x = x;
-            place.sums = q + p * FewRow<V>::stride;
+            place.sums = q + p * ToRgbRow<V>::stride;
             place.bias = zero;
             C::row(in, chunk, place, pixels, false);
         }
     }
 };
 
-template <typename V, typename Products = FewProducts<V>>
-struct ConvFew {
+template <typename V, typename Products = ToRgbProducts<V>>
+struct ConvToRgb {
     using E = typename V::Element;
     using Input = typename V::Input;
-    using Row = FewRow<V>;
+    using Row = ToRgbRow<V>;
     static constexpr int64_t panel = Row::panel, strip = Row::strip, q_row = Row::stride;
 
-    // Where the first channel of a tap lies in the 32 that all taps share.
+    // Returns where the first channel of a tap lies among the 32 channels of q.
     static int64_t lane(int64_t tap, int64_t out_channels) {
         const int64_t taps_of_panel = panel / out_channels;
         return tap / taps_of_panel * panel + tap % taps_of_panel * out_channels;
@@ -84,8 +84,8 @@ struct ConvFew {
         Products::pack(of_taps.data(), in_channels, to);
     }
 
-    // One row of a strip of y from three rows of q. Lanes behind the output channels add up to nonsense and are
-    // cleared.
+    // Computes one row of a strip of y from three rows of q. Lanes past the output channels hold sums of other taps and
+    // are cleared.
     static void add_taps(const spade_conv& args, const float* const rows[3], int64_t pixels, const E* residual,
                          int64_t column, E* y) {
         const float* taps[9];
@@ -109,7 +109,7 @@ struct ConvFew {
         }
     }
 
-    // Rows row .. row_end - 1 of one image; lines(r, 0) is line r of its padded map.
+    // Computes rows row .. row_end - 1 of one image; lines(r, 0) is line r of the image's padded map.
     template <typename Lines>
     static void image_rows(const spade_conv& args, const Lines& lines, int64_t image, int64_t row, int64_t row_end) {
         const int64_t shift = args.residual_shift;
@@ -131,7 +131,7 @@ struct ConvFew {
         }
     }
 
-    // The rows of all images count through.
+    // Computes some rows, which are numbered through all images.
     static void area(const spade_conv& args, int64_t row, int64_t row_end) {
         while (row < row_end) {
             const int64_t image = row / args.height, first = image * args.height;

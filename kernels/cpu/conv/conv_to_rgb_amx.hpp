@@ -1,18 +1,18 @@
-// The products of conv_to_rgb.hpp on AMX tiles: q of 16 pixels and all taps' channels is two tiles, in the layout of q.
-#ifndef SPADE_CONV_FEW_AMX_HPP
-#define SPADE_CONV_FEW_AMX_HPP
+// The products of conv_to_rgb.hpp on AMX tiles: 16 pixels x the 32 channels of q are two tiles, stored in q's layout.
+#ifndef SPADE_CONV_TO_RGB_AMX_HPP
+#define SPADE_CONV_TO_RGB_AMX_HPP
 
 #include <cstdint>
 
 #include "cpu/conv/conv_amx.hpp"
 #include "cpu/conv/conv_to_rgb.hpp"
-#include "cpu/isa/amx.hpp"
+#include "cpu/isa/amx_tiles.hpp"
 
 namespace spade {
 namespace {
 
-struct FewProductsAmx {
-    using Row = FewRow<Amx>;
+struct ToRgbProductsAmx {
+    using Row = ToRgbRow<Amx>;
 
     static int64_t packed_elements(int64_t in_channels) { return ConvAmx::packed_elements(conv_block, in_channels, 1); }
 
@@ -20,7 +20,7 @@ struct FewProductsAmx {
         ConvAmx::pack(weight, conv_block, in_channels, 1, to);
     }
 
-    // Two runs at a time; the last starts early enough to be whole, and repeats what it meets.
+    // Two runs at a time. The last run starts early enough to be full and computes some pixels again.
     static void multiply(const spade_conv& args, const bf16* x, int64_t pixels, float* q) {
         const int64_t run = pixels < Tiles::amx_pixels ? pixels : Tiles::amx_pixels;
         const Tiles tiles(run);
@@ -34,7 +34,7 @@ struct FewProductsAmx {
 
     static void two_runs(const spade_conv& args, const bf16* x, int64_t first, int64_t second, float* q) {
         constexpr int64_t stride = Row::panel * sizeof(float);
-        constexpr int64_t second_half = 16 / Row::panel * Row::stride + 16 % Row::panel;  // of the 32 channels
+        constexpr int64_t second_half = 16 / Row::panel * Row::stride + 16 % Row::panel;  // offset of channels 16 .. 31
         const int64_t block_stride = (args.width + 2) * conv_block;
         const auto* weight = static_cast<const bf16*>(args.weight);
         amx_publish(x);
@@ -51,7 +51,7 @@ struct FewProductsAmx {
     }
 };
 
-using ConvFewAmx = ConvFew<Amx, FewProductsAmx>;
+using ConvToRgbAmx = ConvToRgb<Amx, ToRgbProductsAmx>;
 
 }  // namespace
 }  // namespace spade

@@ -1,6 +1,6 @@
-// How a conv's work is cut: a unit is one block of 32 output channels of some rows.
-#ifndef SPADE_CONV_UNITS_HPP
-#define SPADE_CONV_UNITS_HPP
+// How convs are split: a work item is one block of 32 output channels of a group of rows, or a band of rows.
+#ifndef SPADE_CONV_WORK_SPLIT_HPP
+#define SPADE_CONV_WORK_SPLIT_HPP
 
 #include <cstdint>
 
@@ -13,36 +13,38 @@ constexpr int64_t conv_block = 32;  // channels
 
 constexpr int64_t conv_blocks(int64_t channels) { return (channels + conv_block - 1) / conv_block; }
 
-// So few output channels that those of all taps fit one block: see conv_to_rgb.hpp.
-constexpr bool conv_is_few(int64_t out_channels, int64_t kernel_size) {
+// Whether the output channels of all nine taps fit one block, so that conv_to_rgb.hpp computes the conv.
+constexpr bool is_conv_to_rgb(int64_t out_channels, int64_t kernel_size) {
     return kernel_size == 3 && 9 * out_channels <= conv_block;
 }
 
-// Units are numbered block * groups + group or, of a 1x1 conv, group * blocks + block; the rows of all images count
-// through.
-struct ConvUnits {
-    int64_t rows;    // of one group; the last may have fewer
-    int64_t groups;  // per block
+// The split of a conv. Rows are numbered through all images. Work items are numbered block * groups + group, or
+// group * blocks + block in a 1x1 conv.
+struct ConvSplit {
+    int64_t rows;    // rows of one group; the last group may have fewer
+    int64_t groups;  // groups of a block
 };
 
-// Enough units for some tens of threads, and below that large ones, so that each reads its weights for many pixels.
-[[maybe_unused]] ConvUnits conv_units(const spade_conv& args) {
+// Makes about 32 work items or more, enough for tens of threads, each as large as possible, so that the weights that an
+// item reads serve many pixels.
+[[maybe_unused]] ConvSplit conv_split(const spade_conv& args) {
     constexpr int64_t pixels = 256, wanted = 32, few_rows = 8;
     const int64_t all = args.n * args.height, blocks = conv_blocks(args.out_channels);
-    int64_t rows = pixels / args.width > 2 ? pixels / args.width : 2;  // tiles of amx take two lines
-    if (conv_is_few(args.out_channels, args.kernel_size) && rows < few_rows) rows = few_rows;
+    int64_t rows = pixels / args.width > 2 ? pixels / args.width : 2;  // an AMX tile covers two lines
+    if (is_conv_to_rgb(args.out_channels, args.kernel_size) && rows < few_rows) rows = few_rows;
     while (rows > 1 && rows != few_rows && blocks * ((all + rows - 1) / rows) < wanted) rows = (rows + 1) / 2;
     return {rows, (all + rows - 1) / rows};
 }
 
-// A modulated conv is cut into bands of rows, each of one image: the modulated rows of a band, with those above and
-// below, stay in the second-level cache.
+// The split of a modulated conv into bands of rows, each of one image. The modulated rows of a band and the rows above
+// and below stay in the second-level cache.
 struct ConvBands {
-    int64_t rows;
-    int64_t of_image;
+    int64_t rows;      // rows of one band; the last band of an image may have fewer
+    int64_t of_image;  // bands of an image
 };
 
-constexpr int64_t conv_line(const spade_conv& args) {  // elements of x
+// Elements of a line of x, all blocks.
+constexpr int64_t conv_line(const spade_conv& args) {
     return (args.width + 2) * conv_blocks(args.in_channels) * conv_block;
 }
 
@@ -55,12 +57,12 @@ constexpr int64_t conv_line(const spade_conv& args) {  // elements of x
     const int64_t even = conv.n * conv.height / wanted;
     rows = rows < even ? rows : even;
     rows = rows < most ? rows : most;
-    rows = rows < 2 ? 2 : rows / 2 * 2;  // residuals of half the size and tiles of amx take two rows
+    rows = rows < 2 ? 2 : rows / 2 * 2;  // even: a residual of half the size serves two rows
     return {rows, (conv.height + rows - 1) / rows};
 }
 
-// Those of amx, whose scratch holds a ring of modulated lines: what a band reads, and what the next needs besides. Of
-// equal size where that costs few rows, so that threads get equal parts.
+// Band height for amx. Scratch holds this band's lines plus the lines being prepared for the next band. Bands are equal
+// if that costs few rows, so that threads get equal work.
 [[maybe_unused]] ConvBands amx_bands(const spade_modulated_conv& args) {
     constexpr int64_t cached_bytes = 1 << 20, most = 16, wanted = 8;
     const spade_conv& conv = args.conv;

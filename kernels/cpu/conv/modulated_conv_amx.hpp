@@ -1,10 +1,10 @@
 // A modulated conv on AMX tiles: y = conv(modulate(x)) (+ conv1x1(modulate(s))), without the maps between.
 //
-// Layout: the modulated lines are a ring in scratch, in the second-level cache: those that a band of rows reads, and
-// those of the next band, which the vector units make meanwhile, piece by piece between the products of tiles. No line
-// is made twice in a run of bands.
+// Layout: a ring of modulated lines in scratch, which stays in the second-level cache. The ring holds the lines that a
+// band of rows reads and the lines of the next band. The vector units make the next band's lines piece by piece between
+// the products of tiles. A range of bands makes every line once.
 //
-// Operations, bytes: those of conv_amx.hpp and modulate.hpp.
+// Operations and bytes: see conv_amx.hpp and modulate.hpp.
 //
 // Fused: modulation, conv, shortcut, residual.
 #ifndef SPADE_MODULATED_CONV_AMX_HPP
@@ -30,14 +30,16 @@ class ModulatedRing {
           lines_(lines),
           elements_(conv_line(conv)) {}
 
-    // Makes lines `first` (of the padded map) .. end - 1 of an image next.
+    // Starts with lines first .. end - 1 of an image's padded map.
     void begin(int64_t image, int64_t first, int64_t end) {
         image_ = image, line_ = first, end_ = end, block_ = column_ = 0;
     }
+    // Continues to line end - 1.
     void go_on(int64_t end) { end_ = end > end_ ? end : end_; }
 
     bool made() const { return line_ >= end_; }
 
+    // Makes up to `piece` columns of one block of a line, or of a pair of lines.
     void make_piece() {
         if (column_ == 0) find_block();
         const int64_t end = column_ + piece < args_.width ? column_ + piece : args_.width;
@@ -50,19 +52,19 @@ class ModulatedRing {
         line_ += found_.out_below != nullptr ? 2 : 1;
     }
 
-    // Pieces of so many lines, about: a pair of lines is made at once.
+    // Returns about how many pieces so many lines take; upsampled lines are made in pairs.
     int64_t pieces(int64_t lines) const {
-        const int64_t max_concurrent_calls = args_.shift == 1 ? (lines + 1) / 2 : lines;
-        return max_concurrent_calls * args_.blocks * ((args_.width + piece - 1) / piece);
+        const int64_t passes = args_.shift == 1 ? (lines + 1) / 2 : lines;
+        return passes * args_.blocks * ((args_.width + piece - 1) / piece);
     }
 
     bf16* line(int64_t number) const { return ring_ + number % lines_ * elements_; }
 
-    // As ConvAmx reads them: row of the image and tap.
+    // The line that a row of the image reads under tap ky, for ConvAmx.
     const bf16* operator()(int64_t row, int64_t ky) const { return line(row + ky); }
 
  private:
-    static constexpr int64_t piece = 8;  // columns: so few that the tiles find their next product in time
+    static constexpr int64_t piece = 8;  // columns: few, so that the next product of tiles does not wait
 
     void find_block() {
         const bool two = modulates_two(args_, line_ - 1, end_ - 1);
@@ -74,11 +76,11 @@ class ModulatedRing {
     bf16* const ring_;
     const int64_t lines_, elements_;
     int64_t image_ = 0, line_ = 0, end_ = 0, block_ = 0, column_ = 0;
-    ModulatedBlock<AmxHalf> found_;  // while column_ > 0
+    ModulatedBlock<AmxHalf> found_;  // set while column_ > 0
 };
 
 struct ModulatedConvAmx {
-    // What is made between the products of a band: lines of the next.
+    // Makes lines of the next band between the products of this band.
     struct Beside {
         ModulatedRing& main;
         ModulatedRing* shortcut;
@@ -92,6 +94,7 @@ struct ModulatedConvAmx {
                     shortcut->make_piece();
             });
         }
+        // Makes all lines that are still missing.
         void rest() {
             while (!main.made()) main.make_piece();
             while (shortcut != nullptr && !shortcut->made()) shortcut->make_piece();
@@ -99,21 +102,23 @@ struct ModulatedConvAmx {
         }
     };
 
-    // The last line, and one, that rows .. row_end - 1 read; for k = 3 one more, so that it does not part a pair.
+    // Returns one past the last line that rows .. row_end - 1 need; k = 3 adds a line, so that a pair is never split.
     static int64_t lines_end(const spade_conv& conv, int64_t row_end) {
         if (conv.kernel_size == 1) return row_end + 1;
         return row_end + 3 < conv.height + 2 ? row_end + 3 : conv.height + 2;
     }
 
+    // Returns the first line that rows from `row` on need.
     static int64_t lines_first(const spade_conv& conv, int64_t row) { return row + (conv.kernel_size == 1 ? 1 : 0); }
 
+    // Returns the steps of tile products that so many rows of a conv take.
     static int64_t steps(const spade_conv& conv, int64_t rows) {
         const int64_t tiles = (rows + 1) / 2 * ((conv.width + 15) / 16);
         return tiles * conv_blocks(conv.out_channels) * conv_blocks(conv.in_channels) * conv.kernel_size *
                conv.kernel_size;
     }
 
-    // Units are bands, which run of which image: see amx_bands.
+    // A work item is one band of rows of one image, see amx_bands.
     static void run(const spade_modulated_conv& args, int64_t begin, int64_t end, void* scratch) {
         const ConvBands bands = amx_bands(args);
         const spade_conv& whole = args.conv;
@@ -126,15 +131,15 @@ struct ModulatedConvAmx {
                                   memory + lines * conv_line(whole));
         ModulatedRing* const shortcut = with_shortcut ? &beside_main : nullptr;
         Beside beside{main, shortcut};
-        for (int64_t unit = begin; unit < end; ++unit) {
-            const int64_t image = unit / bands.of_image, band = unit % bands.of_image, row = band * bands.rows;
+        for (int64_t item = begin; item < end; ++item) {
+            const int64_t image = item / bands.of_image, band = item % bands.of_image, row = band * bands.rows;
             const int64_t row_end = row + bands.rows < whole.height ? row + bands.rows : whole.height;
-            if (unit == begin || band == 0) {
+            if (item == begin || band == 0) {
                 main.begin(image, lines_first(whole, row), lines_end(whole, row_end));
                 if (with_shortcut) shortcut->begin(image, row + 1, row_end + 1);
                 beside.rest();
             }
-            if (unit + 1 < end && band + 1 < bands.of_image) {
+            if (item + 1 < end && band + 1 < bands.of_image) {
                 const int64_t next_end = row_end + bands.rows < whole.height ? row_end + bands.rows : whole.height;
                 main.go_on(lines_end(whole, next_end));
                 int64_t pieces = main.pieces(next_end - row_end), products = steps(whole, row_end - row);
@@ -151,8 +156,8 @@ struct ModulatedConvAmx {
             if (whole.residual != nullptr)
                 conv.residual =
                     static_cast<const half*>(whole.residual) + image * (whole.height >> shift) * (out_line >> shift);
-            if (conv_is_few(conv.out_channels, conv.kernel_size))
-                ConvFewAmx::image_rows(conv, main, 0, row, row_end);
+            if (is_conv_to_rgb(conv.out_channels, conv.kernel_size))
+                ConvToRgbAmx::image_rows(conv, main, 0, row, row_end);
             else
                 for (int64_t block = 0; block < blocks; ++block)
                     ConvAmx::rows(conv, main, with_shortcut ? &args.shortcut : nullptr, shortcut, block, row, row_end,

@@ -1,8 +1,9 @@
-// The last step: three channels of a map -> tanh -> float32 planes, uint8 pixels, or both.
+// Image: three channels of a map -> tanh -> float32 planes, uint8 pixels, or both.
 //
-// tanh for |x| < 0.625 is x + x^3 P(x^2), else sign(x) (1 - 2 / (exp(2 |x|) + 1)), the split and P of Cephes (Moshier).
+// tanh(x) = x + x^3 P(x^2) for |x| < 0.625, else sign(x) (1 - 2 / (exp(2 |x|) + 1)); the bound and P are from Cephes
+// (Moshier, tanhf).
 //
-// Bytes: one cache line of every pixel's block, 3 or 12 bytes out. Fused: the plane order, the grey levels.
+// Bytes: one cache line of a pixel's block read, 3 or 12 bytes written. Fused: the order of planes, the grey levels.
 #ifndef SPADE_IMAGE_HPP
 #define SPADE_IMAGE_HPP
 
@@ -13,9 +14,9 @@
 namespace spade {
 namespace {
 
-constexpr int64_t image_columns = 256;  // converted at a time; three planes of them stay in L1
+constexpr int64_t image_columns = 256;  // columns converted at a time; their three planes stay in the first-level cache
 
-// Vectors by the compiler's operators, which also know integers, comparisons and selection.
+// Uses the compiler's vector operators, which cover integers, comparisons and selection for every ISA.
 template <typename V>
 struct Tanh {
     using F = typename V::F;
@@ -24,7 +25,7 @@ struct Tanh {
     static F bits(I value) { return reinterpret_cast<F>(value); }
     static I bits(F value) { return reinterpret_cast<I>(value); }
 
-    // 2^n exp(r), |r| <= ln(2) / 2, by Taylor's polynomial; 0 <= x <= 20.
+    // exp(x) = 2^n exp(r) for 0 <= x <= 20; exp(r), |r| <= ln(2) / 2, is Taylor's polynomial.
     static F exponential(F x) {
         const I whole = __builtin_convertvector(x * 1.44269504f + 0.5f, I);
         const F n = __builtin_convertvector(whole, F);
@@ -76,10 +77,10 @@ void image_line(const spade_image& args, int64_t n, int64_t line, int64_t first,
 
 template <typename V>
 void image(const spade_image& args, int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit)
+    for (int64_t item = begin; item < end; ++item)
         for (int64_t first = 0; first < args.width; first += image_columns) {
             const int64_t left = args.width - first;
-            image_line<V>(args, unit / args.height, unit % args.height, first,
+            image_line<V>(args, item / args.height, item % args.height, first,
                           left < image_columns ? left : image_columns);
         }
 }

@@ -6,7 +6,7 @@
 
 namespace spade {
 
-// The upper half of a float32. A type of its own, so that loads and stores choose the conversion by overload.
+// bf16: the upper half of a float32. A type of its own lets load and store choose the conversion by overload.
 struct bf16 {
     uint16_t bits;
 };

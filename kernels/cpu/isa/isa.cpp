@@ -1,4 +1,4 @@
-// The table of kernels: kind of step by isa, and which isas this processor runs.
+// The table of kernels, one row a kind of step and one column an ISA, and which ISAs this processor runs.
 
 #include <cpuid.h>
 #if defined(__linux__)
@@ -11,9 +11,11 @@
 
 namespace {
 
-template <auto Args, auto Units>
-int64_t units(const spade_step& step) {
-    return Units(&(step.args.*Args));
+// The functions of the table, from functions of the C header: Args is the member of spade_step::args that they take.
+
+template <auto Args, auto WorkItems>
+int64_t work_items(const spade_step& step) {
+    return WorkItems(&(step.args.*Args));
 }
 
 template <auto Args, auto Kernel>
@@ -35,12 +37,13 @@ int64_t of_isa(const spade_step& step) {
 
 using Args = decltype(spade_step::args);
 
-#define SPADE_UNITS(op) units<&Args::op, spade_##op##_units>
-#define SPADE_UNITS_AND_SCRATCH(op) of_isa<&Args::op, spade_##op##_units>, of_isa<&Args::op, spade_##op##_scratch_bytes>
+#define SPADE_WORK_ITEMS(op) work_items<&Args::op, spade_##op##_work_items>
+#define SPADE_WORK_ITEMS_AND_SCRATCH(op) \
+    of_isa<&Args::op, spade_##op##_work_items>, of_isa<&Args::op, spade_##op##_scratch_bytes>
 
-#define SPADE_OPERATION(op, long_runs, runner, ...)                                                       \
+#define SPADE_OPERATION(op, long_ranges, runner, ...)                                                     \
     {                                                                                                     \
-        long_runs, __VA_ARGS__, {                                                                         \
+        long_ranges, __VA_ARGS__, {                                                                       \
             runner<&Args::op, spade_##op##_float32_avx2>, runner<&Args::op, spade_##op##_float32_avx512>, \
                 runner<&Args::op, spade_##op##_bf16_avx512bf16>, runner<&Args::op, spade_##op##_bf16_amx> \
         }                                                                                                 \
@@ -48,17 +51,17 @@ using Args = decltype(spade_step::args);
 constexpr spade::RunStep run_plan = run<&Args::plan, spade_plan_run>;
 
 constexpr spade::Operation operations[SPADE_STEP_KINDS] = {
-    SPADE_OPERATION(embed, false, run, SPADE_UNITS(embed), none),
-    SPADE_OPERATION(codebook, false, run_with_scratch, SPADE_UNITS_AND_SCRATCH(codebook)),
-    SPADE_OPERATION(modulate, false, run, SPADE_UNITS(modulate), none),
-    SPADE_OPERATION(norm, false, run, SPADE_UNITS(norm), none),
-    SPADE_OPERATION(image, false, run, SPADE_UNITS(image), none),
-    SPADE_OPERATION(conv, false, run, SPADE_UNITS(conv), none),
-    SPADE_OPERATION(modulated_conv, true, run_with_scratch, SPADE_UNITS_AND_SCRATCH(modulated_conv)),
-    {false, SPADE_UNITS(plan), none, {run_plan, run_plan, run_plan, run_plan}},
+    SPADE_OPERATION(embed, false, run, SPADE_WORK_ITEMS(embed), none),
+    SPADE_OPERATION(codebook, false, run_with_scratch, SPADE_WORK_ITEMS_AND_SCRATCH(codebook)),
+    SPADE_OPERATION(modulate, false, run, SPADE_WORK_ITEMS(modulate), none),
+    SPADE_OPERATION(norm, false, run, SPADE_WORK_ITEMS(norm), none),
+    SPADE_OPERATION(image, false, run, SPADE_WORK_ITEMS(image), none),
+    SPADE_OPERATION(conv, false, run, SPADE_WORK_ITEMS(conv), none),
+    SPADE_OPERATION(modulated_conv, true, run_with_scratch, SPADE_WORK_ITEMS_AND_SCRATCH(modulated_conv)),
+    {false, SPADE_WORK_ITEMS(plan), none, {run_plan, run_plan, run_plan, run_plan}},
 };
 
-// Linux gives a process the tiles when it asks for them, once for all its threads.
+// Returns whether this process may use the tile registers. Linux grants them on request, once for all threads.
 bool amx_permitted() {
 #if defined(__linux__)
     constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA

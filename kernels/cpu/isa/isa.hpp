@@ -1,4 +1,5 @@
-// The names that one isa gives the header: included by the one file per isa that is compiled for its instruction set.
+// Defines the functions spade_<op>_<isa> of the C header for one vector type V. Included by one file per ISA, which is
+// compiled for that instruction set.
 #ifndef SPADE_ISA_HPP
 #define SPADE_ISA_HPP
 

@@ -1,5 +1,5 @@
-// In place of the isas, on processors that have none of their instruction sets: no step can run, and nothing can be
-// packed. The engine asks spade_isa_supported first and says so.
+// Replaces the ISA files on processors other than x86-64: no ISA is supported, no step runs and nothing is packed. The
+// engine asks spade_isa_supported first and reports the missing ISA.
 
 #include "cpu/operations.hpp"
 #include "spade_kernels.h"

@@ -1,5 +1,5 @@
-// Vectors of the isa amx, whose operands of products are bf16 and whose other memory is float16: it has the same bytes
-// and eight times the precision. Include only where the flags of avx512bf16 and -mavx512fp16 are given.
+// Vectors of the ISA amx: products read bf16; plain maps and entries are float16, which has the size of bf16 and eight
+// times the precision. Include only where the flags of vec_avx512bf16.hpp and -mavx512fp16 are given.
 #ifndef SPADE_VEC_AMX_HPP
 #define SPADE_VEC_AMX_HPP
 
@@ -9,14 +9,14 @@
 
 namespace spade {
 
-// A type of its own, as bf16 is.
+// float16 as its bits. A type of its own, like bf16.
 struct half {
     uint16_t bits;
 };
 
 namespace {
 
-// See vec_avx512.hpp for what a isa holds. Sums are float32.
+// Computes in float32. vec_avx512.hpp explains the members.
 struct Amx : Avx512Bf16 {
     using Element = half;
     using Avx512Bf16::store;
@@ -24,7 +24,7 @@ struct Amx : Avx512Bf16 {
 
     static F load(const half* from) { return _mm512_cvtxph_ps(_mm256_loadu_ph(from)); }
     static void store(half* to, F value) { _mm256_storeu_ph(to, _mm512_cvtxps_ph(value)); }
-    // To nearest even, in 0 .. 255.
+    // Rounds to nearest even and limits to 0 .. 255.
     static void store(uint8_t* to, F value) {
         const __m512i whole = _mm512_cvtps_epi32(_mm512_max_ps(value, zero()));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(whole));
@@ -38,8 +38,8 @@ struct Amx : Avx512Bf16 {
     }
 };
 
-// The same for arithmetic in float16, a block a register: half of the instructions of a modulation. Its results lie
-// within float16's range, since they are of normalised maps, and are rounded to bf16 anyway.
+// Computes in float16, one block of channels a register, which halves the instructions of a modulation. Modulated maps
+// are normalised, so values lie within float16's range, and the results are rounded to bf16 in any case.
 struct AmxHalf {
     using Element = half;
     using Input = bf16;

@@ -1,4 +1,4 @@
-// Vectors of the isa avx2: 8 float32 lanes. Include only where -mavx2 and -mfma are given.
+// Vectors of the ISA avx2: 8 float32 lanes. Include only where -mavx2 and -mfma are given.
 #ifndef SPADE_VEC_AVX2_HPP
 #define SPADE_VEC_AVX2_HPP
 
@@ -7,7 +7,7 @@
 namespace spade {
 namespace {
 
-// See vec_avx512.hpp for what a isa holds.
+// vec_avx512.hpp explains the members.
 struct Avx2 {
     using Element = float;
     using Input = float;

@@ -1,20 +1,24 @@
-// Vectors of the isa avx512: 16 float32 lanes. Include only where -mavx512f, bw, dq and vl are given.
+// Vectors of the ISA avx512: 16 float32 lanes. Include only where -mavx512f, bw, dq and vl are given.
 //
-// A isa is a struct that the kernels take as their template argument V:
-//   Element          what plain maps and entries are stored as
-//   Input            what products read: padded maps, hidden rows and weights
-//   F, width         a register of float32 and its lanes
-//   depth            input channels per step of dot
-//   widen            F whose first four lanes are given and the others zero
-//   load, store      `width` Elements <-> F; load_f32, store_f32 the same for float32 memory
-//   load_block, store_block  32 Elements <-> 32 / width registers, in the order that is cheapest: lane i of them all is
-//                    channel lane(i)
-//   scalar           one Element as float32
-//   bytes            whether store also takes bytes
-//   Operand          what dot takes: broadcast(x) repeats `depth` channels of x in every lane, weights(w) reads
+// The kernels take an ISA as their template argument V, a struct with these members:
+//   Element          storage type T of plain maps and entries
+//   Input            storage type I of padded maps, hidden rows and weights
+//   F, width         a register of float32, and its lanes
+//   depth            input channels that one dot multiplies
+//   registers        vector registers of the processor
+//   widen            four given lanes -> F, the other lanes zero
+//   load, store      `width` Elements <-> F
+//   load_f32, store_f32      `width` float32 in memory <-> F
+//   load_block, store_block  32 Elements <-> 32 / width registers, in the cheapest order of channels: lane i of the
+//                    block holds channel lane(i)
+//   scalar           one Element -> float32
+//   element          one float32 -> Input, for packing
+//   bytes            whether store also rounds to uint8
+//   Operand          argument of dot: broadcast(x) repeats `depth` channels of x in every lane; weights(w) reads
 //                    width * depth Inputs [lane][depth]
-//   dot(x, w, sum)   sum + the products of each lane, in float32
-// The unnamed namespace gives every file its own copy: code of one instruction set never serves another.
+//   dot(x, w, sum)   adds the products of each lane to sum, in float32
+// The unnamed namespace gives every file its own copy, so that code compiled for one instruction set is never linked
+// into the kernels of another.
 #ifndef SPADE_VEC_AVX512_HPP
 #define SPADE_VEC_AVX512_HPP
 

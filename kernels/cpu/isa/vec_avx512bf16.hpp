@@ -1,4 +1,5 @@
-// Vectors of the isa avx512bf16: bf16 in memory, float32 in registers. Include only where -mavx512bf16 is given too.
+// Vectors of the ISA avx512bf16: bf16 in memory, float32 in registers. Include only where the flags of vec_avx512.hpp
+// and -mavx512bf16 are given.
 #ifndef SPADE_VEC_AVX512BF16_HPP
 #define SPADE_VEC_AVX512BF16_HPP
 
@@ -11,7 +12,7 @@
 namespace spade {
 namespace {
 
-// See vec_avx512.hpp for what a isa holds.
+// vec_avx512.hpp explains the members.
 struct Avx512Bf16 : Avx512 {
     using Element = bf16;
     using Input = bf16;
@@ -27,7 +28,7 @@ struct Avx512Bf16 : Avx512 {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
     }
 
-    // Even channels, then odd ones: each is already one half of a register's 32-bit lanes.
+    // A block is two registers, the even and the odd channels: bf16 pairs are the halves of 32-bit lanes already.
     static void load_block(const bf16* from, F* block) {
         const __m512i bits = _mm512_loadu_si512(from);
         block[0] = _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));

@@ -1,12 +1,12 @@
-// SPADE's modulation, read through the plan's index, so that gamma and beta are never stored per pixel.
+// SPADE's modulation, which reads a and b through the plan's index, so that no pixel stores its own gamma and beta.
 //
 //   out = act(a[index] * ((x - mean) * rstd) + b[index]),    x at (row >> shift, column >> shift)
 //
-// Bytes: x and index read once, out written once; entries come from cache, since neighbouring pixels share patches and
-// patches are numbered in scan order. Operations: one fused multiply-add per element, and a max.
+// Bytes: x and index read once, out written once. Entries come from cache, because neighbouring pixels share patches
+// and patches are numbered in scan order. Operations: one fused multiply-add per element, and a max.
 //
-// Fused: normalisation, the x2 upsampling in the read, which saves the work of equal pixels, the activation, the border
-// that the next conv wants.
+// Fused: normalisation, the x2 upsampling of x (equal pixels are computed once), the activation, the zero border that
+// the next conv reads.
 #ifndef SPADE_MODULATE_HPP
 #define SPADE_MODULATE_HPP
 
@@ -19,20 +19,20 @@
 namespace spade {
 namespace {
 
-// Where a line of the padded map lies, or two.
+// One line of the padded map, or two lines that are made together.
 template <typename T>
 struct ModulatedLines {
-    int64_t image, line;  // -1 .. height
-    T *out, *out_below;   // of block 0, with their borders; the second null where there is one line
+    int64_t image, line;  // line: -1 .. height
+    T *out, *out_below;   // block 0 of each line, at its border; out_below is null for a single line
 };
 
-// What `modulate` takes at once: two lines read the same of x.
+// Whether `line` and the next line are made together: upsampled, both read the same line of x.
 inline bool modulates_two(const spade_modulate& args, int64_t line, int64_t end) {
     return args.shift == 1 && line >= 0 && line % 2 == 0 && line + 1 < args.height && line + 1 < end;
 }
 
-// One block of a line, or of two: found once, and then made column by column. Vectors hold the channels in the isa's
-// own order, as mean and rstd do here.
+// One block of channels of one or two lines: `find` sets the pointers once, then columns are made in any pieces.
+// Vectors and statistics hold the channels in the ISA's own order, V::lane.
 template <typename V>
 struct ModulatedBlock {
     using T = typename V::Element;
@@ -40,14 +40,14 @@ struct ModulatedBlock {
     using F = typename V::F;
     static constexpr int vectors = 32 / V::width;
 
-    const T* x = nullptr;  // null: the line lies outside the map, and is zero
+    const T* x = nullptr;  // null: the line is the border of the map, which is zero
     const T* entries = nullptr;
     const int32_t *index = nullptr, *index_below = nullptr;
-    Out *out = nullptr, *out_below = nullptr;  // at column 0; the second null where there is one line
+    Out *out = nullptr, *out_below = nullptr;  // at column 0; out_below is null for a single line
     int64_t shift = 0;
     F mean[vectors], rstd[vectors];
 
-    // Clears the border beside the first column and the last, or all of a line outside the map.
+    // Sets the pointers. Writes the zero border: left and right of a line, or all of a border line.
     void find(const spade_modulate& args, const ModulatedLines<Out>& at, int64_t block) {
         const int64_t padded = (args.width + 2) * 32;
         out = at.out + block * padded, out_below = at.out_below == nullptr ? nullptr : at.out_below + block * padded;
@@ -87,6 +87,7 @@ struct ModulatedBlock {
     }
 };
 
+// The modulation with or without entries, normalisation and activation.
 template <typename V, bool Entries, bool Norm, bool Leaky>
 struct Modulation {
     using Block = ModulatedBlock<V>;
@@ -95,6 +96,7 @@ struct Modulation {
     using F = typename V::F;
     static constexpr int vectors = Block::vectors;
 
+    // Computes one pixel of a block from x.
     static void pixel(const Block& of, const F* x, const int32_t* index, F* value) {
         const F slope = V::set(0.2f);
         F a[vectors], b[vectors];
@@ -111,7 +113,7 @@ struct Modulation {
         }
     }
 
-    // Columns column .. end - 1 of one line.
+    // Makes columns column .. end - 1 of one line.
     template <bool Upsampled>
     static void line(const Block& of, int64_t column, int64_t end) {
         F read[vectors], value[vectors];
@@ -122,8 +124,8 @@ struct Modulation {
         }
     }
 
-    // The same of two lines that both read x upsampled by 2: where the four pixels of one of x share their entry, it is
-    // used once.
+    // Makes columns column .. end - 1 of two lines that read x upsampled by 2. Four pixels read one pixel of x; if they
+    // share an entry, they are computed once.
     static void two_lines(const Block& of, int64_t column, int64_t end) {
         F read[vectors], value[vectors];
         const T* x = of.x + column / 2 * 32;
@@ -149,7 +151,7 @@ struct Modulation {
     }
 
     static void columns(const Block& block, int64_t column, int64_t end) {
-        const Block of = block;  // its fields in registers: what is stored does not change them
+        const Block of = block;  // a copy, so that the compiler keeps the fields in registers across stores
         if (of.x == nullptr) return;
         if (of.out_below != nullptr)
             two_lines(of, column, end);
@@ -174,23 +176,23 @@ ModulateColumns<V> modulate_columns_of(const spade_modulate& args) {
     return of[(args.entries != nullptr ? 4 : 0) + (args.mean != nullptr ? 2 : 0) + (args.leaky != 0 ? 1 : 0)];
 }
 
-// Units are lines of the padded maps.
+// A work item is one line of the padded maps.
 template <typename V>
 void modulate(const spade_modulate& args, int64_t begin, int64_t end) {
     using T = typename V::Input;
     const ModulateColumns<V> columns = modulate_columns_of<V>(args);
     const int64_t line_elements = args.blocks * (args.width + 2) * 32;
     ModulatedBlock<V> block;
-    for (int64_t unit = begin; unit < end; ++unit) {
-        const int64_t image = unit / (args.height + 2), line = unit % (args.height + 2) - 1;
-        T* const out = static_cast<T*>(args.out) + unit * line_elements;
-        const bool two = modulates_two(args, line, line + end - unit);
+    for (int64_t item = begin; item < end; ++item) {
+        const int64_t image = item / (args.height + 2), line = item % (args.height + 2) - 1;
+        T* const out = static_cast<T*>(args.out) + item * line_elements;
+        const bool two = modulates_two(args, line, line + end - item);
         const ModulatedLines<T> at{image, line, out, two ? out + line_elements : nullptr};
         for (int64_t number = 0; number < args.blocks; ++number) {
             block.find(args, at, number);
             columns(block, 0, args.width);
         }
-        if (two) ++unit;
+        if (two) ++item;
     }
 }
 

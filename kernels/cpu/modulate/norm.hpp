@@ -1,8 +1,8 @@
 // Instance-norm statistics: mean and 1 / sqrt(variance + epsilon) of every channel of every image.
 //
-// Each line in two passes (its mean, then its squared deviations) while it lies in L1, so x is read once from memory;
-// lines are joined as Chan, Golub and LeVeque do (Algorithms for computing the sample variance, 1983), in float64.
-// A channel is one unit's own, so the order of the sums is fixed.
+// Each line takes two passes (its mean, then its squared deviations) while it is in the first-level cache, so x is read
+// once from memory. Lines are combined in float64 by the update formula of Chan, Golub and LeVeque (Algorithms for
+// computing the sample variance, 1983). One work item computes a whole channel, so the order of the sums is fixed.
 #ifndef SPADE_NORM_HPP
 #define SPADE_NORM_HPP
 
@@ -14,7 +14,8 @@
 namespace spade {
 namespace {
 
-// Sum over a line of Term(block of 32 channels): two running sums, since an addition takes longer than a load.
+// Sums term(block of 32 channels) over a line. Even and odd columns have running sums of their own, because an addition
+// has a longer latency than a load.
 template <typename V, typename Term>
 inline void line_sum(const typename V::Element* x, int64_t width, typename V::F* sum, Term term) {
     constexpr int vectors = 32 / V::width;
@@ -33,7 +34,7 @@ inline void line_sum(const typename V::Element* x, int64_t width, typename V::F*
     for (int i = 0; i < vectors; ++i) sum[i] = V::add(even[i], odd[i]);
 }
 
-// Mean and sum of squared deviations of the 32 channels of one line, in the isa's order of channels.
+// Writes the mean and the sum of squared deviations of the 32 channels of one line, in the ISA's order of channels.
 template <typename V>
 inline void line_moments(const typename V::Element* x, int64_t width, float* mean, float* squares) {
     using F = typename V::F;
@@ -51,9 +52,10 @@ inline void line_moments(const typename V::Element* x, int64_t width, float* mea
     }
 }
 
+// A work item is one block of channels of one image.
 template <typename V>
-void norm_unit(const spade_norm& args, int64_t unit) {
-    const int64_t n = unit / args.blocks, block = unit % args.blocks, line_elements = args.width * 32;
+void norm_item(const spade_norm& args, int64_t item) {
+    const int64_t n = item / args.blocks, block = item % args.blocks, line_elements = args.width * 32;
     const auto* x = static_cast<const typename V::Element*>(args.x);
     alignas(64) float line_mean[32], line_squares[32];
     double mean[32] = {}, squares[32] = {};
@@ -70,14 +72,14 @@ void norm_unit(const spade_norm& args, int64_t unit) {
     }
     const double pixels = static_cast<double>(args.height * args.width);
     for (int c = 0; c < 32; ++c) {
-        args.mean[unit * 32 + V::lane(c)] = static_cast<float>(mean[c]);
-        args.rstd[unit * 32 + V::lane(c)] = static_cast<float>(1.0 / std::sqrt(squares[c] / pixels + args.epsilon));
+        args.mean[item * 32 + V::lane(c)] = static_cast<float>(mean[c]);
+        args.rstd[item * 32 + V::lane(c)] = static_cast<float>(1.0 / std::sqrt(squares[c] / pixels + args.epsilon));
     }
 }
 
 template <typename V>
 void norm(const spade_norm& args, int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) norm_unit<V>(args, unit);
+    for (int64_t item = begin; item < end; ++item) norm_item<V>(args, item);
 }
 
 }  // namespace

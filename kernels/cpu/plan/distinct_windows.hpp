@@ -1,22 +1,22 @@
 // Numbers the distinct k x k windows of a padded map in order of first appearance, row by row.
 //
-// Hashed, yet exact: the table holds where a window appeared first, and two windows are the same only when all their
-// taps are. So the hash decides where to look and nothing else, and ids need no packing into a key of 64 bits.
+// The result is exact although windows are hashed: the table holds the position where each window appeared first, and
+// two windows get one number only if all their taps are equal. The hash only decides where to look.
 
-#ifndef SPADE_NUMBER_WINDOWS_HPP
-#define SPADE_NUMBER_WINDOWS_HPP
+#ifndef SPADE_DISTINCT_WINDOWS_HPP
+#define SPADE_DISTINCT_WINDOWS_HPP
 
 #include <cstdint>
 #include <cstring>
 
-// Fewer bits make distinct windows collide. A test sets this: the result must not change.
+// A test sets fewer bits, so that distinct windows collide; the result must stay the same.
 #ifndef SPADE_PLAN_TAG_MASK
 #define SPADE_PLAN_TAG_MASK 0xFFFFFFFFu
 #endif
 
 namespace spade {
 
-constexpr int64_t kFirstCapacity = 4096;  // 32 KB of slots: as much as a first-level cache
+constexpr int64_t kFirstCapacity = 4096;  // 32 KB of slots: the size of a first-level cache
 
 // ---- A padded map and its windows ----
 
@@ -26,12 +26,14 @@ struct Map {
     int64_t stride;  // width + K - 1
     int64_t height, width;
 
+    // Whether the windows at two positions have equal taps.
     bool equal(int64_t a, int64_t b) const {
         for (int row = 0; row < K; ++row)
             if (std::memcmp(data + a + row * stride, data + b + row * stride, K * sizeof(T)) != 0) return false;
         return true;
     }
 
+    // The hash of the window at a position.
     uint32_t tag(int64_t position) const {
         uint64_t hash = 0;
         for (int row = 0; row < K; ++row) {
@@ -54,22 +56,23 @@ struct Map {
     }
 };
 
-// ---- The numbers given so far ----
+// ---- The windows numbered so far ----
 
-// Open addressing with linear probing, at most half full. A slot is tag << 32 | number + 1; zero is empty.
+// A hash table with linear probing, at most half full. A slot is tag << 32 | number + 1; zero is empty.
 struct Table {
     uint64_t* slots;   // room for the largest capacity
-    uint32_t* tags;    // by number, to refill the slots when they grow
-    int32_t* first;    // by number: the position of the first appearance
-    int64_t largest;   // power of two, at least twice the numbers there can be
-    int64_t capacity;  // power of two
-    int64_t count;
+    uint32_t* tags;    // [number]: hash, to refill the slots when the table grows
+    int32_t* first;    // [number]: position of the first appearance
+    int64_t largest;   // largest capacity: a power of two, at least twice the windows of the map
+    int64_t capacity;  // slots in use: a power of two
+    int64_t count;     // windows numbered so far
 
     void clear(int64_t slot_count) {
         capacity = slot_count;
         std::memset(slots, 0, static_cast<size_t>(capacity) * sizeof(uint64_t));
     }
 
+    // The slot where the search for a hash starts.
     int64_t home(uint32_t tag) const {
         return static_cast<int64_t>((static_cast<uint64_t>(tag) * static_cast<uint64_t>(capacity)) >> 32);
     }
@@ -87,7 +90,7 @@ struct Table {
         return static_cast<uint64_t>(tag) << 32 | static_cast<uint64_t>(number + 1);
     }
 
-    // The number of the window at a position, which has this tag.
+    // Returns the number of the window at a position; `tag` is its hash. A new window gets the next number.
     template <int K, typename T>
     int32_t number(const Map<K, T>& map, int64_t position, uint32_t tag) {
         int64_t slot = home(tag);
@@ -106,15 +109,15 @@ struct Table {
 
 // ---- One row: windows -> numbers ----
 
-// Of one row at a time.
+// Buffers for one row.
 struct RowScratch {
-    uint8_t *seams, *changed;  // [width + K - 1]
-    int32_t* found;            // [width]: positions of the windows that differ from the one before, then their numbers
-    uint32_t* tags;            // [width], theirs
+    uint8_t *seams, *changed;  // [width + K - 1], see mark_changes
+    int32_t* found;            // [width]: positions of the changed windows, then their numbers
+    uint32_t* tags;            // [width]: hashes of the changed windows
 };
 
-// Rows are numbered in order. The windows of a row are collected before they are looked up, so that the processor has
-// several lookups under way and guesses no branch a pixel.
+// Numbers the windows of a map, row by row in order. The changed windows of a row are collected before they are looked
+// up, so that the processor runs several lookups at once and predicts no branch per pixel.
 template <int K, typename T>
 class WindowNumbers {
  public:
@@ -126,7 +129,7 @@ class WindowNumbers {
 
     int64_t count() const { return table_.count; }
 
-    // The numbers of the windows of row y, to out [width].
+    // Writes the numbers of the windows of row y to out [width].
     void row(int64_t y, int32_t* out) {
         mark_changes(y);
         const int64_t changes = collect(y);
@@ -139,8 +142,8 @@ class WindowNumbers {
     }
 
  private:
-    // seams[j] = 1 where padded column j differs from the one before it within the window's rows.
-    // changed[x] = 1 where the window at x differs from the one before it; the first of a row always counts as changed.
+    // seams[j] = 1 if padded column j differs from column j - 1 within the window's rows.
+    // changed[x] = 1 if the window at x differs from the window at x - 1; changed[0] is always 1.
     void mark_changes(int64_t y) {
         const T* __restrict top = map_.data + y * map_.stride;
         uint8_t* __restrict seams = row_.seams, * __restrict changed = row_.changed;
@@ -160,7 +163,8 @@ class WindowNumbers {
         changed[0] = 1;
     }
 
-    // Walks the row in eights; `none` is called with those without a change, `some` with each pixel of the others.
+    // Walks the row eight pixels at a time. Calls none(x) for eight pixels from x on without a change, and some(x) for
+    // each pixel of any other group.
     template <typename None, typename Some>
     void walk(None none, Some some) const {
         for (int64_t x = 0; x < map_.width;) {
@@ -175,6 +179,7 @@ class WindowNumbers {
         }
     }
 
+    // Writes the positions of the changed windows to row_.found; returns their count.
     int64_t collect(int64_t y) {
         const auto line = static_cast<int32_t>(y * map_.stride);
         int64_t changes = 0;
@@ -186,6 +191,7 @@ class WindowNumbers {
         return changes;
     }
 
+    // Gives every pixel the number of the last changed window.
     void spread(int32_t* out) const {
         const int32_t* number = row_.found - 1;
         walk(

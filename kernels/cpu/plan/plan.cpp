@@ -1,22 +1,21 @@
-// The plan of one resolution level: which pixels see the same labels, so that gamma and beta are computed once for
-// them.
+// The plan of one resolution level: which pixels see the same labels, so that their gamma and beta are computed once.
 //
 //   patch3(y, x) = number of the window      s[y - r .. y + r, x - r .. x + r]
 //   patch5(y, x) = number of the window patch3[y - r .. y + r, x - r .. x + r],    r = k / 2
 //
-// The number of a window is the rank of its first appearance in a row-major scan. s is the symbol map brought to [h, w]
-// by NEAREST; outside the image both maps continue with a value of their own.
+// The number of a window is the rank of its first appearance in a row-major scan. s is the symbol map resized to [h, w]
+// by NEAREST. Outside the image, s and patch3 have a value of their own.
 //
-// Layout: both maps lie padded by r on every side, so a window is k rows of k neighbours and needs no bounds.
+// Layout: both maps are padded by r on every side, so a window is k rows of k neighbours and needs no bounds check.
 //
 // Bytes: a symbol (2) and a patch number (4) are written once and read by the k rows around them, from cache. The table
-// grows with the distinct windows, not with the pixels.
+// grows with the distinct windows and not with the pixels.
 //
-// Operations: 2k compares per pixel, vectorised, find the windows that differ from their left neighbour. Only those are
-// hashed (k multiplications) and looked up; all others continue a run.
+// Operations: 2k compares per pixel, vectorised, find the windows that differ from their left neighbour. Only these
+// windows are hashed (k multiplications) and looked up; every other pixel repeats the number to its left.
 //
-// Fused: resize, padding, difference, hash, lookup and run fill, row by row. patch5 follows patch3 r rows behind, on
-// another thread where there is one.
+// Fused: resize, padding, difference, hash, lookup and run fill, row by row. patch5 follows r rows behind patch3, on
+// another thread if one is free.
 
 #include <atomic>
 #include <bit>
@@ -36,11 +35,12 @@ using spade::RowScratch;
 using spade::Table;
 using spade::WindowNumbers;
 
-constexpr int32_t outside_numbers = -1;  // in the map of numbers, whose count is not yet known
+// "Outside" in the map of patch numbers while it is made: the final value, the count of patches3, is not known yet.
+constexpr int32_t outside_numbers = -1;
 
 // ---- Resize, scratch, tables ----
 
-// Source index floor(i * from / to) for i = 0, 1, ..: without a division per pixel.
+// Source index floor(i * from / to) for i = 0, 1, .., without a division per pixel.
 struct Nearest {
     int64_t step, rest_step, to, source = 0, rest = 0;
     Nearest(int64_t from, int64_t size) : step(from / size), rest_step(from % size), to(size) {}
@@ -51,7 +51,7 @@ struct Nearest {
     }
 };
 
-// Brings the symbol map to the level's size, one row after the other.
+// Resizes the symbol map to the level's size, one row after the other.
 template <int K>
 class Resize {
  public:
@@ -79,10 +79,11 @@ class Resize {
     int64_t row_ = 0;
 };
 
-using Progress = std::atomic<int64_t>;  // rows of numbers that are made
+using Progress = std::atomic<int64_t>;  // rows of patch3 that are complete
 
+// Waits until `rows` rows of patch3 are complete.
 void wait_for_rows(const Progress& made, int64_t rows) {
-    constexpr int spins = 4000;  // some tens of microseconds: rows come faster, unless their thread was interrupted
+    constexpr int spins = 4000;  // some tens of microseconds; a row takes longer only if its thread was interrupted
     for (int i = 0; made.load(std::memory_order_acquire) < rows; ++i) {
         if (i > spins) std::this_thread::yield();
 #if defined(__x86_64__)
@@ -91,7 +92,7 @@ void wait_for_rows(const Progress& made, int64_t rows) {
     }
 }
 
-// What numbers one of the two maps.
+// The table and row buffers that number the windows of one map.
 struct Numbering {
     uint64_t* slots;
     uint32_t* tags;
@@ -99,6 +100,7 @@ struct Numbering {
     RowScratch row;
 };
 
+// The parts of a plan's scratch.
 struct Scratch {
     Progress* made;
     uint16_t* symbols;
@@ -109,7 +111,7 @@ struct Scratch {
     Table table(const Numbering& of) const { return {of.slots, of.tags, of.first, capacity, 0, 0}; }
 };
 
-// With base null, only `bytes` and `capacity` mean anything.
+// Divides the scratch at `base` into parts. With base null, only `bytes` and `capacity` are set.
 Scratch layout(const spade_plan_shape& shape, void* base) {
     const int64_t stride = shape.width + shape.kernel_size - 1;
     const int64_t padded = (shape.height + shape.kernel_size - 1) * stride;
@@ -142,6 +144,7 @@ Map<K, int32_t> numbers_of(const spade_plan_shape& shape, const Scratch& scratch
     return {scratch.numbers, shape.width + K - 1, shape.height, shape.width};
 }
 
+// First run: resizes the symbols, numbers patch3 and reports each row to number_five.
 template <int K>
 void number_three(const spade_plan& plan, const Scratch& scratch) {
     constexpr int64_t r = K / 2;
@@ -162,6 +165,7 @@ void number_three(const spade_plan& plan, const Scratch& scratch) {
     plan.counts->patches3 = windows.count();
 }
 
+// First run: numbers patch5, which is the plan's index, as rows of patch3 become complete.
 template <int K>
 void number_five(const spade_plan& plan, const Scratch& scratch) {
     const spade_plan_shape& shape = plan.shape;
@@ -175,6 +179,7 @@ void number_five(const spade_plan& plan, const Scratch& scratch) {
     plan.counts->patches5 = windows.count();
 }
 
+// Writes the taps of `count` windows, each given by the position of its first appearance.
 template <int K, typename T>
 void write_windows(const T* data, int64_t stride, const int32_t* first, int64_t count, int32_t* out) {
     for (int64_t number = 0; number < count; ++number)
@@ -182,12 +187,14 @@ void write_windows(const T* data, int64_t stride, const int32_t* first, int64_t 
             for (int tap = 0; tap < K; ++tap) *out++ = static_cast<int32_t>(data[first[number] + row * stride + tap]);
 }
 
+// Second run: fills the table patches3.
 template <int K>
 void write_three(const spade_plan& plan, const Scratch& scratch) {
     write_windows<K>(scratch.symbols, plan.shape.width + K - 1, scratch.three.first, plan.counts->patches3,
                      plan.patches3);
 }
 
+// Second run: fills the table patches5.
 template <int K>
 void write_five(const spade_plan& plan, const Scratch& scratch) {
     const int64_t count = plan.counts->patches5;
@@ -197,10 +204,10 @@ void write_five(const spade_plan& plan, const Scratch& scratch) {
 }
 
 template <int K>
-void run(const spade_plan& plan, int64_t unit) {
+void run(const spade_plan& plan, int64_t item) {
     const Scratch scratch = layout(plan.shape, plan.scratch);
     const bool writes = plan.patches3 != nullptr;
-    if (unit == 0)
+    if (item == 0)
         writes ? write_three<K>(plan, scratch) : number_three<K>(plan, scratch);
     else
         writes ? write_five<K>(plan, scratch) : number_five<K>(plan, scratch);
@@ -224,30 +231,6 @@ bool any_null(std::initializer_list<const void*> pointers) {
 
 }  // namespace
 
-const char* spade_status_message(spade_status status) {
-    switch (status) {
-        case SPADE_OK:
-            return "no error";
-        case SPADE_ERROR_NULL:
-            return "a required pointer is null";
-        case SPADE_ERROR_SIZE:
-            return "a height or width is below 1, or the padded level is above 2^28 pixels";
-        case SPADE_ERROR_N_SYMBOLS:
-            return "n_symbols is not in 1..65535";
-        case SPADE_ERROR_KERNEL_SIZE:
-            return "kernel_size is not 1, 3 or 5";
-        case SPADE_ERROR_SCRATCH:
-            return "scratch is too small or not aligned to 8 bytes";
-        case SPADE_ERROR_STEP:
-            return "a step's kind is unknown or its overlaps are negative";
-        case SPADE_ERROR_ISA:
-            return "a step's isa is unknown or this processor does not run it";
-        case SPADE_ERROR_MEMORY:
-            return "the pool's scratch could not be allocated";
-    }
-    return "unknown status";
-}
-
 spade_status spade_plan_scratch_bytes(const spade_plan_shape* shape, int64_t* bytes) {
     if (const spade_status status = check(shape); status != SPADE_OK) return status;
     if (bytes == nullptr) return SPADE_ERROR_NULL;
@@ -258,7 +241,7 @@ spade_status spade_plan_scratch_bytes(const spade_plan_shape* shape, int64_t* by
 spade_status spade_plan_first_bad_symbol(const uint16_t* symbols, int64_t count, int32_t n_symbols, int64_t* position) {
     if (any_null({symbols, position})) return SPADE_ERROR_NULL;
     if (n_symbols < 1 || n_symbols > SPADE_PLAN_MAX_SYMBOLS) return SPADE_ERROR_N_SYMBOLS;
-    uint16_t largest = 0;  // a branch-free pass: bad symbols are the exception
+    uint16_t largest = 0;  // a branch-free pass; bad symbols are rare
     for (int64_t i = 0; i < count; ++i) largest = symbols[i] > largest ? symbols[i] : largest;
     *position = -1;
     if (largest < n_symbols) return SPADE_OK;
@@ -276,12 +259,12 @@ spade_status spade_plan_start(const spade_plan* plan, int64_t scratch_bytes) {
     return SPADE_OK;
 }
 
-int64_t spade_plan_units(const spade_plan*) { return 2; }
+int64_t spade_plan_work_items(const spade_plan*) { return 2; }
 
 void spade_plan_run(const spade_plan* plan, int64_t begin, int64_t end) {
     const int32_t k = plan->shape.kernel_size;
-    const auto run_unit = k == 1 ? run<1> : k == 3 ? run<3> : run<5>;
-    for (int64_t unit = begin; unit < end; ++unit) run_unit(*plan, unit);
+    const auto run_item = k == 1 ? run<1> : k == 3 ? run<3> : run<5>;
+    for (int64_t item = begin; item < end; ++item) run_item(*plan, item);
 }
 
 spade_status spade_plan_rebase(const int32_t* rows, int64_t count, int32_t outside, int32_t offset, int32_t new_outside,

@@ -1,14 +1,13 @@
-// What a generator reads of label and instance maps: one number for a pixel's label and, where it reads instance edges,
-// for whether the pixel lies on one.
+// Symbols: one number a pixel, which holds the pixel's label and, with instances, whether it lies on an instance edge.
 //
-//   id        = dont_care_id where label = 255 and there is such an id, else label
-//   edge      = instance differs from the left, right, upper or lower neighbour's; the border of the image is no edge
+//   id        = dont_care_id if label = 255 and dont_care_id >= 0, else label
+//   edge      = the instance id differs from the left, right, upper or lower neighbour's; the image border is no edge
 //   symbol    = id, or 2 id + edge with instances
 //
-// Bytes: label (1) and instance (4, and the rows above and below from cache) read once, symbol (2) written once.
-// Operations: some ten a pixel, vectorised.
+// Bytes: label (1) and instance (4) are read once, the rows above and below come from cache; symbol (2) is written
+// once. Operations: about ten a pixel, vectorised.
 //
-// Fused: the check of the labels, which a request would else pay a pass for.
+// Fused: the check that every id is below classes, which saves a request one more pass.
 
 #include <cstdint>
 
@@ -18,19 +17,19 @@ namespace {
 
 constexpr uint8_t dont_care = 255;
 
-// Whether every id of the row is below `classes`.
-bool ids(const uint8_t* labels, int64_t width, int32_t dont_care_id, int32_t classes, uint16_t* symbols) {
-    const auto other = static_cast<uint8_t>(dont_care_id < 0 ? dont_care : dont_care_id);
+// Writes the ids of a row to symbols; returns whether every id is below `classes`.
+bool write_ids(const uint8_t* labels, int64_t width, int32_t dont_care_id, int32_t classes, uint16_t* symbols) {
+    const auto replacement = static_cast<uint8_t>(dont_care_id < 0 ? dont_care : dont_care_id);
     uint8_t largest = 0;
     for (int64_t x = 0; x < width; ++x) {
-        const uint8_t id = labels[x] == dont_care ? other : labels[x];
+        const uint8_t id = labels[x] == dont_care ? replacement : labels[x];
         largest = id > largest ? id : largest;
         symbols[x] = id;
     }
     return largest < classes;
 }
 
-// symbols[x] = 2 * symbols[x] + edge. `above` and `below` are the row itself where there is none.
+// symbols[x] = 2 * symbols[x] + edge. In the first and last row of a map, `above` and `below` are the row itself.
 void add_edges(const int32_t* above, const int32_t* row, const int32_t* below, int64_t width, uint16_t* symbols) {
     const auto add = [&](int64_t x, int64_t left, int64_t right) {
         const int32_t differs =
@@ -52,7 +51,7 @@ spade_status spade_symbols(const spade_symbols_shape* shape, const uint8_t* labe
     bool known = true;
     for (int64_t line = 0; line < shape->n * height; ++line) {
         uint16_t* const to = symbols + line * width;
-        known = ids(labels + line * width, width, shape->dont_care_id, shape->classes, to) && known;
+        known = write_ids(labels + line * width, width, shape->dont_care_id, shape->classes, to) && known;
         if (instances == nullptr) continue;
         const int32_t* const row = instances + line * width;
         const int64_t y = line % height;
