@@ -48,7 +48,7 @@ std::vector<int32_t> flat(const std::vector<Window>& windows) {
     return all;
 }
 
-// Both units, in turn or on a thread each, the one that follows first.
+// Runs both work items in turn on this thread or, if apart, each on a thread of its own, the second item first.
 void run(const spade_plan& plan, bool apart) {
     if (!apart) return spade_plan_run(&plan, 0, spade_plan_work_items(&plan));
     std::thread follower([&] { spade_plan_run(&plan, 1, 2); });
