@@ -18,7 +18,7 @@ from PIL import Image
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.maps.drawn import demo_map
 from spade_core.maps.label_maps import check_pair, read_instance_map, read_label_map, resize_nearest_centred
-from spade_core.maps.samples import label_map_paths
+from spade_core.maps.samples import instance_map_path, label_map_paths
 from spade_core.types import Array
 
 FIRST_SCENE = 1000  # far from the seeds that anything else draws with
@@ -33,7 +33,7 @@ def other_maps(config: GeneratorConfig, folder: Path) -> Iterator[Named]:
     paths = label_map_paths(folder)
     for k, path in enumerate(paths):
         labels = read_label_map(path)
-        inst = folder / "inst" / path.name
+        inst = instance_map_path(folder, path)
         instances = read_instance_map(inst) if inst.is_file() else labels.astype(np.int32)
         check_pair(labels, instances, f"'{inst}'")
         pair = (labels, instances)

@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.common.report import write_report
 from spade_core.config import PRESETS, GeneratorConfig, preset
 from spade_core.maps.label_maps import read_instance_map, read_label_map
-from spade_core.maps.samples import drawn_maps, label_map_paths
+from spade_core.maps.samples import drawn_maps, instance_map_path, label_map_paths
 from trainer.config import TrainConfig, from_tables
 from trainer.data.dataset import Positions, Stream, loader
 
@@ -57,7 +57,7 @@ def write_data_set(root: Path, labels: Path | None, model: GeneratorConfig) -> N
 def _maps(labels: Path | None, model: GeneratorConfig) -> list[tuple[Any, Any]]:
     if labels is None:
         return list(zip(*drawn_maps(model, 8), strict=True))
-    found = [(read_label_map(path), labels / "inst" / path.name) for path in label_map_paths(labels)]
+    found = [(read_label_map(path), instance_map_path(labels, path)) for path in label_map_paths(labels)]
     return [(ids, read_instance_map(path) if path.is_file() else np.zeros_like(ids)) for ids, path in found]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from spade_core.config import GeneratorConfig
 from spade_core.files.whole_file import write_whole
 from spade_core.maps.colours import ColourTable, draw
 from spade_core.maps.label_maps import check_pair, prepare, read_instance_map, read_label_map, resize_nearest_centred
+from spade_core.maps.walk import by_stem, find_files
 from spade_core.types import Images, Instances, Labels, Style
 
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
@@ -54,7 +55,7 @@ def find_jobs(labels: Sequence[Path], instances: Path | None, out: Path, image_f
     for path in labels:
         if path.is_dir():
             # Images of an earlier run may lie in the same folder.
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() == ".png" and out not in p.parents]
+            inside = find_files(path, (".png",), exclude=out)
             if not inside:
                 raise SynthesizeError(f"[synthesize] expected PNG label maps in {path} but found none")
             found += [(p, p.relative_to(path)) for p in inside]
@@ -69,10 +70,20 @@ def find_jobs(labels: Sequence[Path], instances: Path | None, out: Path, image_f
             f"[synthesize] expected --instances to be a folder, since there are {len(found)} label maps, "
             f"but {instances} is a file"
         )
+    partners = {}
+    if instances is not None and instances.is_dir():
+        partners = by_stem(find_files(instances, (".png",)), instances)
     jobs = [
-        Job(path, _instance_path(instances, name), (out / name).with_suffix(FORMATS[image_format]))
+        Job(path, _instance_path(instances, name, partners), (out / name).with_suffix(FORMATS[image_format]))
         for path, name in found
     ]
+    _check_outputs(jobs)
+    return jobs
+
+
+def _check_outputs(jobs: Sequence[Job]) -> None:
+    """No image replaces another, nor a map that is read. Raises SynthesizeError."""
+    read = {path.resolve() for job in jobs for path in (job.labels, job.instances) if path is not None}
     taken: dict[Path, Path] = {}
     for job in jobs:
         if job.out in taken:
@@ -80,12 +91,19 @@ def find_jobs(labels: Sequence[Path], instances: Path | None, out: Path, image_f
                 f"[synthesize] expected one label map per image but {taken[job.out]} and {job.labels} would both "
                 f"become {job.out}; give them in separate runs"
             )
+        if job.out.resolve() in read:
+            raise SynthesizeError(
+                f"[synthesize] expected --out to be a folder without the maps but the image {job.out} would replace "
+                "one; give another folder"
+            )
         taken[job.out] = job.labels
-    return jobs
 
 
-def _instance_path(instances: Path | None, name: Path) -> Path | None:
-    return instances / name if instances is not None and not instances.is_file() else instances
+def _instance_path(instances: Path | None, name: Path, partners: Mapping[str, Path]) -> Path | None:
+    if instances is None or instances.is_file():
+        return instances
+    exact = instances / name
+    return exact if exact.is_file() else partners.get(name.with_suffix("").as_posix(), exact)
 
 
 def synthesize_local(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from spade_core.config import GeneratorConfig
 from spade_core.maps.drawn import SCENE_IDS, demo_map
 from spade_core.maps.label_maps import check_pair, prepare, read_instance_map, read_label_map, resize_nearest_centred
+from spade_core.maps.walk import find_files
 from spade_core.models.style import style_from_seed
 
 
@@ -45,8 +46,9 @@ def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> M
         instances = np.zeros(labels.shape, np.int32)
         if (folder / "inst").is_dir():
             for into, one, path in zip(instances, whole, paths, strict=True):
-                own = read_instance_map(folder / "inst" / path.name)
-                check_pair(one, own, f"'{folder / 'inst' / path.name}'")
+                inst = instance_map_path(folder, path)
+                own = read_instance_map(inst)
+                check_pair(one, own, f"'{inst}'")
                 into[:] = resize_nearest_centred(own, *size)
     edges = instances if config.instance_edges else None
     style = np.stack([style_from_seed(i) for i in range(len(labels))]) if config.style else None
@@ -55,11 +57,21 @@ def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> M
 
 def label_map_paths(folder: Path) -> list[Path]:
     """The label maps of `folder`, or of its label/, by name. Raises ValueError where there are none."""
-    label_dir = folder / "label" if (folder / "label").is_dir() else folder
-    paths = sorted(label_dir.glob("*.png"))
+    label_dir = _label_folder(folder)
+    # Without a label/, instance maps may lie beside the label maps.
+    paths = find_files(label_dir, (".png",), exclude=folder / "inst")
     if not paths:
         raise ValueError(f"[maps] expected PNG label maps in {label_dir} but found none")
     return paths
+
+
+def instance_map_path(folder: Path, labels: Path) -> Path:
+    """Where the instance map of the label map `labels`, one of `label_map_paths(folder)`, is to be."""
+    return folder / "inst" / labels.relative_to(_label_folder(folder))
+
+
+def _label_folder(folder: Path) -> Path:
+    return folder / "label" if (folder / "label").is_dir() else folder
 
 
 def drawn_maps(config: GeneratorConfig, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:

@@ -60,6 +60,25 @@ def test_images_of_an_earlier_run_are_no_label_maps(tmp_path: Path) -> None:
     assert [job.labels for job in find_jobs([tmp_path], None, tmp_path / "out", "png")] == [tmp_path / "a.png"]
 
 
+def test_dot_files_are_no_label_maps_and_partners_are_found_in_any_case(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("maps/a.png", "maps/._a.png", "inst/a.PNG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "maps/again").symlink_to(tmp_path / "maps")
+    (job,) = find_jobs([tmp_path / "maps"], tmp_path / "inst", tmp_path / "out", "png")
+    assert (job.labels, job.instances) == (tmp_path / "maps/a.png", tmp_path / "inst/a.PNG")
+    assert "left out: 1 that link back to a folder around them, 1 with a name that begins with a dot" in caplog.text
+
+
+@pytest.mark.parametrize("labels", [".", "a.png"])
+def test_no_image_replaces_a_map(tmp_path: Path, labels: str) -> None:
+    save_map(tmp_path / "a.png")
+    with pytest.raises(SynthesizeError, match=r"the image .*a\.png would replace one; give another folder"):
+        find_jobs([tmp_path / labels], None, tmp_path / "x/..", "png")
+
+
 def test_two_maps_for_one_image_are_refused_before_any_work(tmp_path: Path) -> None:
     paths = [save_map(tmp_path / "x" / "a.png"), save_map(tmp_path / "y" / "a.png")]
     with pytest.raises(SynthesizeError, match=r"x/a.png and .*y/a.png would both become"):

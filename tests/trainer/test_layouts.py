@@ -29,6 +29,26 @@ def test_a_folder_is_searched_as_deep_as_it_goes(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_in_any_spelling_is_read_and_its_rest_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    label = picture(tmp_path / "labels/a.PNG", grey=True)
+    image = picture(tmp_path / "images/a.JPG")
+    instance = picture(tmp_path / "elsewhere/a.Png", grey=True)
+    (tmp_path / "instances").symlink_to(tmp_path / "elsewhere")
+    for name in ("labels/._a.png", "images/._a.jpg", "images/.DS_Store"):
+        (tmp_path / name).touch()
+    picture(tmp_path / "images/alone.png")
+    (one,) = find_examples("folder", tmp_path, replace(preset("demo"), instance_edges=True))
+    assert (one.labels, one.image) == (label, image)
+    assert one.instances is not None
+    assert one.instances.samefile(instance)
+    assert "labels'; left out: 1 with a name that begins with a dot" in caplog.text
+    assert "images'; left out: 2 with a name that begins with a dot" in caplog.text
+    assert "1 photos in" in caplog.text
+    assert "have no label map and are left out: first 'alone'" in caplog.text
+
+
 def test_coco(tmp_path: Path) -> None:
     label = picture(tmp_path / "train_label/000000000009.png", grey=True)
     image = picture(tmp_path / "train_img/000000000009.jpg")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from spade_core.config import GeneratorConfig
+from spade_core.maps.walk import by_stem, find_files, stem_of
+
+_log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -58,17 +63,23 @@ def find_examples(layout: str, root: Path, config: GeneratorConfig) -> list[Exam
         raise DataError(
             f"[data] expected instance maps but the layout '{layout}' has none; set model.instance_edges = false"
         )
-    maps = sorted(p for p in labels.rglob("*.png") if p.stem.endswith(names.label_suffix))
+    maps = find_files(labels, (".png",), stem_end=names.label_suffix)
     if not maps:
         raise DataError(f"[data] expected label maps (*{names.label_suffix}.png) in '{labels}' but found none")
-    found = _by_name(images, names.image_suffix)
+    photos = _by_stem(images, IMAGE_SUFFIXES, names.image_suffix)
+    edges = {} if instances is None else _by_stem(instances, (".png",), names.instance_suffix)
+    stems = [stem_of(path, labels, names.label_suffix) for path in maps]
+    if alone := sorted(set(photos) - set(stems)):
+        _log.warning(
+            "[data] %d photos in '%s' have no label map and are left out: first '%s'", len(alone), images, alone[0]
+        )
     return [
         Example(
             path,
-            _partner(found, _key(path, labels, names.label_suffix), path, images),
-            None if instances is None else _instance(instances, labels, path, names),
+            _photo(photos, stem, path, images),
+            None if instances is None else _instances(edges, stem, path, instances / f"{stem}{names.instance_suffix}"),
         )
-        for path in maps
+        for path, stem in zip(maps, stems, strict=True)
     ]
 
 
@@ -81,30 +92,20 @@ def _folder(layout: str, root: Path, name: str) -> Path:
     return folder
 
 
-def _key(path: Path, folder: Path, suffix: str) -> str:
-    return str(path.relative_to(folder).with_suffix("")).removesuffix(suffix)
+def _by_stem(folder: Path, suffixes: Sequence[str], stem_end: str) -> dict[str, Path]:
+    return by_stem(find_files(folder, suffixes, stem_end=stem_end), folder, stem_end)
 
 
-def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
-    return {
-        _key(p, folder, suffix): p
-        for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in IMAGE_SUFFIXES and p.stem.endswith(suffix)
-    }
-
-
-def _partner(found: dict[str, Path], key: str, labels: Path, folder: Path) -> Path:
-    if key not in found:
+def _photo(photos: Mapping[str, Path], stem: str, labels: Path, folder: Path) -> Path:
+    if stem not in photos:
         raise DataError(
-            f"[data] expected an image for the label map '{labels}' as '{folder / key}' with one of "
+            f"[data] expected an image for the label map '{labels}' as '{folder / stem}' with one of "
             f"{', '.join(IMAGE_SUFFIXES)} but found none; add it, or take the label map away"
         )
-    return found[key]
+    return photos[stem]
 
 
-def _instance(instances: Path, labels: Path, path: Path, names: _Folders) -> Path:
-    key = _key(path, labels, names.label_suffix)
-    found = instances / f"{key}{names.instance_suffix}.png"
-    if not found.is_file():
-        raise DataError(f"[data] expected an instance map '{found}' for '{path}' but found none; add it")
-    return found
+def _instances(maps: Mapping[str, Path], stem: str, labels: Path, expected: Path) -> Path:
+    if stem not in maps:
+        raise DataError(f"[data] expected an instance map '{expected}.png' for '{labels}' but found none; add it")
+    return maps[stem]
