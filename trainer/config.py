@@ -47,6 +47,7 @@ class DataConfig:
 
     layout: Layout = _say("scenes", "Folder layout of the data set; `scenes` are drawn and need no files.")
     root: str = _say("", "Folder of the data set; empty for `scenes`.")
+    colours: str = _say("", "Colour table (.csv or .json) of label maps in RGB; empty: label maps hold ids.")
     preprocess: Preprocess = _say("resize_and_crop", "How images are brought to the model's size.")
     load_size: int = _say(286, "Size before the crop, pixels: width, or the short side in the scale_shortside modes.")
     flip: bool = _say(True, "Mirror every other image, by chance.")

@@ -46,6 +46,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of labels/, images/ and, where the model reads edges, instances/.  [default: scenes]",
 )
+@click.option("--colours", type=_FILE, help="For label maps of --data in RGB: a CSV `id,r,g,b,name` or JSON table.")
 @click.option("--count", type=click.IntRange(1), help="Images to score.  [default: all of --data, or 200 scenes]")
 @click.option(
     "--segmentation",
@@ -87,10 +88,11 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch.  [default: one per core]")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the scores here.")
 def evaluate(
-    weights: Path | None, preset: str | None, data: Path | None, count: int | None, segmentation: Path | None,
-    segmentation_size: int | None, segmentation_mean: tuple[float, ...], segmentation_std: tuple[float, ...],
-    segmentation_classes: Path | None, inception: Path | None, features: Path | None, styles: int, diversity_maps: int,
-    seed: int, batch: int, device: str, threads: int | None, json_path: Path | None,
+    weights: Path | None, preset: str | None, data: Path | None, colours: Path | None, count: int | None,
+    segmentation: Path | None, segmentation_size: int | None, segmentation_mean: tuple[float, ...],
+    segmentation_std: tuple[float, ...], segmentation_classes: Path | None, inception: Path | None,
+    features: Path | None, styles: int, diversity_maps: int, seed: int, batch: int, device: str, threads: int | None,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Score a generator: mIoU and pixel accuracy, FID, diversity of styles.
 
@@ -122,7 +124,7 @@ def evaluate(
         place = _device(device)
         generator, source = _generator(weights, preset)
         generator.to(place)
-        total, examples = _examples(generator.config, source, data, count)
+        total, examples = _examples(generator.config, source, data, colours, count)
         judge = None
         if segmentation is not None:
             side = None if segmentation_size is None else (segmentation_size, segmentation_size)
@@ -180,12 +182,15 @@ def _generator(weights: Path | None, preset: str | None) -> tuple[AnyGenerator, 
 
 
 def _examples(
-    config: GeneratorConfig, source: str, data: Path | None, count: int | None
+    config: GeneratorConfig, source: str, data: Path | None, colours: Path | None, count: int | None
 ) -> tuple[int, Iterator[Pixels]]:
+    from spade_core.maps.colours import ColourTable
     from trainer.evaluation import evaluate as run
 
     if data is not None:
-        return run.folder_examples(config, data, count)
+        return run.folder_examples(config, data, count, None if colours is None else ColourTable.load(colours))
+    if colours is not None:
+        raise click.UsageError("--colours: scenes hold ids; give --data a folder of label maps in RGB")
     if config.label_nc != PRESETS["demo"].label_nc:
         raise click.UsageError(f"scenes have the demo's 16 classes but '{source}' has {config.label_nc}: give --data")
     total = count or 200

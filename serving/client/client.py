@@ -119,15 +119,20 @@ class Client:
         seed: int | npt.NDArray[np.int64] | None = None,
         format: str = "png",
         quality: int | None = None,
+        colours: str | None = None,
     ) -> EncodedResult:
-        """PNG files, of any size -> image files of the model's size; format png, jpeg or webp. Raises ServerError."""
+        """PNG files, of any size -> image files of the model's size; format png, jpeg or webp. Raises ServerError.
+
+        `colours` is the text of a colour table, CSV or JSON, for label maps in RGB.
+        """
         if not label_maps:
             raise ValueError("[client] expected one label map or more but got none")
         tensors: dict[str, npt.NDArray[Any] | None] = {
             "label_map": pad_files(label_maps)[0],
             "instance_map": pad_files(instance_maps)[0] if instance_maps else None,
         }
-        parameters: dict[str, Any] = {"format": format} | ({} if quality is None else {"quality": quality})
+        parameters: dict[str, Any] = {"format": format, "quality": quality, "colours": colours}
+        parameters = {name: value for name, value in parameters.items() if value is not None}
         answer = self._infer("spade_image", tensors | _style_tensors(len(label_maps), style, seed), parameters)
         rows, lengths = answer.as_numpy("image"), answer.as_numpy("image_bytes")[:, 0]
         return EncodedResult([row[:n].tobytes() for row, n in zip(rows, lengths, strict=True)], read_timings(answer))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spade_core.config import GeneratorConfig
+from spade_core.maps.colours import ColourTable
 from spade_core.maps.label_maps import (
     LabelMapError,
     check_pair,
@@ -22,6 +24,7 @@ from spade_core.maps.label_maps import (
 from spade_core.types import Images
 
 MAX_BYTES = 16 << 20  # of one label or instance map file
+MAX_COLOURS = 1 << 16  # characters of a colour table in a request
 MAX_PIXELS = 1 << 24  # of one label or instance map, read off its header before anything is unpacked
 
 # format: (Pillow's name, default quality)
@@ -51,14 +54,36 @@ def read_encoding(parameters: Mapping[str, Any]) -> Encoding:
     return Encoding(name, quality)
 
 
+def read_colours(parameters: Mapping[str, Any]) -> ColourTable | None:
+    """The request parameter `colours`, the text of a colour table (CSV or JSON). Raises ValueError."""
+    text = parameters.get("colours")
+    if text is None:
+        return None
+    if not isinstance(text, str) or len(text) > MAX_COLOURS:
+        got = f"{len(text)} characters" if isinstance(text, str) else repr(text)
+        raise ValueError(
+            f"[spade_image] expected colours as the text of a colour table of at most {MAX_COLOURS} characters "
+            f"but got {got}"
+        )
+    return _colour_table(text)
+
+
+@lru_cache(maxsize=16)
+def _colour_table(text: str) -> ColourTable:
+    return ColourTable.parse(text, "the request parameter colours", is_json=text.lstrip().startswith(("[", "{")))
+
+
 def decode_maps(
-    label_maps: npt.NDArray[np.uint8], instance_maps: npt.NDArray[np.uint8] | None, config: GeneratorConfig
+    label_maps: npt.NDArray[np.uint8],
+    instance_maps: npt.NDArray[np.uint8] | None,
+    config: GeneratorConfig,
+    colours: ColourTable | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """PNG files [N, bytes] -> `labels` uint8 [N, H, W] and, where given, `instances` int32, of the model's size.
 
-    Raises ValueError, naming the item when there are several.
+    `colours` reads label maps in RGB. Raises ValueError, naming the item when there are several.
     """
-    labels = _decode_all("label_map", label_maps, read_label_map)
+    labels = _decode_all("label_map", label_maps, partial(read_label_map, colours=colours))
     maps = {"labels": _resized(labels, config)}
     if instance_maps is not None:
         instances = _decode_all("instance_map", instance_maps, read_instance_map)

@@ -65,8 +65,13 @@ class ColourTable:
             raise ColourTableError(
                 f"[colours] expected a UTF-8 text file but got '{path}': {error}; check the path and the encoding"
             ) from None
-        rows = _json_rows(text, path) if path.suffix.lower() == ".json" else _csv_rows(text, path)
-        parsed = [_row(where, row) for where, row in rows]
+        return ColourTable.parse(text, f"'{path}'", is_json=path.suffix.lower() == ".json")
+
+    @staticmethod
+    def parse(text: str, where: str, *, is_json: bool) -> ColourTable:
+        """A table from text, JSON or CSV; `where` names the text in errors. Raises ColourTableError."""
+        rows = _json_rows(text, where) if is_json else _csv_rows(text, where)
+        parsed = [_row(place, row) for place, row in rows]
         return ColourTable(tuple(r[0] for r in parsed), tuple(r[1] for r in parsed), tuple(r[2] for r in parsed))
 
     def ids_of(self, rgb: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -81,28 +86,28 @@ class ColourTable:
         return np.where(known, ids[at], np.uint8(0)), known
 
 
-def _csv_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _csv_rows(text: str, where: str) -> list[tuple[str, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text))
     missing = {"id", "r", "g", "b"} - set(reader.fieldnames or ())
     if missing:
         raise ColourTableError(
-            f"[colours] expected the CSV header id,r,g,b,name in '{path}' but got {reader.fieldnames}, "
+            f"[colours] expected the CSV header id,r,g,b,name in {where} but got {reader.fieldnames}, "
             f"without {sorted(missing)}; write it as the first line"
         )
-    return [(f"'{path}', line {reader.line_num}", row) for row in reader]
+    return [(f"{where}, line {reader.line_num}", row) for row in reader]
 
 
-def _json_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _json_rows(text: str, where: str) -> list[tuple[str, dict[str, Any]]]:
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ColourTableError(f"[colours] expected JSON in '{path}' but got {error}; correct the file") from None
+        raise ColourTableError(f"[colours] expected JSON in {where} but got {error}; correct the file") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ColourTableError(
-            f"[colours] expected a list of objects with id, r, g, b and name in '{path}' "
+            f"[colours] expected a list of objects with id, r, g, b and name in {where} "
             f"but got {text[:40]!r}; write a list"
         )
-    return [(f"'{path}', entry {i}", row) for i, row in enumerate(rows)]
+    return [(f"{where}, entry {i}", row) for i, row in enumerate(rows)]
 
 
 def _row(where: str, row: dict[str, Any]) -> tuple[int, RGB, str]:
@@ -128,24 +133,16 @@ def palette(n: int) -> npt.NDArray[np.uint8]:
     return np.array(list(colours), np.uint8).reshape(n, 3)
 
 
-DEMO_CLASSES: tuple[tuple[str, RGB], ...] = (
-    ("sky", (135, 190, 235)),
-    ("cloud", (240, 244, 248)),
-    ("sun", (255, 220, 90)),
-    ("mountain", (120, 115, 135)),
-    ("hill", (125, 150, 85)),
-    ("water", (50, 110, 170)),
-    ("grass", (95, 170, 70)),
-    ("tree", (35, 95, 50)),
-    ("sand", (225, 200, 145)),
-    ("rock", (110, 105, 100)),
-    ("snow", (225, 235, 250)),
-    ("road", (85, 85, 92)),
-    ("house", (205, 180, 160)),
-    ("roof", (165, 65, 50)),
-    ("flower", (220, 95, 165)),
-    ("boat", (120, 65, 30)),
-)
+DEMO_COLOURS = Path(__file__).with_name("demo_colours.csv")
+"""The colour table of the demo model's classes, a file to copy and to give as `--colours`."""
+
+
+def _demo_classes() -> tuple[tuple[str, RGB], ...]:
+    table = ColourTable.load(DEMO_COLOURS)
+    return tuple(zip(table.names, table.colours, strict=True))
+
+
+DEMO_CLASSES: tuple[tuple[str, RGB], ...] = _demo_classes()
 
 # The public labelIds of Cityscapes. -1 (license plate) has no id in a uint8 file; 34 is in none, but has a channel.
 CITYSCAPES_CLASSES: tuple[tuple[str, RGB], ...] = (
@@ -204,14 +201,6 @@ def class_palette(config: GeneratorConfig) -> npt.NDArray[np.uint8]:
     if len(known) == config.classes:
         return np.array([colour for _, colour in known], np.uint8)
     return palette(config.classes)
-
-
-def table_of(classes: tuple[tuple[str, RGB], ...]) -> ColourTable:
-    """Names and colours by id -> a table to read with; of several ids of one colour, the lowest is read."""
-    first: dict[RGB, tuple[int, str]] = {}
-    for label, (name, colour) in enumerate(classes):
-        first.setdefault(colour, (label, name))
-    return ColourTable(tuple(v[0] for v in first.values()), tuple(first), tuple(v[1] for v in first.values()))
 
 
 def draw(labels: npt.NDArray[np.uint8], colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -60,7 +60,8 @@ def _from_rgb(rgb: npt.NDArray[Any], colours: ColourTable | None) -> Map:
             return np.ascontiguousarray(rgb[..., 0])
         raise LabelMapError(
             "[label_map] expected ids (a grey or palette PNG) but got an RGB image in colours and no colour table; "
-            "give one (--colours FILE, a CSV file with the columns id,r,g,b,name)"
+            "give one, a CSV file with the columns id,r,g,b,name: --colours FILE, data.colours in training, or its "
+            "text as the request parameter colours"
         )
     ids, known = colours.ids_of(rgb)
     if not known.all():

@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 from served import png
 
-from serving.requests.images import MAX_BYTES, Encoding, decode_maps, encode_images, pad_files, read_encoding
+from serving.requests.images import (
+    MAX_BYTES,
+    Encoding,
+    decode_maps,
+    encode_images,
+    pad_files,
+    read_colours,
+    read_encoding,
+)
 from spade_core.config import PRESETS
 
 DEMO = PRESETS["demo"]
@@ -75,6 +83,33 @@ def test_an_instance_map_of_another_size_is_named_with_both_sizes() -> None:
     labels, instances = png(np.zeros((8, 12), np.uint8)), png(np.zeros((12, 8), np.uint8))
     with pytest.raises(ValueError, match=r"instance_map 1 to have the size of its label map, 12x8, but got 8x12"):
         decode_maps(pad_files([labels, labels])[0], pad_files([labels, instances])[0], PRESETS["coco"])
+
+
+RGB_MAP = np.array([[[0, 0, 0], [9, 8, 7]]], np.uint8)
+TABLES = ["id,r,g,b,name\n4,0,0,0,\n5,9,8,7,\n", '[{"id":4,"r":0,"g":0,"b":0},{"id":5,"r":9,"g":8,"b":7}]']
+
+
+@pytest.mark.parametrize("text", TABLES, ids=["CSV", "JSON"])
+def test_a_label_map_in_colours_is_read_through_the_table_of_its_request(text: str) -> None:
+    files = pad_files([png(RGB_MAP)])[0]
+    labels = decode_maps(files, None, DEMO, read_colours({"colours": text}))["labels"]
+    assert (labels[0, :, :128] == 4).all()
+    assert (labels[0, :, 128:] == 5).all()
+    with pytest.raises(ValueError, match="or its text as the request parameter colours"):
+        decode_maps(files, None, DEMO, read_colours({}))
+
+
+@pytest.mark.parametrize(
+    ("colours", "text"),
+    [
+        (7, "expected colours as the text of a colour table of at most 65536 characters but got 7"),
+        ("x" * 65537, "but got 65537 characters"),
+        ("id,r,g\n", "expected the CSV header id,r,g,b,name in the request parameter colours but got"),
+    ],
+)
+def test_a_bad_table_of_a_request_is_named(colours: object, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        read_colours({"colours": colours})
 
 
 def test_padding_keeps_every_length() -> None:

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from spade_core.config import PRESETS
 from spade_core.maps.colours import (
-    CITYSCAPES_CLASSES,
     DEMO_CLASSES,
+    DEMO_COLOURS,
     ColourTable,
     ColourTableError,
     class_names,
     class_palette,
     draw,
     palette,
-    table_of,
 )
+from spade_core.maps.drawn import demo_map
 
 CSV = "id,r,g,b,name\n0,0,0,0,sky\n5,255,0,10, grass \n"
 ENTRIES = [{"id": 0, "r": 0, "g": 0, "b": 0, "name": "sky"}, {"id": 5, "r": 255, "g": 0, "b": 10, "name": "grass"}]
@@ -118,15 +118,14 @@ def test_a_palette_is_distinct_and_always_the_same(n: int) -> None:
     np.testing.assert_array_equal(colours, palette(256)[:n])
 
 
-def test_cityscapes_colours_lead_to_the_lowest_id_of_that_colour() -> None:
-    assert len(CITYSCAPES_CLASSES) == PRESETS["cityscapes"].classes
-    table = table_of(CITYSCAPES_CLASSES)
-    by_colour = dict(zip(table.colours, table.ids, strict=True))
-    assert by_colour[(0, 0, 0)] == 0
-    assert by_colour[(153, 153, 153)] == 17
-    assert by_colour[(128, 64, 128)] == 7
-    assert by_colour[(0, 0, 142)] == 26
-    assert by_colour[(119, 11, 32)] == 33
+def test_the_demo_table_ships_and_reads_what_is_drawn_in_its_colours() -> None:
+    table = ColourTable.load(DEMO_COLOURS)
+    assert table.ids == tuple(range(16))
+    assert tuple(zip(table.names, table.colours, strict=True)) == DEMO_CLASSES
+    labels = demo_map(3, PRESETS["demo"])[0]
+    found, known = table.ids_of(draw(labels, class_palette(PRESETS["demo"])))
+    assert known.all()
+    np.testing.assert_array_equal(found, labels)
 
 
 def test_every_preset_can_be_drawn_and_named() -> None:

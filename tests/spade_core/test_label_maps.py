@@ -165,7 +165,8 @@ def test_rgb_without_a_table_is_refused_unless_it_is_grey() -> None:
     np.testing.assert_array_equal(read_label_map(saved(Image.fromarray(rgb))), np.full((2, 2), 9))
     rgb[1, 1, 2] = 8
     with pytest.raises(
-        LabelMapError, match=r"no colour table; give one \(--colours FILE, a CSV file with the columns id,r,g,b,name\)"
+        LabelMapError,
+        match=r"no colour table; give one, a CSV file with the columns id,r,g,b,name: --colours FILE, data.colours in",
     ):
         read_label_map(saved(Image.fromarray(rgb)))
 

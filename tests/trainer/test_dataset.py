@@ -11,6 +11,7 @@ from PIL import Image
 from small_run import small
 
 from kernels.ops.plan import plan
+from spade_core.maps.colours import DEMO_COLOURS, class_palette, draw
 from trainer.data.dataset import Positions, Stream, collate, loader, read_example
 from trainer.data.layouts import DataError, Example
 from trainer.output.samples import choose_samples
@@ -112,6 +113,19 @@ def test_a_16_bit_photo_is_not_white(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 32896, np.uint16)).save(tmp_path / "photo.png")
     pixels = read_example(Example(tmp_path / "labels.png", tmp_path / "photo.png", None), small().model)
     assert (pixels.image == 128).all()
+
+
+def test_label_maps_in_colours_are_trained_on_through_a_table(tmp_path: Path) -> None:
+    list(write_scenes(tmp_path, 2, height=32, width=32, seed=0, style=None))
+    data = {"layout": "folder", "root": str(tmp_path), "flip": False}
+    expected = [Stream(small(data=data))[i].labels for i in range(2)]
+    for path in (tmp_path / "labels").iterdir():
+        labels = np.asarray(Image.open(path))
+        Image.fromarray(draw(labels, class_palette(small().model))).save(path)
+    with pytest.raises(DataError, match=r"data\.colours in training"):
+        Stream(small(data=data))[0]
+    stream = Stream(small(data=data | {"colours": str(DEMO_COLOURS)}))
+    np.testing.assert_array_equal([stream[i].labels for i in range(2)], expected)
 
 
 def test_maps_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from serving.cli.main import main
 from spade_core.config import preset
 from spade_core.files.checkpoints import save
+from spade_core.maps.colours import DEMO_COLOURS, class_palette, draw
 from spade_core.maps.label_maps import prepare
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
@@ -186,15 +187,27 @@ def test_the_command_reads_a_folder_and_label_ids(tmp_path: Path) -> None:
             return torch.cat([torch.ones_like(images[:, :1]), torch.zeros_like(images[:, :2])], dim=1)
 
     judge = scripted(SkyOnly(), tmp_path / "judge.pt")
-    result = spade(
+    arguments = (
         tmp_path / "w.safetensors", "--data", tmp_path, "--segmentation", judge, "--segmentation-size", 32,
         "--segmentation-classes", tmp_path / "ids.json", "--json", tmp_path / "scores.json",
     )  # fmt: skip
+    result = spade(*arguments)
     assert result.exit_code == 0, result.output
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert set(scores["real"]["class_iou"]) <= {"sky", "grass", "tree"}
     assert scores["real"]["class_iou"]["sky"] == scores["real"]["pixel_accuracy"]
     assert scores["diversity"]["styles"] == 4
+
+    for path in (tmp_path / "labels").iterdir():
+        with Image.open(path) as image:
+            painted = draw(np.asarray(image), class_palette(TINY))
+        Image.fromarray(painted).save(path)
+    result = spade(*arguments)
+    assert result.exit_code == 1
+    assert "no colour table; give one" in result.output
+    result = spade(*arguments, "--colours", DEMO_COLOURS)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
 
 
 def test_wrong_usage_and_bad_files_are_told(tmp_path: Path) -> None:
@@ -206,6 +219,7 @@ def test_wrong_usage_and_bad_files_are_told(tmp_path: Path) -> None:
     broken = spade(tmp_path / "w.safetensors")
     assert broken.exit_code == 1
     assert "expected a whole safetensors file" in broken.output
+    assert "--colours: scenes hold ids" in spade("--preset", "demo", "--colours", DEMO_COLOURS).output
     empty = spade("--preset", "demo", "--data", tmp_path)
     assert empty.exit_code == 1
     assert "labels" in empty.output

@@ -23,6 +23,7 @@ from kernels.ops.plan import plan
 from spade_core.codebook.entries import LevelTensors, level_tensors
 from spade_core.codebook.modulate import by_entry
 from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
+from spade_core.maps.colours import ColourTable
 from spade_core.maps.label_maps import LabelMapError, check_pair, prepare, read_instance_map, read_label_map
 from spade_core.models.label_patches import LabelPatches, label_patches
 from spade_core.photos import PhotoError, read_photo, resize_photo
@@ -84,6 +85,7 @@ class Stream(Dataset[Item]):
     def __init__(self, config: TrainConfig) -> None:
         self.model, self.data, self.seed = config.model, config.data, config.run.seed
         self.examples: list[Example] = []
+        self.colours = ColourTable.load(Path(self.data.colours)) if self.data.colours else None
         if self.data.layout != "scenes":
             self.examples = find_examples(self.data.layout, Path(self.data.root), self.model)
 
@@ -104,7 +106,7 @@ class Stream(Dataset[Item]):
     def example(self, index: int, mode: str, flip: bool, random: np.random.Generator) -> Item:
         """The item of one example, whose files an error names."""
         one = self.examples[index]
-        pixels = read_example(one, self.model)
+        pixels = read_example(one, self.model, self.colours)
         try:
             return self.item(pixels, mode, flip, random)
         except (DataError, LabelMapError) as error:
@@ -136,12 +138,12 @@ def scene_pixels(seed: int, data: DataConfig, model: GeneratorConfig) -> Pixels:
     return Pixels(drawn.labels, drawn.instances if model.instance_edges else None, drawn.image)
 
 
-def read_example(example: Example, model: GeneratorConfig) -> Pixels:
-    """The files of an example, checked against each other. Raises DataError."""
+def read_example(example: Example, model: GeneratorConfig, colours: ColourTable | None = None) -> Pixels:
+    """The files of an example, checked against each other; `colours` reads a label map in RGB. Raises DataError."""
     path = example.labels
     instances = None
     try:
-        labels = read_label_map(path)
+        labels = read_label_map(path, colours=colours)
         if example.instances is not None:
             path = example.instances
             instances = read_instance_map(path)

@@ -17,7 +17,7 @@ from spade_core.codebook.entries import level_tensors
 from spade_core.codebook.fold import fold_generator
 from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import GeneratorConfig, level_sizes
-from spade_core.maps.colours import class_names
+from spade_core.maps.colours import ColourTable, class_names
 from spade_core.maps.label_maps import prepare
 from spade_core.models.registry import AnyGenerator
 from spade_core.models.style import style_from_seed
@@ -76,10 +76,15 @@ def scene_examples(config: GeneratorConfig, count: int) -> Iterator[Pixels]:
         yield Pixels(drawn.labels, drawn.instances if config.instance_edges else None, drawn.image)
 
 
-def folder_examples(config: GeneratorConfig, root: Path, limit: int | None) -> tuple[int, Iterator[Pixels]]:
-    """How many, and the examples of a folder (labels/, images/, instances/) at the model's size. Raises DataError."""
+def folder_examples(
+    config: GeneratorConfig, root: Path, limit: int | None, colours: ColourTable | None = None
+) -> tuple[int, Iterator[Pixels]]:
+    """How many, and the examples of a folder (labels/, images/, instances/) at the model's size. Raises DataError.
+
+    `colours` reads label maps in RGB.
+    """
     found = find_examples("folder", root, config)[:limit]
-    return len(found), (resized(read_example(one, config), config.height, config.width) for one in found)
+    return len(found), (resized(read_example(one, config, colours), config.height, config.width) for one in found)
 
 
 def evaluate(
