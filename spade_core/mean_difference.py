@@ -1,8 +1,7 @@
-"""Mean |a - b| and its gradient in one pass each over the two, whatever autocast would make of it.
+"""Mean |a - b| and its gradient, each in one pass over a and b.
 
-PyTorch's `l1_loss` runs in float32 under autocast: at bf16 it copies both maps, and keeps two float32 maps more for the
-gradient. Here the differences are summed in float32 a slice at a time, which stays in the cache, and nothing but a and
-b is kept.
+Under autocast, PyTorch's `l1_loss` copies bfloat16 maps to float32 and keeps two float32 maps for the gradient. Here a
+slice at a time is summed in float32 while it is in the cache, and only a and b are kept.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from spade_core.codebook.modulate import as_rows, slices
 
 
 def mean_difference(a: Tensor, b: Tensor) -> Tensor:
-    """Mean |a - b| of two maps [N, C, h, w], a float32 scalar (float64 of float64).
+    """Mean |a - b| of two maps [N, C, h, w]: a scalar of float32, or of float64 where a or b is float64.
 
-    Only a has a gradient: sign(a - b) / size.
+    The gradient of a is sign(a - b) / size; b has none.
     """
     out: Tensor = _MeanDifference.apply(a, b)  # type: ignore[no-untyped-call]
     return out
@@ -28,11 +27,11 @@ class _MeanDifference(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+        dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
         first, second = as_rows(a), as_rows(b)
-        total = torch.zeros((), dtype=wide, device=a.device)
+        total = torch.zeros((), dtype=dtype, device=a.device)
         for part in slices(first):
-            total += torch.sub(first[part].to(wide), second[part]).abs_().sum()
+            total += torch.sub(first[part].to(dtype), second[part]).abs_().sum()
         return total / a.numel()
 
     @staticmethod

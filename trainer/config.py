@@ -1,16 +1,13 @@
-"""What a training run is: one TOML file, a plain dataclass per section, every field with its help."""
+"""What a training run is: a plain dataclass per table of its TOML file, every field with its help."""
 
 # ruff: noqa: RUF009 - `_say` is dataclasses.field with a help text
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from spade_core.config import PRESETS, ConfigError, GeneratorConfig
+from spade_core.config import ConfigError, GeneratorConfig
+from spade_core.losses import PAPER_WEIGHTS, GanMode, LossWeights
 
 Layout = Literal["scenes", "folder", "coco", "ade20k", "cityscapes"]
 Preprocess = Literal[
@@ -20,7 +17,6 @@ Preprocess = Literal[
 Form = Literal["codebook", "dense"]
 Precision = Literal["fp32", "bf16"]
 WeightsDtype = Literal["float32", "bfloat16"]
-Gan = Literal["hinge", "least-squares", "original", "wasserstein"]
 
 
 def _say(default: Any, text: str) -> Any:
@@ -74,14 +70,25 @@ class OptimConfig:
 class LossConfig:
     """Weights of the losses; a weight of 0 leaves one out."""
 
-    gan: Gan = _say("hinge", "Kind of the adversarial loss, whose weight is 1.")
-    feature_matching: float = _say(10.0, "L1 between the discriminator's features of fake and real.")
-    perceptual: float = _say(10.0, "L1 between a network's features; off, and said so, without vgg or features.")
+    gan: GanMode = _say("hinge", "Kind of the adversarial loss, whose weight is 1.")
+    feature_matching: float = _say(
+        PAPER_WEIGHTS.feature_matching, "L1 between the discriminator's features of fake and real."
+    )
+    perceptual: float = _say(
+        PAPER_WEIGHTS.perceptual, "L1 between a network's features; off, and said so, without vgg or features."
+    )
     vgg: str = _say("", "File with torchvision's VGG19 weights (.pth or .safetensors).")
     features: str = _say("", "Instead of VGG19: a TorchScript file that returns maps, or `scenes`: ours that ships.")
-    kl: float = _say(0.05, "KL divergence of the encoder's style from the standard normal; where model.style is true.")
+    kl: float = _say(
+        PAPER_WEIGHTS.kl, "KL divergence of the encoder's style from the standard normal; where model.style is true."
+    )
     kl_warmup: int = _say(0, "Images over which loss.kl rises from 0, so that the style is used before it costs.")
     pixel: float = _say(0.0, "L1 between fake and real; not of the paper, a help where there is no VGG.")
+
+    @property
+    def weights(self) -> LossWeights:
+        """The lambdas of the objective."""
+        return LossWeights(self.feature_matching, self.perceptual, self.kl, self.pixel)
 
 
 @dataclass(frozen=True)
@@ -118,135 +125,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check(self)
-
-
-SECTIONS: dict[str, type] = {
-    "networks": NetworkConfig,
-    "data": DataConfig,
-    "optim": OptimConfig,
-    "loss": LossConfig,
-    "run": RunConfig,
-}
-_MODEL_HELP = {
-    "preset": "What the rest of this table starts from: coco, ade20k, cityscapes, demo.",
-    "label_nc": "Classes in a label map file, ids 0 .. label_nc - 1.",
-    "dont_care": "Pixel value 255 is a class of its own.",
-    "instance_edges": "The edges of instance maps are an input.",
-    "height": "Of the image, pixels.",
-    "width": "Of the image, pixels.",
-    "nf": "Feature maps at full width; 16 nf at the smallest.",
-    "upsampling": "x2 steps: normal 5, more 6, most 7.",
-    "norm": "Norm inside SPADE: instance, batch (each process its own), syncbatch (over all processes).",
-    "spade_kernel": "Size of SPADE's convs: 1, 3 or 5.",
-    "style": "Start from a style vector, with a style encoder; false starts from the label map.",
-    "architecture": "spade, or a baseline of the paper: concat, pix2pixhd, pix2pixhd-spade.",
-}
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a TOML file, then `section.field=value` overrides (values as in TOML, or bare text). Raises ConfigError."""
-    try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"[config] expected a readable TOML file but got '{path}': {error}") from None
-    for override in overrides:
-        name, separator, value = override.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not separator or not dot or not key:
-            raise ConfigError(f"[config] expected --set section.field=value but got {override!r}; say optim.lr=1e-4")
-        table = tables.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"[config] expected the table [{section}] in {path} but got {table!r}")
-        table[key] = _value(value.strip())
-    return from_tables(tables, str(path))
-
-
-def from_tables(tables: Mapping[str, Any], where: str) -> TrainConfig:
-    """Tables of a TOML file -> the run. Unknown tables and fields are errors; absent ones have their defaults.
-
-    Raises ConfigError.
-    """
-    unknown = sorted(set(tables) - {"model", *SECTIONS})
-    if unknown:
-        raise ConfigError(
-            f"[config] expected the tables {', '.join(['model', *SECTIONS])} in {where} but got {', '.join(unknown)}"
-        )
-    return TrainConfig(
-        model=_model(tables.get("model", {}), where),
-        **{name: _section(kind, name, tables.get(name, {}), where) for name, kind in SECTIONS.items()},
-    )
-
-
-def to_toml(config: TrainConfig) -> str:
-    """The run as a TOML file: every field, its help beside it. `from_tables` reads it back."""
-    parts = []
-    for name in ("model", *SECTIONS):
-        section = getattr(config, name)
-        parts.append(f"[{name}]")
-        for f in fields(section):
-            text = _MODEL_HELP[f.name] if name == "model" else f.metadata["help"]
-            choices = get_args(get_type_hints(type(section))[f.name]) if name != "model" else ()
-            text += f" One of: {', '.join(choices)}." if choices else ""
-            parts.append(f"{f.name} = {_toml(getattr(section, f.name))}  # {text}")
-        parts.append("")
-    return "\n".join(parts)
-
-
-def field_table() -> list[tuple[str, str, str]]:
-    """(section.field, default, help) of every field, for `spade train --fields` and the document."""
-    rows = [(f"model.{name}", "from the preset", text) for name, text in _MODEL_HELP.items()]
-    for name, kind in SECTIONS.items():
-        for f in fields(kind):
-            choices = get_args(get_type_hints(kind)[f.name])
-            text = f.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
-            rows.append((f"{name}.{f.name}", _toml(f.default), text))
-    return rows
-
-
-def _model(table: Any, where: str) -> GeneratorConfig:
-    if not isinstance(table, dict) or table.get("preset") not in PRESETS:
-        got = table.get("preset") if isinstance(table, dict) else table
-        raise ConfigError(f"[config] expected model.preset out of {', '.join(PRESETS)} in {where} but got {got!r}")
-    return GeneratorConfig.from_dict(PRESETS[table["preset"]].to_dict() | table)
-
-
-def _section(kind: type, name: str, table: Any, where: str) -> Any:
-    known = {f.name for f in fields(kind)}
-    if not isinstance(table, dict):
-        raise ConfigError(f"[config] expected the table [{name}] in {where} but got {table!r}")
-    unknown = sorted(set(table) - known)
-    if unknown:
-        raise ConfigError(
-            f"[config] expected the fields {', '.join(sorted(known))} in [{name}] of {where} "
-            f"but got {', '.join(unknown)}; `spade train --fields` lists them all"
-        )
-    hints = get_type_hints(kind)
-    return kind(**{key: _typed(f"{name}.{key}", value, hints[key]) for key, value in table.items()})
-
-
-def _typed(name: str, value: Any, kind: Any) -> Any:
-    choices = get_args(kind)
-    if choices:
-        if value not in choices:
-            raise ConfigError(f"[config] expected {name} to be one of {', '.join(choices)} but got {value!r}")
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"[config] expected {name} to be of type {kind.__name__} but got {value!r}")
-    return value
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _toml(value: Any) -> str:
-    # TOML has no surrogate pairs: text is written as it is.
-    return json.dumps(value, ensure_ascii=False) if not isinstance(value, float) else repr(value)
 
 
 _AT_LEAST: dict[str, float] = {

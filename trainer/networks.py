@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spade_core.codebook.synthesize import synthesize_codebook
+from spade_core.losses import wide
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.discriminator import Discriminator
 from spade_core.models.encoder import StyleEncoder
@@ -20,18 +21,18 @@ from trainer.config import TrainConfig
 from trainer.data.dataset import Batch
 from trainer.processes import Processes, same_everywhere, synchronise_norms
 
-INIT_GAIN = 0.02  # xavier normal, as the paper's models start
+INIT_GAIN = 0.02  # of xavier normal (Glorot and Bengio, 2010; SPADE, appendix A)
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass
 class Networks:
-    """What trains, and its average.
+    """The networks that train, and the averages that are exported.
 
     Attributes:
-        encoder: None where the model takes no style, or noise alone.
-        average, average_encoder: without spectral norm, in eval mode; what is exported.
+        encoder: None where the model takes no style, or takes noise as its style.
+        average, average_encoder: averages of the weights, without spectral norm, in eval mode.
     """
 
     generator: AnyGenerator
@@ -48,7 +49,7 @@ class Networks:
         yield "discriminator", self.discriminator
 
     def everything(self) -> Iterator[tuple[str, nn.Module]]:
-        """All networks, by name: what a checkpoint holds."""
+        """All networks, by name; a checkpoint holds them."""
         yield from self.trained()
         yield "average", self.average
         if self.average_encoder is not None:
@@ -56,7 +57,7 @@ class Networks:
 
 
 def build(config: TrainConfig, processes: Processes) -> Networks:
-    """The networks at their start: xavier-normal weights of gain 0.02, zero biases, the same in every process."""
+    """New networks: xavier-normal weights of gain 0.02 and zero biases, the same in every process."""
     sizes = config.networks
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
@@ -89,15 +90,28 @@ def build(config: TrainConfig, processes: Processes) -> Networks:
 
 
 def synthesize(generator: AnyGenerator, batch: Batch, style: Tensor | None, form: str) -> Tensor:
-    """The batch's images [N, 3, H, W] in -1..1, in the form asked for; differentiable in every parameter."""
+    """The batch's images [N, 3, H, W] in -1..1, by the form `codebook` or `dense`; every parameter has a gradient."""
     if form == "dense":
         return torch.tanh(synthesize_dense(generator, batch.symbols, style))
     return torch.tanh(synthesize_codebook(generator, None, batch.symbols, batch.levels, style))
 
 
+def sampled_style(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """z = mean + exp(log_variance / 2) * noise, all [N, 256]; noise is standard normal.
+
+    SPADE, appendix A: the reparameterization trick (Kingma and Welling, arXiv 1312.6114, section 2.4).
+    """
+    return wide(mean) + torch.exp(0.5 * wide(log_variance)) * noise
+
+
 @torch.no_grad()
 def update_average(networks: Networks, decay: float, step: int) -> None:
-    """Move the averages towards the weights as used, spectral norm folded in; faster in the first steps (0-based)."""
+    """Move the averages towards the weights with spectral norm folded in.
+
+    Args:
+        decay: share of the old average that a step keeps; (1 + step) / (10 + step) where this is less.
+        step: steps taken before.
+    """
     rate = 1 - min(decay, (1 + step) / (10 + step))
     for average, module in (
         (networks.average, networks.generator),

@@ -1,4 +1,4 @@
-"""The perceptual loss and the networks it compares features of: VGG19, or a file's."""
+"""The perceptual loss and the networks whose features it compares: VGG19, or a network from a file."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spade_core.files.convert import read_state_dict
-from spade_core.losses import Difference, LossError
+from spade_core.losses import Difference, LossError, perceptual_loss
 from spade_core.mean_difference import mean_difference
 from trainer.evaluation.judges import feature_maps, load_torchscript
 from trainer.evaluation.segmentation import FEATURES, load_segmentation
 
 _log = logging.getLogger(__name__)
 
-
-# VGG19 of torchvision, `features`: convs 3x3 by their index there, with output channels; "pool" halves the size.
+# Layers of torchvision's `vgg19().features`: (index there, output channels) of each 3x3 conv; "pool" halves the size.
 _VGG19: tuple[tuple[int, int] | Literal["pool"], ...] = (
     (0, 64), (2, 64), "pool", (5, 128), (7, 128), "pool", (10, 256), (12, 256), (14, 256), (16, 256), "pool",
     (19, 512), (21, 512), (23, 512), (25, 512), "pool", (28, 512),
 )  # fmt: skip
-# The ReLU after these convs is compared: relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
+# Weights of the maps after the ReLU of these convs: relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
 _COMPARED = {0: 1 / 32, 5: 1 / 16, 10: 1 / 8, 19: 1 / 4, 28: 1.0}
 
 
 class VGG19(nn.Module):
-    """The first layers of VGG19. Keys are torchvision's (`features.0.weight`, ..); `load_perceptual` fills them in."""
+    """The first layers of VGG19 under torchvision's keys (`features.0.weight`, ..); `load_perceptual` loads weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,12 +57,12 @@ class VGG19(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """L1 between the feature maps that a network makes of two images, a weighted sum over the maps.
+    """L1 between a network's feature maps of two images, a weighted sum over the maps.
 
     Args:
-        network: what `features` reads; no gradient reaches its weights.
-        features: images [N, 3, H, W] in -1..1 -> maps.
-        weights: of each map; None: 1.
+        network: the module behind `features`; its weights get no gradient.
+        features: images [N, 3, H, W] in -1..1 -> feature maps.
+        weights: one for each map; None means 1.
     """
 
     def __init__(
@@ -76,28 +75,26 @@ class PerceptualLoss(nn.Module):
         self._features, self._weights = features, weights
 
     def forward(self, fake: Tensor, real: Tensor, difference: Difference = mean_difference) -> Tensor:
-        """fake and real [N, 3, H, W] in -1..1 (read as they are, no ImageNet normalisation) -> a float32 scalar."""
+        """fake and real [N, 3, H, W] in -1..1, without ImageNet normalisation -> a float32 scalar."""
         with torch.no_grad():
             wanted = self._features(real)
         weights = self._weights or [1.0] * len(wanted)
-        maps = zip(weights, self._features(fake), wanted, strict=True)
-        return torch.stack([weight * difference(f, r) for weight, f, r in maps]).sum()
+        return perceptual_loss(wanted, self._features(fake), weights, difference)
 
 
 def vgg_loss(network: VGG19) -> PerceptualLoss:
-    """The paper's: relu1_1 .. relu5_1, weights 1/32, 1/16, 1/8, 1/4, 1."""
+    """The paper's perceptual loss: relu1_1 .. relu5_1 with weights 1/32, 1/16, 1/8, 1/4, 1 (pix2pixHD, section 4)."""
     return PerceptualLoss(network, network, tuple(_COMPARED.values()))
 
 
 def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | None:
-    """The perceptual loss: with torchvision's VGG19 weights, or on the `features` of another network.
+    """The perceptual loss on VGG19 or on another network; None, with one warning, where both arguments are empty.
 
     Args:
-        vgg: file (.pth or .safetensors), or empty.
-        features: TorchScript file whose forward returns maps, or `scenes`: the network that ships; or empty.
+        vgg: file of torchvision's VGG19 weights (.pth or .safetensors), or empty.
+        features: TorchScript file whose forward returns feature maps; or `scenes`, the network that ships; or empty.
 
-    None, said once, where both are empty. Raises LossError, ConvertError or JudgeError where a file cannot be read,
-    naming every key it lacks.
+    Raises LossError, ConvertError or JudgeError where a file cannot be read, with every key that it lacks.
     """
     if vgg and features:
         raise LossError(f"[loss] expected loss.vgg or loss.features but got both, '{vgg}' and '{features}'")

@@ -36,7 +36,7 @@ from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
 from spade_core.models.style import style_from_seed
 from trainer.data.preprocess import Pixels
-from trainer.evaluation.evaluate import Evaluation, evaluate, scene_examples
+from trainer.evaluation.evaluate import Evaluation, Judges, Sampling, evaluate, scene_examples
 from trainer.evaluation.judges import scenes_segmentation
 from trainer.evaluation.scores import LabelScores
 
@@ -132,10 +132,8 @@ def judge(
         image = session(FEEDS[form](labels, np.stack(instances) if instances else None, style, config))
         return torch.from_numpy(pixels_numpy(image).transpose(0, 3, 1, 2))  # [N, 3, H, W]
 
-    return evaluate(
-        generator, iter(scenes), segment=scenes_segmentation(), label_ids=None, inception=None, features=None,
-        styles=0, diversity_maps=0, batch=JUDGED_AT_ONCE, seed=0, done=lambda _count: None, draw=draw,
-    )  # fmt: skip
+    judges, sampling = Judges(scenes_segmentation()), Sampling(batch=JUDGED_AT_ONCE)
+    return evaluate(generator, iter(scenes), judges, sampling, draw=draw)
 
 
 def why_unjudged(metadata: Mapping[str, str]) -> str | None:

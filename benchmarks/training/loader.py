@@ -25,7 +25,8 @@ from benchmarks.common.report import write_report
 from spade_core.config import PRESETS, GeneratorConfig, preset
 from spade_core.maps.label_maps import read_instance_map, read_label_map
 from spade_core.maps.samples import drawn_maps, instance_map_path, label_map_paths
-from trainer.config import TrainConfig, from_tables
+from trainer.config import TrainConfig
+from trainer.config_file import from_tables
 from trainer.data.dataset import Positions, Stream, loader
 
 REPEATED = 8  # times that each map is in the data set: an epoch then outlasts a measurement

@@ -143,13 +143,14 @@ def evaluate(
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
             task = progress.add_task("images", total=total)
-            found = run.evaluate(
-                generator, examples, segment=judge, label_ids=classes,
+            judges = run.Judges(
+                judge,
+                classes,
                 inception=None if inception is None else InceptionFile(inception, place),
                 features=None if features is None else feature_file(features, place),
-                styles=styles, diversity_maps=diversity_maps, batch=batch, seed=seed,
-                done=lambda n: progress.advance(task, n),
-            )  # fmt: skip
+            )
+            sampling = run.Sampling(seed, batch, styles, diversity_maps)
+            found = run.evaluate(generator, examples, judges, sampling, lambda n: progress.advance(task, n))
         config = generator.config
         judged_by = str(segmentation or "the scenes' own") if judge is not None else "none"
         report = {

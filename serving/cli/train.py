@@ -41,7 +41,7 @@ def train(
     spade train configs/coco.toml --set data.root=coco --set optim.batch=8
     spade serve --weights out/demo/weights.safetensors
     """
-    from trainer.config import load_config
+    from trainer.config_file import load_config
 
     if fields:
         _show_fields()
@@ -118,7 +118,7 @@ class _TrainBar:
 
 
 def _show_fields() -> None:
-    from trainer.config import field_table
+    from trainer.config_file import field_table
 
     table = Table("field", "default", "what it does", box=None)
     for name, default, text in field_table():

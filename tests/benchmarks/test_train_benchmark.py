@@ -13,7 +13,8 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks.training import run as train
-from benchmarks.training.run import CODEBOOK, CONTENDERS, DENSE, PAPER, Row, compare
+from benchmarks.training.gradients import compare
+from benchmarks.training.measure import CODEBOOK, CONTENDERS, DENSE, PAPER, Row
 
 # Float32 sums of at most 64 * 64 pixels, forward and back, in two orders.
 GRADIENTS = 1e-4

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainer.config import TrainConfig, from_tables
+from trainer.config import TrainConfig
+from trainer.config_file import from_tables
 
 TABLES: dict[str, dict[str, Any]] = {
     "model": {"preset": "demo", "height": 32, "width": 32, "nf": 2},

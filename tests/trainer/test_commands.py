@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from small_run import small
 
 from serving.cli.main import main
-from trainer.config import field_table, to_toml
+from trainer.config_file import field_table, to_toml
 
 
 def spade(*arguments: str | Path) -> Result:

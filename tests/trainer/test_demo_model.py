@@ -6,7 +6,7 @@ import torch
 
 from spade_core.config import DEMO_WEIGHTS
 from spade_core.files.checkpoints import load
-from trainer.evaluation.evaluate import evaluate, scene_examples
+from trainer.evaluation.evaluate import Judges, Sampling, evaluate, scene_examples
 from trainer.evaluation.judges import scenes_segmentation
 
 LARGEST = 12_000_000  # bytes
@@ -27,10 +27,11 @@ def test_its_classes_are_found_again_and_its_styles_differ() -> None:
     assert checkpoint.encoder is not None
     with torch.inference_mode():
         scores = evaluate(
-            checkpoint.generator, scene_examples(checkpoint.config, SCENES), segment=scenes_segmentation(),
-            label_ids=None, inception=None, features=None, styles=3, diversity_maps=2, batch=4, seed=0,
-            done=lambda _: None,
-        )  # fmt: skip
+            checkpoint.generator,
+            scene_examples(checkpoint.config, SCENES),
+            Judges(scenes_segmentation()),
+            Sampling(batch=4, styles=3, diversity_maps=2),
+        )
     assert scores.generated is not None
     assert scores.real is not None
     assert scores.diversity is not None

@@ -25,12 +25,21 @@ from spade_core.models.registry import ablation, new_generator
 from spade_core.models.seeded import seeded_generator
 from spade_core.models.style import style_from_seed
 from trainer.data.preprocess import Pixels
-from trainer.evaluation.evaluate import FEATURE_DISTANCE, PIXEL_DISTANCE, Evaluation, evaluate, scene_examples
+from trainer.evaluation.evaluate import (
+    FEATURE_DISTANCE,
+    PIXEL_DISTANCE,
+    Evaluation,
+    Judges,
+    Sampling,
+    evaluate,
+    scene_examples,
+)
 from trainer.evaluation.judges import InceptionFile, feature_file, scenes_segmentation
 from trainer.evaluation.segmentation import load_segmentation, train
 from trainer.evaluation.segmentation import save as save_segmentation
 
 TINY = replace(preset("demo"), nf=2, height=64, width=64)
+NOBODY = Judges()
 # Eigenvalues in float64 of 3 x 3 covariances of numbers up to 255, squared.
 FID_TOLERANCE = 1e-6
 
@@ -52,12 +61,9 @@ def scripted(module: nn.Module, path: Path) -> Path:
     return path
 
 
-def scored(generator: Generator, count: int = 4, batch: int = 3, **changes: object) -> Evaluation:
-    options: dict[str, object] = {
-        "segment": None, "label_ids": None, "inception": None, "features": None, "styles": 0, "diversity_maps": 2,
-        "batch": batch, "seed": 5, "done": lambda _n: None,
-    }  # fmt: skip
-    return evaluate(generator, scene_examples(TINY, count), **(options | changes))  # type: ignore[arg-type]
+def scored(generator: Generator, judges: Judges = NOBODY, *, count: int = 4, styles: int = 0) -> Evaluation:
+    """The scores of the first `count` scenes, three images at once, styles from seed 5 on."""
+    return evaluate(generator, scene_examples(TINY, count), judges, Sampling(5, 3, styles, diversity_maps=2))
 
 
 def images_of(generator: Generator, examples: list[Pixels], seeds: list[int]) -> Tensor:
@@ -70,7 +76,7 @@ def images_of(generator: Generator, examples: list[Pixels], seeds: list[int]) ->
 
 
 def test_the_shipped_network_knows_scenes_and_an_untrained_generator_draws_none() -> None:
-    found = scored(seeded_generator(TINY), count=12, segment=scenes_segmentation())
+    found = scored(seeded_generator(TINY), Judges(scenes_segmentation()), count=12)
     assert found.images == 12
     assert found.real is not None
     assert found.generated is not None
@@ -87,7 +93,7 @@ def test_labels_the_judge_does_not_know_are_not_counted() -> None:
     def all_sky(images: Tensor) -> Tensor:
         return torch.zeros(len(images), 64, 64, dtype=torch.int64)
 
-    found = scored(seeded_generator(TINY), count=2, segment=all_sky, label_ids=[0])
+    found = scored(seeded_generator(TINY), Judges(all_sky, label_ids=[0]), count=2)
     assert found.real is not None
     assert found.real.pixels == sky
     assert found.real.pixel_accuracy == 1
@@ -95,7 +101,7 @@ def test_labels_the_judge_does_not_know_are_not_counted() -> None:
 
 def test_fid_is_frechets_distance_of_the_features(tmp_path: Path) -> None:
     generator = seeded_generator(TINY)
-    found = scored(generator, count=8, inception=InceptionFile(scripted(Means(), tmp_path / "means.pt")))
+    found = scored(generator, Judges(inception=InceptionFile(scripted(Means(), tmp_path / "means.pt"))), count=8)
     examples = list(scene_examples(TINY, 8))
     fake = images_of(generator, examples, list(range(5, 13))).double().mean((2, 3)).numpy()
     real = np.stack([one.image for one in examples]).astype(np.float64).mean((1, 2))
@@ -111,8 +117,9 @@ def test_fid_is_frechets_distance_of_the_features(tmp_path: Path) -> None:
 
 
 def test_fid_of_one_image_is_refused(tmp_path: Path) -> None:
+    judges = Judges(inception=InceptionFile(scripted(Means(), tmp_path / "means.pt")))
     with pytest.raises(ValueError, match="expected two images or more for FID but got 1"):
-        scored(seeded_generator(TINY), count=1, inception=InceptionFile(scripted(Means(), tmp_path / "means.pt")))
+        scored(seeded_generator(TINY), judges, count=1)
 
 
 def test_diversity_is_the_mean_distance_of_pairs_of_one_map(tmp_path: Path) -> None:
@@ -125,7 +132,8 @@ def test_diversity_is_the_mean_distance_of_pairs_of_one_map(tmp_path: Path) -> N
         images = images_of(generator, [one] * 3, [5, 6, 7]).numpy().astype(np.float64)
         values += [np.abs(images[i] - images[j]).mean() / 255 for i, j in ((0, 1), (0, 2), (1, 2))]
     assert abs(found.value - np.mean(values)) <= 1e-4, "a pixel in a thousand may round the other way"
-    by_features = scored(generator, styles=3, features=feature_file(scripted(Layers(), tmp_path / "l.pt"))).diversity
+    judges = Judges(features=feature_file(scripted(Layers(), tmp_path / "l.pt")))
+    by_features = scored(generator, judges, styles=3).diversity
     assert by_features is not None
     assert by_features.distance == FEATURE_DISTANCE
     assert by_features.value > 0

@@ -18,13 +18,17 @@ from torch.testing import assert_close
 from spade_core.losses import (
     GAN_MODES,
     GanMode,
+    LossError,
+    LossWeights,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
     kl_loss,
+    objective,
+    perceptual_loss,
     split_fake_real,
 )
-from trainer.perceptual import LossError, PerceptualLoss, load_perceptual
+from trainer.perceptual import PerceptualLoss, load_perceptual
 from trainer.scenes.scene import scene
 
 # Float32 means of a few hundred numbers near 1.
@@ -110,6 +114,28 @@ def test_kl_is_the_divergence_of_two_normals_summed_over_the_batch() -> None:
     wanted = torch.distributions.kl_divergence(ours, torch.distributions.Normal(0.0, 1.0)).sum()
     assert abs(kl_loss(mean, log_variance) - wanted) <= TOLERANCE
     assert kl_loss(torch.zeros(3, 256), torch.zeros(3, 256)) == 0
+
+
+def test_the_objective_weighs_every_loss_as_the_paper_does() -> None:
+    names = ("gan", "feature_matching", "perceptual", "kl", "pixel")
+    losses = {name: torch.tensor(value) for name, value in zip(names, (2.0, 3.0, 5.0, 7.0, 11.0), strict=True)}
+    total, terms = objective(losses)
+    assert terms == pytest.approx({"gan": 2.0, "feature_matching": 30.0, "perceptual": 50.0, "kl": 0.35, "pixel": 0.0})
+    assert float(total) == pytest.approx(2 + 10 * 3 + 10 * 5 + 0.05 * 7)
+    total, terms = objective({"gan": losses["gan"], "pixel": losses["pixel"]}, LossWeights(pixel=3.0))
+    assert (float(total), float(terms["pixel"])) == pytest.approx((2 + 3 * 11, 33.0))
+
+
+def test_an_unknown_loss_has_no_weight() -> None:
+    with pytest.raises(KeyError, match="style"):
+        objective({"style": torch.zeros(())})
+
+
+def test_perceptual_loss_is_a_weighted_sum_of_mean_differences() -> None:
+    real, fake = outputs(0)[0], outputs(1)[0]
+    weights = (1 / 4, 1 / 2, 1.0)
+    wanted = sum(w * (f - r).abs().mean() for w, f, r in zip(weights, fake, real, strict=True))
+    assert abs(float(perceptual_loss(real, fake, weights)) - float(wanted)) <= TOLERANCE
 
 
 def test_split_undoes_a_batch_of_fake_then_real() -> None:

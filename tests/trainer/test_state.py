@@ -14,7 +14,8 @@ from trainer.data.dataset import Positions, Stream, loader
 from trainer.networks import Networks, build
 from trainer.output.state import StateError, checkpoints, load_state, save_state
 from trainer.processes import Processes
-from trainer.step import Optimisers, optimisers, train_step
+from trainer.step import train_step
+from trainer.training import Moment, Optimisers, Training, optimisers
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -22,9 +23,8 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 def trained(config: TrainConfig) -> tuple[Networks, Optimisers]:
     networks = build(config, ALONE)
     adam = optimisers(networks, config.optim)
-    train_step(
-        networks, adam, list(loader(Stream(config), config, Positions(0, 2, 0, 1, 2), 0)), None, config, ALONE, 0, 0, 1
-    )
+    batches = list(loader(Stream(config), config, Positions(0, 2, 0, 1, 2), 0))
+    train_step(Training(networks, adam, None, config, ALONE), batches, Moment())
     return networks, adam
 
 

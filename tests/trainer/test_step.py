@@ -13,8 +13,10 @@ from spade_core.models.spectral import folded_state
 from trainer.config import TrainConfig
 from trainer.data.dataset import Batch, Positions, Stream, loader
 from trainer.networks import Networks, build, update_average
+from trainer.objective import add_gradients
 from trainer.processes import Processes
-from trainer.step import add_gradients, learning_rate, optimisers, train_step
+from trainer.step import train_step
+from trainer.training import Moment, Training, learning_rate, optimisers
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 # The bar of the project for gradients of the two forms in float32, relative to the largest of a parameter.
@@ -26,8 +28,12 @@ def batches(config: TrainConfig, count: int = 1) -> list[Batch]:
     return list(loader(Stream(config), config, Positions(0, count * size, 0, 1, size), 0))
 
 
+def training(networks: Networks, config: TrainConfig) -> Training:
+    return Training(networks, optimisers(networks, config.optim), None, config, ALONE)
+
+
 def gradients(networks: Networks, config: TrainConfig) -> dict[str, torch.Tensor]:
-    add_gradients(networks, batches(config)[0], None, config, ALONE, 1.0)
+    add_gradients(training(networks, config), batches(config)[0], 1.0)
     found = {}
     for name, module in networks.trained():
         for key, parameter in module.named_parameters():
@@ -59,7 +65,7 @@ def test_a_step_moves_every_network_and_the_averages() -> None:
     config = small()
     networks = build(config, ALONE)
     before = {name: deepcopy(module.state_dict()) for name, module in networks.everything()}
-    sums = train_step(networks, optimisers(networks, config.optim), batches(config), None, config, ALONE, 0, 0, 1.0)
+    sums = train_step(training(networks, config), batches(config), Moment())
     assert set(sums) == {"kl", "gan", "feature_matching", "pixel", "discriminator", "score_real", "score_fake"}
     for name, module in networks.everything():
         moved = [key for key, tensor in module.state_dict().items() if not torch.equal(tensor, before[name][key])]
@@ -73,9 +79,7 @@ def test_the_weight_of_kl_follows_the_images_seen_and_not_the_steps() -> None:
     for step, images in ((5, 0), (1, 50), (5, 50)):
         networks = build(config, ALONE)
         before = [p.clone() for p in networks.encoder.parameters()] if networks.encoder else []
-        train_step(
-            networks, optimisers(networks, config.optim), batches(config), None, config, ALONE, step, images, 1.0
-        )
+        train_step(training(networks, config), batches(config), Moment(step, images))
         assert networks.encoder is not None
         moved[step, images] = [p - q for p, q in zip(networks.encoder.parameters(), before, strict=True)]
     assert all(torch.equal(a, b) for a, b in zip(moved[1, 50], moved[5, 50], strict=True))
@@ -84,9 +88,8 @@ def test_the_weight_of_kl_follows_the_images_seen_and_not_the_steps() -> None:
 
 def test_losses_fall_when_one_batch_is_learnt() -> None:
     config = small(loss={"pixel": 10.0, "feature_matching": 0.0})
-    networks = build(config, ALONE)
-    adam, batch = optimisers(networks, config.optim), batches(config)
-    errors = [float(train_step(networks, adam, batch, None, config, ALONE, i, 2 * i, 1.0)["pixel"]) for i in range(15)]
+    learner, batch = training(build(config, ALONE), config), batches(config)
+    errors = [float(train_step(learner, batch, Moment(i, 2 * i))["pixel"]) for i in range(15)]
     assert errors[-1] < 0.8 * errors[0]
 
 
@@ -98,7 +101,7 @@ def test_accumulated_passes_are_one_step_of_the_larger_batch() -> None:
         # Without spectral norm, whose power iteration goes on with every pass.
         networks = build(small_without_spectral(config), ALONE)
         for batch in batches(config, count):
-            add_gradients(networks, batch, None, config, ALONE, 1.0)
+            add_gradients(training(networks, config), batch, 1.0)
         found.append({k: p.grad for k, p in networks.generator.named_parameters()})
     for name, expected in found[0].items():
         got = found[1][name]

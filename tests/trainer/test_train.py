@@ -20,8 +20,10 @@ from small_run import small
 from serving.engines.choose import load_engine
 from spade_core.config import ConfigError
 from spade_core.files.checkpoints import load
-from trainer.config import TrainConfig, to_toml
-from trainer.loop import Progress, TrainError, dry_run, export_only, train
+from trainer.config import TrainConfig
+from trainer.config_file import to_toml
+from trainer.exclusive import TrainError
+from trainer.loop import Progress, dry_run, export_only, train
 from trainer.networks import Networks, build
 from trainer.output.state import StateError, checkpoints
 from trainer.processes import Processes

@@ -10,7 +10,7 @@ import pytest
 from small_run import small
 
 from spade_core.config import ConfigError
-from trainer.config import field_table, from_tables, load_config, to_toml
+from trainer.config_file import field_table, from_tables, load_config, to_toml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.toml"))

@@ -1,4 +1,4 @@
-"""Evaluation of a generator: images for label maps, judged by networks that have not seen it."""
+"""Evaluation of a generator: it draws images for label maps, and other networks judge them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from trainer.evaluation.scores import Confusion, LabelScores, feature_distance, 
 from trainer.scenes.scene import scene
 
 Draw = Callable[[Sequence[Pixels], Sequence[int]], Tensor]
-"""Examples of one size and a style seed for each -> uint8 images [N, 3, H, W] on the CPU."""
+"""Examples of one size, and a style seed for each -> uint8 images [N, 3, H, W] on the CPU."""
+Features = Callable[[Tensor], list[Tensor]]
+"""Images uint8 [N, 3, H, W] -> feature maps [N, C, h, w]."""
 
 PIXEL_DISTANCE = "pixel distance: mean absolute difference, 0..1"
 FEATURE_DISTANCE = "feature distance: LPIPS without learned weights"
@@ -40,8 +42,8 @@ class Diversity:
     """Mean distance between images of one label map in different styles.
 
     Attributes:
-        distance: which distance.
-        maps, styles: label maps, and styles of each.
+        distance: the name of the distance.
+        maps, styles: number of label maps, and of styles of each map.
     """
 
     value: float
@@ -52,11 +54,11 @@ class Diversity:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All scores of one run; those that were not asked for are None.
+    """All scores of one run; a score that was not asked for is None.
 
     Attributes:
-        images: how many were generated for `generated` and `fid`.
-        real: the scores of the data set's own images, the same segmentation network: what a perfect generator gets.
+        images: number of generated images behind `generated` and `fid`.
+        real: the scores of the data set's own images by the same segmentation network: a perfect generator's scores.
     """
 
     images: int
@@ -66,11 +68,12 @@ class Evaluation:
     diversity: Diversity | None
 
     def to_dict(self) -> dict[str, Any]:
+        """The scores as plain values, for JSON."""
         return asdict(self)
 
 
 def scene_examples(config: GeneratorConfig, count: int) -> Iterator[Pixels]:
-    """The first `count` scenes, which no generator and no judge was trained on, at the model's size."""
+    """The first `count` scenes at the model's size. No generator and no judge was trained on these scenes."""
     for seed in range(count):
         drawn = scene(seed, height=config.height, width=config.width)
         yield Pixels(drawn.labels, drawn.instances if config.instance_edges else None, drawn.image)
@@ -79,79 +82,108 @@ def scene_examples(config: GeneratorConfig, count: int) -> Iterator[Pixels]:
 def folder_examples(
     config: GeneratorConfig, root: Path, limit: int | None, colours: ColourTable | None = None
 ) -> tuple[int, Iterator[Pixels]]:
-    """How many, and the examples of a folder (labels/, images/, instances/) at the model's size. Raises DataError.
+    """The number of examples in a folder (labels/, images/, instances/), and the examples at the model's size.
 
-    `colours` reads label maps in RGB.
+    `colours` reads label maps in RGB. Raises DataError.
     """
     found = find_examples("folder", root, config)[:limit]
     return len(found), (resized(read_example(one, config, colours), config.height, config.width) for one in found)
 
 
+@dataclass(frozen=True)
+class Judges:
+    """The networks that score; each one that is None leaves its score out.
+
+    Attributes:
+        segment: for mIoU and pixel accuracy.
+        label_ids: labels that `segment` knows; pixels of other labels are not counted. None: all labels.
+        inception: for FID.
+        features: for diversity; None measures pixels.
+    """
+
+    segment: Segment | None = None
+    label_ids: Sequence[int] | None = None
+    inception: InceptionFile | None = None
+    features: Features | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which images are drawn.
+
+    Attributes:
+        seed: image i has the style of seed + i, where the generator takes a style.
+        batch: images drawn at once.
+        styles: styles of each map for diversity; below 2 leaves diversity out.
+        diversity_maps: how many maps, from the first on, are drawn for diversity.
+    """
+
+    seed: int = 0
+    batch: int = 8
+    styles: int = 0
+    diversity_maps: int = 0
+
+
 def evaluate(
     generator: AnyGenerator,
     examples: Iterator[Pixels],
-    *,
-    segment: Segment | None,
-    label_ids: Sequence[int] | None,
-    inception: InceptionFile | None,
-    features: Callable[[Tensor], list[Tensor]] | None,
-    styles: int,
-    diversity_maps: int,
-    batch: int,
-    seed: int,
-    done: Callable[[int], None],
+    judges: Judges,
+    sampling: Sampling,
+    done: Callable[[int], None] = lambda _count: None,
     draw: Draw | None = None,
 ) -> Evaluation:
-    """Draw an image for every example and score it. `done` hears how many examples each batch added.
+    """Draw an image for every example and score it.
 
     Args:
-        generator: in eval mode, on the device that draws; image i has the style of seed + i where it takes one.
-        segment: for mIoU and pixel accuracy; None leaves them out.
-        label_ids: the labels that `segment` knows: pixels of others are not counted; None: it knows all.
-        inception: for FID; None leaves it out.
-        features: for diversity; None measures pixels.
-        styles: styles a map for diversity, on the first `diversity_maps` maps; below 2 leaves it out.
-        draw: what draws in the generator's place, such as a file exported from it; None: the generator itself.
+        generator: in eval mode, on the device that draws.
+        done: called after each batch with its number of examples.
+        draw: draws in place of the generator, such as a file exported from it; None: the generator draws.
 
-    Raises ValueError for label maps that the model does not know, and fewer than two images where FID is asked for.
+    Raises ValueError for label maps that the model does not know, and for fewer than two images where FID is asked for.
     """
     config = generator.config
     draw = draw or _Drawing(generator)
     names, known = class_names(config), config.label_nc
     generated, real = Confusion(known), Confusion(known)
-    fid = None if inception is None else _frechet(inception)
-    with_styles = styles >= 2 and config.style
+    fid = None if judges.inception is None else _frechet(judges.inception)
+    with_styles = sampling.styles >= 2 and config.style
     first_maps: list[Pixels] = []
     total = 0
-    while some := list(islice(examples, batch)):
-        images = draw(some, [seed + total + i for i in range(len(some))])
+    while some := list(islice(examples, sampling.batch)):
+        images = draw(some, [sampling.seed + total + i for i in range(len(some))])
         originals = torch.from_numpy(np.stack([one.image.transpose(2, 0, 1) for one in some]))
-        if segment is not None:
-            labels = torch.from_numpy(np.stack([one.labels for one in some])).long()  # [N, H, W]
-            if label_ids is not None:
-                labels = torch.where(torch.isin(labels, torch.tensor(label_ids)), labels, -1)
-            generated.add(labels, segment(images))
-            real.add(labels, segment(originals))
+        if judges.segment is not None:
+            labels = _counted_labels(some, judges.label_ids)
+            generated.add(labels, judges.segment(images))
+            real.add(labels, judges.segment(originals))
         if fid is not None:
             fid.update(originals, real=True)
             fid.update(images, real=False)
         if with_styles:
-            first_maps += some[: diversity_maps - len(first_maps)]
+            first_maps += some[: sampling.diversity_maps - len(first_maps)]
         total += len(some)
         done(len(some))
     if fid is not None and total < 2:
         raise ValueError(f"[evaluate] expected two images or more for FID but got {total}")
     return Evaluation(
         images=total,
-        generated=None if segment is None else generated.scores(names),
-        real=None if segment is None else real.scores(names),
+        generated=None if judges.segment is None else generated.scores(names),
+        real=None if judges.segment is None else real.scores(names),
         fid=None if fid is None else float(fid.compute()),
-        diversity=_diversity(draw, first_maps, styles, seed, features) if with_styles else None,
+        diversity=_diversity(draw, first_maps, sampling, judges.features) if with_styles else None,
     )
 
 
+def _counted_labels(examples: Sequence[Pixels], label_ids: Sequence[int] | None) -> Tensor:
+    """Label maps int64 [N, H, W], -1 where the label is not among `label_ids`."""
+    labels = torch.from_numpy(np.stack([one.labels for one in examples])).long()
+    if label_ids is None:
+        return labels
+    return torch.where(torch.isin(labels, torch.tensor(label_ids)), labels, -1)
+
+
 class _Drawing:
-    """Images of examples: the codebook form, rounded as the engines round."""
+    """Draws the images of examples by the codebook form, and rounds them as the engines do."""
 
     def __init__(self, generator: AnyGenerator) -> None:
         self.generator, self.config = generator, generator.config
@@ -178,16 +210,10 @@ class _Drawing:
             return ((image + 1) * 127.5).clamp_(0, 255).to(torch.uint8).contiguous().cpu()
 
 
-def _diversity(
-    draw: Draw,
-    maps: Sequence[Pixels],
-    styles: int,
-    seed: int,
-    features: Callable[[Tensor], list[Tensor]] | None,
-) -> Diversity:
-    values = []
+def _diversity(draw: Draw, maps: Sequence[Pixels], sampling: Sampling, features: Features | None) -> Diversity:
+    values, styles = [], sampling.styles
     for one in maps:
-        images = torch.cat([draw([one], [seed + i]) for i in range(styles)])
+        images = torch.cat([draw([one], [sampling.seed + i]) for i in range(styles)])
         left, right = (list(side) for side in zip(*pairs(styles), strict=True))
         if features is None:
             values.append(pixel_distance(images[left], images[right]))

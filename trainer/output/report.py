@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from spade_core.files.whole_file import write_whole
-from trainer.config import TrainConfig, to_toml
+from trainer.config import TrainConfig
+from trainer.config_file import to_toml
 from trainer.output.logs import read_statistics
 
 _CURVES = (

@@ -14,7 +14,7 @@ from torch import Tensor
 from spade_core.files.checkpoints import refuse_non_finite
 from spade_core.files.whole_file import write_whole
 from trainer.networks import Networks
-from trainer.step import Optimisers
+from trainer.training import Optimisers
 
 _NAME = re.compile(r"^step-(\d{8})\.safetensors$")
 FORMAT = "1"

@@ -1,4 +1,4 @@
-"""The averaged networks, made ready to serve: batch-norm statistics measured anew, then a checkpoint."""
+"""The averaged networks as a checkpoint to serve; their batch-norm statistics are measured first."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from spade_core.models.encoder import StyleEncoder
 from spade_core.models.registry import AnyGenerator
 from trainer.config import TrainConfig
 from trainer.data.dataset import Batch
-from trainer.networks import Networks, synthesize
+from trainer.networks import Networks, sampled_style, synthesize
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @torch.no_grad()
 def calibrated(networks: Networks, batches: Iterable[Batch], form: str) -> AnyGenerator:
-    """A copy of the averaged generator whose running statistics are its own, over `batches`; in eval mode.
+    """A copy of the averaged generator in eval mode, its batch-norm statistics measured over `batches`.
 
-    The trained weights' statistics do not fit averaged weights: their means over time are those of other activations
-    ("standing statistics", Brock et al., ICLR 2019, appendix A). Half the styles are the images', half are normal.
+    The running statistics of the trained generator do not fit the averaged weights, which make other activations. So
+    they are measured anew ("standing statistics", Brock et al., ICLR 2019, appendix A). Half of each batch has the
+    styles of its images, half has noise as its style.
     """
     generator = deepcopy(networks.average)
     norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -43,7 +44,7 @@ def _styles(encoder: StyleEncoder | None, batch: Batch, style: bool) -> Tensor |
     if encoder is None:
         return batch.noise if style else None
     mean, log_variance = encoder(batch.images.float() / 127.5 - 1)
-    sampled: Tensor = mean + torch.exp(0.5 * log_variance) * batch.noise
+    sampled = sampled_style(mean, log_variance, batch.noise)
     half = len(sampled) // 2
     return torch.cat([sampled[:half], batch.noise[half:]])
 
