@@ -1,23 +1,46 @@
-"""What a SPADE generator is: one flat record, and the table of named presets."""
+"""The configuration of a generator: one flat record, the architectures, and the table of named presets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 Norm = Literal["instance", "batch", "syncbatch"]
 Upsampling = Literal["normal", "more", "most"]
-Architecture = Literal["spade", "concat", "pix2pixhd", "pix2pixhd-spade"]
 
 DEMO_WEIGHTS = Path(__file__).with_name("demo.safetensors")  # the trained model that ships: docs/demo-model.md
 
 STYLE_DIM = 256
 MAX_PIXELS = 64_000_000  # of a label map, an instance map or a photo that is read from a file
 
-UPSAMPLINGS: dict[Upsampling, int] = {"normal": 5, "more": 6, "most": 7}
-ENCODER_DECODERS = ("pix2pixhd", "pix2pixhd-spade")
-DOWNSAMPLINGS = 4  # of the encoder-decoders, undone by as many x2 steps
+UPSAMPLINGS: dict[Upsampling, int] = {"normal": 5, "more": 6, "most": 7}  # x2 steps of the paper's generator
+DOWNSAMPLINGS = 4  # stride-2 convs of an encoder-decoder, which as many x2 steps undo
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a configuration of one architecture may ask for; `spade_core.models.registry` has the networks.
+
+    Attributes:
+        upsamplings: x2 steps from the smallest level to the image, for each allowed `upsampling`.
+        style: the generator can start from a style vector.
+        engines: the serving engines run the generator; others are trained and evaluated only.
+    """
+
+    upsamplings: Mapping[Upsampling, int]
+    style: bool
+    engines: bool
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "spade": Architecture(UPSAMPLINGS, style=True, engines=True),
+    "concat": Architecture(UPSAMPLINGS, style=True, engines=False),
+    "pix2pixhd": Architecture({"normal": DOWNSAMPLINGS}, style=False, engines=False),
+    "pix2pixhd-spade": Architecture({"normal": DOWNSAMPLINGS}, style=False, engines=False),
+}
+"""Every architecture by name."""
 
 
 class ConfigError(ValueError):
@@ -26,21 +49,21 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The architecture of one generator (SPADE paper, appendix A). Every field is required: nothing is implied.
+    """The architecture of one generator (SPADE paper, appendix A). Every field is required; none has a default.
 
     Attributes:
-        preset: the name in `PRESETS` this came from, or any name of your own.
+        preset: the name in `PRESETS` of the preset this configuration started from, or any other name.
         label_nc: number of classes in a label map file, ids 0 .. label_nc - 1.
-        dont_care: pixel value 255 is a class of its own, id label_nc.
+        dont_care: pixel value 255 is a class of its own, with the id label_nc.
         instance_edges: the edges of an instance map are one more input channel, the last.
         height, width: size of the image in pixels.
         nf: feature maps at full width are nf, 2 nf, .. 16 nf.
-        upsampling: x2 steps: normal 5, more 6, most 7.
+        upsampling: number of x2 steps: normal 5, more 6, most 7 (an encoder-decoder: normal 4).
         norm: parameter-free norm inside SPADE.
         spade_kernel: size of SPADE's own convs, 1, 3 or 5.
-        style: the generator starts from a style vector [256]; without it, from the label map.
-        architecture: spade, or a baseline of the paper: concat (label map concatenated instead of SPADE), pix2pixhd,
-            pix2pixhd-spade (SPADE in place of each of its norms); see `spade_core.baselines`.
+        style: the generator starts from a style vector [256]; otherwise from the label map.
+        architecture: a name in `ARCHITECTURES`: spade, or a baseline of the paper: concat (label map concatenated
+            instead of SPADE), pix2pixhd, pix2pixhd-spade (SPADE in place of each norm of pix2pixhd).
     """
 
     preset: str
@@ -54,32 +77,30 @@ class GeneratorConfig:
     norm: Norm
     spade_kernel: int
     style: bool
-    architecture: Architecture
+    architecture: str
 
     def __post_init__(self) -> None:
         _check(self)
 
     @property
     def classes(self) -> int:
-        """Label ids the network knows, don't care included."""
+        """Number of label ids the network knows, don't care included."""
         return self.label_nc + int(self.dont_care)
 
     @property
     def semantic_nc(self) -> int:
-        """Input channels: classes, don't care, edges."""
+        """Number of input channels: classes, don't care, edges."""
         return self.classes + int(self.instance_edges)
 
     @property
     def symbols(self) -> int:
-        """Distinct (label, edge bit) pairs. The symbol `symbols` itself stands for "outside the image"."""
+        """Number of distinct (label, edge bit) pairs. The symbol after the last stands for "outside the image"."""
         return self.classes * (2 if self.instance_edges else 1)
 
     @property
     def upsamplings(self) -> int:
         """Number of x2 steps from the smallest level to the image."""
-        if self.architecture in ENCODER_DECODERS:
-            return DOWNSAMPLINGS
-        return UPSAMPLINGS[self.upsampling]
+        return ARCHITECTURES[self.architecture].upsamplings[self.upsampling]
 
     @property
     def level_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -87,13 +108,14 @@ class GeneratorConfig:
         return level_sizes(self.height, self.width, self.upsamplings)
 
     def to_dict(self) -> dict[str, Any]:
+        """Every field by name, as JSON values."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> GeneratorConfig:
         """The inverse of `to_dict`. Raises ConfigError, naming every unknown and missing field.
 
-        Files of before there were baselines say no architecture: they hold SPADE generators.
+        Files written before there were baselines name no architecture; they hold SPADE generators.
         """
         values = {"architecture": "spade"} | values
         known = {f.name for f in fields(GeneratorConfig)}
@@ -133,12 +155,22 @@ def _check(config: GeneratorConfig) -> None:
         raise ConfigError(f"[config] expected spade_kernel 1, 3 or 5 but got {config.spade_kernel}")
     if config.nf < 2 or config.nf % 2:
         raise ConfigError(f"[config] expected nf to be even and at least 2 but got {config.nf}")
-    if config.architecture in ENCODER_DECODERS and (config.style or config.upsampling != "normal"):
-        raise ConfigError(
-            f"[config] expected style false and upsampling 'normal' of an encoder-decoder ({config.architecture}) but "
-            f"got style {config.style}, upsampling {config.upsampling!r}; it starts from the label map at full size"
-        )
+    _check_architecture(config)
     level_sizes(config.height, config.width, config.upsamplings)
+
+
+def _check_architecture(config: GeneratorConfig) -> None:
+    if config.architecture not in ARCHITECTURES:
+        raise ConfigError(
+            f"[config] expected architecture to be one of {', '.join(ARCHITECTURES)} but got {config.architecture!r}"
+        )
+    architecture = ARCHITECTURES[config.architecture]
+    if (config.style and not architecture.style) or config.upsampling not in architecture.upsamplings:
+        style = "style true or false" if architecture.style else "style false"
+        raise ConfigError(
+            f"[config] expected {style} and upsampling {' or '.join(architecture.upsamplings)} for architecture "
+            f"{config.architecture!r} but got style {config.style}, upsampling {config.upsampling!r}"
+        )
 
 
 def _preset(preset: str, label_nc: int, dont_care: bool, instance_edges: bool, **rest: Any) -> GeneratorConfig:
@@ -165,7 +197,7 @@ PRESETS: dict[str, GeneratorConfig] = {
 
 
 def preset(name: str) -> GeneratorConfig:
-    """The preset called `name`. Raises ConfigError, listing the names there are."""
+    """The preset called `name`. Raises ConfigError, listing the known names."""
     if name not in PRESETS:
         raise ConfigError(f"[config] expected a preset out of {', '.join(PRESETS)} but got {name!r}")
     return PRESETS[name]

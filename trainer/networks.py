@@ -15,7 +15,8 @@ from spade_core.losses import wide
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.discriminator import Discriminator
 from spade_core.models.encoder import StyleEncoder
-from spade_core.models.registry import AnyGenerator, new_generator
+from spade_core.models.form import AnyGenerator
+from spade_core.models.registry import new_generator
 from spade_core.models.spectral import folded_state, with_spectral_norm
 from trainer.config import TrainConfig
 from trainer.data.dataset import Batch

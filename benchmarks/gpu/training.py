@@ -47,7 +47,7 @@ def synthesize_on_kernels(
             order=orders[size], library=library,
         )[0]  # fmt: skip
 
-    start = label_start(generator, symbols).contiguous(memory_format=torch.channels_last)
+    start = label_start(generator.fc, symbols, generator.config).contiguous(memory_format=torch.channels_last)
     out: Tensor = generator(start, normalise)
     return out
 

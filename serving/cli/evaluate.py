@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from spade_core.config import GeneratorConfig
-    from spade_core.models.registry import AnyGenerator
+    from spade_core.models.form import AnyGenerator
     from trainer.data.preprocess import Pixels
     from trainer.evaluation.evaluate import Evaluation
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from kernels.ops.plan import Level
 from spade_core.codebook.fold import Folded
 from spade_core.codebook.modulate import ByEntry
-from spade_core.models.one_hot import embed
+from spade_core.models.symbol_table import embed
 
 # Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
 # whose every pixel differs.

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from kernels.constants import HIDDEN
 from spade_core.config import GeneratorConfig
-from spade_core.models.one_hot import by_tap, symbol_table
-from spade_core.models.registry import AnyGenerator
+from spade_core.models.form import AnyGenerator
 from spade_core.models.spade import SPADE
+from spade_core.models.symbol_table import by_tap, symbol_table
 
 
 @dataclass(frozen=True)

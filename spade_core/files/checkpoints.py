@@ -14,11 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spade_core.config import ConfigError, GeneratorConfig
+from spade_core.config import ARCHITECTURES, ConfigError, GeneratorConfig
 from spade_core.files.whole_file import write_whole
 from spade_core.models.encoder import StyleEncoder
+from spade_core.models.form import AnyGenerator
 from spade_core.models.generator import Generator
-from spade_core.models.registry import AnyGenerator, new_generator
+from spade_core.models.registry import new_generator
 
 FORMAT = "1"
 _RESERVED = "spade."
@@ -97,14 +98,15 @@ def save(
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint that `save` wrote. Raises CheckpointError, naming every missing, surplus or misshapen key.
 
-    A baseline's is refused, since engines run SPADE only; `load_any` reads it.
+    The checkpoint of an architecture that no engine runs is refused; `load_any` reads it.
     """
     generator, encoder, metadata = load_any(path)
-    if not isinstance(generator, Generator):
+    if not ARCHITECTURES[generator.config.architecture].engines:
         raise CheckpointError(
             f"[load] expected a checkpoint of architecture 'spade' but got {generator.config.architecture!r} in "
             f"'{path}'; engines run SPADE only: give a SPADE checkpoint, or evaluate this one with `spade evaluate`"
         )
+    assert isinstance(generator, Generator)
     return Checkpoint(generator.config, generator, encoder, metadata)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -9,16 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.constants import SLOPE
-from spade_core.config import (
-    STYLE_DIM,
-    UPSAMPLINGS,
-    GeneratorConfig,
-)
-from spade_core.models.spade import Normalise, param_free_norm
+from spade_core.config import GeneratorConfig
+from spade_core.models.form import AnyGenerator, Form
+from spade_core.models.generator import doubled, start_layer, style_start
+from spade_core.models.spade import param_free_norm
 
 
 class ConcatBlock(nn.Module):
-    """SPADE's residual block with norm(x) and the one-hot map, concatenated, in place of SPADE(x)."""
+    """SPADE's residual block, with norm(x) and the one-hot map concatenated in place of SPADE(x)."""
 
     def __init__(self, fin: int, fout: int, config: GeneratorConfig) -> None:
         super().__init__()
@@ -42,48 +41,36 @@ class ConcatBlock(nn.Module):
         out: Tensor = shortcut + dx
         return out
 
+    def normed_convs(self) -> Sequence[nn.Conv2d]:
+        """The convs that take spectral norm: all of the block."""
+        return [conv for conv in (self.conv_0, self.conv_1, self.conv_s) if conv is not None]
 
-class ConcatGenerator(nn.Module):
-    """The SPADE generator with `ConcatBlock`s: the paper's "decoder w/ Concat"."""
+
+class ConcatGenerator(AnyGenerator):
+    """The SPADE generator with `ConcatBlock`s: "decoder w/ concat" in the paper's table 3."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        nf, (start_h, start_w) = config.nf, config.level_sizes[0]
-        self.fc: nn.Module
-        if config.style:
-            self.fc = nn.Linear(STYLE_DIM, 16 * nf * start_h * start_w)
-        else:
-            self.fc = nn.Conv2d(config.semantic_nc, 16 * nf, 3, padding=1)
+        nf = config.nf
+        self.fc = start_layer(config)
         widths = [16 * nf, 16 * nf, 16 * nf, 16 * nf, 8 * nf, 4 * nf, 2 * nf, nf]
         if config.upsampling == "most":
             widths.append(nf // 2)
         self.blocks = nn.ModuleList(ConcatBlock(fin, fout, config) for fin, fout in pairwise(widths))
         self.conv_img = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
-    def forward(self, segmap: Tensor, style: Tensor | None, normalise: Normalise) -> Tensor:  # noqa: ARG002
-        """One-hot segmap [N, semantic_nc, H, W], style [N, 256] or None -> image before tanh [N, 3, H, W].
+    def draw(self, form: Form, style: Tensor | None) -> Tensor:
+        """The label maps in `form`, style [N, 256] or None -> the image before tanh [N, 3, H, W].
 
-        `normalise` is not called: there is no SPADE.
+        `form.normalise` is not called, since there is no SPADE.
         """
-        steps = UPSAMPLINGS[self.config.upsampling]
-        x = self._start(_shrink(segmap, 2**steps), style)
+        step = 2**self.config.upsamplings
+        x: Tensor = self.fc(form.segmap(step)) if style is None else style_start(self.fc, style, self.config)
         for i, block in enumerate(self.blocks):
-            # As SPADE: head_0, then x2 before every block; `normal` keeps its size before G_middle_1.
+            # As in SPADE, x2 comes before every block but the first; `normal` keeps the size before G_middle_1.
             if i > 0 and not (i == 2 and self.config.upsampling == "normal"):
-                x = F.interpolate(x, scale_factor=2, mode="nearest")
-            x = block(x, _shrink(segmap, segmap.shape[2] // x.shape[2]))
+                x, step = doubled(x), step // 2
+            x = block(x, form.segmap(step))
         image: Tensor = self.conv_img(F.leaky_relu(x, SLOPE))
         return image
-
-    def _start(self, small: Tensor, style: Tensor | None) -> Tensor:
-        if style is None:
-            start: Tensor = self.fc(small)
-            return start
-        h0, w0 = self.config.level_sizes[0]
-        start = self.fc(style)
-        return start.view(-1, 16 * self.config.nf, h0, w0)
-
-
-def _shrink(segmap: Tensor, factor: int) -> Tensor:
-    return segmap[:, :, ::factor, ::factor]  # NEAREST by a whole factor: source row = i * factor

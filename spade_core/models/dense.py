@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from spade_core.models.generator import Generator
+from spade_core.config import GeneratorConfig
+from spade_core.models.form import AnyGenerator
 from spade_core.models.one_hot import one_hot
-from spade_core.models.registry import AnyGenerator
 from spade_core.models.spade import SPADE
 
 
 def synthesize_dense(generator: AnyGenerator, symbols: Tensor, style: Tensor | None) -> Tensor:
     """Integer symbols [N, H, W], style [N, 256] (None without a style input) -> image before tanh [N, 3, H, W]."""
     dtype = generator.conv_img.weight.dtype
-    segmap = one_hot(symbols, generator.config, dtype)  # [N, semantic_nc, H, W]
-    pyramid: dict[tuple[int, int], Tensor] = {}
+    form = DenseForm(symbols, generator.config, dtype)
+    return generator.draw(form, None if style is None else style.to(dtype))
 
-    def segmap_at(height: int, width: int) -> Tensor:
-        if (height, width) not in pyramid:
-            pyramid[height, width] = F.interpolate(segmap, size=(height, width), mode="nearest")
-        return pyramid[height, width]
 
-    def normalise(spade: SPADE, x: Tensor) -> Tensor:
-        out: Tensor = spade(x, segmap_at(x.shape[2], x.shape[3]))
+class DenseForm:
+    """A `Form` that holds the one-hot map at every size asked for."""
+
+    memory_format = torch.preserve_format
+
+    def __init__(self, symbols: Tensor, config: GeneratorConfig, dtype: torch.dtype) -> None:
+        self._height, self._width = symbols.shape[1:]
+        self._start_step = 2**config.upsamplings
+        self._segmaps = {(self._height, self._width): one_hot(symbols, config, dtype)}
+
+    def segmap(self, step: int) -> Tensor:
+        """The one-hot map, every `step`-th pixel: [N, semantic_nc, H / step, W / step]."""
+        return self._segmap_at(self._height // step, self._width // step)
+
+    def start(self, fc: nn.Module) -> Tensor:
+        """`fc` of the one-hot map at the start size."""
+        out: Tensor = fc(self.segmap(self._start_step))
         return out
 
-    if not isinstance(generator, Generator):
-        baseline: Tensor = generator(segmap, style, normalise)
-        return baseline
-    if style is not None:
-        start = generator.style_start(style.to(dtype))
-    else:
-        step = 2**generator.config.upsamplings
-        start = generator.fc(segmap_at(symbols.shape[1] // step, symbols.shape[2] // step))
-    out: Tensor = generator(start, normalise)
-    return out
+    def normalise(self, spade: SPADE, x: Tensor) -> Tensor:
+        """SPADE of x [N, C, h, w] and the one-hot map of x's size."""
+        out: Tensor = spade(x, self._segmap_at(x.shape[2], x.shape[3]))
+        return out
+
+    def _segmap_at(self, height: int, width: int) -> Tensor:
+        if (height, width) not in self._segmaps:
+            whole = self._segmaps[self._height, self._width]
+            self._segmaps[height, width] = F.interpolate(whole, size=(height, width), mode="nearest")
+        return self._segmaps[height, width]

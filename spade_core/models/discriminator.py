@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kernels.constants import EPSILON, SLOPE
 from spade_core.config import GeneratorConfig
 from spade_core.models.label_patches import KERNEL, PADDING, STRIDE, LabelPatches, halved_one_hot
-from spade_core.models.one_hot import embed, symbol_table
+from spade_core.models.symbol_table import embed, symbol_table
 
 SCALES = 2  # num_D of the paper
 LAYERS = 4  # convs of each before the last

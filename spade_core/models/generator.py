@@ -7,27 +7,23 @@ from torch import Tensor, nn
 
 from kernels.constants import SLOPE
 from spade_core.config import STYLE_DIM, ConfigError, GeneratorConfig
+from spade_core.models.form import AnyGenerator, Form
 from spade_core.models.spade import Normalise, ResidualBlock
 
 
-class Generator(nn.Module):
-    """Parameters and data flow. The two forms, `dense` and `codebook`, hand it a start and a `Normalise`."""
+class Generator(AnyGenerator):
+    """The generator of the paper (SPADE paper, appendix A, figure 12), which the engines run."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         if config.architecture != "spade":
             raise ConfigError(
                 f"[generator] expected architecture 'spade' but got {config.architecture!r}; "
-                "baselines are made by spade_core.models.registry.new_generator"
+                "spade_core.models.registry.new_generator builds every architecture"
             )
         self.config = config
         nf = config.nf
-        start_h, start_w = config.level_sizes[0]
-        self.fc: nn.Module
-        if config.style:
-            self.fc = nn.Linear(STYLE_DIM, 16 * nf * start_h * start_w)
-        else:
-            self.fc = nn.Conv2d(config.semantic_nc, 16 * nf, 3, padding=1)
+        self.fc = start_layer(config)
         self.head_0 = ResidualBlock(16 * nf, 16 * nf, config)
         self.G_middle_0 = ResidualBlock(16 * nf, 16 * nf, config)
         self.G_middle_1 = ResidualBlock(16 * nf, 16 * nf, config)
@@ -42,28 +38,48 @@ class Generator(nn.Module):
             self.up_4 = ResidualBlock(nf, last, config)
         self.conv_img = nn.Conv2d(last, 3, 3, padding=1)
 
+    def draw(self, form: Form, style: Tensor | None) -> Tensor:
+        """The label maps in `form`, style [N, 256] or None -> the image before tanh [N, 3, H, W]."""
+        start = form.start(self.fc) if style is None else self.style_start(style)
+        image: Tensor = self(start.to(memory_format=form.memory_format), form.normalise)
+        return image
+
     def style_start(self, style: Tensor) -> Tensor:
-        """Style vectors [N, 256] -> start map [N, 16 nf, h0, w0]."""
-        h0, w0 = self.config.level_sizes[0]
-        start: Tensor = self.fc(style)
-        return start.view(-1, 16 * self.config.nf, h0, w0)
+        """Style vectors [N, 256] -> the start map [N, 16 nf, h0, w0]."""
+        return style_start(self.fc, style, self.config)
 
     def forward(self, start: Tensor, normalise: Normalise) -> Tensor:
-        """Start map [N, 16 nf, h0, w0] -> image before tanh [N, 3, H, W], H = h0 * 2^upsamplings."""
+        """Start map [N, 16 nf, h0, w0] -> the image before tanh [N, 3, H, W], H = h0 * 2^upsamplings."""
         x: Tensor = self.head_0(start, normalise)
-        x = self.G_middle_0(_up(x), normalise)
+        x = self.G_middle_0(doubled(x), normalise)
         if self.config.upsampling != "normal":
-            x = _up(x)
+            x = doubled(x)
         x = self.G_middle_1(x, normalise)
-        x = self.up_0(_up(x), normalise)  # [N, 8 nf, ..]
-        x = self.up_1(_up(x), normalise)  # [N, 4 nf, ..]
-        x = self.up_2(_up(x), normalise)  # [N, 2 nf, ..]
-        x = self.up_3(_up(x), normalise)  # [N, nf, ..]
+        x = self.up_0(doubled(x), normalise)  # [N, 8 nf, ..]
+        x = self.up_1(doubled(x), normalise)  # [N, 4 nf, ..]
+        x = self.up_2(doubled(x), normalise)  # [N, 2 nf, ..]
+        x = self.up_3(doubled(x), normalise)  # [N, nf, ..]
         if self.up_4 is not None:
-            x = self.up_4(_up(x), normalise)  # [N, nf / 2, ..]
+            x = self.up_4(doubled(x), normalise)  # [N, nf / 2, ..]
         image: Tensor = self.conv_img(F.leaky_relu(x, SLOPE))
         return image
 
 
-def _up(x: Tensor) -> Tensor:
+def start_layer(config: GeneratorConfig) -> nn.Module:
+    """The layer that makes the start map: of the style vector, or of the label map at the start size."""
+    channels, (h0, w0) = 16 * config.nf, config.level_sizes[0]
+    if config.style:
+        return nn.Linear(STYLE_DIM, channels * h0 * w0)
+    return nn.Conv2d(config.semantic_nc, channels, 3, padding=1)
+
+
+def style_start(fc: nn.Module, style: Tensor, config: GeneratorConfig) -> Tensor:
+    """Style vectors [N, 256] through a linear `start_layer` -> the start map [N, 16 nf, h0, w0]."""
+    h0, w0 = config.level_sizes[0]
+    start: Tensor = fc(style)
+    return start.view(-1, 16 * config.nf, h0, w0)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """x [N, C, h, w] with every pixel repeated -> [N, C, 2 h, 2 w]."""
     return F.interpolate(x, scale_factor=2, mode="nearest")

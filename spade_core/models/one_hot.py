@@ -1,73 +1,15 @@
-"""One-hot label maps, and what a conv on a one-hot map becomes: a table of one row for each symbol and tap."""
+"""One-hot label maps."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spade_core.config import GeneratorConfig
 
 
-def embed(table: Tensor, bias: Tensor, patches: Tensor) -> Tensor:
-    """Conv on a one-hot map as a sum of gathered rows: patches [U, k*k] of symbols -> [U, out], before ReLU."""
-    taps = patches.shape[1]
-    offsets = torch.arange(taps, dtype=patches.dtype, device=patches.device) * (table.shape[0] // taps)
-    return F.embedding_bag(patches + offsets, table, mode="sum") + bias
-
-
-def by_tap(weight: Tensor) -> Tensor:
-    return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)  # [out, k*k * in]: no copy of channels-last weights
-
-
-class _SymbolTable(torch.autograd.Function):
-    """`symbol_table` of [out, k*k * semantic_nc]: only plain matrices are transposed; strided copies are far slower."""
-
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, classes: int, edges: bool, taps: int) -> Tensor:
-        ctx.shape = classes, edges, taps
-        rows = matrix.t().contiguous().view(taps, -1, matrix.shape[0])  # [k*k, semantic_nc, out]
-        table = rows.new_empty((taps, classes * (1 + edges) + 1, matrix.shape[0]))
-        table[:, -1] = 0
-        if edges:
-            pairs = table[:, :-1].view(taps, classes, 2, -1)
-            pairs[:, :, 0] = rows[:, :classes]
-            torch.add(rows[:, :classes], rows[:, -1:], out=pairs[:, :, 1])
-        else:
-            table[:, :-1] = rows
-        return table.flatten(0, 1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        classes, edges, taps = ctx.shape
-        symbols = grad.view(taps, -1, grad.shape[1])[:, :-1]
-        if edges:
-            pairs = symbols.view(taps, classes, 2, -1)
-            rows = grad.new_empty((taps, classes + 1, grad.shape[1]))
-            torch.add(pairs[:, :, 0], pairs[:, :, 1], out=rows[:, :classes])
-            rows[:, -1] = pairs[:, :, 1].sum(1)
-        else:
-            rows = symbols
-        return rows.flatten(0, 1).t().contiguous(), None, None, None
-
-
-def symbol_table(weight: Tensor, config: GeneratorConfig) -> Tensor:
-    """Conv weights on one-hot maps [out, semantic_nc, k, k] -> what each symbol adds at each tap, taps outermost.
-
-    [k*k * (symbols + 1), out]; the row of "outside the image" is zero, an edge symbol's is its class plus the edge.
-    """
-    taps = weight.shape[2] * weight.shape[3]
-    table: Tensor = _SymbolTable.apply(  # type: ignore[no-untyped-call]
-        by_tap(weight), config.classes, config.instance_edges, taps
-    )
-    return table
-
-
 def one_hot(symbols: Tensor, config: GeneratorConfig, dtype: torch.dtype) -> Tensor:
-    """Symbols [N, H, W] -> one-hot classes and, if the model has it, the edge channel last [N, semantic_nc, H, W]."""
+    """Symbols [N, H, W] -> one-hot map [N, semantic_nc, H, W]: the classes, then the edge channel if there is one."""
     labels = symbols // 2 if config.instance_edges else symbols
     classes = torch.arange(config.classes, dtype=symbols.dtype, device=symbols.device)
     segmap = (labels[:, None] == classes[None, :, None, None]).to(dtype)  # [N, classes, H, W]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from spade_core.config import GeneratorConfig, Norm
 
 
 class SPADE(nn.Module):
-    """norm(x) * (1 + gamma(segmap)) + beta(segmap), equation 1 of the paper.
+    """norm(x) * (1 + gamma(segmap)) + beta(segmap): SPADE paper, equation 1, with 1 + gamma for the paper's gamma.
 
-    Holds the parameters of one norm. `forward` is the dense form; the codebook form reads the same parameters
-    (`spade_core.codebook.fold.fold`). Zero padding keeps the size.
+    The module holds the parameters of one norm. `forward` is the dense form; the codebook form reads the same
+    parameters (`spade_core.codebook.fold.fold`). The convs pad with zeros and keep the size.
     """
 
     def __init__(self, channels: int, config: GeneratorConfig) -> None:
@@ -35,11 +35,11 @@ class SPADE(nn.Module):
 
 
 Normalise = Callable[[SPADE, Tensor], Tensor]
-"""How a norm is applied to x [N, C, h, w]: the form (dense or codebook) knows the label map, the block does not."""
+"""Applies a norm to x [N, C, h, w]. The form (dense or codebook) knows the label map, so a block need not."""
 
 
 class ResidualBlock(nn.Module):
-    """Two SPADE norms and convs, and a learned shortcut where the width changes (figure 4, left)."""
+    """Two SPADE norms and convs, and a learned shortcut where the width changes (SPADE paper, figure 4, left)."""
 
     def __init__(self, fin: int, fout: int, config: GeneratorConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, normalise: Normalise) -> Tensor:
         """x [N, fin, h, w] -> [N, fout, h, w]."""
-        # In place: no form's gradient needs what its last sum gave, and a training step holds one map less a norm.
+        # Safe in place: no backward pass reads this activation's input. Saves one feature map per norm.
         dx = self.conv_0(F.leaky_relu(normalise(self.norm_0, x), SLOPE, inplace=True))  # [N, fmid, h, w]
         dx = self.conv_1(F.leaky_relu(normalise(self.norm_1, dx), SLOPE, inplace=True))  # [N, fout, h, w]
         if self.conv_s is None or self.norm_s is None:
@@ -66,10 +66,17 @@ class ResidualBlock(nn.Module):
         out: Tensor = shortcut + dx
         return out
 
+    def normed_convs(self) -> Sequence[nn.Conv2d]:
+        """The convs that take spectral norm: all of the block, none of SPADE's own."""
+        return [conv for conv in (self.conv_0, self.conv_1, self.conv_s) if conv is not None]
+
 
 def param_free_norm(norm: Norm, channels: int) -> nn.Module:
-    """The norm of x [N, C, h, w] without affine parameters."""
+    """The norm without affine parameters that SPADE modulates: (x - mu) / sigma in equation 1 of the SPADE paper.
+
+    mu and sigma are means over each channel of the batch (equations 2 and 3), or of each image with `instance`.
+    """
     if norm == "instance":
         return nn.InstanceNorm2d(channels, eps=EPSILON)
-    # One process normalises over its own batch; a trainer of several converts to SyncBatchNorm, same keys.
+    # `batch` and `syncbatch` are one module with the same keys. Training on several processes converts `syncbatch`.
     return nn.BatchNorm2d(channels, eps=EPSILON, affine=False)

@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spade_core.models.concat import ConcatBlock
-from spade_core.models.pix2pixhd import NormedConv
-from spade_core.models.spade import ResidualBlock
+from spade_core.models.form import NormedConvs
 
 SPECTRAL_EPS = 1e-12  # of the vectors' normalisation, as the reference trains it
 
@@ -45,10 +43,8 @@ def with_spectral_norm(module: Module) -> Module:
 def spectral_convs(module: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d]:
     """The convs that `with_spectral_norm` takes."""
     for part in module.modules():
-        if isinstance(part, NormedConv):
-            yield part.conv
-        elif isinstance(part, ResidualBlock | ConcatBlock):
-            yield from (conv for conv in (part.conv_0, part.conv_1, part.conv_s) if conv is not None)
+        if isinstance(part, NormedConvs):
+            yield from part.normed_convs()
         elif isinstance(part, nn.Sequential):
             for conv, norm in pairwise(part):
                 if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and _is_norm(norm):

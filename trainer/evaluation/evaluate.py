@@ -19,7 +19,7 @@ from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import GeneratorConfig, level_sizes
 from spade_core.maps.colours import ColourTable, class_names
 from spade_core.maps.label_maps import prepare
-from spade_core.models.registry import AnyGenerator
+from spade_core.models.form import AnyGenerator
 from spade_core.models.style import style_from_seed
 from trainer.data.dataset import read_example
 from trainer.data.layouts import find_examples

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from spade_core.maps.colours import class_palette, draw
-from spade_core.models.registry import AnyGenerator
+from spade_core.models.form import AnyGenerator
 from spade_core.models.style import style_from_seed
 from spade_core.types import Image
 from trainer.config import TrainConfig

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spade_core.files.checkpoints import save
 from spade_core.models.encoder import StyleEncoder
-from spade_core.models.registry import AnyGenerator
+from spade_core.models.form import AnyGenerator
 from trainer.config import TrainConfig
 from trainer.data.dataset import Batch
 from trainer.networks import Networks, sampled_style, synthesize

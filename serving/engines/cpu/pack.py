@@ -18,8 +18,8 @@ from serving.engines.cpu.rounding import Patches, drawn_patches, round_codebook,
 from spade_core.codebook.fold import fold
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.models.generator import Generator
-from spade_core.models.one_hot import symbol_table
 from spade_core.models.spade import SPADE, ResidualBlock
+from spade_core.models.symbol_table import symbol_table
 
 Packed = npt.NDArray[np.uint8]
 

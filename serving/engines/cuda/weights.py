@@ -11,8 +11,8 @@ from serving.engines.cpu.pack import walk
 from spade_core.codebook.fold import fold
 from spade_core.config import GeneratorConfig
 from spade_core.models.generator import Generator
-from spade_core.models.one_hot import symbol_table
 from spade_core.models.spade import SPADE, ResidualBlock
+from spade_core.models.symbol_table import symbol_table
 
 
 @dataclass(frozen=True)
