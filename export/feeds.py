@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernels.ops.plan import Level, plan
-from spade_core.config import GeneratorConfig, level_sizes
+from kernels.ops.plan import Level
+from spade_core.codebook.plans import plan_levels
+from spade_core.config import GeneratorConfig
 from spade_core.maps.label_maps import prepare
 from spade_core.models.style import check_style
 from spade_core.types import Array
@@ -22,7 +23,12 @@ def dense_feed(labels: Array, instances: Array | None, style: Array | None, conf
     The graph itself checks nothing, so this does.
     """
     prepare(labels, instances, config)
-    feed = {"labels": labels, "instances": instances, "style": check_style(style, len(labels), config)}
+    return graph_inputs(labels, instances, check_style(style, len(labels), config))
+
+
+def graph_inputs(labels: Array, instances: Array | None, style: Array | None) -> Feed:
+    """Checked inputs of the dense graph by name, without the inputs that the model does not have."""
+    feed = {"labels": labels, "instances": instances, "style": style}
     return {name: np.ascontiguousarray(array) for name, array in feed.items() if array is not None}
 
 
@@ -30,9 +36,7 @@ def codebook_feed(labels: Array, instances: Array | None, style: Array | None, c
     """Inputs of the codebook graph, made from the plan of the maps; arguments as `dense_feed`. Raises ValueError."""
     symbols = prepare(labels, instances, config)  # [N, H, W]
     styles = check_style(style, len(labels), config)
-    sizes = level_sizes(symbols.shape[1], symbols.shape[2], config.upsamplings)
-    levels = plan(symbols, sizes, config.symbols, config.spade_kernel)
-    return level_feed(levels) | start_feed(symbols, styles, config)
+    return level_feed(plan_levels(symbols, config)) | start_feed(symbols, styles, config)
 
 
 def start_feed(symbols: Array, style: Array | None, config: GeneratorConfig) -> Feed:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common.maps import Maps, feed, read_maps
+from benchmarks.common.maps import Maps, read_maps
+from export.feeds import graph_inputs
 from spade_core.config import GeneratorConfig, preset
 from spade_core.types import Array
 
@@ -95,7 +96,9 @@ def _runner(name: str, config: GeneratorConfig, setting: Setting) -> Run:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-        return lambda labels, instances, _s, style: np.asarray(session.run(None, feed(labels, instances, style))[0])
+        return lambda labels, instances, _s, style: np.asarray(
+            session.run(None, graph_inputs(labels, instances, style))[0]
+        )
     import openvino
 
     hints = {
@@ -104,7 +107,7 @@ def _runner(name: str, config: GeneratorConfig, setting: Setting) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     model = openvino.Core().compile_model(str(onnx), "CPU", hints)
-    return lambda labels, instances, _s, style: np.array(model(feed(labels, instances, style))[0])
+    return lambda labels, instances, _s, style: np.array(model(graph_inputs(labels, instances, style))[0])
 
 
 def _torch_runner(config: GeneratorConfig, weights: Path | None, form: str, precision: str, threads: int) -> Run:

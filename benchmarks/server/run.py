@@ -36,11 +36,12 @@ from benchmarks.common.load import (
     work_in,
 )
 from benchmarks.common.loaded_process import LoadedProcess
-from benchmarks.common.maps import Maps, feed, labels_name, read_maps
+from benchmarks.common.maps import Maps, labels_name, read_maps
 from benchmarks.common.report import write_report
 from benchmarks.server.encoded import CONNECT, ENCODE
 from benchmarks.server.engine import Stream, inputs_of, load_work
 from benchmarks.server.tables import ClosedRow, OpenRow, closed_row, closed_table, mean_batch, open_table
+from export.feeds import graph_inputs
 from serving.client.client import ServerError
 from serving.engines.names import PRECISIONS
 from serving.triton.model_config import ModelOptions
@@ -60,7 +61,7 @@ def connector(server: Server, protocol: str, maps: Maps, batch: int, first: int,
     encode, connect_to = ENCODE[protocol], CONNECT[protocol]
 
     def encoded(number: int) -> Any:
-        return encode(feed(*inputs_of(maps, number, batch)))
+        return encode(graph_inputs(*inputs_of(maps, number, batch)))
 
     pixels = batch * maps.labels[0].size
     ahead = min(ahead, MOST_AHEAD_PIXELS // pixels)

@@ -1,4 +1,4 @@
-"""The torch engine: the reference. Dense or codebook form, float32 or bf16, on CUDA fp16 too."""
+"""The torch engine: the dense form, the codebook form in PyTorch, and on CUDA the codebook form on our kernels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from kernels.cuda.host.library import CudaError, installed
-from kernels.ops.plan import plan
-from serving.engines.cuda.generator import CudaGenerator, CudaTimes
+from serving.engines.contract import Engine, Inputs, check_inputs
+from serving.engines.cuda.generator import CudaGenerator
 from serving.engines.timings import Timings
 from spade_core.codebook.entries import level_tensors
 from spade_core.codebook.fold import fold_generator
-from spade_core.codebook.synthesize import CodebookSeconds, synthesize_codebook
-from spade_core.config import GeneratorConfig, level_sizes
-from spade_core.maps.label_maps import prepare
+from spade_core.codebook.plans import distinct_share, plan_levels
+from spade_core.codebook.synthesize import synthesize_codebook
+from spade_core.config import GeneratorConfig
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
-from spade_core.models.style import check_style
 from spade_core.types import Images, Instances, Labels, Style
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -32,14 +31,15 @@ _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bf
 log = logging.getLogger(__name__)
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """Runs a generator in PyTorch.
 
     Args:
-        generator: in eval mode; it is moved and converted in place.
-        precision: fp32, bf16 or, on CUDA, fp16, of weights and activations. Image values leave in float32.
-        form: codebook, or dense as the paper writes it.
-        threads: of PyTorch's pool, which all engines of a process share; None leaves it.
+        generator: in eval mode. The engine moves and converts the generator in place.
+        precision: dtype of weights and activations: fp32, bf16 or, on CUDA, fp16. Image values are float32.
+        form: `codebook`, or `dense` as the paper writes it.
+        device: `cpu` or `cuda`.
+        threads: threads of PyTorch's pool, which all engines of a process share; None leaves the pool as it is.
     """
 
     name = "torch"
@@ -70,82 +70,58 @@ class TorchEngine:
         self.max_concurrent_calls = 1 if self._cuda is None else 2
         if self._cuda is not None:
             return
-        # Folding reads the float32 weights, so it comes before the conversion.
+        # fold_generator reads the float32 weights, so it runs before the conversion.
         self._folded = fold_generator(generator.to(self._device), dtype) if form == "codebook" else {}
         self._generator = generator.to(dtype=dtype)
         if form == "codebook":
             generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def synthesize(
-        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
-    ) -> Images:
-        """Label maps [N, H, W] -> images [N, H, W, 3]; see `serving.engines.contract.Engine`."""
+    def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
+        """Checked inputs -> images [N, H, W, 3]; see `Engine.run`."""
+        images: Images
         if self._cuda is not None:
-            on_host: Images = self._run_cuda(self._cuda, labels, instances, style, timings, values=False).numpy()
-            return on_host
-        image = self.image(labels, instances, style, timings)
-        # The published models truncate: 0.999 of a grey level is still 0.
-        pixels = ((image + 1) * 127.5).clamp_(0, 255).to(torch.uint8)
-        images: Images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            images = self._cuda.run(inputs.symbols, inputs.style, values=False, timings=timings).numpy()
+            return images
+        values = self._values(inputs, timings or Timings())
+        # Truncate, as the published models do: 0.999 of a grey level is still 0.
+        pixels = ((values + 1) * 127.5).clamp_(0, 255).to(torch.uint8)
+        images = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return images
 
     def image(
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> Tensor:
-        """As `synthesize`, before rounding: float32 [N, 3, H, W] in -1..1."""
+        """The values that `synthesize` rounds to pixels: float32 [N, 3, H, W] in -1..1."""
+        inputs = check_inputs(labels, instances, style, self.config)
         if self._cuda is not None:
-            return self._run_cuda(self._cuda, labels, instances, style, timings, values=True)
-        timings = timings if timings is not None else Timings()
-        began = time.perf_counter()
-        symbols = prepare(labels, instances, self.config)  # [N, H, W]
-        styles = check_style(style, labels.shape[0], self.config)
-        with torch.inference_mode():
-            z = None if styles is None else torch.from_numpy(styles).to(self._device)
-            on_device = torch.from_numpy(symbols.astype(np.int32)).to(self._device)
-            if self.form == "dense":
-                out = torch.tanh(synthesize_dense(self._generator, on_device, z).float())
-                timings.distinct_share = 1.0
-                timings.convs_s += time.perf_counter() - began
-                return out
-            sizes = level_sizes(symbols.shape[1], symbols.shape[2], self.config.upsamplings)
-            levels = plan(symbols, sizes, self.config.symbols, self.config.spade_kernel)
-            tensors = level_tensors(levels, self._device)
-            planned = time.perf_counter()
-            seconds = CodebookSeconds()
-            out = torch.tanh(synthesize_codebook(self._generator, self._folded, on_device, tensors, z, seconds).float())
-        timings.plan_s += planned - began
-        timings.codebook_s += seconds.total
-        timings.convs_s += time.perf_counter() - planned - seconds.total
-        timings.distinct_share = sum(len(level.patches5) for level in levels) / sum(
-            level.index.size for level in levels
-        )
-        return out
+            return self._cuda.run(inputs.symbols, inputs.style, values=True, timings=timings)
+        return self._values(inputs, timings or Timings())
 
-    def _run_cuda(
-        self,
-        cuda: CudaGenerator,
-        labels: Labels,
-        instances: Instances | None,
-        style: Style | None,
-        timings: Timings | None,
-        *,
-        values: bool,
-    ) -> Tensor:
-        symbols = prepare(labels, instances, self.config)  # [N, H, W]
-        styles = check_style(style, labels.shape[0], self.config)
-        times = CudaTimes() if timings is not None else None
-        out = cuda.run(symbols, styles, values=values, times=times)
-        if timings is not None and times is not None:
-            timings.plan_s += times.plan_s
-            timings.codebook_s += times.codebook_s
-            timings.convs_s += times.convs_s
-            timings.distinct_share = times.rows / times.pixels
-            timings.cached_maps += times.cached
-        return out
+    @torch.inference_mode()
+    def _values(self, inputs: Inputs, timings: Timings) -> Tensor:
+        began = time.perf_counter()
+        symbols = torch.from_numpy(inputs.symbols.astype(np.int32)).to(self._device)
+        z = None if inputs.style is None else torch.from_numpy(inputs.style).to(self._device)
+        if self.form == "dense":
+            values = torch.tanh(synthesize_dense(self._generator, symbols, z).float())
+            timings.distinct_share = 1.0
+            timings.convs_s += time.perf_counter() - began
+            return values
+        levels = plan_levels(inputs.symbols, self.config)
+        tensors = level_tensors(levels, self._device)
+        planned = time.perf_counter()
+        codebooks: list[float] = []  # seconds of each norm's codebook
+        out = synthesize_codebook(self._generator, self._folded, symbols, tensors, z, codebooks.append)
+        values = torch.tanh(out.float())
+        timings.plan_s += planned - began
+        timings.codebook_s += sum(codebooks)
+        timings.convs_s += time.perf_counter() - planned - sum(codebooks)
+        timings.distinct_share = distinct_share(levels)
+        return values
 
 
 def _cuda_generator(generator: Generator, dtype: torch.dtype, device: torch.device) -> CudaGenerator | None:
-    """The program on our CUDA kernels; None on the CPU, and where they were not built, which the log says."""
+    """The generator on our CUDA kernels; None on the CPU, and None with a warning where the kernels are not built."""
     if device.type != "cuda":
         return None
     try:

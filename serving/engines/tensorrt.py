@@ -1,6 +1,6 @@
 """The tensorrt engine: an engine file of `spade export --to tensorrt`, on PyCUDA buffers and one stream.
 
-Import needs TensorRT, making one PyCUDA and an NVIDIA GPU.
+Importing this module needs TensorRT; making an engine needs PyCUDA and an NVIDIA GPU.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from export.buckets import bucketed
-from export.feeds import Feed, dense_feed, level_feed, start_feed
-from kernels.ops.plan import plan
+from export.feeds import Feed, graph_inputs, level_feed, start_feed
+from serving.engines.contract import Engine, Inputs
 from serving.engines.cuda.graph import CudaGraph, CudaGraphError, recording
 from serving.engines.timings import Timings
-from spade_core.config import GeneratorConfig, level_sizes
+from spade_core.codebook.plans import distinct_share, plan_levels
+from spade_core.config import GeneratorConfig
 from spade_core.files.manifest import verify_manifest
-from spade_core.maps.label_maps import prepare
-from spade_core.models.style import check_style
-from spade_core.types import Images, Instances, Labels, Style
+from spade_core.types import Images
 
 try:
     import tensorrt as trt
@@ -39,18 +38,17 @@ except ImportError as error:
 log = logging.getLogger(__name__)
 
 
-class TensorrtEngine:
+class TensorrtEngine(Engine):
     """Runs an engine file.
 
     Args:
-        path: the file; its folder has a manifest.json, which is verified.
+        path: the engine file. Its folder holds a manifest.json, which is verified.
         device: number of the GPU.
 
-    Raises ManifestError, ValueError for an engine of float images, RuntimeError where TensorRT cannot load it.
+    Raises ManifestError, ValueError for an engine of float images, RuntimeError where TensorRT cannot load the file.
     """
 
     name = "tensorrt"
-    max_concurrent_calls = 1
 
     def __init__(self, path: Path, device: int = 0) -> None:
         facts = verify_manifest(path.parent, alone=False, holds=path.name)
@@ -75,79 +73,65 @@ class TensorrtEngine:
             self._output = OutputAllocator(cuda)
             self._context.set_output_allocator("image", self._output)
             self._shapes: tuple[tuple[int, ...], ...] = ()
-            self._graph: CudaGraph | None = None  # of the last shapes: an execution context keeps one shape's state
+            # A graph of the last shapes only: an execution context holds the state of one set of shapes.
+            self._graph: CudaGraph | None = None
 
-    def synthesize(
-        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
-    ) -> Images:
-        """Label maps [N, H, W] -> images [N, H, W, 3]; see `Engine`.
+    def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
+        """Checked inputs -> images [N, H, W, 3]; see `Engine.run`.
 
-        More maps than the engine takes at once go through it one part after the other.
+        A batch larger than the engine's largest runs as several batches, one after the other.
         """
-        timings = timings if timings is not None else Timings()
-        images = []
-        for first in range(0, len(labels), self.batch[2]):
-            part = slice(first, first + self.batch[2])
-            images.append(
-                self._part(
-                    labels[part],
-                    None if instances is None else instances[part],
-                    None if style is None else style[part],
-                    timings,
-                )
+        timings = timings or Timings()
+        if inputs.size != (self.config.height, self.config.width):
+            height, width = inputs.size
+            raise ValueError(
+                f"[engine] expected maps of {self.config.height}x{self.config.width}, which the engine was built for, "
+                f"but got {height}x{width}; resize with NEAREST, or export with --size"
             )
+        most = self.batch[2]
+        images = [self._part(inputs.take(slice(at, at + most)), timings) for at in range(0, len(inputs), most)]
         return images[0] if len(images) == 1 else np.concatenate(images)
 
-    def _part(self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings) -> Images:
-        count = len(labels)
-        if count < self.batch[0]:  # the engine takes no fewer: the last map fills the batch
-            fill = [*range(count), *[count - 1] * (self.batch[0] - count)]
-            labels = labels[fill]
-            instances = None if instances is None else instances[fill]
-            style = None if style is None else style[fill]
+    def _part(self, inputs: Inputs, timings: Timings) -> Images:
+        """One batch that the engine takes at once."""
+        count, least = len(inputs), self.batch[0]
+        if count < least:  # the last map, repeated, fills the batch
+            inputs = inputs.take([*range(count), *[count - 1] * (least - count)])
         began = time.perf_counter()
-        feed = self._feed(labels, instances, style, timings)
+        feed = self._feed(inputs, timings)
         planned = time.perf_counter()
         with self._lock, self._current():
-            images = self._run(feed)
+            images = self._execute(feed)
         timings.plan_s += planned - began
         timings.convs_s += time.perf_counter() - planned
         return images[:count]
 
-    def _feed(self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings) -> Feed:
-        if (labels.shape[1], labels.shape[2]) != (self.config.height, self.config.width):
-            raise ValueError(
-                f"[engine] expected maps of {self.config.height}x{self.config.width}, which the engine was built for, "
-                f"but got {labels.shape[1]}x{labels.shape[2]}; resize with NEAREST, or export with --size"
-            )
+    def _feed(self, inputs: Inputs, timings: Timings) -> Feed:
+        """The arrays that the graph reads: the maps themselves (dense), or their plan (codebook)."""
         if self.form == "dense":
             timings.distinct_share = 1.0
-            return dense_feed(labels, instances, style, self.config)
-        symbols = prepare(labels, instances, self.config)
-        styles = check_style(style, len(labels), self.config)
-        sizes = level_sizes(symbols.shape[1], symbols.shape[2], self.config.upsamplings)
-        levels = plan(symbols, sizes, self.config.symbols, self.config.spade_kernel)
-        pixels = sum(level.index.size for level in levels)
-        timings.distinct_share = sum(len(level.patches5) for level in levels) / pixels
-        return level_feed(bucketed(levels, self.batch[2])) | start_feed(symbols, styles, self.config)
+            return graph_inputs(inputs.labels, inputs.instances, inputs.style)
+        levels = plan_levels(inputs.symbols, self.config)
+        timings.distinct_share = distinct_share(levels)
+        return level_feed(bucketed(levels, self.batch[2])) | start_feed(inputs.symbols, inputs.style, self.config)
 
-    def _run(self, feed: Feed) -> Images:
-        """Inputs to the device, the engine, the image back. Holds the lock and the context."""
+    def _execute(self, feed: Feed) -> Images:
+        """Send the inputs, run the engine, fetch the images. The caller holds the lock and the context."""
         for name, array in feed.items():
             if name not in self._buffers:
                 self._buffers[name] = Buffer(self._cuda)
             if self._buffers[name].put(array, self._stream):
-                self._graph = None  # it reads where the buffer was
+                self._graph = None  # the graph reads the buffer's old address
         shapes = tuple(array.shape for array in feed.values())
         repeated, self._shapes = shapes == self._shapes, shapes
         if repeated and self._graph is not None:
             self._graph.launch(self._stream.handle)
         else:
-            self._execute(feed, repeated)
+            self._launch(feed, repeated)
         return self._output.image(self._stream)
 
-    def _execute(self, feed: Feed, repeated: bool) -> None:
-        """Run without a graph and, when the shapes are those of the run before, record one for the next."""
+    def _launch(self, feed: Feed, repeated: bool) -> None:
+        """Run without a graph. Where the shapes are `repeated` from the last run, record a graph for the next run."""
         self._graph = None
         for name, array in feed.items():
             if not self._context.set_input_shape(name, array.shape):
@@ -184,7 +168,7 @@ class TensorrtEngine:
         return engine
 
     def _refit(self, engine: trt.ICudaEngine, onnx_path: Path) -> None:
-        """Put the weights back that were left out of the file."""
+        """Fill in the weights that `--strip-weights` left out of the engine file."""
         refitter = trt.Refitter(engine, self._logger)
         parser = trt.OnnxParserRefitter(refitter, self._logger)
         if not parser.refit_from_file(str(onnx_path)) or not refitter.refit_cuda_engine():
@@ -192,7 +176,7 @@ class TensorrtEngine:
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
-        """The device's primary context, which PyTorch and TensorRT share, is this thread's."""
+        """Within the block, this thread's CUDA context is the device's primary one, which PyTorch uses too."""
         self._device.push()
         try:
             yield
@@ -201,7 +185,7 @@ class TensorrtEngine:
 
 
 class Buffer:
-    """An input on the device, with page-locked memory to send it from; both only grow."""
+    """Device memory for one input, and page-locked host memory to send the input from. Both only grow."""
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
@@ -209,10 +193,10 @@ class Buffer:
         self.address = 0
 
     def put(self, array: npt.NDArray[Any], stream: Any) -> bool:
-        """Send an array; True when the buffer moved. The stream is idle when this is called."""
+        """Send an array. True where the buffer moved to a new address. The stream must be idle."""
         moved = array.nbytes > self._bytes
         if moved:
-            # Both or neither: out of memory, the buffer must stay what it says it is.
+            # Allocate both before assigning either: when memory runs out, the buffer keeps its old state.
             device, host = self._cuda.mem_alloc(array.nbytes), self._cuda.pagelocked_empty(array.nbytes, np.uint8)
             self._device, self._host, self._bytes = device, host, array.nbytes
             self.address = int(device)
@@ -222,7 +206,7 @@ class Buffer:
 
 
 class OutputAllocator(trt.IOutputAllocator):
-    """Memory of the image: TensorRT asks for it when it knows the shape. It only grows."""
+    """Memory of the image, which TensorRT asks for once the shape is known. The memory only grows."""
 
     def __init__(self, cuda: Any) -> None:
         trt.IOutputAllocator.__init__(self)
@@ -233,22 +217,22 @@ class OutputAllocator(trt.IOutputAllocator):
         self._shape: tuple[int, ...] = ()
 
     def reallocate_output_async(self, tensor_name: str, memory: int, size: int, alignment: int, stream: int) -> int:  # noqa: ARG002
-        """Called by TensorRT: an address with `size` bytes (cuMemAlloc aligns to 256)."""
+        """TensorRT's callback: the address of `size` bytes (cuMemAlloc aligns to 256)."""
         if size > self._bytes:
             device, host = self._cuda.mem_alloc(size), self._cuda.pagelocked_empty(size, np.uint8)
             self._device, self._host, self._bytes = device, host, size
         return int(self._device)
 
     def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
-        """The same for versions that know no stream here."""
+        """TensorRT's callback in versions without the argument `stream`."""
         return self.reallocate_output_async(tensor_name, memory, size, alignment, 0)
 
     def notify_shape(self, tensor_name: str, shape: Any) -> None:  # noqa: ARG002
-        """Called by TensorRT with the shape of the image."""
+        """TensorRT's callback with the shape of the image."""
         self._shape = tuple(int(size) for size in shape)
 
     def image(self, stream: Any) -> Images:
-        """Wait for the stream; the image uint8 [N, H, W, 3], a copy."""
+        """Wait for the stream, then copy the images to uint8 [N, H, W, 3]."""
         count = int(np.prod(self._shape))
         self._cuda.memcpy_dtoh_async(self._host[:count], self._device, stream)
         stream.synchronize()

@@ -1,4 +1,4 @@
-"""Where one call of an engine spent its time."""
+"""Where one call of an engine spends its time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass
 class Timings:
-    """Where one call of `synthesize` spent its time. The engine adds to the fields; a fresh one starts at zero.
+    """Where one call of an engine spends its time. An engine adds to the fields; a fresh record starts at zero.
 
     Attributes:
-        plan_s: label maps -> distinct patches and index, seconds.
-        codebook_s: embed and codebook of all norms, seconds (0 in the dense form).
-        convs_s: all the rest of the generator, seconds.
-        distinct_share: distinct 5x5 patches / pixels over all levels, 0..1 (1 in the dense form).
-        cached_maps: label maps whose plan and codebooks were at hand from an earlier call.
+        plan_s: seconds from label maps to distinct patches and index.
+        codebook_s: seconds of embed and codebook over all norms; 0 in the dense form.
+        convs_s: seconds of the rest of the generator.
+        distinct_share: distinct 5x5 patches per pixel over all levels of the last batch, 0..1; 1 in the dense form.
+        cached_maps: label maps whose plan and codebooks were kept from an earlier call.
     """
 
     plan_s: float = 0.0
@@ -22,3 +22,8 @@ class Timings:
     convs_s: float = 0.0
     distinct_share: float = 0.0
     cached_maps: int = 0
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all parts."""
+        return self.plan_s + self.codebook_s + self.convs_s

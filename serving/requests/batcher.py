@@ -1,8 +1,8 @@
-"""The queue before an engine: what waits while a batch runs becomes the next one. Knows no server.
+"""The queue before an engine: requests that wait while a batch runs form the next batch. Knows no server.
 
-Why not Triton's own dynamic batcher: with a bound on its queue or on the wait it does not prepare the next batch while
-one runs, and nobody wakes it when that one ends, so that a request may wait for the next to come, or for half a second;
-its count of free instances drifts, too (server#8870).
+This queue replaces Triton's dynamic batcher, which falls short in three ways. With a bound on its queue or on the wait
+it does not prepare the next batch while one runs. When a batch ends, nothing wakes the batcher, so a request may wait
+for the next request to arrive, or for half a second. Its count of free instances drifts (server#8870).
 """
 
 from __future__ import annotations
@@ -15,23 +15,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from serving.engines.contract import Engine
-from serving.engines.timings import Timings
-from serving.requests.batch import Done, Item, run_items
+from serving.engines.contract import Engine, Inputs
+from serving.requests.batch import Done, OnBatch, run_requests
+from serving.requests.deadlines import Deadline
 
 log = logging.getLogger(__name__)
 
 
 class QueueFullError(RuntimeError):
-    """As many requests wait as may."""
-
-
-class WaitedTooLongError(RuntimeError):
-    """The request's time was up before a batch took it."""
-
-
-class CancelledError(Exception):
-    """The client no longer waits for the answer."""
+    """The queue holds as many requests as it may."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +31,14 @@ class Request:
     """A checked request.
 
     Attributes:
-        answer: takes what became of it and the clock (`time.perf_counter`) when its batch was taken; called once, on a
-            thread of the batcher's that does not run the engine.
-        cancelled: whether its client has gone.
-        timeout_s: the longest it may wait for its batch.
+        answer: called once, with the result and the clock (`time.perf_counter`) when the request left the queue, on a
+            thread that does not run the engine.
+        deadline: when the request is dropped instead of run.
     """
 
-    item: Item
+    inputs: Inputs
     answer: Callable[[Done | Exception, float], None]
-    cancelled: Callable[[], bool]
-    timeout_s: float
+    deadline: Deadline
 
 
 @dataclass(frozen=True)
@@ -58,24 +48,24 @@ class _Waiting:
 
     @property
     def maps(self) -> int:
-        return len(self.request.item.labels)
+        return len(self.request.inputs)
 
     @property
-    def size(self) -> tuple[int, ...]:
-        return self.request.item.labels.shape[1:]
+    def size(self) -> tuple[int, int]:
+        return self.request.inputs.size
 
 
 class Batcher:
-    """Runs requests on an engine in batches of one size of map, first come, first served. `close` it.
+    """Runs requests on an engine in batches of one map size, first come, first served. Call `close` at the end.
 
-    It has as many batches under way as the engine gains from.
+    As many batches run at once as the engine takes concurrent calls.
 
     Args:
         max_batch: most label maps in a batch; no request may have more.
-        queue_size: requests that may wait.
-        delay_s: how long a batch that is not full waits for company, counted from its first request.
-        on_batch: hears of each engine batch, see `run_items`.
-        on_queue: hears how many requests wait, whenever that changes.
+        queue_size: most requests that may wait.
+        delay_s: how long a batch that is not full waits for more requests, counted from its first request.
+        on_batch: called for each engine batch, see `OnBatch`.
+        on_queue: called with the number of waiting requests, whenever the number changes.
     """
 
     def __init__(
@@ -85,16 +75,16 @@ class Batcher:
         max_batch: int,
         queue_size: int,
         delay_s: float,
-        on_batch: Callable[[Timings, int], None] = lambda _timings, _size: None,
+        on_batch: OnBatch = lambda _timings, _size: None,
         on_queue: Callable[[int], None] = lambda _waiting: None,
     ) -> None:
         self._engine, self._max_batch, self._queue_size, self._delay_s = engine, max_batch, queue_size, delay_s
         self._on_batch, self._on_queue = on_batch, on_queue
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
-        self._taking = threading.Lock()  # one batch is put together at a time
+        self._taking = threading.Lock()  # only one batch forms at a time
         self._closing = False
-        self._answers = ThreadPoolExecutor(1, "answers")  # the engine goes on while answers are written
+        self._answers = ThreadPoolExecutor(1, "answers")  # writes answers while the engine runs the next batch
         self._runners = [
             threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(engine.max_concurrent_calls)
         ]
@@ -114,7 +104,7 @@ class Batcher:
             self._changed.notify()
 
     def close(self) -> None:
-        """Answer what waits, then end."""
+        """Answer every waiting request, then end the threads."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -127,17 +117,17 @@ class Batcher:
             began = time.perf_counter()
             batch: list[Request] = []
             for waiting in taken:
-                reason = _reason_to_drop(waiting, began)
+                reason = waiting.request.deadline.reason_to_drop(began - waiting.came)
                 if reason is None:
                     batch.append(waiting.request)
                 else:
                     self._answers.submit(_answer, waiting.request, reason, began)
-            results = run_items(self._engine, [request.item for request in batch], self._on_batch)
+            results = run_requests(self._engine, [request.inputs for request in batch], self._on_batch)
             for request, result in zip(batch, results, strict=True):
                 self._answers.submit(_answer, request, result, began)
 
     def _take(self) -> Sequence[_Waiting]:
-        """The requests of the next batch; none when the batcher closes and nobody waits."""
+        """The requests of the next batch; none once the batcher closes and the queue is empty."""
         with self._taking, self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
@@ -152,7 +142,7 @@ class Batcher:
             return self._take_first()
 
     def _take_first(self) -> list[_Waiting]:
-        """The first request and those that fit into its batch; the others keep their places."""
+        """The first request and all others that fit into its batch; the rest keep their places in the queue."""
         taken: list[_Waiting] = []
         left: deque[_Waiting] = deque()
         maps = 0
@@ -170,12 +160,3 @@ def _answer(request: Request, result: Done | Exception, began: float) -> None:
         request.answer(result, began)
     except Exception:
         log.exception("a request was not answered")
-
-
-def _reason_to_drop(waiting: _Waiting, now: float) -> Exception | None:
-    waited, most = now - waiting.came, waiting.request.timeout_s
-    if waited > most:
-        return WaitedTooLongError(
-            f"[spade] waited {waited:.3g} s for a batch, longer than {most:.3g} s; try again later"
-        )
-    return CancelledError() if waiting.request.cancelled() else None

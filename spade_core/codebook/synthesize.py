@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,20 +20,13 @@ from spade_core.models.spade import SPADE
 from spade_core.models.symbol_table import embed, symbol_table
 
 
-@dataclass
-class CodebookSeconds:
-    """Adds up the seconds spent on codebooks: embed and entries, the part of the form that reads no feature map."""
-
-    total: float = 0.0
-
-
 def synthesize_codebook(
     generator: AnyGenerator,
     folded: dict[SPADE, Folded] | None,
     symbols: Tensor,
     levels: dict[tuple[int, int], LevelTensors],
     style: Tensor | None,
-    seconds: CodebookSeconds | None = None,
+    timed: Callable[[float], None] | None = None,
 ) -> Tensor:
     """The image of `synthesize_dense`, by codebooks.
 
@@ -42,12 +36,12 @@ def synthesize_codebook(
         symbols: integers [N, H, W].
         levels: the plan of `symbols`, from `level_tensors`.
         style: [N, 256], or None without a style input.
-        seconds: where to add the time spent on codebooks.
+        timed: called with the seconds of each norm's codebook: embed and entries, which read no feature map.
 
     Returns the image before tanh [N, 3, H, W].
     """
     dtype = generator.conv_img.weight.dtype
-    form = CodebookForm(generator.config, folded, symbols, levels, dtype, seconds or CodebookSeconds())
+    form = CodebookForm(generator.config, folded, symbols, levels, dtype, timed)
     return generator.draw(form, None if style is None else style.to(dtype))
 
 
@@ -64,7 +58,7 @@ class CodebookForm:
     symbols: Tensor
     levels: dict[tuple[int, int], LevelTensors]
     dtype: torch.dtype
-    seconds: CodebookSeconds
+    timed: Callable[[float], None] | None = None
     memory_format: torch.memory_format = torch.channels_last
 
     def segmap(self, step: int) -> Tensor:
@@ -81,7 +75,8 @@ class CodebookForm:
         level = self.levels[x.shape[2], x.shape[3]]
         own = fold(spade, self.config) if self.folded is None else self.folded[spade]
         entries = codebook(own, level)
-        self.seconds.total += time.perf_counter() - began
+        if self.timed is not None:
+            self.timed(time.perf_counter() - began)
         return modulate(x, entries, level.index, own.norm, level.order)
 
 

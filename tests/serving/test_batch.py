@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from serving.engines.contract import Engine, Inputs
 from serving.engines.timings import Timings
-from serving.requests.batch import Done, Item, RequestError, check_item, run_items
+from serving.requests.batch import Done, RequestError, RequestTensors, check_request, run_requests
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.models.style import style_from_seed
 from spade_core.types import Images, Instances, Labels, Style
 
 DEMO = PRESETS["demo"]
 COCO = PRESETS["coco"]
-MANY = 1 << 20
 
 
-class CountingEngine:
+class CountingEngine(Engine):
     """Paints every pixel with its label; fails where a label is 13; remembers its batches."""
 
     name = "torch"
@@ -26,18 +26,29 @@ class CountingEngine:
         self.config = config
         self.batches: list[int] = []
 
-    def synthesize(
-        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
-    ) -> Images:
-        del instances, style, timings
+    def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
+        del timings
+        labels = inputs.labels
         self.batches.append(len(labels))
         if (labels == 13).any():
             raise RuntimeError("unlucky")
         return labels[..., None].repeat(3, axis=-1)
 
 
-def item(value: int, count: int = 1, size: int = 64) -> Item:
-    return Item(np.full((count, size, size), value, np.uint8), None, None)
+def request(value: int, count: int = 1, size: int = 64) -> Inputs:
+    labels = np.full((count, size, size), value, np.uint8)
+    return Inputs(labels, None, labels.astype(np.uint16), None)
+
+
+def check(
+    config: GeneratorConfig,
+    labels: Labels,
+    instances: Instances | None = None,
+    style: Style | None = None,
+    seed: np.ndarray | None = None,
+    max_pixels: int = 1 << 20,
+) -> Inputs:
+    return check_request(RequestTensors(labels, instances, style, seed), config, max_pixels)
 
 
 def painted(result: Done | Exception) -> list[int]:
@@ -45,17 +56,17 @@ def painted(result: Done | Exception) -> list[int]:
     return [int(image[0, 0, 0]) for image in result.images]
 
 
-def test_items_of_equal_size_run_as_one_batch_and_come_back_in_order() -> None:
+def test_requests_of_equal_size_run_as_one_batch_and_come_back_in_order() -> None:
     engine = CountingEngine(DEMO)
-    results = run_items(engine, [item(1, 2), item(5, size=32), item(2), item(3, 3)])
+    results = run_requests(engine, [request(1, 2), request(5, size=32), request(2), request(3, 3)])
     assert [painted(r) for r in results] == [[1, 1], [5], [2], [3, 3, 3]]
     assert engine.batches == [6, 1]
     assert [r.batch_size for r in results if isinstance(r, Done)] == [6, 1, 6, 6]
 
 
-def test_an_item_that_breaks_the_engine_fails_alone() -> None:
+def test_a_request_that_breaks_the_engine_fails_alone() -> None:
     engine = CountingEngine(DEMO)
-    good, bad, other = run_items(engine, [item(1), item(13), item(2)])
+    good, bad, other = run_requests(engine, [request(1), request(13), request(2)])
     assert painted(good) == [1]
     assert painted(other) == [2]
     assert isinstance(bad, RuntimeError)
@@ -64,7 +75,7 @@ def test_an_item_that_breaks_the_engine_fails_alone() -> None:
 
 def test_on_batch_hears_of_the_batches_that_succeeded() -> None:
     heard: list[int] = []
-    run_items(CountingEngine(DEMO), [item(1), item(13)], lambda _, size: heard.append(size))
+    run_requests(CountingEngine(DEMO), [request(1), request(13)], lambda _, size: heard.append(size))
     assert heard == [1]
 
 
@@ -72,9 +83,9 @@ def test_style_goes_before_seed_and_seed_before_the_default() -> None:
     labels = np.zeros((2, 256, 256), np.uint8)
     style = np.ones((2, 256), np.float32)
     seed = np.array([[7], [8]])
-    both = check_item(DEMO, MANY, labels, None, style, seed)
-    seeded = check_item(DEMO, MANY, labels, None, None, seed)
-    neither = check_item(DEMO, MANY, labels, None, None, None)
+    both = check(DEMO, labels, None, style, seed)
+    seeded = check(DEMO, labels, None, None, seed)
+    neither = check(DEMO, labels, None, None, None)
     assert both.style is not None
     assert seeded.style is not None
     assert neither.style is not None
@@ -87,7 +98,7 @@ def test_a_model_without_style_refuses_a_seed() -> None:
     labels = np.zeros((1, 256, 256), np.uint8)
     instances = np.zeros((1, 256, 256), np.int32)
     with pytest.raises(RequestError, match="no style input, but got seed; leave it out"):
-        check_item(COCO, MANY, labels, instances, None, np.array([[0]]))
+        check(COCO, labels, instances, None, np.array([[0]]))
 
 
 @pytest.mark.parametrize(
@@ -101,9 +112,9 @@ def test_a_model_without_style_refuses_a_seed() -> None:
 )
 def test_bad_styles_and_seeds_are_named(style: Style | None, seed: np.ndarray | None, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        check_item(DEMO, MANY, np.zeros((1, 256, 256), np.uint8), None, style, seed)
+        check(DEMO, np.zeros((1, 256, 256), np.uint8), None, style, seed)
 
 
 def test_a_map_over_the_pixel_limit_is_refused_before_it_is_read() -> None:
     with pytest.raises(RequestError, match="at most 1000 pixels but got 256x256 = 65536"):
-        check_item(DEMO, 1000, np.full((1, 256, 256), 99, np.uint8), None, None, None)
+        check(DEMO, np.full((1, 256, 256), 99, np.uint8), max_pixels=1000)

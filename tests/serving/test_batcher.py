@@ -13,14 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.engines.contract import Engine, Inputs
 from serving.engines.timings import Timings
-from serving.requests.batch import Done, Item
-from serving.requests.batcher import Batcher, CancelledError, QueueFullError, Request, WaitedTooLongError
+from serving.requests.batch import Done
+from serving.requests.batcher import Batcher, QueueFullError, Request
+from serving.requests.deadlines import CancelledError, Deadline, WaitedTooLongError
 from spade_core.config import PRESETS
-from spade_core.types import Images, Instances, Labels, Style
+from spade_core.types import Images
 
 
-class GatedEngine:
+class GatedEngine(Engine):
     """Paints every pixel with its label, once the gate is open; fails where a label is 13."""
 
     name, precision, config = "torch", "fp32", PRESETS["demo"]
@@ -31,16 +33,20 @@ class GatedEngine:
         self.started = threading.Semaphore(0)
         self.batches: list[list[int]] = []  # the first label of each map
 
-    def synthesize(
-        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
-    ) -> Images:
-        del instances, style, timings
+    def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
+        del timings
+        labels = inputs.labels
         self.batches.append([int(one[0, 0]) for one in labels])
         self.started.release()
         assert self.gate.wait(60)
         if (labels == 13).any():
             raise RuntimeError("unlucky")
         return labels[..., None].repeat(3, axis=-1)
+
+
+def painting(value: int, count: int = 1, size: int = 8) -> Inputs:
+    labels = np.full((count, size, size), value, np.uint8)
+    return Inputs(labels, None, labels.astype(np.uint16), None)
 
 
 class Client:
@@ -53,9 +59,9 @@ class Client:
         self, value: int, count: int = 1, size: int = 8, timeout_s: float = 60, cancelled: bool = False
     ) -> Future[Done | Exception]:
         answer: Future[Done | Exception] = Future()
-        item = Item(np.full((count, size, size), value, np.uint8), None, None)
+        deadline = Deadline(timeout_s, lambda: cancelled)
         self.batcher.submit(
-            Request(item, lambda result, _began: answer.set_result(result), lambda: cancelled, timeout_s)
+            Request(painting(value, count, size), lambda result, _began: answer.set_result(result), deadline)
         )
         return answer
 
@@ -163,12 +169,11 @@ def test_an_answer_that_fails_does_not_keep_the_others_from_theirs() -> None:
     engine = GatedEngine()
     engine.gate.set()
     with batcher(engine) as client:
-        item = Item(np.zeros((1, 8, 8), np.uint8), None, None)
 
         def answer(result: Done | Exception, began: float) -> None:
             raise RuntimeError(f"the line is dead: {result} of {began}")
 
-        client.batcher.submit(Request(item, answer, lambda: False, 60))
+        client.batcher.submit(Request(painting(0), answer, Deadline(60, lambda: False)))
         assert painted(client.send(7)) == [7]
 
 

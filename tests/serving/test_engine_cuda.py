@@ -14,8 +14,8 @@ from kernels.cuda.host.library import CudaError, Library
 from serving.engines import reference as engine_module
 from serving.engines.cuda import program as cuda_program
 from serving.engines.cuda.codebooks import Codebooks, bucket_of, room_of
-from serving.engines.cuda.generator import CudaGenerator, CudaTimes
-from serving.engines.cuda.keys import keys_of
+from serving.engines.cuda.generator import CudaGenerator
+from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig, Norm, level_sizes, preset
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
@@ -112,18 +112,18 @@ def test_maps_that_come_again_or_repeat_are_planned_once_and_give_the_same_image
     z = styles(config, 4)
     assert z is not None
     program = CudaGenerator(generator, torch.float32, CPU, emulated)
-    first = CudaTimes()
-    program.run(symbols[:2], z[:2], values=True, times=first)
-    assert (first.cached, first.plan_s > 0, first.codebook_s > 0) == (0, True, True)
-    again = CudaTimes()
-    both = program.run(symbols[:2], z[2:], values=True, times=again)
+    first = Timings()
+    program.run(symbols[:2], z[:2], values=True, timings=first)
+    assert (first.cached_maps, first.plan_s > 0, first.codebook_s > 0) == (0, True, True)
+    again = Timings()
+    both = program.run(symbols[:2], z[2:], values=True, timings=again)
     assert_close(both, dense(generator, symbols[:2], z[2:]))
-    assert (again.cached, again.plan_s, again.codebook_s) == (2, 0, 0)
-    assert (again.rows, again.pixels) == (first.rows, first.pixels)
-    mixed, mixed_times = symbols[[1, 2, 1, 0]], CudaTimes()
-    assert_close(program.run(mixed, z, values=True, times=mixed_times), dense(generator, mixed, z))
-    assert mixed_times.cached == 3
-    assert 0 < mixed_times.rows < mixed_times.pixels
+    assert (again.cached_maps, again.plan_s, again.codebook_s) == (2, 0, 0)
+    assert again.distinct_share == first.distinct_share
+    mixed, mixed_timings = symbols[[1, 2, 1, 0]], Timings()
+    assert_close(program.run(mixed, z, values=True, timings=mixed_timings), dense(generator, mixed, z))
+    assert mixed_timings.cached_maps == 3
+    assert 0 < mixed_timings.distinct_share < 1
 
 
 def test_a_plan_that_needs_a_larger_bucket_than_the_last_ones_is_drawn_again(
@@ -166,32 +166,18 @@ def test_the_buckets_used_last_are_kept(emulated: Library, monkeypatch: pytest.M
     assert list(program._buckets) == [8, 16]
 
 
-def test_keys_are_equal_where_maps_are() -> None:
-    symbols = np.random.default_rng(0).integers(0, 9, (3, 8, 4)).astype(np.uint16)
-    symbols[2] = symbols[0]
-    first, second, third = keys_of(symbols)
-    assert first == third
-    assert hash(first) == hash(third)
-    assert first != second
-    assert hash(first) != hash(second)
-    (turned,) = keys_of(symbols[:1].reshape(1, 4, 8))  # the same numbers in another shape
-    assert first != turned
-    assert first == keys_of(symbols[:, ::-1][:, ::-1])[0]  # not contiguous on the way
-    assert first != "map"
-
-
 def test_the_cache_keeps_to_its_limit(emulated: Library) -> None:
     config = small()
     generator = trained_like(config)
     program = CudaGenerator(generator, torch.float32, CPU, emulated)
     image = program.run(maps(config, 1), None, values=True)
-    program._cache_limit = program._cached_bytes * 3 // 2  # room for one map
-    assert program._cache_limit > 0
+    program.cache.limit = program.cache.bytes * 3 // 2  # room for one map
+    assert program.cache.limit > 0
     for seed in (1, 0):
-        times = CudaTimes()
-        again = program.run(maps(config, 1, seed), None, values=True, times=times)
-        assert times.cached == 0
-        assert 0 < program._cached_bytes <= program._cache_limit
+        timings = Timings()
+        again = program.run(maps(config, 1, seed), None, values=True, timings=timings)
+        assert timings.cached_maps == 0
+        assert 0 < program.cache.bytes <= program.cache.limit
     assert torch.equal(again, image)
 
 
@@ -199,9 +185,9 @@ def test_a_cache_of_no_bytes_keeps_nothing(emulated: Library) -> None:
     config = small()
     program = CudaGenerator(trained_like(config), torch.float32, CPU, emulated, cache_bytes=0)
     program.run(maps(config, 1), None, values=True)
-    times = CudaTimes()
-    program.run(maps(config, 1), None, values=True, times=times)
-    assert (times.cached, program._cached_bytes) == (0, 0)
+    timings = Timings()
+    program.run(maps(config, 1), None, values=True, timings=timings)
+    assert (timings.cached_maps, program.cache.bytes) == (0, 0)
 
 
 @pytest.mark.parametrize(("side", "n"), [(256, 1), (256, 8), (512, 64), (32, 3)])

@@ -1,10 +1,9 @@
-"""Plans and codebooks of label maps, computed once per distinct map and kept for maps that come again."""
+"""Makes the plans and codebooks of label maps, once per distinct map."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -20,13 +19,14 @@ from kernels.ops.plan import Level, concatenate_patches, plan_maps
 from kernels.program import Pool, Program, Step, run
 from serving.engines.cpu.memory import ALIGNMENT, Arena, Block
 from serving.engines.cpu.pack import PackedGenerator, PackedNorm
+from serving.engines.map_cache import MapCache, MapKey
+from serving.engines.timings import Timings
 from spade_core.config import level_sizes
 from spade_core.types import Int32, Symbols
 
 Positions = npt.NDArray[np.int64]
-Key = tuple[tuple[int, ...], bytes]  # of a map: all of it, so equal keys are equal maps
 
-ACTV_BUFFERS = 3  # of hidden rows, which norms take in turn
+ACTV_BUFFERS = 3  # buffers of hidden rows; norms use them in turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,12 @@ class MapCodebooks:
     """What the convs need of one label map.
 
     Attributes:
-        index: int32 [h, w] of each level, rows of the level's entries.
-        rows: U5, distinct 5x5 patches of each level.
-        entries: uint64 [norms], in the order of the blocks and their norms: the address of T [CB, U5, 2, 32], which
-            are rows of the table that the map's batch shares.
-        entry_rows: int64 [norms], of those tables.
-        memory: what the entries lie in.
+        index: int32 [h, w] for each level: rows of the level's entries.
+        rows: U5 for each level, the number of distinct 5x5 patches.
+        entries: uint64 [norms], in the order of the blocks and their norms: the address of the map's entries
+            T [CB, U5, 2, 32]. The entries are rows of a table that all maps of a batch share.
+        entry_rows: int64 [norms]: rows of each whole table.
+        memory: the block that holds the tables.
     """
 
     index: tuple[Int32, ...]
@@ -50,78 +50,34 @@ class MapCodebooks:
 
     @property
     def pixels(self) -> int:
-        """Over all levels."""
+        """Pixels of all levels together."""
         return sum(index.size for index in self.index)
-
-
-@dataclass
-class CodebookTimes:
-    """Seconds of one call, and how many of its maps were at hand."""
-
-    plan_s: float = 0.0
-    codebook_s: float = 0.0
-    cached: int = 0
-
-
-class CodebookCache:
-    """The most recently used maps' codebooks, whose entries take at most `limit` bytes; 0 keeps none. Not thread-safe.
-
-    Maps of one batch share memory, which counts as long as one of them is kept.
-
-    Attributes:
-        bytes: of the memory that the kept maps hold.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.bytes = 0
-        self._maps: OrderedDict[Key, MapCodebooks] = OrderedDict()
-        self._holders: Counter[Block] = Counter()  # how many kept maps hold a block
-
-    def get(self, key: Key) -> MapCodebooks | None:
-        found = self._maps.get(key)
-        if found is not None:
-            self._maps.move_to_end(key)
-        return found
-
-    def put(self, key: Key, codebooks: MapCodebooks) -> None:
-        """Keep the codebooks of a map that is not kept yet."""
-        block = codebooks.memory
-        if block.bytes > self.limit:
-            return
-        self._maps[key] = codebooks
-        self.bytes += 0 if self._holders[block] else block.bytes
-        self._holders[block] += 1
-        self.make_room(0)
-
-    def make_room(self, size: int) -> None:
-        """Drop the oldest maps until `size` more bytes keep to the limit, so that their memory is free for them."""
-        while self._maps and self.bytes + size > self.limit:
-            block = self._maps.popitem(last=False)[1].memory
-            self._holders[block] -= 1
-            if not self._holders[block]:
-                del self._holders[block]
-                self.bytes -= block.bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """Maps whose codebooks have their place.
+    """Label maps whose codebooks have their place in memory.
 
     Attributes:
-        maps: of each image.
-        new: by key those whose entries are yet to be made.
-        scratch: what making them reads besides.
+        maps: the codebooks of each image's map.
+        new: the maps whose entries `CodebookMaker.make` has yet to compute, by key.
+        scratch: the memory that computing the entries reads, kept alive.
     """
 
-    maps: list[MapCodebooks]
-    new: dict[Key, MapCodebooks]
+    maps: Sequence[MapCodebooks]
+    new: Mapping[MapKey, MapCodebooks]
     scratch: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
 class _NormSteps:
-    """Where a norm's arguments are in the program, see `CodebookMaker._set`, and what decides on them."""
+    """The steps of one norm in the program.
+
+    Attributes:
+        level: resolution level of the norm.
+        blocks: blocks of 32 channels.
+        embed, codebook: positions of the steps' arguments in the program's memory; `CodebookMaker._set` writes them.
+    """
 
     level: int
     blocks: int
@@ -130,53 +86,49 @@ class _NormSteps:
 
 
 class CodebookMaker:
-    """Makes codebooks of label maps, computed once per distinct map. One program, whose arguments each call sets.
+    """Makes the codebooks of label maps. One program serves every call; each call sets the program's arguments.
 
     Args:
-        packed, isa: what the norms are made of.
-        pool: plans, and runs the program.
+        packed, isa: the norms' weights, and the ISA that the weights are packed for.
+        pool: threads that plan maps and run the program.
+        cache: codebooks of earlier calls.
     """
 
-    def __init__(self, packed: PackedGenerator, isa: Isa, pool: Pool, cache: CodebookCache) -> None:
+    def __init__(self, packed: PackedGenerator, isa: Isa, pool: Pool, cache: MapCache[MapCodebooks]) -> None:
         self._packed, self._isa, self._pool, self.cache = packed, isa, pool, cache
         self._dtype, self._input_dtype = storage_dtype(isa_dtype(isa)), storage_dtype(input_dtype(isa))
-        self._row_bytes = 2 * BLOCK * self._dtype.itemsize  # of an entry in one block
+        self._row_bytes = 2 * BLOCK * self._dtype.itemsize  # bytes of one entry in one block of channels
         self._memory = Arena()
         self._program, self._norms = self._write_program()
         self._words = self._program.memory.data.cast("q")
 
-    def plan(self, symbols: Symbols, times: CodebookTimes) -> Planned:
-        """The codebooks of each map of symbols [N, H, W], of which `make` computes those that are not at hand.
+    def plan(self, symbols: Symbols, keys: Sequence[MapKey], timings: Timings) -> Planned:
+        """Plan the maps of symbols [N, H, W] that the cache does not hold; equal maps are planned once.
 
-        Equal maps are planned once. The next call of `plan` takes what this one set up.
+        `make` must run before the next call of `plan`, which overwrites the program's arguments.
         """
-        keys = [(one.shape, one.tobytes()) for one in symbols]
-        found = {key: codebooks for key in keys if (codebooks := self.cache.get(key)) is not None}
-        times.cached += sum(key in found for key in keys)
-        missing = list(dict.fromkeys(key for key in keys if key not in found))
-        if not missing:
-            return Planned([found[key] for key in keys], {})
+        lookup = self.cache.look_up(keys)
+        timings.cached_maps += lookup.hits
+        if not lookup.missing:
+            return Planned(lookup.complete({}), {})
         began = time.perf_counter()
-        maps = symbols if len(missing) == len(symbols) else np.stack([symbols[keys.index(key)] for key in missing])
-        planned, scratch = self._set(self._plan(maps))
-        new = dict(zip(missing, planned, strict=True))
-        found |= new
-        times.plan_s += time.perf_counter() - began
-        return Planned([found[key] for key in keys], new, scratch)
+        planned, scratch = self._set(self._plan(lookup.missing_maps(symbols)))
+        new = dict(zip(lookup.missing, planned, strict=True))
+        timings.plan_s += time.perf_counter() - began
+        return Planned(lookup.complete(new), new, scratch)
 
-    def make(self, planned: Planned, times: CodebookTimes) -> None:
-        """Computes what the last call of `plan` found missing, and keeps it for maps that come again."""
+    def make(self, planned: Planned, timings: Timings) -> None:
+        """Compute the entries that the last call of `plan` found missing, and put them into the cache."""
         if not planned.new:
             return
-        times.codebook_s += sum(run(self._program, self._pool).values())
-        for key, codebooks in planned.new.items():
-            self.cache.put(key, codebooks)
+        timings.codebook_s += sum(run(self._program, self._pool).values())
+        self.cache.put(planned.new)
 
     def _write_program(self) -> tuple[Program, list[_NormSteps]]:
-        """The program, and where the arguments of each norm are in it.
+        """The program, and the positions of each norm's arguments in the program's memory.
 
-        An embed stands before the codebook of the norm before its own. A codebook waits for its embed, and an embed for
-        the codebook that last read its buffer.
+        The embed of a norm stands before the codebook of the previous norm, so that both may run together. A codebook
+        waits for its embed; an embed waits for the codebook that last read the embed's buffer.
         """
         norms = [(block.level, norm) for block in self._packed.blocks for norm in block.norms]
         of_norms = [self._steps(norm) for _, norm in norms]
@@ -206,7 +158,7 @@ class CodebookMaker:
         ]  # fmt: skip
 
     def _steps(self, norm: PackedNorm) -> tuple[Step, Step]:
-        """The steps of a norm on one patch, which stand for their checks; `_set` points them at a map's."""
+        """The steps of a norm on a single patch, which check the shapes once. `_set` points the steps at real maps."""
         taps = self._packed.config.spade_kernel**2
         patches = np.zeros((1, taps), np.int32)
         int8 = None
@@ -220,9 +172,11 @@ class CodebookMaker:
         )
 
     def _set(self, plans: Sequence[Sequence[Level]]) -> tuple[list[MapCodebooks], tuple[object, ...]]:
-        """Points the program at the patches of maps and at memory for their entries; what it reads, besides.
+        """Point the program at the patches of maps, and at memory for their entries.
 
-        In Python's own numbers: after an image the caches hold nothing of NumPy, whose first calls are slow.
+        Returns the codebooks of each map, and the memory that the program reads, to be kept alive until the program has
+        run. Computes in plain Python numbers: after an image the processor's caches hold none of NumPy's code, so the
+        first calls of NumPy are slow.
         """
         patches = [concatenate_patches(of_maps) for of_maps in zip(*plans, strict=True)]
         levels = [(three.ctypes.data, len(three), five.ctypes.data, len(five)) for three, five in patches]
@@ -246,7 +200,7 @@ class CodebookMaker:
         return self._of_maps(plans, entries, [levels[norm.level][3] for norm in self._norms], block), (patches, scratch)
 
     def _form(self, rows5: int, actv_rows: int, n_blocks: int) -> int:
-        """The cheaper form of a codebook."""
+        """Number of the faster form of a codebook."""
         forms = isa_forms(self._isa)
         form = forms[0]
         if len(forms) > 1:
@@ -261,7 +215,7 @@ class CodebookMaker:
     def _of_maps(
         self, plans: Sequence[Sequence[Level]], entries: Sequence[int], entry_rows: Sequence[int], block: Block
     ) -> list[MapCodebooks]:
-        """Each map's rows of the tables, which hold the maps' patches one behind the other."""
+        """Each map's rows in the tables, where the entries of the maps lie one map after the other."""
         maps, starts = [], [0] * len(plans[0])
         for levels in plans:
             of_map = [at + starts[norm.level] * self._row_bytes for at, norm in zip(entries, self._norms, strict=True)]

@@ -12,24 +12,27 @@ import numpy.typing as npt
 from kernels.isa import Isa, IsaError, choose_isa
 from kernels.layouts import DType
 from kernels.program import Pool
-from serving.engines.cpu.codebooks import CodebookCache, CodebookMaker, CodebookTimes
+from serving.engines.contract import Engine, Inputs, check_inputs
+from serving.engines.cpu.codebooks import CodebookMaker
 from serving.engines.cpu.pack import pack_generator
 from serving.engines.cpu.program import ConvProgram, Output
+from serving.engines.map_cache import MapCache, keys_of
 from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig
-from spade_core.maps.label_maps import prepare
 from spade_core.models.generator import Generator
-from spade_core.models.style import check_style
 from spade_core.types import Images, Instances, Labels, Style
 
 CACHE_BYTES = 512 << 20
-PROGRAMS = 8  # (batch, size) pairs whose memory is kept; the least recently used goes
+PROGRAMS = 8  # (batch, size) pairs whose memory is kept; the one used longest ago goes
 
 _DTYPES: dict[str, DType] = {"fp32": "float32", "bf16": "bf16", "int8": "bf16"}
 
 
 def choose_isa_of(precision: str) -> Isa:
-    """The fastest isa of a precision on this processor. Raises IsaError without one, ValueError for others' names."""
+    """The fastest ISA for a precision on this processor.
+
+    Raises IsaError where the processor has none, ValueError for a precision that the cpu engine does not know.
+    """
     if precision not in _DTYPES:
         raise ValueError(f"[engine] expected precision {', '.join(_DTYPES)} but got {precision!r}")
     isa = choose_isa(_DTYPES[precision])
@@ -41,19 +44,18 @@ def choose_isa_of(precision: str) -> Isa:
     return isa
 
 
-class CpuEngine:
+class CpuEngine(Engine):
     """Runs a generator on the native kernels. Calls from several threads take turns; engines run side by side.
 
     Args:
-        generator: float32, in eval mode; it is only read.
-        precision: fp32 or bf16, of weights and activations; sums are float32. int8: as bf16, but the codebooks that
-            take most of the time multiply in int8, on a processor with AMX. Raises IsaError without a isa for it.
-        threads: of this engine's own pool; None: one per core.
-        cache_bytes: of plans and codebooks kept for label maps that come again; 0 keeps none.
+        generator: float32, in eval mode. The engine only reads the generator.
+        precision: dtype of weights and activations, fp32 or bf16; sums are float32. int8 is bf16 with the slowest
+            codebooks multiplied in int8, on a processor with AMX. Raises IsaError where no ISA has the precision.
+        threads: threads of this engine's own pool; None takes one per core.
+        cache_bytes: memory for the plans and codebooks of label maps that may come again; 0 keeps none.
     """
 
     name = "cpu"
-    max_concurrent_calls = 1  # its threads are all at work on one
 
     def __init__(
         self,
@@ -68,54 +70,40 @@ class CpuEngine:
         threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self._pool = Pool(threads)
         self._packed = pack_generator(generator, self.isa, threads, int8=precision == "int8")
-        self._codebooks = CodebookMaker(self._packed, self.isa, self._pool, CodebookCache(cache_bytes))
+        self._codebooks = CodebookMaker(self._packed, self.isa, self._pool, MapCache(cache_bytes))
         self._programs: dict[tuple[int, ...], ConvProgram] = {}
         self._lock = threading.Lock()
 
-    def synthesize(
-        self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
-    ) -> Images:
-        """Label maps [N, H, W] -> images [N, H, W, 3]; see `Engine`. Equal maps share codebooks."""
-        return self._run(labels, instances, style, timings, "pixels")
+    def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
+        """Checked inputs -> images [N, H, W, 3]; see `Engine.run`. Equal maps share codebooks."""
+        return self._run(inputs, timings or Timings(), "pixels")
 
     def image(
         self, labels: Labels, instances: Instances | None, style: Style | None, timings: Timings | None = None
     ) -> npt.NDArray[np.float32]:
-        """As `synthesize`, before rounding: float32 [N, 3, H, W] in -1..1."""
-        return self._run(labels, instances, style, timings, "values")
+        """The values that `synthesize` rounds to pixels: float32 [N, 3, H, W] in -1..1."""
+        return self._run(check_inputs(labels, instances, style, self.config), timings or Timings(), "values")
 
-    def _run(
-        self,
-        labels: Labels,
-        instances: Instances | None,
-        style: Style | None,
-        timings: Timings | None,
-        output: Output,
-    ) -> npt.NDArray[Any]:
-        symbols = prepare(labels, instances, self.config)  # [N, H, W]
-        styles = check_style(style, len(symbols), self.config)
-        times = CodebookTimes()
+    def _run(self, inputs: Inputs, timings: Timings, output: Output) -> npt.NDArray[Any]:
+        keys = keys_of(inputs.symbols)
         with self._lock:
-            planned = self._codebooks.plan(symbols, times)
-            program = self._program(symbols.shape)
-            program.set(symbols, styles, planned.maps, output)
-            self._codebooks.make(planned, times)  # and the threads go on to the convs while they are awake
-            convs_s = program.run(self._pool)
-            out = (program.values if output == "values" else program.pixels).copy()  # the next call writes there again
-        if timings is not None:
-            timings.plan_s += times.plan_s
-            timings.codebook_s += times.codebook_s
-            timings.convs_s += convs_s
-            maps = planned.maps
-            timings.distinct_share = sum(sum(one.rows) for one in maps) / sum(one.pixels for one in maps)
-            timings.cached_maps += times.cached
+            planned = self._codebooks.plan(inputs.symbols, keys, timings)
+            program = self._program(inputs.symbols.shape)
+            program.set(inputs.symbols, inputs.style, planned.maps, output)
+            # The convs follow the codebooks at once, while the pool's threads are still awake.
+            self._codebooks.make(planned, timings)
+            timings.convs_s += program.run(self._pool)
+            out = program.values if output == "values" else program.pixels
+            out = out.copy()  # the next call overwrites the program's memory
+        maps = planned.maps
+        timings.distinct_share = sum(sum(one.rows) for one in maps) / sum(one.pixels for one in maps)
         return out
 
     def _program(self, shape: tuple[int, ...]) -> ConvProgram:
         program = self._programs.pop(shape, None)
         if program is None:
             program = ConvProgram(self._packed, self.isa, *shape)
-        self._programs[shape] = program  # dictionaries keep the order: the last is the most recently used
+        self._programs[shape] = program  # a dictionary keeps its order: the last program is the one used last
         if len(self._programs) > PROGRAMS:
             del self._programs[next(iter(self._programs))]
         return program

@@ -1,4 +1,4 @@
-"""Memory that is used again: the system hands out fresh pages more slowly than the kernels write them."""
+"""An arena of reusable memory: the system hands out fresh pages more slowly than the kernels write them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ import numpy.typing as npt
 from kernels.layouts import aligned_empty
 
 ALIGNMENT = 64
-GRAIN = 256 << 10  # sizes are whole multiples
-CHUNK = 1 << 30  # addresses the system is asked for at once; it gives a page when it is first written
+GRAIN = 256 << 10  # every block's size is a multiple
+CHUNK = 1 << 30  # addresses reserved at once; the system gives a page when the page is first written
 
 Raw = npt.NDArray[np.uint8]
 
 
 class Block:
-    """A piece of memory of `bytes` bytes. When the last reference to it goes, it may be handed out again."""
+    """A piece of memory of `bytes` bytes. Once no reference to the block is left, the arena may reuse the memory.
+
+    Attributes:
+        address: start of the memory, a multiple of a cache line. Valid as long as the block is referenced.
+    """
 
     def __init__(self, span: _Span, returned: deque[_Span]) -> None:
         self._span, self._returned = span, returned
         self.bytes = span.bytes
-        self.address = span.start  # a multiple of a cache line's bytes; not to be read after the block
+        self.address = span.start
 
     def __del__(self) -> None:
         self._returned.append(self._span)
@@ -46,21 +50,15 @@ class _Span:
 
 
 class Arena:
-    """Hands out blocks, always at the lowest address where they fit, so that few pages are ever written first.
+    """Hands out blocks at the lowest address where they fit, so that few pages are ever written for the first time.
 
-    One thread takes at a time. The last reference to a block may go in any thread and at any moment. Pages that were
-    written stay, but those of blocks larger than a chunk.
+    Only one thread may take blocks. Any thread may drop the last reference to a block, at any time. Written pages stay
+    with the process, except the pages of blocks larger than a chunk.
     """
 
     def __init__(self) -> None:
         self._free: list[_Span] = []
-        self._returned: deque[_Span] = deque()  # by whoever held the last reference
-
-    @property
-    def free_bytes(self) -> int:
-        """That a block may be made of before the system is asked."""
-        self._gather()
-        return sum(span.bytes for span in self._free)
+        self._returned: deque[_Span] = deque()  # spans of blocks that nobody references any more
 
     def take(self, size: int) -> Block:
         """A block of at least `size` bytes."""
@@ -76,7 +74,7 @@ class Arena:
         return Block(taken, self._returned)
 
     def _gather(self) -> None:
-        """Takes in what came back, joins neighbours, and lets go of what was one large block."""
+        """Take in the returned spans, join neighbours, and give chunks of large blocks back to the system."""
         if not self._returned:
             return
         while self._returned:

@@ -1,4 +1,4 @@
-"""Plans and codebooks on the device: memory of fixed addresses per patch-count bucket, and a cache by label map."""
+"""Plans and codebooks on the device: memory of fixed addresses per patch-count bucket, and copies by label map."""
 
 from __future__ import annotations
 
@@ -82,25 +82,32 @@ class Codebooks:
         codebook(*self._codebooks, library=self._library)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class BatchMemory:
+    """The device memory that the codebooks of one batch share; freed with the last of the batch's maps."""
+
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
 class MapCodebooks:
-    """What the convs need of one label map, kept for when it comes again.
+    """What the convs need of one label map.
 
     Attributes:
-        index: int32 [h, w] of each level, rows counted from the map's first.
-        entries: T [U5, 2C] of each norm.
-        rows: U5 of each level.
-        bytes: of its share of memory; maps of one batch share theirs, which is freed with the last of them.
+        index: int32 [h, w] for each level; the map's own rows count from 0.
+        entries: T [U5, 2C] for each norm.
+        rows: U5 for each level.
+        memory: the memory shared with the other maps of the batch.
     """
 
     index: tuple[Tensor, ...]
     entries: tuple[Tensor, ...]
     rows: tuple[int, ...]
-    bytes: int
+    memory: BatchMemory
 
     @property
     def pixels(self) -> int:
-        """Over all levels."""
+        """Pixels of all levels together."""
         return sum(index.numel() for index in self.index)
 
 
@@ -115,12 +122,13 @@ def keep_maps(
     entries = [
         entries[: first[level][n]].clone() for entries, level in zip(codebooks.entries, level_of, strict=True)
     ]  # fmt: skip
+    memory = BatchMemory(sum(t.numel() * t.element_size() for t in (*entries, *index)))
     maps = []
     for i in range(n):
         own = tuple(e[first[level][i] : first[level][i + 1]] for e, level in zip(entries, level_of, strict=True))
         indices = tuple(index[level][i] - first[level][i] for level in levels)
-        size = sum(t.numel() * t.element_size() for t in (*own, *indices))
-        maps.append(MapCodebooks(indices, own, tuple(first[level][i + 1] - first[level][i] for level in levels), size))
+        rows = tuple(first[level][i + 1] - first[level][i] for level in levels)
+        maps.append(MapCodebooks(indices, own, rows, memory))
     return maps
 
 

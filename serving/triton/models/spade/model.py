@@ -17,8 +17,9 @@ import triton_python_backend_utils as pb_utils
 
 from serving.engines.choose import load_engine
 from serving.engines.timings import Timings
-from serving.requests.batch import Done, RequestError, check_item
-from serving.requests.batcher import Batcher, CancelledError, QueueFullError, Request, WaitedTooLongError
+from serving.requests.batch import Done, RequestError, RequestTensors, check_request
+from serving.requests.batcher import Batcher, QueueFullError, Request
+from serving.requests.deadlines import CancelledError, Deadline, WaitedTooLongError, wait_limit_s
 from serving.triton.metrics import SPADE, Metrics
 from serving.triton.protocol import UNKNOWN, check_package, read_parameters
 from serving.triton.tensors import error_response, make_tensor, read_inputs, send, silence_capsules
@@ -89,22 +90,13 @@ class TritonPythonModel:
 
     def _queue(self, request: Any, sender: Any) -> None:
         sent = sent_seconds(request)
-        tensors = read_inputs(request)
-        item = check_item(
-            self.engine.config,
-            self.max_pixels,
-            tensors["labels"],
-            tensors.get("instances"),
-            tensors.get("style"),
-            tensors.get("seed"),
-        )
+        inputs = check_request(RequestTensors(**read_inputs(request)), self.engine.config, self.max_pixels)
 
         def answer(result: Done | Exception, began: float) -> None:
             send(sender, self._response(result, sent, began))
 
-        own_s = request.timeout() / 1e6  # 0: none
-        timeout_s = min(self.timeout_s, own_s) if own_s > 0 else self.timeout_s
-        self.batcher.submit(Request(item, answer, sender.is_cancelled, timeout_s))
+        limit_s = wait_limit_s(self.timeout_s, request.timeout() / 1e6)
+        self.batcher.submit(Request(inputs, answer, Deadline(limit_s, sender.is_cancelled)))
 
     def _count_batch(self, timings: Timings, size: int) -> None:
         self.metrics.observe("spade_batch_size", size)

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from serving.requests.batch import check_item
-from serving.requests.images import decode_maps, encode_images, pad_files, read_colours, read_encoding
+from export.feeds import graph_inputs
+from serving.requests.batch import RequestTensors, check_request
+from serving.requests.images import decode_maps, encode_images, pad_files, read_encoding
 from serving.triton.metrics import SPADE_IMAGE, Metrics
 from serving.triton.protocol import UNKNOWN, RequestTimings, read_parameters
 from serving.triton.tensors import error_response, make_tensor, read_inputs, read_output, send, silence_capsules
@@ -107,7 +108,7 @@ class TritonPythonModel:
         if sender.is_cancelled():
             raise UpstreamError("[spade_image] the client cancelled this request", pb_utils.TritonError.CANCELLED)
         encoding = read_encoding(parameters)
-        inputs = await self._run("spade_image_decode_seconds", self._decode, tensors, parameters)
+        inputs = await self._run("spade_image_decode_seconds", self._decode, tensors)
         if not self.plain_upstream:
             inputs += [make_tensor(name, tensors[name]) for name in _FORWARDED if name in tensors]
         sent = {key: value for key, value in parameters.items() if key == "sent_unix_us"}
@@ -131,25 +132,17 @@ class TritonPythonModel:
         self.metrics.observe(metric, time.perf_counter() - began)
         return result
 
-    def _decode(self, tensors: dict[str, Any], parameters: dict[str, Any]) -> list[Any]:
-        colours = read_colours(parameters)
-        maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config, colours)
+    def _decode(self, tensors: dict[str, Any]) -> list[Any]:
+        maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config)
         if self.plain_upstream:
             maps = self._checked(maps, tensors)
         return [make_tensor(name, array) for name, array in maps.items()]
 
     def _checked(self, maps: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
         """What an engine file takes: it checks nothing and knows no seed, so that is done here."""
-        item = check_item(
-            self.config,
-            self.max_pixels,
-            maps["labels"],
-            maps.get("instances"),
-            tensors.get("style"),
-            tensors.get("seed"),
-        )
-        inputs = {"labels": item.labels, "instances": item.instances, "style": item.style}
-        return {name: array for name, array in inputs.items() if array is not None}
+        sent = RequestTensors(**maps, style=tensors.get("style"), seed=tensors.get("seed"))
+        inputs = check_request(sent, self.config, self.max_pixels)
+        return graph_inputs(inputs.labels, inputs.instances, inputs.style)
 
     def _no_timings(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return np.full((len(images), len(fields(RequestTimings))), UNKNOWN, np.float32)
