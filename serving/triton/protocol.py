@@ -1,32 +1,36 @@
-"""What the launcher, the models inside Triton, and the client must agree on."""
+"""What the launcher, the models inside Triton, and the client agree on."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 MODELS = ("spade", "spade_image")
-PACKAGE = str(Path(__file__).resolve().parents[1])  # of the process that reads it
+PACKAGE = str(Path(__file__).resolve().parents[1])  # the package `serving` that this process imports
 
 
 UNKNOWN = -1.0
-"""A timing that was not measured. NaN would say so too, but NaN is not JSON, which HTTP answers are written in."""
+"""A timing that was not measured. HTTP answers are written in JSON, which has no NaN."""
 
 
 @dataclass(frozen=True)
 class RequestTimings:
     """Output `timings` FP32 [N, 7]: these fields in this order, the same row for every map of a request.
 
-    A field that was not measured is `UNKNOWN`; all others are 0 or more.
+    A field that was not measured is `UNKNOWN`; all other values are 0 or more.
 
     Attributes:
-        queue_s: from the client's sending to the start of its batch, network and queue included; unknown where the
-            request has no parameter `sent_unix_us`. The clocks of both machines enter: the value is as good as the
-            clocks agree, and 0 where they would make it negative.
-        plan_s, codebook_s, convs_s: where the engine spent the batch this request was part of.
+        queue_s: from sending the request to the start of its batch, network and queue included; unknown where the
+            request has no parameter `sent_unix_us`. Across machines the value includes the difference of their clocks,
+            and is 0 where that difference would make the value negative.
+        plan_s, codebook_s, convs_s: `serving.engines.timings.Timings` of the batch that the request was part of.
         total_s: from the start of the batch to this answer.
         batch_size: label maps in the engine batch.
         distinct_share: distinct 5x5 patches per pixel over all levels of the batch, 0..1.
@@ -40,22 +44,58 @@ class RequestTimings:
     batch_size: float
     distinct_share: float
 
+    @classmethod
+    def unknown(cls) -> RequestTimings:
+        """The record of a model that measures nothing."""
+        return cls(*[UNKNOWN] * len(fields(cls)))
+
+    @property
+    def engine_s(self) -> float:
+        """Seconds of the batch inside the engine."""
+        return self.plan_s + self.codebook_s + self.convs_s
+
+    def rows(self, count: int) -> npt.NDArray[np.float32]:
+        """The output tensor of a request of `count` maps, float32 [N, 7]."""
+        return np.tile(np.array(astuple(self), np.float32), (count, 1))
+
 
 def read_timings(answer: Any) -> RequestTimings:
-    """Of an answer as tritonclient reads it, over either protocol."""
+    """The timings of an answer as tritonclient reads it, over either protocol."""
     return RequestTimings(*(float(value) for value in answer.as_numpy("timings")[0]))
 
 
+# ---- Errors on their way from model to model ----
+
+MARK_OUTCOME = "mark_outcome"
+"""A request parameter of `spade_image`: `spade` then marks the outcome in the message of an error."""
+
+_MARK = re.compile(r"<(\w+)> ", re.ASCII)
+
+
+def mark_outcome(message: str, outcome: str) -> str:
+    """An error's message with its outcome (`serving.triton.metrics.OUTCOMES`) in front."""
+    return f"<{outcome}> {message}"
+
+
+def read_outcome(message: str) -> tuple[str | None, str]:
+    """The inverse: the outcome, None without a mark, and the message."""
+    found = _MARK.match(message)
+    return (found[1], message[found.end() :]) if found else (None, message)
+
+
+# ---- Parameters of a model ----
+
+
 def write_parameters(values: Mapping[str, Any]) -> dict[str, str]:
-    """Model parameters as strings of JSON, so that None, numbers and records come back as they were."""
+    """Model parameters as strings of JSON, which keep None, numbers and records what they are."""
     return {key: json.dumps(value) for key, value in values.items()}
 
 
 def check_package(parameters: Mapping[str, Any]) -> None:
-    """Raises RuntimeError where a model process imports another `serving` than the launcher's.
+    """Raises RuntimeError where a model process imports another package `serving` than the launcher.
 
-    A published version names no package: it may be served where it was not made.
-    Triton's stub takes its packages from the interpreter's own site-packages, and reads no PYTHONPATH.
+    A published version names no package, since another machine may serve the version. Triton's stub imports from the
+    interpreter's own site-packages and ignores PYTHONPATH.
     """
     if parameters["package"] not in (None, PACKAGE):
         raise RuntimeError(
@@ -65,6 +105,6 @@ def check_package(parameters: Mapping[str, Any]) -> None:
 
 
 def read_parameters(model_config: str) -> dict[str, Any]:
-    """The inverse, inside a model: `args["model_config"]` of `initialize` -> the values."""
+    """The parameters inside a model: `args["model_config"]` of `initialize` -> the values."""
     parameters = json.loads(model_config)["parameters"]
     return {key: json.loads(value["string_value"]) for key, value in parameters.items()}

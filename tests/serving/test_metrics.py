@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import urllib.request
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,8 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
-from served import blocks, png, wait_until
+from scraped import moved_since, scrape
+from served import blocks, png
 
 from kernels.isa import supported_isas
 from serving.client.client import Client, ServerError
@@ -21,33 +20,6 @@ from serving.triton.protocol import RequestTimings
 from serving.triton.server import Server
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-def scrape(server: Server) -> dict[str, float]:
-    """Every sample of ours, summed over processes: name, with le or outcome -> value."""
-    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
-        text = response.read().decode()
-    samples: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name.startswith("spade_"):
-                key = sample.labels.get("le") or sample.labels.get("outcome")
-                name = sample.name + (f" {key}" if key else "")
-                samples[name] = samples.get(name, 0) + sample.value
-    return samples
-
-
-def moved_since(server: Server, before: dict[str, float], least: dict[str, float]) -> dict[str, float]:
-    """What a scrape shows more than `before`, once these have moved so far: values are written behind the answers."""
-    moved: dict[str, float] = {}
-
-    def has_moved() -> bool:
-        after = scrape(server)
-        moved.update({name: after[name] - before[name] for name in after})
-        return all(moved[name] >= value for name, value in least.items())
-
-    wait_until(has_moved, f"the metrics to move by {least}")
-    return moved
 
 
 def base_names(samples: dict[str, float]) -> set[str]:

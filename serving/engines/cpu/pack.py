@@ -1,4 +1,4 @@
-"""A generator's weights as the native kernels read them: folded, blocked, packed once at load."""
+"""Packs a generator's weights for the native kernels, once at load: folded, blocked, in the layout of an ISA."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ from spade_core.models.symbol_table import symbol_table
 
 Packed = npt.NDArray[np.uint8]
 
-INT8_LEVELS = 3  # the largest, which take most of the time
+INT8_LEVELS = 3  # the largest levels, which take most of the time, multiply their codebooks in int8
 LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
 class PackedNorm:
-    """One SPADE norm. `instance`: x is normalised with its own statistics first; batch statistics are folded in.
+    """One SPADE norm. The statistics of a batch norm are folded in.
 
     Attributes:
-        table: float32 [k*k, symbols + 1, 128]. shared_bias: float32 [128].
-        weight: packed [k*k * 128, 2C]. bias: float32 [CB, 2, 32].
-        scale: float32 [CB, 2, 32] and interior: T [CB, symbols, 2, 32], where the codebook is int8: see `steps.Int8`.
+        channels: C.
+        table: float32 [k*k, symbols + 1, 128] of the embed, with its shared_bias float32 [128].
+        weight: packed [k*k * 128, 2C] of the codebook, with its bias float32 [CB, 2, 32].
+        instance: whether x is first normalised with its own statistics.
+        scale: float32 [CB, 2, 32], of a codebook in int8; see `kernels.ops.codebook.Int8`.
+        interior: T [CB, symbols, 2, 32], of a codebook in int8.
     """
 
     channels: int
@@ -49,7 +52,7 @@ class PackedNorm:
 
 @dataclass(frozen=True)
 class PackedConv:
-    """One conv: packed weight, and bias float32 [CB * 32]."""
+    """One conv: its packed weight, and its bias float32 [CB * 32]."""
 
     in_channels: int
     out_channels: int
@@ -60,7 +63,12 @@ class PackedConv:
 
 @dataclass(frozen=True)
 class PackedBlock:
-    """One residual block. `shift`: 1 if its input is upsampled by 2 first. `level`: index of its resolution level."""
+    """One residual block.
+
+    Attributes:
+        level: index of the block's resolution level.
+        shift: 1 where the block's input is first upsampled by 2, else 0.
+    """
 
     level: int
     shift: int
@@ -73,22 +81,28 @@ class PackedBlock:
 
     @property
     def norms(self) -> tuple[PackedNorm, ...]:
-        """In the order in which they run."""
+        """The block's norms in the order in which they run."""
         return tuple(norm for norm in (self.norm_0, self.norm_s, self.norm_1) if norm is not None)
 
 
 @dataclass(frozen=True)
 class PackedStart:
-    """`fc`: a conv of one pixel from the style to the whole start map, or the table of a conv on the label map."""
+    """The first layer, `fc`. One of `style` and `table` is set.
+
+    Attributes:
+        style: a 1x1 conv of one pixel, the style, to all values of the start map.
+        table: float32 [9, symbols + 1, 16 nf], a 3x3 conv on the label map.
+        bias: float32, added by either.
+    """
 
     style: PackedConv | None
-    table: Float32 | None  # [9, symbols + 1, 16 nf]
+    table: Float32 | None
     bias: Float32
 
 
 @dataclass(frozen=True)
 class PackedGenerator:
-    """Everything a program needs of a generator."""
+    """All packed weights of a generator."""
 
     config: GeneratorConfig
     start: PackedStart
@@ -97,15 +111,15 @@ class PackedGenerator:
 
 
 def pack_generator(generator: Generator, isa: Isa, threads: int, *, int8: bool = False) -> PackedGenerator:
-    """Pack every weight of a generator in eval mode, float32, on the CPU; a block is packed by one of `threads`.
+    """Pack every weight of a float32 generator in eval mode on the CPU. Each of the `threads` packs whole blocks.
 
-    int8: codebooks multiply in int8.
+    int8: the codebooks of `int8_norms` multiply in int8.
     """
     config = generator.config
     drawn = drawn_patches(config) if int8 else None
 
     def pack(walked: tuple[ResidualBlock, int, int]) -> PackedBlock:
-        with torch.no_grad():  # holds for one thread
+        with torch.no_grad():  # no_grad is a setting of the thread
             return _block(*walked, config, isa, drawn)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -115,7 +129,7 @@ def pack_generator(generator: Generator, isa: Isa, threads: int, *, int8: bool =
 
 
 def walk(generator: Generator) -> list[tuple[ResidualBlock, int, int]]:
-    """The blocks in order, each with its level and the upsampling before it."""
+    """The blocks in the order in which they run, each with its level and with 1 where an upsampling comes first."""
     middle = int(generator.config.upsampling != "normal")
     ups = [generator.up_0, generator.up_1, generator.up_2, generator.up_3]
     if generator.up_4 is not None:
@@ -145,11 +159,11 @@ def _block(
 
 
 def int8_norms(block: ResidualBlock, level: int, config: GeneratorConfig) -> list[SPADE]:
-    """Those of a block whose codebook is worth multiplying in int8: each brings about the same error.
+    """The norms of a block whose codebook multiplies in int8: each norm adds about the same error to the image.
 
-    Of the last blocks, the wider norms, which take twice the time of the other; of the block before, the one that
-    brings less of it; of the middle blocks both, which wait for their weights. Not the first block's, which take little
-    time.
+    In the last blocks: the two wider norms, which take twice the time of the third. In the block before the last ones:
+    the norm that adds the smaller error. In the middle blocks: both norms, whose time is that of reading their weights.
+    In the first block: none, since its norms take little time.
     """
     if block.norm_s is None:
         return [block.norm_0, block.norm_1] if level > 0 else []
@@ -180,7 +194,7 @@ def _norm(spade: SPADE, config: GeneratorConfig, isa: Isa, drawn: Patches | None
 
 
 def _check_range(spade: SPADE, isa: Isa) -> None:
-    """Raises ValueError where the isa stores float16 and the running statistics say that a norm's input exceeds it."""
+    """Raises ValueError where the ISA stores float16 and a norm's running statistics reach beyond float16's range."""
     norm = spade.param_free_norm
     if isa_dtype(isa) != "float16" or not isinstance(norm, nn.BatchNorm2d):
         return
@@ -210,7 +224,7 @@ def _start(generator: Generator, isa: Isa) -> PackedStart:
         table = symbol_table(fc.weight, config).view(9, config.symbols + 1, -1)  # [9, symbols + 1, 16 nf]
         return PackedStart(None, _array(table), _array(fc.bias))
     assert isinstance(fc, nn.Linear)
-    # The rows of fc in the order of a plain map, so that the product of the style is the start map as it is stored.
+    # Rows of fc in the order of a plain map's memory, so that the product with the style is the stored start map.
     h0, w0 = config.level_sizes[0]
     order = torch.arange(16 * config.nf * h0 * w0).view(-1, BLOCK, h0, w0).permute(2, 0, 3, 1).flatten()
     weight, bias = _array(fc.weight[order]), _array(fc.bias[order])

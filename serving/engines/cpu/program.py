@@ -1,4 +1,4 @@
-"""Everything after the codebooks as one native program: memory planned once per batch and size, no allocation after."""
+"""Everything after the codebooks as one native program: memory is planned once per batch and size."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from spade_core.types import Style, Symbols
 Size = tuple[int, int]
 Output = Literal["values", "pixels"]
 
-LARGE = 64 * 64  # pixels
-_PLAIN = ("x0", "x1", "dx")  # the buffers of plain maps: block input, block output, and what is between
+LARGE = 64 * 64  # pixels of the smallest large map
+_PLAIN = ("x0", "x1", "dx")  # the buffers of plain maps: a block's input, its output, and the map between its convs
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +47,13 @@ class _Modulation:
 class ConvProgram:
     """Start, convs and modulations of one batch size and image size.
 
-    Small maps go through each step together, so that the step's weights, which are large, are read once for all images.
-    Large maps go through all their steps one image at a time, in memory that the cache holds; their convs modulate
-    what they read themselves, band by band.
+    The small maps of all images go through a step together, so that the step's large weights are read once for all.
+    Large maps go through their steps one image at a time, in memory that fits the cache. The convs of large maps
+    modulate their own input, band by band.
 
     Attributes:
-        values: float32 [N, 3, H, W] in -1..1 and pixels: uint8 [N, H, W, 3], of the last run that was to write them.
+        values: float32 [N, 3, H, W] in -1..1, the output of the last run that asked for values.
+        pixels: uint8 [N, H, W, 3], the output of the last run that asked for pixels.
     """
 
     def __init__(self, packed: PackedGenerator, isa: Isa, n: int, height: int, width: int) -> None:
@@ -62,7 +63,7 @@ class ConvProgram:
         self._buffers = self._allocate()
         self._index = [np.zeros((n, *size), np.int32) for size in self._sizes]
         norms = sum(len(block.norms) for block in packed.blocks)
-        self._entries = np.zeros((norms, n), np.uint64)  # their addresses, by norm and image
+        self._entries = np.zeros((norms, n), np.uint64)  # addresses by norm and image
         self._entry_rows = np.zeros((norms, n), np.int64)
         self._style = np.zeros(0, self._input_dtype)
         self._patches = np.zeros(0, np.int32)
@@ -76,17 +77,21 @@ class ConvProgram:
             self._image(self._blocks(small, len(packed.blocks), x[images], images), images)
         self._program = Program(self._steps)
         self._words = self._program.memory.data.cast("q")
-        self._outputs = [  # where each image's step says what it writes, and where each of the two lies
+        # For each image's last step: the positions of its two output arguments, and the addresses of the outputs.
+        self._outputs = [
             [(word, self._words[word]) for word in self._program.words(i, "values", "pixels")]
             for i, kind in enumerate(self._program.kinds)
             if kind == "image"
         ]
 
     def set(self, symbols: Symbols, style: Style | None, maps: Sequence[MapCodebooks], output: Output) -> None:
-        """What the next run synthesises.
+        """Prepare the next run.
 
-        symbols [N, H, W] and style [N, 256], of which the model reads one, and the codebooks of each image, whose
-        entries may be made after this call. output: which of the two it writes.
+        Args:
+            symbols: uint16 [N, H, W], for the start map of a model without style.
+            style: float32 [N, 256], for the start map of a model with style.
+            maps: the codebooks of each image. Their entries may be computed after this call.
+            output: which of `values` and `pixels` the run writes.
         """
         for of_image in self._outputs:
             for name, (word, address) in zip(get_args(Output), of_image, strict=True):
@@ -102,15 +107,15 @@ class ConvProgram:
             self._entries[:, n], self._entry_rows[:, n] = one.entries, one.entry_rows
 
     def run(self, pool: Pool) -> float:
-        """Synthesise one batch into what `set` said; returns seconds."""
+        """Synthesise the batch that `set` prepared. Returns the seconds."""
         return sum(run(self._program, pool).values())
 
     # ---- Memory ----
 
     def _allocate(self) -> dict[tuple[str, bool], Array]:
-        """A buffer per role, for small maps and for large ones, as large as the largest map that takes it."""
+        """One buffer for each role of a map, small or large, of the size of the largest map in the role."""
         elements = {(name, large): 0 for name in _PLAIN for large in (False, True)}
-        elements |= {("shortcut", False): 0, ("hidden", False): 0}  # large maps have theirs in the kernel's scratch
+        elements |= {("shortcut", False): 0, ("hidden", False): 0}  # for large maps the kernel's scratch holds both
         widths = [(b.level, max(b.conv_0.in_channels, b.conv_1.out_channels)) for b in self._packed.blocks]
         for level, channels in [*widths, (len(self._sizes) - 1, self._packed.conv_img.in_channels)]:
             (h, w), large = self._sizes[level], is_large(self._sizes[level])
@@ -134,12 +139,12 @@ class ConvProgram:
     def _start(self) -> Array:
         start, size = self._packed.start, self._sizes[0]
         channels = 16 * self._packed.config.nf
-        if is_large(size):  # made for all images before the first goes on: the buffers hold one
+        if is_large(size):  # the start maps of all images exist at once, and a large buffer holds only one
             x = aligned_empty((self._n, size[0], blocks(channels), size[1], BLOCK), self._dtype)
         else:
             x = self._map(_PLAIN[0], slice(0, self._n), channels, size)
         if start.style is not None:
-            # One padded pixel per image, whose channels are the style.
+            # The style as the channels of one pixel per image, with its padding.
             self._style = np.zeros((self._n, 3, blocks(start.style.in_channels), 3, BLOCK), self._input_dtype)
             self._conv(start.style, self._style, x.reshape(self._n, 1, -1, 1, BLOCK))
         elif start.table is not None:
@@ -149,7 +154,7 @@ class ConvProgram:
         return x
 
     def _blocks(self, first: int, end: int, x: Array, images: slice) -> Array:
-        number = sum(len(block.norms) for block in self._packed.blocks[:first])  # of the first norm
+        number = sum(len(block.norms) for block in self._packed.blocks[:first])  # number of the first norm
         for i, block in enumerate(self._packed.blocks[first:end], first):
             x = self._block(block, number, x, _PLAIN[(i + 1) % 2], images)
             number += len(block.norms)
@@ -182,7 +187,7 @@ class ConvProgram:
 
     def _modulation(self, by: PackedNorm, number: int, level: int, x: Array, shift: int, images: slice) -> _Modulation:
         mean = rstd = None
-        if by.instance:  # upsampling by repetition keeps mean and variance
+        if by.instance:  # of x before the upsampling, which keeps mean and variance
             mean, rstd = np.empty((2, len(x), blocks(by.channels) * BLOCK), np.float32)
             self._steps.append(norm(self._isa, x, mean, rstd, epsilon=EPSILON))
         entries = Entries(
@@ -225,13 +230,13 @@ class ConvProgram:
 
 
 def is_large(size: Size) -> bool:
-    """Whether a map is worth a pass of its own through the convs; smaller maps have the larger weights."""
+    """Whether a map goes through the convs image by image. The convs of small maps have more weights than pixels."""
     return size[0] * size[1] >= LARGE
 
 
 def start_patches(symbols: Symbols, upsamplings: int, outside: int) -> npt.NDArray[np.int32]:
-    """The 3x3 patches of the map brought to the start size: symbols [N, H, W] -> [N * h0 * w0, 9]."""
-    small = symbols[:, :: 2**upsamplings, :: 2**upsamplings]  # NEAREST by a whole factor
+    """The 3x3 patches of the map at the start size: symbols [N, H, W] -> [N * h0 * w0, 9]."""
+    small = symbols[:, :: 2**upsamplings, :: 2**upsamplings]  # NEAREST, by an integer factor
     n, h, w = small.shape
     padded = np.full((n, h + 2, w + 2), outside, np.int32)
     padded[:, 1:-1, 1:-1] = small

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import secrets
-import sys
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,48 +15,43 @@ import triton_python_backend_utils as pb_utils
 
 from export.feeds import graph_inputs
 from serving.requests.batch import RequestTensors, check_request
-from serving.requests.images import decode_maps, encode_images, pad_files, read_encoding
+from serving.requests.batcher import QueueFullError
+from serving.requests.deadlines import CancelledError
+from serving.requests.images import decode_maps, encode_images, pad_files, read_colours, read_encoding
 from serving.triton.metrics import SPADE_IMAGE, Metrics
-from serving.triton.protocol import UNKNOWN, RequestTimings, read_parameters
-from serving.triton.tensors import error_response, make_tensor, read_inputs, read_output, send, silence_capsules
+from serving.triton.protocol import MARK_OUTCOME, RequestTimings, read_outcome, read_parameters
+from serving.triton.served_model import Call, ServedModel, UpstreamError, outcome_of
+from serving.triton.tensors import make_tensor, read_inputs, read_output
 from spade_core.config import GeneratorConfig
 
-log = logging.getLogger("spade_image")
+Tensors = dict[str, npt.NDArray[Any]]
 
 _FORWARDED = ("style", "seed")
 
 
-class TritonPythonModel:
-    """Decodes, asks `spade`, encodes. Many requests run at once, and several instances of this model."""
+class TritonPythonModel(ServedModel):
+    """Decodes, asks `spade`, encodes. An instance works on many requests at once, and several instances run."""
+
+    name = "spade_image"
 
     def initialize(self, args: dict[str, str]) -> None:
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-        silence_capsules()
+        """Start the threads. Triton reports the model ready when this returns."""
         parameters = read_parameters(args["model_config"])
         self.config = GeneratorConfig.from_dict(parameters["config"])
         self.plain_upstream: bool = parameters["plain_upstream"]
         self.max_pixels: int = parameters["max_pixels"]
         self.outputs = ["image"] if self.plain_upstream else ["image", "timings"]
-        self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": "spade_image"})
-        # zlib and the image codecs let go of the interpreter lock.
+        self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": self.name})
+        # zlib and the image codecs release the interpreter lock.
         self.workers = ThreadPoolExecutor(max_workers=4)
         self.loop = asyncio.new_event_loop()
-        # A call of `spade` holds a thread until it is answered: enough for the batch that runs and the one that forms.
+        # A call of `spade` holds a thread until the answer: enough threads for the running batch and the next one.
         self.loop.set_default_executor(ThreadPoolExecutor(2 * json.loads(args["model_config"])["max_batch_size"]))
         self.thread = threading.Thread(target=self.loop.run_forever, name="requests", daemon=True)
         self.thread.start()
         self.queue_size: int = parameters["queue_size"]
-        self.unanswered = 0  # changed by the loop's thread and by that of `execute`
+        self.unanswered = 0  # the loop's thread and the thread of `execute` change this number
         self.lock = threading.Lock()
-
-    def execute(self, requests: Sequence[Any]) -> None:
-        """Starts on the requests; each is answered through its response sender. Batches form in `spade`."""
-        for request in requests:
-            sender = request.get_response_sender()
-            try:
-                self._start(request, sender)
-            except Exception as error:  # noqa: BLE001 - one request's failure must not reach the others
-                send(sender, self._refuse(error))
 
     def finalize(self) -> None:
         """Triton calls this when the last request is answered."""
@@ -70,96 +60,96 @@ class TritonPythonModel:
         self.workers.shutdown()
         self.metrics.close()
 
-    def _start(self, request: Any, sender: Any) -> None:
-        tensors, parameters = read_inputs(request), json.loads(request.parameters() or "{}")
+    def accept(self, call: Call) -> None:
+        """Start on a request. Batches form in `spade`."""
+        tensors = read_inputs(call.request)
         with self.lock:
             if self.unanswered >= self.queue_size:
-                text = (
+                raise QueueFullError(
                     f"[spade_image] expected at most {self.queue_size} requests at once but got more; try again later"
                 )
-                raise UpstreamError(text, pb_utils.TritonError.UNAVAILABLE)
             self.unanswered += 1
-        asyncio.run_coroutine_threadsafe(self._serve(sender, tensors, parameters), self.loop)
+        asyncio.run_coroutine_threadsafe(self._serve(call, tensors), self.loop)
 
-    async def _serve(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> None:
+    async def _serve(self, call: Call, tensors: Tensors) -> None:
+        response, failure = None, None
         try:
-            response = await self._synthesize(sender, tensors, parameters)
-            self.metrics.increment("spade_image_requests_total.ok")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
-            response = self._refuse(error)
+            response = await self._synthesize(call, tensors)
+        except Exception as error:  # noqa: BLE001 - every error is answered to the client
+            failure = error
         with self.lock:
             self.unanswered -= 1
-        send(sender, response)
+        if failure is not None:
+            self.refuse(call, failure)
+            return
+        self.count("ok")
+        call.answer(response)
 
-    def _refuse(self, error: Exception) -> Any:
-        if isinstance(error, UpstreamError):
-            self.metrics.increment(f"spade_image_requests_total.{_outcome(error.code)}")
-            return error_response(str(error), error.code)
-        if isinstance(error, ValueError):
-            self.metrics.increment("spade_image_requests_total.invalid")
-            return error_response(str(error), pb_utils.TritonError.INVALID_ARG)
-        self.metrics.increment("spade_image_requests_total.failed")
-        reference = secrets.token_hex(4)
-        log.error("internal error %s", reference, exc_info=error)
-        text = f"[spade_image] internal error {reference}; the server's log has the details"
-        return error_response(text, pb_utils.TritonError.INTERNAL)
-
-    async def _synthesize(self, sender: Any, tensors: dict[str, Any], parameters: dict[str, Any]) -> Any:
-        if sender.is_cancelled():
-            raise UpstreamError("[spade_image] the client cancelled this request", pb_utils.TritonError.CANCELLED)
-        encoding = read_encoding(parameters)
-        inputs = await self._run("spade_image_decode_seconds", self._decode, tensors)
-        if not self.plain_upstream:
-            inputs += [make_tensor(name, tensors[name]) for name in _FORWARDED if name in tensors]
-        sent = {key: value for key, value in parameters.items() if key == "sent_unix_us"}
-        upstream = pb_utils.InferenceRequest(
-            model_name="spade", inputs=inputs, requested_output_names=self.outputs, parameters=sent
-        )
-        response = await upstream.async_exec()
-        if response.has_error():
-            raise UpstreamError(response.error().message(), response.error().code())
-        images = read_output(response, "image")
-        timings = self._no_timings(images) if self.plain_upstream else read_output(response, "timings")
+    async def _synthesize(self, call: Call, tensors: Tensors) -> Any:
+        if call.cancelled():
+            raise CancelledError
+        encoding = read_encoding(call.parameters)
+        inputs = await self._run("spade_image_decode_seconds", self._decode, tensors, call.parameters)
+        if call.cancelled():
+            raise CancelledError
+        images, timings = await self._ask_spade(call, inputs, tensors)
         files = await self._run("spade_image_encode_seconds", encode_images, images, encoding)
         padded, lengths = pad_files(files)
-        outputs: dict[str, npt.NDArray[Any]] = {"image": padded, "image_bytes": lengths, "timings": timings}
+        outputs: Tensors = {"image": padded, "image_bytes": lengths, "timings": timings}
         return pb_utils.InferenceResponse([make_tensor(name, array) for name, array in outputs.items()])
 
+    async def _ask_spade(self, call: Call, inputs: Tensors, tensors: Tensors) -> tuple[Any, npt.NDArray[np.float32]]:
+        """Images and timings by `spade`. Raises UpstreamError with the outcome that `spade` counts."""
+        parameters = {key: value for key, value in call.parameters.items() if key == "sent_unix_us"}
+        if not self.plain_upstream:
+            inputs = inputs | {name: tensors[name] for name in _FORWARDED if name in tensors}
+            parameters[MARK_OUTCOME] = True
+        request = pb_utils.InferenceRequest(
+            model_name="spade",
+            inputs=[make_tensor(name, array) for name, array in inputs.items()],
+            requested_output_names=self.outputs,
+            parameters=parameters,
+            timeout=call.request.timeout(),
+        )
+        response = await request.async_exec()
+        if response.has_error():
+            raise _upstream_error(response.error())
+        images = read_output(response, "image")
+        if self.plain_upstream:
+            return images, RequestTimings.unknown().rows(len(images))
+        return images, read_output(response, "timings")
+
     async def _run(self, metric: str, function: Any, *arguments: Any) -> Any:
-        """`function` on a worker thread, its seconds observed by `metric`."""
+        """Call `function` on a worker thread; `metric` observes the seconds."""
         began = time.perf_counter()
         result = await asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
         self.metrics.observe(metric, time.perf_counter() - began)
         return result
 
-    def _decode(self, tensors: dict[str, Any]) -> list[Any]:
-        maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config)
-        if self.plain_upstream:
-            maps = self._checked(maps, tensors)
-        return [make_tensor(name, array) for name, array in maps.items()]
-
-    def _checked(self, maps: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
-        """What an engine file takes: it checks nothing and knows no seed, so that is done here."""
+    def _decode(self, tensors: Tensors, parameters: dict[str, Any]) -> Tensors:
+        colours = read_colours(parameters)
+        maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config, colours)
+        if not self.plain_upstream:
+            return maps
+        # An engine file behind Triton's own backend neither checks labels nor knows seeds.
         sent = RequestTensors(**maps, style=tensors.get("style"), seed=tensors.get("seed"))
         inputs = check_request(sent, self.config, self.max_pixels)
         return graph_inputs(inputs.labels, inputs.instances, inputs.style)
 
-    def _no_timings(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        return np.full((len(images), len(fields(RequestTimings))), UNKNOWN, np.float32)
+
+def _upstream_error(error: Any) -> UpstreamError:
+    """What `spade` answered, with its outcome.
+
+    Triton loses the code of an error on the way between models: every error arrives as INTERNAL. So `spade` marks the
+    outcome in the message. Triton's own errors carry no mark, and are told apart by code and text.
+    """
+    outcome, message = read_outcome(error.message())
+    if outcome is None:
+        outcome = outcome_of(error.code())
+        if any(text in message for text in _TRITON_REFUSALS):
+            outcome = "refused"
+    return UpstreamError(message, outcome)
 
 
-class UpstreamError(RuntimeError):
-    """What `spade` answered, or would have: passed on with its code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def _outcome(code: int) -> str:
-    outcomes = {
-        pb_utils.TritonError.INVALID_ARG: "invalid",
-        pb_utils.TritonError.UNAVAILABLE: "refused",
-        pb_utils.TritonError.CANCELLED: "cancelled",
-    }
-    return outcomes.get(code, "failed")
+# Triton's own queue before an engine file, and a model that is stopping.
+_TRITON_REFUSALS = ("Exceeds maximum queue size", "Request timeout expired", "has no available versions")

@@ -1,0 +1,118 @@
+"""What both Triton models share: how they start, and how an error becomes an answer and a count."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from serving.requests.batcher import QueueFullError
+from serving.requests.deadlines import CancelledError, WaitedTooLongError
+from serving.triton.metrics import Metrics
+from serving.triton.protocol import MARK_OUTCOME, mark_outcome
+from serving.triton.tensors import silence_capsules
+
+_CODES = {"invalid": "INVALID_ARG", "refused": "UNAVAILABLE", "cancelled": "CANCELLED", "failed": "INTERNAL"}
+"""Triton's code for each outcome of `serving.triton.metrics.OUTCOMES` that is an error."""
+
+
+def code_of(outcome: str) -> Any:
+    """Triton's number of the code. Triton fills `pb_utils` only after it has imported the model."""
+    return getattr(pb_utils.TritonError, _CODES[outcome])
+
+
+def outcome_of(code: Any) -> str:
+    """The outcome that has a code; `failed` for any other code."""
+    return next((outcome for outcome in _CODES if code_of(outcome) == code), "failed")
+
+
+class UpstreamError(RuntimeError):
+    """An error that `spade` answered to `spade_image`. The client gets the same message and the same outcome."""
+
+    def __init__(self, message: str, outcome: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class Call:
+    """One request and its answer.
+
+    Attributes:
+        request: Triton's request.
+        parameters: the request's parameters.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
+        self._sender = request.get_response_sender()
+
+    def cancelled(self) -> bool:
+        """Whether the client has gone."""
+        return bool(self._sender.is_cancelled())
+
+    def answer(self, response: Any) -> None:
+        """Send the one and only response."""
+        self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+class ServedModel(ABC):
+    """A model of Triton's Python backend that answers every request through its own response sender.
+
+    Attributes:
+        name: `spade` or `spade_image`.
+        metrics: the model's metrics, among them `NAME_requests_total`.
+    """
+
+    name: str
+    metrics: Metrics
+
+    def __init__(self) -> None:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        silence_capsules()
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Triton calls this with new requests. Each is answered later; an error of one is answered to that one."""
+        for request in requests:
+            call = Call(request)
+            try:
+                self.accept(call)
+            except Exception as error:  # noqa: BLE001 - one request's failure must not reach the others
+                self.refuse(call, error)
+
+    @abstractmethod
+    def accept(self, call: Call) -> None:
+        """Start on a request. Raises what is wrong with the request."""
+
+    def count(self, outcome: str) -> None:
+        """Count a request's outcome."""
+        self.metrics.increment(f"{self.name}_requests_total.{outcome}")
+
+    def refuse(self, call: Call, error: Exception) -> None:
+        """Count an error and answer it to the request's client."""
+        outcome, message = self._explain(error)
+        self.count(outcome)
+        if call.parameters.get(MARK_OUTCOME):
+            message = mark_outcome(message, outcome)
+        call.answer(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code_of(outcome))))
+
+    def _explain(self, error: Exception) -> tuple[str, str]:
+        """The outcome that an error counts as, and what the client is told."""
+        match error:
+            case UpstreamError():
+                return error.outcome, str(error)
+            case CancelledError():
+                return "cancelled", f"[{self.name}] the client cancelled this request"
+            case QueueFullError() | WaitedTooLongError():
+                return "refused", str(error)
+            case ValueError():
+                return "invalid", str(error)
+        reference = secrets.token_hex(4)
+        logging.getLogger(self.name).error("internal error %s", reference, exc_info=error)
+        return "failed", f"[{self.name}] internal error {reference}; the server's log has the details"

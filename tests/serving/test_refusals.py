@@ -1,0 +1,118 @@
+"""Both models refuse alike: one table of cases, asked of `spade` and of `spade_image`, over gRPC and over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tritonclient.grpc as triton_grpc
+from scraped import moved_since, scrape
+from served import blocks, png
+
+from serving.client.client import Client, ServerError, infer_input
+from serving.triton.protocol import mark_outcome, read_outcome
+from serving.triton.server import Server
+
+LABELS = blocks(1, size=64, classes=8)
+BAD_LABELS = LABELS.copy()
+BAD_LABELS[0, 7, 9] = 99
+QUEUE_SIZE = 4  # of the server `tiny_server`
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request that is refused, and how the refusal reads."""
+
+    text: str
+    outcome: str
+    status: str
+    labels: Pixels = field(default_factory=lambda: LABELS)
+    instances: Pixels | None = field(default_factory=lambda: LABELS)
+    seed: int | None = None
+    timeout_us: int = 0
+    full: bool = False
+
+
+CASES = {
+    "label id": Case(
+        r"got 99 in 1 pixels, first at item 0, row 7, column 9", "invalid", "invalid_argument", BAD_LABELS
+    ),
+    "no instances": Case(
+        "expected an instance map for 'tiny' but got none", "invalid", "invalid_argument", instances=None
+    ),
+    "seed without style": Case("no style input, but got seed; leave it out", "invalid", "invalid_argument", seed=3),
+    "waited too long": Case(r"longer than 0\.001 s; try again later", "refused", "unavailable", timeout_us=1000),
+    "full queue": Case(rf"at most {QUEUE_SIZE} requests to wait .* --queue-size", "refused", "unavailable", full=True),
+}
+
+
+def ask(client: Client, model: str, case: Case) -> None:
+    if case.timeout_us:
+        client._connection.infer = partial(client._connection.infer, timeout=case.timeout_us)  # type: ignore[method-assign]
+    if model == "spade":
+        client.synthesize(
+            case.labels, None if case.instances is None else case.instances.astype(np.int32), seed=case.seed
+        )
+    else:
+        client.synthesize_image(
+            [png(case.labels[0])], None if case.instances is None else [png(case.instances[0])], seed=case.seed
+        )
+
+
+@contextlib.contextmanager
+def full_queue(server: Server) -> Iterator[None]:
+    """As many requests wait in `spade` as may: too few for a batch, so they wait for the server's batch delay."""
+    answers: SimpleQueue[object] = SimpleQueue()
+    tensors = {"labels": LABELS, "instances": LABELS.astype(np.int32)}
+    with triton_grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as raw:
+        inputs = [infer_input(triton_grpc, name, tensor) for name, tensor in tensors.items()]
+        for _ in range(QUEUE_SIZE):
+            raw.async_infer("spade", inputs, lambda result, error: answers.put(error or result))
+        yield
+        for _ in range(QUEUE_SIZE):
+            answers.get(timeout=60)
+
+
+def refused(ask_once: Callable[[], None], server: Server, case: Case) -> ServerError:
+    for _ in range(10 if case.full else 1):  # on a busy machine the queue may empty before the request arrives
+        with full_queue(server) if case.full else contextlib.nullcontext():
+            try:
+                ask_once()
+            except ServerError as error:
+                return error
+    raise AssertionError("the server answered with an image")
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("model", ["spade", "spade_image"])
+@pytest.mark.parametrize("kind", CASES)
+def test_a_refusal_has_its_code_its_words_and_its_count(
+    tiny_server: Server, kind: str, model: str, protocol: str
+) -> None:
+    case, before = CASES[kind], scrape(tiny_server)
+    with Client(getattr(tiny_server, f"{protocol}_url")) as client:
+        error = refused(lambda: ask(client, model, case), tiny_server, case)
+    assert error.status == case.status
+    assert error.retryable == (case.outcome == "refused")
+    with pytest.raises(ServerError, match=rf"^\[\w+\] .*{case.text}"):  # no mark is left in the message
+        raise error
+    counter = f"{model}_requests_total"
+    moved = moved_since(tiny_server, before, {f"{counter} {case.outcome}": 1})
+    if not case.full:  # filling the queue again may have another request refused
+        assert moved[f"{counter} {case.outcome}"] == 1
+    assert moved[f"{counter} failed"] == 0
+
+
+def test_an_outcome_survives_the_way_in_a_message() -> None:
+    assert read_outcome(mark_outcome("[spade] expected <b> but got a", "invalid")) == (
+        "invalid", "[spade] expected <b> but got a",
+    )  # fmt: skip
+    assert read_outcome("[spade] <b> expected") == (None, "[spade] <b> expected")
