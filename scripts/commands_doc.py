@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from serving.cli.main import COMMANDS
 from serving.cli.main import main as spade
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
@@ -19,7 +20,10 @@ Every option is also an environment variable: `spade serve --grpc-port` is `SPAD
 
 def text() -> str:
     parts = [HEAD]
-    for name, command in spade.commands.items():
+    group = click.Context(spade)
+    for name in COMMANDS:
+        command = spade.get_command(group, name)
+        assert command is not None
         context = click.Context(command, info_name=f"spade {name}", terminal_width=100, max_content_width=100)
         parts.append(f"## spade {name}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)

@@ -1,1 +1,1 @@
-"""The `spade` command, a file a subcommand."""
+"""The `spade` command, one file for each subcommand."""

@@ -1,31 +1,29 @@
-"""The command `spade evaluate`."""
+"""`spade evaluate`: scores of a generator."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from serving.cli.train import errors_as_messages
-from spade_core.config import PRESETS
+from serving.cli.console import Command, note, progress_bar, say, stdout
+from serving.cli.options import BATCH, COUNT, FILE, FOLDER, OUT_FILE, SEED, THREADS, option, options, refuse_both
+from spade_core.config import DEMO_WEIGHTS, PRESETS
 
 if TYPE_CHECKING:
     import torch
+    from rich.table import Table
 
     from spade_core.config import GeneratorConfig
     from spade_core.models.form import AnyGenerator
     from trainer.data.preprocess import Pixels
     from trainer.evaluation.evaluate import Evaluation
 
-_stdout, _stderr = Console(highlight=False), Console(stderr=True, highlight=False)
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_SCENES = 200
 
 
 def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[float, ...]:
@@ -38,66 +36,84 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
     return numbers
 
 
-@click.command()
-@click.argument("weights", type=_FILE, required=False)
+@dataclass(frozen=True)
+class Examples:
+    """The label maps and real images to score on, and where the scores go."""
+
+    data: Path | None = option(
+        "--data", type=FOLDER,
+        help="Folder of labels/, images/ and, where the model reads edges, instances/.  [default: scenes]",
+    )  # fmt: skip
+    colours: Path | None = option(
+        "--colours", type=FILE, help="For label maps of --data in RGB: a CSV `id,r,g,b,name` or JSON table."
+    )
+    count: int | None = option("--count", type=COUNT, help="Images to score.  [default: all of --data, or 200 scenes]")
+    json_file: Path | None = option("--json", type=OUT_FILE, help="Write the scores here.")
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that judge images."""
+
+    segmentation: Path | None = option(
+        "--segmentation", type=FILE,
+        help="Segmentation network, ONNX or TorchScript.  [default for scenes: the shipped one]",
+    )  # fmt: skip
+    size: int | None = option(
+        "--segmentation-size", type=click.IntRange(1, 16384), help="Side of its input, pixels.  [default: the image's]"
+    )
+    mean: tuple[float, ...] = option(
+        "--segmentation-mean", default="0.485,0.456,0.406", callback=_numbers, show_default=True,
+        help="Taken from its input, which is RGB in 0..1.",
+    )  # fmt: skip
+    std: tuple[float, ...] = option(
+        "--segmentation-std", default="0.229,0.224,0.225", callback=_numbers, show_default=True,
+        help="Its input is divided by.",
+    )  # fmt: skip
+    classes: Path | None = option(
+        "--segmentation-classes", type=FILE,
+        help="JSON list: the label id of each of its classes. Labels that are not in it are not counted.",
+    )  # fmt: skip
+    inception: Path | None = option(
+        "--inception", type=FILE, help="Inception network for FID, TorchScript; without it there is no FID."
+    )
+    features: Path | None = option(
+        "--features", type=FILE, help="TorchScript network whose feature maps measure diversity.  [default: pixels]"
+    )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How many images are drawn, in which styles, and by what."""
+
+    styles: int = option(
+        "--styles", type=click.IntRange(0, 1000), default=4, show_default=True,
+        help="Styles a map for diversity; below 2: none.",
+    )  # fmt: skip
+    diversity_maps: int = option(
+        "--diversity-maps", type=COUNT, default=20, show_default=True, help="Label maps for diversity."
+    )
+    seed: int = option("--seed", type=SEED, default=0, show_default=True, help="Of the first image's style.")
+    batch: int = option("--batch", type=BATCH, default=8, show_default=True, help="Images drawn at once.")
+    device: str = option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+        help="What draws and judges; `auto` takes a GPU if there is one.",
+    )  # fmt: skip
+    threads: int | None = option("--threads", type=THREADS, help="Threads of PyTorch.  [default: one per core]")
+
+
+@click.command(cls=Command, short_help="Score a generator: mIoU, FID, diversity.")
+@click.argument("weights", type=FILE, required=False)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Score a preset's seeded, untrained weights instead.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of labels/, images/ and, where the model reads edges, instances/.  [default: scenes]",
-)
-@click.option("--colours", type=_FILE, help="For label maps of --data in RGB: a CSV `id,r,g,b,name` or JSON table.")
-@click.option("--count", type=click.IntRange(1), help="Images to score.  [default: all of --data, or 200 scenes]")
-@click.option(
-    "--segmentation",
-    type=_FILE,
-    help="Segmentation network, ONNX or TorchScript.  [default for scenes: the shipped one]",
-)
-@click.option("--segmentation-size", type=click.IntRange(1), help="Side of its input, pixels.  [default: the image's]")
-@click.option(
-    "--segmentation-mean", default="0.485,0.456,0.406", callback=_numbers, show_default=True,
-    help="Taken from its input, which is RGB in 0..1.",
-)  # fmt: skip
-@click.option(
-    "--segmentation-std",
-    default="0.229,0.224,0.225",
-    callback=_numbers,
-    show_default=True,
-    help="Its input is divided by.",
-)
-@click.option(
-    "--segmentation-classes", type=_FILE,
-    help="JSON list: the label id of each of its classes. Labels that are not in it are not counted.",
-)  # fmt: skip
-@click.option("--inception", type=_FILE, help="Inception network for FID, TorchScript; without it there is no FID.")
-@click.option(
-    "--features", type=_FILE, help="TorchScript network whose feature maps measure diversity.  [default: pixels]"
-)
-@click.option(
-    "--styles", type=click.IntRange(0), default=4, show_default=True, help="Styles a map for diversity; below 2: none."
-)
-@click.option(
-    "--diversity-maps", type=click.IntRange(1), default=20, show_default=True, help="Label maps for diversity."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first image's style.")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images drawn at once.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="What draws and judges; `auto` takes a GPU if there is one.",
-)  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch.  [default: one per core]")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the scores here.")
-def evaluate(
-    weights: Path | None, preset: str | None, data: Path | None, colours: Path | None, count: int | None,
-    segmentation: Path | None, segmentation_size: int | None, segmentation_mean: tuple[float, ...],
-    segmentation_std: tuple[float, ...], segmentation_classes: Path | None, inception: Path | None,
-    features: Path | None, styles: int, diversity_maps: int, seed: int, batch: int, device: str, threads: int | None,
-    json_path: Path | None,
-) -> None:  # fmt: skip
+@options(Examples, "examples")
+@options(Judges, "judges")
+@options(Drawing, "drawing")
+def evaluate(weights: Path | None, preset: str | None, examples: Examples, judges: Judges, drawing: Drawing) -> None:
     """Score a generator: mIoU and pixel accuracy, FID, diversity of styles.
 
-    WEIGHTS is a checkpoint of any architecture, the paper's baselines included. Without --data, scenes are drawn that
-    no generator and no judge was trained on, and a small segmentation network that ships judges them.
+    WEIGHTS is a checkpoint of any architecture, the paper's baselines included; without it, the demo model. Without
+    --data, scenes are drawn that no generator and no judge was trained on, and a small segmentation network that ships
+    judges them.
 
     \b
     spade evaluate demo.safetensors
@@ -106,61 +122,70 @@ def evaluate(
 
     Exit status: 0 scored, 1 not, for the reason shown, 2 wrong usage, 130 interrupted; --json is then not written.
     """
-    if (weights is None) == (preset is None):
-        raise click.UsageError("give either a checkpoint or --preset")
+    refuse_both(weights, preset)
+    if judges.classes is not None and judges.segmentation is None:
+        raise click.UsageError("--segmentation-classes: give the --segmentation network that it describes")
+    classes = _classes(judges.classes)
+    json_file = examples.json_file
+    if json_file is not None:  # a folder that cannot be made is better known before the work than after it
+        json_file.parent.mkdir(parents=True, exist_ok=True)
     import torch
 
-    from trainer.evaluation import evaluate as run
-    from trainer.evaluation.judges import InceptionFile, feature_file, scenes_segmentation, segmentation_file
+    if drawing.threads is not None:
+        torch.set_num_threads(drawing.threads)
+    generator, source = _generator(weights, preset)
+    generator.to(_device(drawing.device))
+    found, judged_by = _scores(generator, source, examples, judges, drawing, classes)
+    config = generator.config
+    report = {
+        "model": source, "architecture": config.architecture, "height": config.height, "width": config.width,
+        "data": str(examples.data or "scenes"), "seed": drawing.seed, "segmentation": judged_by,
+        "inception": str(judges.inception or "none"), **found.to_dict(),
+    }  # fmt: skip
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    say(f"{source}, {found.images} images")
+    stdout().print(_table(found))
+    if found.diversity is not None:
+        say(found.diversity.distance)
 
-    with errors_as_messages("nothing was written"):
-        if threads is not None:
-            torch.set_num_threads(threads)
-        if json_path is not None:  # a folder that cannot be made is better known before the work than after it
-            json_path.parent.mkdir(parents=True, exist_ok=True)
-        classes = _classes(segmentation_classes)
-        if classes is not None and segmentation is None:
-            raise click.UsageError("--segmentation-classes: give the --segmentation network that it describes")
-        place = _device(device)
-        generator, source = _generator(weights, preset)
-        generator.to(place)
-        total, examples = _examples(generator.config, source, data, colours, count)
-        judge = None
-        if segmentation is not None:
-            side = None if segmentation_size is None else (segmentation_size, segmentation_size)
-            judge = segmentation_file(
-                segmentation,
-                size=side,
-                mean=segmentation_mean,
-                std=segmentation_std,
-                classes=classes,
-                device=place,
-            )
-        elif data is None:
-            judge = scenes_segmentation(place)
-        else:
-            _stderr.print("no mIoU: give --segmentation a network that knows the labels of --data", soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
-            task = progress.add_task("images", total=total)
-            judges = run.Judges(
-                judge,
-                classes,
-                inception=None if inception is None else InceptionFile(inception, place),
-                features=None if features is None else feature_file(features, place),
-            )
-            sampling = run.Sampling(seed, batch, styles, diversity_maps)
-            found = run.evaluate(generator, examples, judges, sampling, lambda n: progress.advance(task, n))
-        config = generator.config
-        judged_by = str(segmentation or "the scenes' own") if judge is not None else "none"
-        report = {
-            "model": source, "architecture": config.architecture, "height": config.height, "width": config.width,
-            "data": str(data or "scenes"), "seed": seed, "segmentation": judged_by,
-            "inception": str(inception or "none"), **found.to_dict(),
-        }  # fmt: skip
-        if json_path is not None:
-            json_path.write_text(json.dumps(report, indent=1) + "\n")
-        _stdout.print(_table(source, found))
+
+def _scores(
+    generator: AnyGenerator, source: str, examples: Examples, judges: Judges, drawing: Drawing,
+    classes: list[int] | None,
+) -> tuple[Evaluation, str]:  # fmt: skip
+    """The scores, and the name of the segmentation network behind them."""
+    from trainer.evaluation import evaluate as run
+    from trainer.evaluation.judges import InceptionFile, feature_file
+
+    place = _device(drawing.device)
+    total, pixels = _examples(generator.config, source, examples)
+    segment, judged_by = _segmentation(judges, classes, place, on_scenes=examples.data is None)
+    with progress_bar("images", total) as advance:
+        networks = run.Judges(
+            segment,
+            classes,
+            inception=None if judges.inception is None else InceptionFile(judges.inception, place),
+            features=None if judges.features is None else feature_file(judges.features, place),
+        )
+        sampling = run.Sampling(drawing.seed, drawing.batch, drawing.styles, drawing.diversity_maps)
+        found = run.evaluate(generator, pixels, networks, sampling, advance)
+    return found, judged_by
+
+
+def _segmentation(judges: Judges, classes: list[int] | None, place: torch.device, on_scenes: bool) -> tuple[Any, str]:
+    from trainer.evaluation.judges import scenes_segmentation, segmentation_file
+
+    if judges.segmentation is not None:
+        size = None if judges.size is None else (judges.size, judges.size)
+        network = segmentation_file(
+            judges.segmentation, size=size, mean=judges.mean, std=judges.std, classes=classes, device=place
+        )
+        return network, str(judges.segmentation)
+    if on_scenes:
+        return scenes_segmentation(place), "the scenes' own"
+    note("no mIoU: give --segmentation a network that knows the labels of --data")
+    return None, "none"
 
 
 def _device(name: str) -> torch.device:
@@ -173,28 +198,27 @@ def _device(name: str) -> torch.device:
 
 
 def _generator(weights: Path | None, preset: str | None) -> tuple[AnyGenerator, str]:
-    from spade_core.config import preset as preset_config
     from spade_core.files.checkpoints import load_any
     from spade_core.models.seeded import seeded_generator
 
-    if weights is not None:
-        return load_any(weights)[0], str(weights)
-    return seeded_generator(preset_config(preset or "")), f"{preset}, untrained"
+    if preset is not None:
+        return seeded_generator(PRESETS[preset]), f"{preset}, untrained"
+    path = weights or DEMO_WEIGHTS
+    return load_any(path)[0], str(path)
 
 
-def _examples(
-    config: GeneratorConfig, source: str, data: Path | None, colours: Path | None, count: int | None
-) -> tuple[int, Iterator[Pixels]]:
+def _examples(config: GeneratorConfig, source: str, examples: Examples) -> tuple[int, Iterator[Pixels]]:
     from spade_core.maps.colours import ColourTable
     from trainer.evaluation import evaluate as run
 
-    if data is not None:
-        return run.folder_examples(config, data, count, None if colours is None else ColourTable.load(colours))
-    if colours is not None:
+    if examples.data is not None:
+        table = None if examples.colours is None else ColourTable.load(examples.colours)
+        return run.folder_examples(config, examples.data, examples.count, table)
+    if examples.colours is not None:
         raise click.UsageError("--colours: scenes hold ids; give --data a folder of label maps in RGB")
     if config.label_nc != PRESETS["demo"].label_nc:
         raise click.UsageError(f"scenes have the demo's 16 classes but '{source}' has {config.label_nc}: give --data")
-    total = count or 200
+    total = examples.count or _SCENES
     return total, run.scene_examples(config, total)
 
 
@@ -210,8 +234,10 @@ def _classes(path: Path | None) -> list[int] | None:
     return ids
 
 
-def _table(source: str, found: Evaluation) -> Table:
-    table = Table("score", box=None, title=f"{source}, {found.images} images")
+def _table(found: Evaluation) -> Table:
+    from rich.table import Table
+
+    table = Table("score", box=None)
     table.add_column("generated", justify="right")
     table.add_column("real images", justify="right")
     if found.generated is not None and found.real is not None:
@@ -225,5 +251,4 @@ def _table(source: str, found: Evaluation) -> Table:
     if found.diversity is not None:
         one = found.diversity
         table.add_row(f"diversity ({one.styles} styles of {one.maps} maps)", f"{one.value:.4f}", "")
-        table.caption = one.distance
     return table

@@ -92,6 +92,15 @@ class Client:
         except (InferenceServerException, OSError):
             return False
 
+    def check_ready(self) -> None:
+        """Raises ServerError where `ready` is False."""
+        if not self.ready():
+            raise ServerError(
+                f"[client] expected a server with ready models at {self.url} but got none; start one with "
+                "`spade serve`, or check host, port and protocol (gRPC and HTTP have a port each)",
+                "unavailable",
+            )
+
     def synthesize(
         self,
         labels: Labels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,13 +15,21 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from serving.cli.main import main
-from spade_core.config import preset
+from serving.cli.main import COMMANDS, main
+from serving.cli.synthesize import failure_lines
+from serving.client.files import Failure
+from serving.engines.choose import choose
+from spade_core.config import DEMO_WEIGHTS, preset
 from spade_core.files.checkpoints import save
 from spade_core.maps.drawn import demo_map
 from spade_core.models.seeded import seeded_encoder, seeded_generator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def commands() -> dict[str, click.Command]:
+    found = {name: main.get_command(click.Context(main), name) for name in COMMANDS}
+    return {name: command for name, command in found.items() if command is not None}
 
 
 def spade(*arguments: str | Path) -> Result:
@@ -67,10 +76,51 @@ def test_a_bad_file_is_listed_at_the_end_with_exit_status_1(tmp_path: Path, weig
     assert f"failed: {tmp_path / 'bad.png'}: [" in result.output
 
 
-def test_a_server_that_is_not_there_is_said_per_file(tmp_path: Path, label_map: Path) -> None:
-    result = spade("synthesize", "--labels", label_map, "--server", "http://127.0.0.1:1", "--out", tmp_path / "out")
+def test_a_server_that_is_not_there_is_said_once(tmp_path: Path, label_map: Path) -> None:
+    (tmp_path / "second.png").write_bytes(label_map.read_bytes())
+    result = spade(
+        "synthesize", label_map, tmp_path / "second.png", "--server", "http://127.0.0.1:1", "--out", tmp_path
+    )
     assert result.exit_code == 1
-    assert "spade serve" in result.output
+    assert result.output.count("spade serve") == 1
+
+
+def test_files_that_fail_for_one_reason_share_a_line() -> None:
+    failures = [Failure(Path(name), "no") for name in "abcde"] + [Failure(Path("f"), "never")]
+    assert failure_lines(failures) == ["failed: a, b, c and 2 others: no", "failed: f: never"]
+
+
+@pytest.mark.parametrize("option", ["--preset=demo", "--engine=cpu", "--precision=fp32", "--threads=1"])
+def test_what_a_server_decides_is_wrong_usage(tmp_path: Path, label_map: Path, option: str) -> None:
+    result = spade("synthesize", label_map, option, "--server", "http://127.0.0.1:1", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert f"{option.split('=')[0]}: the server decides that" in result.output
+
+
+def test_the_chosen_precision_is_one_line(tmp_path: Path, weights: Path, label_map: Path) -> None:
+    result = spade("synthesize", label_map, "--weights", weights, "--out", tmp_path / "out")
+    assert [line for line in result.stderr.splitlines() if line.startswith("engine ")] == [str(choose())]
+    assert "instances" not in result.output
+
+
+def test_a_precision_that_cannot_run_is_refused_before_the_weights_are_read(
+    tmp_path: Path, label_map: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "w.safetensors").write_bytes(b"junk")
+    for command in ("synthesize", "serve", "demo"):
+        labels = [label_map] if command == "synthesize" else []
+        out = [] if command == "serve" else ["--out", tmp_path / "out"]
+        result = spade(command, *labels, "--weights", tmp_path / "w.safetensors", "--precision", "fp16", *out)
+        assert result.exit_code == 1
+        assert "error: [engine] expected a CUDA device for precision fp16 but found none" in result.output
+
+
+def test_instance_maps_are_asked_for_by_their_option(tmp_path: Path, label_map: Path) -> None:
+    save(tmp_path / "edges.safetensors", seeded_generator(replace(preset("demo"), nf=4, instance_edges=True)))
+    result = spade("synthesize", label_map, "--weights", tmp_path / "edges.safetensors", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "--instances: model 'demo' reads instance maps" in result.output
 
 
 def test_a_seed_for_a_model_without_style_is_wrong_usage(tmp_path: Path, label_map: Path) -> None:
@@ -113,8 +163,41 @@ def test_info_shows_every_baseline_with_its_costs() -> None:
         assert text in output
 
 
-def test_info_without_a_subject_is_wrong_usage() -> None:
-    assert spade("info").exit_code == 2
+def test_info_without_a_subject_is_the_demo_model() -> None:
+    assert str(DEMO_WEIGHTS) in spade("info").output
+    assert spade("info", DEMO_WEIGHTS, "--preset", "demo").exit_code == 2
+
+
+def test_nothing_is_cut_when_piped() -> None:
+    output = spade("info").output
+    assert "…" not in output
+    assert hashlib.sha256(DEMO_WEIGHTS.read_bytes()).hexdigest() in output
+
+
+def test_ctrl_c_ends_with_status_130_and_a_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.scenes.files.write_scenes", interrupted)
+    result = spade("scenes", "--out", tmp_path)
+    assert result.exit_code == 130
+    assert "interrupted: the scenes written so far are whole" in result.output
+
+
+def test_the_command_is_imported_quickly() -> None:
+    """The time is read inside the new process, and the best of three counts: other work may slow one down."""
+    code = "import time; t = time.perf_counter(); import serving.cli.main; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.3
+
+
+def test_help_imports_no_command_and_no_torch() -> None:
+    code = (
+        "import sys\nfrom serving.cli.main import main\nmain(['--help'], standalone_mode=False)\n"
+        "print(sorted({'torch', 'numpy', 'tritonclient', 'trainer'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_convert_names_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
@@ -139,5 +222,14 @@ def test_the_documentation_holds_the_help_of_every_command() -> None:
 
 
 def test_every_option_is_explained() -> None:
-    options = [p for command in main.commands.values() for p in command.params if isinstance(p, click.Option)]
+    options = [p for command in commands().values() for p in command.params if isinstance(p, click.Option)]
+    assert len(options) > 80
     assert [option.name for option in options if not option.help] == []
+
+
+def test_the_environment_variable_of_an_option_has_its_name() -> None:
+    """Click makes SPADE_COMMAND_NAME of the parameter's name, so that name must be the option's."""
+    for command in commands().values():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert f"--{option.name}".replace("_", "-") in option.opts

@@ -86,7 +86,7 @@ def test_the_style_of_an_image_goes_to_the_server(demo_server: Server, tmp_path:
 
 def test_the_demo_writes_images_and_a_contact_sheet(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "serving.cli.main", "demo", "--out", tmp_path / "out"],
+        [sys.executable, "-m", "serving.cli", "demo", "--out", tmp_path / "out"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -102,7 +102,7 @@ def test_serve_announces_itself_and_stops_on_a_signal(tiny_weights: Path, tmp_pa
     options = ["--weights", str(tiny_weights), "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     environment = {**os.environ, "SPADE_SERVE_LOG_FILE": str(tmp_path / "triton.log")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving.cli.main", "serve", *options],
+        [sys.executable, "-m", "serving.cli", "serve", *options],
         stderr=subprocess.PIPE,
         text=True,
         env=environment,

@@ -144,4 +144,4 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = spade("export", "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "expected the package onnx but it is not installed; `pip install 'spade-serve[export]'`" in result.output
+    assert "expected the package onnx but it is not installed; run `pip install -e '.[export]'`" in result.output

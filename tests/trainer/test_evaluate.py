@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from serving.cli.main import main
-from spade_core.config import preset
+from spade_core.config import DEMO_WEIGHTS, preset
 from spade_core.files.checkpoints import save
 from spade_core.maps.colours import DEMO_COLOURS, class_palette, draw
 from spade_core.maps.label_maps import prepare
@@ -219,7 +219,7 @@ def test_the_command_reads_a_folder_and_label_ids(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_and_bad_files_are_told(tmp_path: Path) -> None:
-    assert spade().exit_code == 2
+    assert spade(DEMO_WEIGHTS, "--preset", "demo").exit_code == 2
     coco = spade("--preset", "coco")
     assert coco.exit_code == 2
     assert "give --data" in coco.output

@@ -37,7 +37,7 @@ def command(config: TrainConfig, *before: str) -> subprocess.Popen[str]:
     path.write_text(to_toml(config))
     python = [sys.executable, *before] if before else [sys.executable]
     return subprocess.Popen(
-        [*python, "-m", "serving.cli.main", "train", str(path)],
+        [*python, "-m", "serving.cli", "train", str(path)],
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,

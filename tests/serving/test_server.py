@@ -198,7 +198,7 @@ def test_weights_that_do_not_load_end_with_tritons_reason(tiny_weights: Path, tm
 
 
 def test_the_control_secret_is_not_in_ps(tiny_server: Server) -> None:
-    """Nor has it changed: test_published loads a model with it."""
+    """The secret itself has not changed: test_triton_repository loads a model with the secret."""
     arguments = Path(f"/proc/{tiny_server.process.pid}/cmdline").read_text()
     assert tiny_server.secret not in arguments
     assert arguments.count(f":spade-admin={'x' * len(tiny_server.secret)}") == 2

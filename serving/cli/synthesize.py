@@ -1,0 +1,193 @@
+"""`spade synthesize`: files of label maps to files of images, here or on a server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from serving.cli.console import Command, note, progress_bar, say
+from serving.cli.options import BATCH, FILE, OUT_FOLDER, SEED, Running, given, option, options
+
+if TYPE_CHECKING:
+    from serving.client.files import Failure, Job
+    from serving.engines.contract import Engine
+    from spade_core.config import GeneratorConfig
+    from spade_core.files.checkpoints import Checkpoint
+    from spade_core.maps.colours import ColourTable
+
+_PATH = click.Path(path_type=Path)
+_NAMED = 3  # files that a message names when several failed for one reason
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What is drawn, and in which style."""
+
+    labels: tuple[Path, ...] = option(
+        "--labels", type=_PATH, multiple=True, help="A label map or a folder of them; may be repeated."
+    )
+    instances: Path | None = option(
+        "--instances", type=_PATH, help="Instance maps: a folder of the same names, or one file."
+    )
+    style: Path | None = option("--style", type=FILE, help="Take the style of this image (needs a style encoder).")
+    seed: int | None = option("--seed", type=SEED, help="Sample the style from this seed.  [default: 0]")
+    colours: Path | None = option(
+        "--colours", type=FILE, help="For RGB label maps: a CSV `id,r,g,b,name` or JSON colour table."
+    )
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the images are computed and written."""
+
+    server: str | None = option(
+        "--server", metavar="URL", help="Let a server compute: grpc://HOST:PORT or http://HOST:PORT."
+    )
+    batch: int = option("--batch", type=BATCH, default=8, show_default=True, help="Maps at once, here or in flight.")
+    format: str = option(
+        "--format", type=click.Choice(["png", "jpeg", "webp"]), default="png", show_default=True,
+        help="Of the image files.",
+    )  # fmt: skip
+    out: Path = option("--out", type=OUT_FOLDER, required=True, help="Folder of the images.")
+
+
+@click.command(
+    cls=Command, interrupted="the images written so far are whole", short_help="Turn label maps into images."
+)
+@click.argument("more_labels", type=_PATH, nargs=-1, metavar="[LABELS]...")
+@options(Maps, "maps")
+@options(Running, "model")
+@options(Output, "output")
+@click.pass_context
+def synthesize(
+    context: click.Context, more_labels: tuple[Path, ...], maps: Maps, model: Running, output: Output
+) -> None:
+    """Turn label maps into images, here or on a server.
+
+    Maps of any size are brought to the model's with NEAREST. A bad file is reported at the end and does not stop the
+    others.
+
+    \b
+    spade synthesize --labels maps/ --out images/
+    spade synthesize --labels a.png b.png --seed 7 --out images/
+    spade synthesize --labels maps/ --server grpc://localhost:8001 --out images/
+
+    With --server, the server decides model, engine and precision; --weights is then for --style, and only its style
+    encoder is used.
+
+    Exit status: 0 all images were written, 1 some were not, 2 wrong usage, 130 interrupted.
+    """
+    if output.server is not None:
+        _refuse_options_of_the_server(context, maps)
+    from serving.client.files import find_jobs
+    from spade_core.maps.colours import ColourTable
+
+    jobs = find_jobs([*maps.labels, *more_labels], maps.instances, output.out, output.format)
+    colours = None if maps.colours is None else ColourTable.load(maps.colours)
+    run = _here if output.server is None else _on_server
+    failures = run(jobs, maps, model, output, colours)
+    say(f"{len(jobs) - len(failures)} of {len(jobs)} images written to {output.out}")
+    for line in failure_lines(failures):
+        note(line)
+    if failures:
+        sys.exit(1)
+
+
+def _refuse_options_of_the_server(context: click.Context, maps: Maps) -> None:
+    encoder = ("weights", "preset") if maps.style is not None else ()
+    if ignored := given(context, Running, leave_out=encoder):
+        raise click.UsageError(
+            f"{', '.join(ignored)}: the server decides that; give it to `spade serve`, or leave out --server"
+        )
+
+
+def _here(
+    jobs: Sequence[Job], maps: Maps, model: Running, output: Output, colours: ColourTable | None
+) -> list[Failure]:
+    from serving.client.files import synthesize_local
+    from serving.engines.choose import load_checkpoint, start_engine
+    from spade_core.models.style import style_from_seed
+
+    choice = announced_choice(model)
+    checkpoint = load_checkpoint(model.file, model.architecture)
+    _check_instances(checkpoint.config, maps.instances)
+    style = None
+    if maps.style is not None:
+        style = _style_of(checkpoint, maps.style, maps.seed)
+    elif checkpoint.config.style:
+        style = style_from_seed(maps.seed or 0)
+    elif maps.seed is not None:
+        raise click.UsageError(f"--seed: model {checkpoint.config.preset!r} has no style input; leave it out")
+    engine: Engine = start_engine(checkpoint, choice, model.threads)
+    with progress_bar("images", len(jobs)) as advance:
+        return synthesize_local(
+            engine, jobs, style=style, colours=colours, batch=output.batch, image_format=output.format,
+            done=lambda _job, _failure: advance(1),
+        )  # fmt: skip
+
+
+def _on_server(
+    jobs: Sequence[Job], maps: Maps, model: Running, output: Output, colours: ColourTable | None
+) -> list[Failure]:
+    from serving.client.client import Client
+    from serving.client.files import synthesize_remote
+    from serving.engines.choose import load_checkpoint
+
+    server = output.server or ""
+    with Client(server) as client:
+        client.check_ready()  # one message for all files
+    style = None
+    if maps.style is not None:
+        style = _style_of(load_checkpoint(model.file, model.architecture), maps.style, maps.seed)
+    with progress_bar("images", len(jobs)) as advance:
+        return synthesize_remote(
+            lambda: Client(server), jobs, style=style, seed=None if maps.style is not None else maps.seed,
+            colours=colours, in_flight=output.batch, image_format=output.format,
+            done=lambda _job, _failure: advance(1),
+        )  # fmt: skip
+
+
+def announced_choice(model: Running) -> Any:
+    """The engine and precision for this machine, said in one line. Raises what `choose` raises."""
+    from serving.engines.choose import choose
+
+    choice = choose(model.engine, model.precision)
+    note(str(choice))
+    if choice.warning:
+        note(f"warning: {choice.warning}")
+    return choice
+
+
+def _check_instances(config: GeneratorConfig, instances: Path | None) -> None:
+    if config.instance_edges and instances is None:
+        raise click.UsageError(f"--instances: model {config.preset!r} reads instance maps; name their folder")
+    if not config.instance_edges and instances is not None:
+        raise click.UsageError(f"--instances: model {config.preset!r} reads no instance maps; leave it out")
+
+
+def failure_lines(failures: Sequence[Failure]) -> list[str]:
+    """A line for each reason, with the files that failed for the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for failure in failures:
+        by_reason.setdefault(failure.reason, []).append(str(failure.path))
+    lines = []
+    for reason, paths in by_reason.items():
+        more = f" and {len(paths) - _NAMED} others" if len(paths) > _NAMED else ""
+        lines.append(f"failed: {', '.join(paths[:_NAMED])}{more}: {reason}")
+    return lines
+
+
+def _style_of(checkpoint: Checkpoint, image: Path, seed: int | None) -> Any:
+    from spade_core.models.style import style_from_image
+    from spade_core.photos import read_photo
+
+    if checkpoint.encoder is None:
+        raise click.UsageError(
+            f"--style: model {checkpoint.config.preset!r} has no style encoder; convert the weights with --encoder"
+        )
+    return style_from_image(checkpoint.encoder, read_photo(image), checkpoint.config, seed)
