@@ -123,9 +123,9 @@ def evaluate(weights: Path | None, preset: str | None, examples: Examples, judge
     Exit status: 0 scored, 1 not, for the reason shown, 2 wrong usage, 130 interrupted; --json is then not written.
     """
     refuse_both(weights, preset)
-    if judges.classes is not None and judges.segmentation is None:
-        raise click.UsageError("--segmentation-classes: give the --segmentation network that it describes")
     classes = _classes(judges.classes)
+    if classes is not None and judges.segmentation is None:
+        raise click.UsageError("--segmentation-classes: give the --segmentation network that it describes")
     json_file = examples.json_file
     if json_file is not None:  # a folder that cannot be made is better known before the work than after it
         json_file.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def test_a_bad_file_is_listed_at_the_end_with_exit_status_1(tmp_path: Path, weig
 def test_a_server_that_is_not_there_is_said_once(tmp_path: Path, label_map: Path) -> None:
     (tmp_path / "second.png").write_bytes(label_map.read_bytes())
     result = spade(
-        "synthesize", label_map, tmp_path / "second.png", "--server", "http://127.0.0.1:1", "--out", tmp_path
+        "synthesize", label_map, tmp_path / "second.png", "--server", "http://127.0.0.1:1", "--out", tmp_path / "out"
     )
     assert result.exit_code == 1
     assert result.output.count("spade serve") == 1
@@ -92,7 +92,7 @@ def test_files_that_fail_for_one_reason_share_a_line() -> None:
 
 @pytest.mark.parametrize("option", ["--preset=demo", "--engine=cpu", "--precision=fp32", "--threads=1"])
 def test_what_a_server_decides_is_wrong_usage(tmp_path: Path, label_map: Path, option: str) -> None:
-    result = spade("synthesize", label_map, option, "--server", "http://127.0.0.1:1", "--out", tmp_path)
+    result = spade("synthesize", label_map, option, "--server", "http://127.0.0.1:1", "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert f"{option.split('=')[0]}: the server decides that" in result.output
 
