@@ -38,12 +38,13 @@ def run_demo(model: ModelOptions, out: Path, count: int) -> Iterator[str]:
     import numpy as np
 
     from serving.client.client import Client
-    from serving.client.files import contact_sheet, write_image
+    from serving.client.files import write_image
     from serving.progress import Progress
     from serving.requests.images import encode_images, read_encoding
     from serving.triton.server import ServeOptions, serve, served_config
     from spade_core.maps.colours import class_palette
     from spade_core.maps.drawn import demo_map
+    from spade_core.maps.sheet import contact_sheet
 
     config = served_config(model)
     drawn = [demo_map(seed, config) for seed in range(count)]

@@ -9,7 +9,7 @@ import click
 
 # Each name is also the name of the subcommand's module and of the function in the module.
 COMMANDS = (
-    "synthesize", "serve", "convert", "info", "demo", "export", "repository", "train", "scenes", "evaluate",
+    "synthesize", "serve", "convert", "info", "demo", "export", "repository", "train", "scenes", "evaluate", "check",
 )  # fmt: skip
 
 

@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from serving.client.client import Client
 from serving.engines.contract import Engine
 from serving.requests.images import encode_images, read_encoding
 from spade_core.config import GeneratorConfig
 from spade_core.files.whole_file import write_whole
-from spade_core.maps.colours import ColourTable, draw
+from spade_core.maps.colours import ColourTable
 from spade_core.maps.label_maps import check_pair, prepare, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.maps.walk import by_stem, find_files
-from spade_core.types import Images, Instances, Labels, Style
+from spade_core.types import Instances, Labels, Style
 
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
@@ -212,20 +210,6 @@ def write_image(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: an interrupted run leaves no half image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda draft: draft.write_bytes(data))
-
-
-def contact_sheet(labels: Labels, images: Images, palette: npt.NDArray[np.uint8], columns: int = 4) -> Image.Image:
-    """Label maps above their images, `columns` pairs to a row, on white."""
-    gap, (height, width) = 8, labels.shape[1:]
-    rows = -(-len(labels) // columns)
-    shape = (rows * (2 * height + 2 * gap) + gap, columns * (width + gap) + gap, 3)
-    sheet = np.full(shape, 255, np.uint8)
-    for i, (one, image) in enumerate(zip(labels, images, strict=True)):
-        top = (i // columns) * (2 * height + 2 * gap) + gap
-        left = (i % columns) * (width + gap) + gap
-        sheet[top : top + height, left : left + width] = draw(one, palette)
-        sheet[top + height + gap // 2 : top + 2 * height + gap // 2, left : left + width] = image
-    return Image.fromarray(sheet)
 
 
 def _parts(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:

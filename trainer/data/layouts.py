@@ -50,37 +50,82 @@ _LAYOUTS: dict[str, _Folders] = {
 }
 
 
+LAYOUTS = tuple(_LAYOUTS)
+
+
 def find_examples(layout: str, root: Path, config: GeneratorConfig) -> list[Example]:
     """The examples of a data set, sorted by name. Instance maps exactly where config.instance_edges.
 
     `folder` is labels/*.png, images/*, and instances/*.png, searched as deep as they go; `coco`, `ade20k` and
     `cityscapes` are the layouts these data sets are published and prepared in. Raises DataError.
     """
+    examples = []
+    for _, example in pair_files(layout, root, config.instance_edges):
+        if isinstance(example, DataError):
+            raise example
+        examples.append(example)
+    return examples
+
+
+def has_instances(layout: str, root: Path) -> bool:
+    """Whether a data set has a folder of instance maps."""
+    name = _LAYOUTS[layout].instances
+    return bool(name) and (root / name).is_dir()
+
+
+def pair_files(layout: str, root: Path, instances: bool) -> list[tuple[Path, Example | DataError]]:
+    """Every label map of a data set, sorted, with its example, or with the error that names the missing partner.
+
+    Instance maps belong to an example exactly where `instances`. Raises DataError where there is no label map at all.
+    """
     names = _LAYOUTS[layout]
     labels, images = _folder(layout, root, names.labels), _folder(layout, root, names.images)
-    instances = _folder(layout, root, names.instances) if config.instance_edges else None
-    if config.instance_edges and not names.instances:
+    if instances and not names.instances:
         raise DataError(
             f"[data] expected instance maps but the layout '{layout}' has none; set model.instance_edges = false"
         )
+    edges = _folder(layout, root, names.instances) if instances else None
     maps = find_files(labels, (".png",), stem_end=names.label_suffix)
     if not maps:
         raise DataError(f"[data] expected label maps (*{names.label_suffix}.png) in '{labels}' but found none")
-    photos = _by_stem(images, IMAGE_SUFFIXES, names.image_suffix)
-    edges = {} if instances is None else _by_stem(instances, (".png",), names.instance_suffix)
+    partners = _Partners(
+        names,
+        images,
+        _by_stem(images, IMAGE_SUFFIXES, names.image_suffix),
+        edges,
+        None if edges is None else _by_stem(edges, (".png",), names.instance_suffix),
+    )
     stems = [stem_of(path, labels, names.label_suffix) for path in maps]
-    if alone := sorted(set(photos) - set(stems)):
+    if alone := sorted(set(partners.photos) - set(stems)):
         _log.warning(
             "[data] %d photos in '%s' have no label map and are left out: first '%s'", len(alone), images, alone[0]
         )
-    return [
-        Example(
-            path,
-            _photo(photos, stem, path, images),
-            None if instances is None else _instances(edges, stem, path, instances / f"{stem}{names.instance_suffix}"),
-        )
-        for path, stem in zip(maps, stems, strict=True)
-    ]
+    return [(path, partners.example(path, stem)) for path, stem in zip(maps, stems, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Partners:
+    """The photos and instance maps of a data set by stem."""
+
+    names: _Folders
+    images: Path
+    photos: Mapping[str, Path]
+    edges: Path | None
+    instances: Mapping[str, Path] | None
+
+    def example(self, labels: Path, stem: str) -> Example | DataError:
+        """The example of a label map, or the error that says which partner is missing."""
+        if stem not in self.photos:
+            return DataError(
+                f"[data] expected an image for the label map '{labels}' as '{self.images / stem}' with one of "
+                f"{', '.join(IMAGE_SUFFIXES)} but found none; add it, or take the label map away"
+            )
+        if self.instances is None or self.edges is None:
+            return Example(labels, self.photos[stem], None)
+        if stem not in self.instances:
+            expected = self.edges / f"{stem}{self.names.instance_suffix}.png"
+            return DataError(f"[data] expected an instance map '{expected}' for '{labels}' but found none; add it")
+        return Example(labels, self.photos[stem], self.instances[stem])
 
 
 def _folder(layout: str, root: Path, name: str) -> Path:
@@ -94,18 +139,3 @@ def _folder(layout: str, root: Path, name: str) -> Path:
 
 def _by_stem(folder: Path, suffixes: Sequence[str], stem_end: str) -> dict[str, Path]:
     return by_stem(find_files(folder, suffixes, stem_end=stem_end), folder, stem_end)
-
-
-def _photo(photos: Mapping[str, Path], stem: str, labels: Path, folder: Path) -> Path:
-    if stem not in photos:
-        raise DataError(
-            f"[data] expected an image for the label map '{labels}' as '{folder / stem}' with one of "
-            f"{', '.join(IMAGE_SUFFIXES)} but found none; add it, or take the label map away"
-        )
-    return photos[stem]
-
-
-def _instances(maps: Mapping[str, Path], stem: str, labels: Path, expected: Path) -> Path:
-    if stem not in maps:
-        raise DataError(f"[data] expected an instance map '{expected}.png' for '{labels}' but found none; add it")
-    return maps[stem]

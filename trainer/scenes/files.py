@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from spade_core.config import preset
-from spade_core.maps.colours import class_palette, draw
+from spade_core.maps.colours import class_palette
+from spade_core.maps.sheet import contact_sheet
 from trainer.scenes.scene import Scene, scene
 from trainer.scenes.styles import SceneError
 
@@ -45,14 +46,5 @@ def write_scenes(out: Path, count: int, *, height: int, width: int, seed: int, s
 
 
 def _sheet(scenes: list[Scene]) -> Image.Image:
-    """Label maps above their images, six pairs to a row, on white."""
-    colours, gap = class_palette(preset("demo")), 8
-    height, width = scenes[0].labels.shape
-    columns = min(_COLUMNS, len(scenes))
-    rows = -(-len(scenes) // columns)
-    sheet = np.full((rows * (2 * height + 2 * gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    for i, one in enumerate(scenes):
-        top, left = (i // columns) * (2 * height + 2 * gap) + gap, (i % columns) * (width + gap) + gap
-        sheet[top : top + height, left : left + width] = draw(one.labels, colours)
-        sheet[top + height : top + 2 * height, left : left + width] = one.image
-    return Image.fromarray(sheet)
+    labels, images = np.stack([one.labels for one in scenes]), np.stack([one.image for one in scenes])
+    return contact_sheet(labels, images, class_palette(preset("demo")), _COLUMNS)
