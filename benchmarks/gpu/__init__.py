@@ -1,1 +1,1 @@
-"""All that is measured on a GPU."""
+"""The GPU benchmark: checks and measurements that need an NVIDIA GPU."""

@@ -1,4 +1,4 @@
-"""Inputs of every CUDA kernel at the COCO generator's sizes, with what must come out."""
+"""The cases of the GPU benchmark: every CUDA kernel on inputs of a generator's sizes, with the expected outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from benchmarks.common.maps import Maps
 from benchmarks.gpu import triton_peers as gpu_triton
 from benchmarks.gpu.case import LIMITS, Case, Outputs, dtype_name, random_map, random_values, shape_name
 from benchmarks.gpu.codebook_cases import all_codebooks_case, codebook_cases, image_case
+from kernels.constants import SLOPE
 from kernels.cuda.modulate.modulate_codebook import (
+    Modulation,
     modulate_codebook,
     modulate_codebook_backward,
     modulate_codebook_backward_torch,
@@ -25,16 +27,20 @@ from kernels.cuda.modulate.modulate_dense import (
     modulate_dense_backward,
     modulate_dense_backward_torch,
     modulate_dense_torch,
-    norm_statistics,
-    statistics_torch,
 )
+from kernels.cuda.norm.norm import Statistics, norm_statistics, statistics_torch
 from kernels.cuda.plan.plan import CudaPlan
 from kernels.ops.plan import Level, plan, plan_numpy
 from spade_core.config import GeneratorConfig
 
 
 def cases(config: GeneratorConfig, maps: Maps, device: torch.device, batch: int) -> Iterator[Case]:
-    """The norms of the last two blocks, where most bytes are, the kernels of the plan and the codebook, the image."""
+    """Cases of the plan, of the codebook, of the modulations of the last two blocks (most of the bytes), and the image.
+
+    Args:
+        config: of the generator whose sizes the cases have.
+        maps: label maps; repeated as often as `batch` asks.
+    """
     symbols = maps.symbols[np.arange(batch) % len(maps.symbols)].astype(np.uint16)
     size = (config.height, config.width)
     half = (size[0] // 2, size[1] // 2)
@@ -59,7 +65,7 @@ def cases(config: GeneratorConfig, maps: Maps, device: torch.device, batch: int)
 def plan_case(
     symbols: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], config: GeneratorConfig, device: torch.device
 ) -> Case:
-    """All levels of the generator; the specification is compared map by map on the CPU."""
+    """The plan of all levels of a generator; the expected index comes from the specification on the CPU."""
     sizes = list(config.level_sizes)
     held: list[CudaPlan] = []
 
@@ -80,7 +86,7 @@ def plan_case(
 
 
 def modulate_codebook_case(level: Level, channels: int, shift: int, dtype: torch.dtype, device: torch.device) -> Case:
-    """out = lrelu(a[index] x + b[index])."""
+    """out = lrelu(a[index] x + b[index]), with random entries for the patches of a real level."""
     n, height, width = level.index.shape
     index, rows = torch.from_numpy(level.index).to(device), len(level.patches5)
     x = random_map((n, channels, height >> shift, width >> shift), dtype, device)
@@ -89,38 +95,38 @@ def modulate_codebook_case(level: Level, channels: int, shift: int, dtype: torch
     def eager() -> Tensor:
         wide = F.interpolate(x, scale_factor=2, mode="nearest") if shift else x
         a, b = F.embedding(index, entries).permute(0, 3, 1, 2).chunk(2, dim=1)
-        return F.leaky_relu(torch.addcmul(b, a, wide), 0.2)
+        return F.leaky_relu(torch.addcmul(b, a, wide), SLOPE)
 
-    pixels = index.numel()
+    pixels, how = index.numel(), Modulation(shift=shift)
     moved = (pixels + x.numel() // channels) * channels * x.element_size() + 4 * pixels
     return Case(
         "modulate_codebook", shape_name(n, channels, height, width, shift), dtype_name(dtype),
-        lambda: (modulate_codebook(x, entries, index, shift=shift),),
-        lambda: (modulate_codebook_torch(x.double(), entries.double(), index, shift=shift),),
+        lambda: (modulate_codebook(x, entries, index, how),),
+        lambda: (modulate_codebook_torch(x.double(), entries.double(), index, how),),
         eager, LIMITS[dtype], moved + entries.numel() * x.element_size(), 2 * pixels * channels,
         triton=gpu_triton.peer(lambda: (gpu_triton.modulate_codebook(x, entries, index, shift=shift),)),
     )  # fmt: skip
 
 
 def codebook_backward_case(level: Level, channels: int, shift: int, dtype: torch.dtype, device: torch.device) -> Case:
-    """Gradients at x and, by sorted sums, at the entries."""
+    """The gradients at x and, by sorted sums, at the entries."""
     n, height, width = level.index.shape
     index, rows = torch.from_numpy(level.index).to(device), len(level.patches5)
     x = random_map((n, channels, height >> shift, width >> shift), dtype, device)
     entries = random_values((rows, 2 * channels), dtype, device, 1)
     dy = random_map((n, channels, height, width), dtype, device, 2)
-    order = sort_index(index)
+    order, how = sort_index(index), Modulation(shift=shift)
     moved = (index.numel() + 2 * x.numel() // channels) * channels * x.element_size() + 12 * index.numel()
     return Case(
         "modulate_codebook_backward", shape_name(n, channels, height, width, shift), dtype_name(dtype),
-        lambda: modulate_codebook_backward(x, entries, index, dy, shift=shift, order=order),
-        lambda: modulate_codebook_backward_torch(x.double(), entries.double(), index, dy.double(), shift=shift),
+        lambda: modulate_codebook_backward(x, entries, index, dy, how, order=order),
+        lambda: modulate_codebook_backward_torch(x.double(), entries.double(), index, dy.double(), how),
         None, 30 * LIMITS[dtype], moved + entries.numel() * (x.element_size() + 4), 7 * index.numel() * channels,
     )  # fmt: skip
 
 
 def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Forward with given, instance and batch statistics, and backward through instance norm."""
+    """The dense form forward with given, instance and batch statistics, and backward through instance norm."""
     n, height, width = level.index.shape
     x, gamma, beta, dy = (random_map((n, channels, height, width), dtype, device, seed) for seed in range(4))
     mean, rstd = torch.zeros(1, channels, device=device), torch.ones(1, channels, device=device)
@@ -128,7 +134,7 @@ def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.d
     wide = (x.double(), gamma.double(), beta.double())
 
     def eager(norm: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        return lambda: F.leaky_relu(norm() * (1 + gamma) + beta, 0.2)
+        return lambda: F.leaky_relu(norm() * (1 + gamma) + beta, SLOPE)
 
     norms = {
         "given": lambda: F.batch_norm(x, mean[0].to(dtype), rstd[0].to(dtype), eps=0.0),
@@ -140,25 +146,24 @@ def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.d
         "instance": lambda: (gpu_triton.modulate_dense_instance(x, gamma, beta),),
     }
     for name, norm in norms.items():
-        given = {"mean": mean, "rstd": rstd} if name == "given" else {}
+        given = Statistics(mean, rstd) if name == "given" else None
 
         def expected(name: str = name) -> Outputs:
-            statistics = (mean.double(), rstd.double()) if name == "given" else statistics_torch(wide[0], name)  # type: ignore[arg-type]
-            return (modulate_dense_torch(*wide, *statistics),)
+            exact = Statistics(mean.double(), rstd.double()) if name == "given" else statistics_torch(wide[0], name)  # type: ignore[arg-type]
+            return (modulate_dense_torch(*wide, exact),)
 
         yield Case(
             f"modulate_dense {name}", shape, dtype_name(dtype),
-            lambda name=name, given=given: modulate_dense(x, gamma, beta, norm=name, **given)[:1],  # type: ignore[misc]
+            lambda name=name, given=given: modulate_dense(x, gamma, beta, norm=name, statistics=given)[:1],  # type: ignore[misc]
             expected, eager(norm), LIMITS[dtype], (4 if name == "given" else 5) * size, 5 * x.numel(),
             triton=gpu_triton.peer(peers.get(name)),
         )  # fmt: skip
 
     def backward() -> Outputs:
-        return modulate_dense_backward(x, gamma, beta, dy, *norm_statistics(x, "instance"), norm="instance")
+        return modulate_dense_backward(x, gamma, beta, dy, norm_statistics(x, "instance"))
 
     def exact() -> Outputs:
-        mean, rstd = statistics_torch(wide[0], "instance")
-        return modulate_dense_backward_torch(*wide, dy.double(), mean, rstd, norm="instance")
+        return modulate_dense_backward_torch(*wide, dy.double(), statistics_torch(wide[0], "instance"))
 
     yield Case(
         "modulate_dense_backward instance", shape, dtype_name(dtype), backward, exact, None, 4 * LIMITS[dtype],

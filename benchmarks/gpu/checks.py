@@ -14,12 +14,12 @@ from spade_core.config import preset
 
 
 def error_of(case: Case) -> float:
-    """Of the kernel's outputs; see `largest_error`."""
+    """The largest error of the kernel's outputs; see `largest_error`."""
     return largest_error(case.call(), case.expected())
 
 
 def largest_error(outputs: Outputs, expected: Outputs) -> float:
-    """Largest difference over the largest value of each output; infinite if an output is not finite."""
+    """The largest difference, relative to the largest value of each output; infinite if a difference is not finite."""
     worst = 0.0
     for got, wanted in zip(outputs, expected, strict=True):
         exact = wanted.double()
@@ -29,7 +29,7 @@ def largest_error(outputs: Outputs, expected: Outputs) -> float:
 
 
 def checks(setting: Setting) -> Report:
-    """All cases at 64x64: odd rows, real patches, every dtype."""
+    """Check all cases at 64x64, with odd numbers of rows, real patches and every dtype."""
     small = dataclasses.replace(preset("coco"), height=64, width=64)
     device = torch.device("cpu" if setting.dry_run else "cuda")
     found = list(cases(small, read_maps(small, setting.labels, count=3), device, batch=3))

@@ -1,4 +1,4 @@
-"""Inputs of the CUDA kernels that make a generator's codebooks, and of the one that makes its image."""
+"""Cases of the CUDA kernels that compute a generator's codebooks and its image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spade_core.models.generator import Generator
 
 
 def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Embed, and the codebook in both forms beside cuBLAS on rows gathered by PyTorch."""
+    """Cases of embed, and of both forms of the codebook beside cuBLAS on rows gathered by PyTorch."""
     patches3 = torch.from_numpy(level.patches3).to(device)
     symbols, rows3, rows5 = int(level.patches3.max()), len(level.patches3), len(level.patches5)
     table = random_values((9, symbols + 1, HIDDEN), dtype, device)
@@ -44,26 +44,26 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
         "embed", f"{rows3} rows", dtype_name(dtype), run_embed, exact_embed, None, LIMITS[dtype],
         rows3 * (36 + HIDDEN * element) + table.numel() * element, 9 * rows3 * HIDDEN,
     )  # fmt: skip
-    job = _codebook_job(level, channels, dtype, device, 0)
+    problem = _codebook_problem(level, channels, dtype, device, 0)
     products = torch.empty((rows3 + 1, 18 * channels), device=device)
-    in_taps = replace(job, weight=per_tap_weight(job.weight), products=products)
-    narrow, turned = job.bias.to(dtype), job.weight.T.contiguous()
+    per_tap_problem = replace(problem, weight=per_tap_weight(problem.weight), products=products)
+    narrow, turned = problem.bias.to(dtype), problem.weight.T.contiguous()
 
     def gathered() -> Outputs:
-        codebook(job)
-        return (job.entries,)
+        codebook(problem)
+        return (problem.entries,)
 
     def per_tap() -> Outputs:
-        codebook(in_taps)
-        return (job.entries,)
+        codebook(per_tap_problem)
+        return (problem.entries,)
 
     def in_triton() -> Outputs:
-        return (gpu_triton.codebook_product(job.actv, job.patches, turned, job.bias),)
+        return (gpu_triton.codebook_product(problem.actv, problem.patches, turned, problem.bias),)
 
     for name, call, rows in (("codebook gathered", gathered, rows5), ("codebook per tap", per_tap, rows3)):
         yield Case(
-            name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype), call, lambda: (_exact(job),),
-            lambda: _cublas(job, narrow), LIMITS[dtype], _bytes(job), 2 * rows * job.weight.numel(),
+            name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype), call, lambda: (_exact(problem),),
+            lambda: _cublas(problem, narrow), LIMITS[dtype], _bytes(problem), 2 * rows * problem.weight.numel(),
             triton=gpu_triton.peer(in_triton if dtype != torch.float32 else None),
         )  # fmt: skip
 
@@ -71,46 +71,48 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
 def all_codebooks_case(
     config: GeneratorConfig, symbols: npt.NDArray[np.uint16], dtype: torch.dtype, device: torch.device
 ) -> Case:
-    """The codebooks of all norms of a generator in one call, beside cuBLAS for one norm after the other."""
+    """The codebooks of all norms of a generator in one call, beside one cuBLAS call for each norm."""
     levels = plan(symbols, list(config.level_sizes), config.symbols, config.spade_kernel)
     with torch.device("meta"):
         blocks = walk(Generator(config))
-    jobs: list[Codebook] = []
+    problems: list[Codebook] = []
     for block, level, _ in blocks:
         for norm in (block.norm_0, block.norm_s, block.norm_1):
             if norm is not None:
-                jobs.append(_codebook_job(levels[level], norm.mlp_gamma.out_channels, dtype, device, len(jobs)))
+                problems.append(
+                    _codebook_problem(levels[level], norm.mlp_gamma.out_channels, dtype, device, len(problems))
+                )
 
     def call() -> Outputs:
-        codebook(*jobs)
-        return tuple(job.entries for job in jobs)
+        codebook(*problems)
+        return tuple(problem.entries for problem in problems)
 
-    narrow = [job.bias.to(dtype) for job in jobs]
-    operations = sum(2 * len(job.patches) * job.weight.numel() for job in jobs)
+    narrow = [problem.bias.to(dtype) for problem in problems]
+    operations = sum(2 * len(problem.patches) * problem.weight.numel() for problem in problems)
     return Case(
-        "all codebooks", f"{len(symbols)} maps, {len(jobs)} norms", dtype_name(dtype), call,
-        lambda: tuple(_exact(job) for job in jobs),
-        lambda: [_cublas(job, bias) for job, bias in zip(jobs, narrow, strict=True)],
-        LIMITS[dtype], sum(_bytes(job) for job in jobs), operations,
+        "all codebooks", f"{len(symbols)} maps, {len(problems)} norms", dtype_name(dtype), call,
+        lambda: tuple(_exact(problem) for problem in problems),
+        lambda: [_cublas(problem, bias) for problem, bias in zip(problems, narrow, strict=True)],
+        LIMITS[dtype], sum(_bytes(problem) for problem in problems), operations,
     )  # fmt: skip
 
 
-def _exact(job: Codebook) -> Tensor:
-    rows = job.actv.double()[job.patches.long()].view(len(job.patches), -1)  # [U5, taps * 128]
-    return rows @ job.weight.double().T + job.bias.double()
+def _exact(problem: Codebook) -> Tensor:
+    rows = problem.actv.double()[problem.patches.long()].view(len(problem.patches), -1)  # [U5, taps * 128]
+    return rows @ problem.weight.double().T + problem.bias.double()
 
 
-def _cublas(job: Codebook, bias: Tensor) -> Tensor:
-    rows = job.actv.index_select(0, job.patches.flatten()).view(len(job.patches), -1)
-    return torch.addmm(bias, rows, job.weight.T)
+def _cublas(problem: Codebook, bias: Tensor) -> Tensor:
+    rows = problem.actv.index_select(0, problem.patches.flatten()).view(len(problem.patches), -1)
+    return torch.addmm(bias, rows, problem.weight.T)
 
 
-def _bytes(job: Codebook) -> int:
-    elements = job.actv.numel() + job.weight.numel() + job.entries.numel()
-    return elements * job.actv.element_size() + 4 * job.patches.numel()
+def _bytes(problem: Codebook) -> int:
+    elements = problem.actv.numel() + problem.weight.numel() + problem.entries.numel()
+    return elements * problem.actv.element_size() + 4 * problem.patches.numel()
 
 
-def _codebook_job(level: Level, channels: int, dtype: torch.dtype, device: torch.device, seed: int) -> Codebook:
+def _codebook_problem(level: Level, channels: int, dtype: torch.dtype, device: torch.device, seed: int) -> Codebook:
     patches = torch.from_numpy(level.patches5).to(device)
     actv = random_values((len(level.patches3) + 1, HIDDEN), dtype, device, seed).relu()
     weight = random_values((2 * channels, patches.shape[1] * HIDDEN), dtype, device, seed + 1) / 34

@@ -1,4 +1,4 @@
-"""The CUDA kernels at the COCO generator's full size: time, share of the copy bandwidth, PyTorch and Triton beside."""
+"""The CUDA kernels at the full size of the COCO generator: time, share of the copy bandwidth, PyTorch and Triton."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 8
 
 
 def machine(setting: Setting) -> Report:
-    """GPU, versions, whether the kernels were built, and the bandwidth of a copy from memory."""
+    """The GPU, versions, whether the kernels were built, and the bandwidth of a copy in device memory."""
     report: Report = {
         "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
         "triton": gpu_triton.version(),
@@ -43,7 +43,7 @@ def machine(setting: Setting) -> Report:
 
 
 def kernels(setting: Setting) -> Report:
-    """One row per kernel, shape and dtype."""
+    """Time all cases: one row for each kernel, shape and dtype."""
     config = preset("coco")
     batch = 1 if setting.dry_run else BATCH
     device = torch.device("meta" if setting.dry_run else "cuda")
@@ -69,7 +69,7 @@ def kernels(setting: Setting) -> Report:
         row["ratio"] = row["eager_ms"] / row["ms"] if case.eager else None
         row["passed"] = row["error"] <= case.limit
         rows.append(row)
-        setting.save({"rows": rows, "out_of_time": left_out})  # before the peer, whose failure may end the process
+        setting.save({"rows": rows, "out_of_time": left_out})  # before the peer runs: its failure may end the process
         row |= triton_peer(case, expected, row["ms"])
         setting.save({"rows": rows, "out_of_time": left_out})
     if setting.dry_run:
@@ -78,7 +78,7 @@ def kernels(setting: Setting) -> Report:
 
 
 def triton_peer(case: Case, expected: Outputs, ms: float) -> Report:
-    """Columns of the peer in Triton: its time and ours in it, or what went wrong; none where there is no peer."""
+    """The columns of the peer in Triton: its time and the ratio to ours (`ms`), or its failure; {} without a peer."""
     if case.triton is None:
         return {}
     try:
@@ -86,7 +86,7 @@ def triton_peer(case: Case, expected: Outputs, ms: float) -> Report:
         if off > case.limit:
             return {"triton_error": f"its error {off:.3g} exceeds {case.limit:.3g}: not timed"}
         triton_ms = milliseconds(case.triton)
-    except Exception as error:  # noqa: BLE001 - whatever a peer's compiler does, the other rows must be taken
-        words = " ".join(f"{type(error).__name__}: {error}".replace("|", "/").split())  # a cell of the table
+    except Exception as error:  # noqa: BLE001 - no failure of a peer's compiler may cost the other rows
+        words = " ".join(f"{type(error).__name__}: {error}".replace("|", "/").split())  # one cell of the table
         return {"triton_error": words[:300]}
     return {"triton_ms": triton_ms, "triton_ratio": triton_ms / ms}

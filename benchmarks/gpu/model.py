@@ -1,4 +1,4 @@
-"""The whole generator on a GPU, host to host, beside the dense form in PyTorch: same weights, same maps."""
+"""The whole generator on a GPU, from host to host, beside the dense form in PyTorch with the same weights and maps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Run = Callable[[Symbols], Tensor]
 
 
 class Dense:
-    """The dense form, float16, with PyTorch's means: eager, as a CUDA graph, or compiled."""
+    """The dense form in float16 on PyTorch's operators. `kind` is "eager", "graph" (a CUDA graph) or "compiled"."""
 
     def __init__(self, generator: Generator, kind: str) -> None:
         self._generator = copy.deepcopy(generator).cuda().half()
@@ -73,7 +73,7 @@ class Dense:
 
 
 def contenders(generator: Generator) -> Iterator[tuple[str, Callable[[], Run]]]:
-    """Names, and what makes each. Ours keep nothing between calls: every map counts as new."""
+    """Names of the engines, and functions that make them. Ours have no cache, so every map counts as new."""
     for name, dtype in (("spade fp16", torch.float16), ("spade bf16", torch.bfloat16)):
         yield name, lambda dtype=dtype: _ours(generator, dtype)  # type: ignore[misc]
     for name, kind in (
@@ -90,7 +90,7 @@ def _ours(generator: Generator, dtype: torch.dtype) -> Run:
 
 
 def seconds(run: Run, batches: list[Symbols]) -> list[float]:
-    """Of every call, over the batches in turn."""
+    """The seconds of each call, going through the batches in turn."""
     for symbols in batches[:WARM_UPS]:
         run(symbols)
     times = []
@@ -102,7 +102,7 @@ def seconds(run: Run, batches: list[Symbols]) -> list[float]:
 
 
 def batches_of(maps: Maps, size: int) -> list[Symbols]:
-    """Batches of maps in turn, each shifted by one more column, so that none comes twice."""
+    """Batches of the maps, shifted by more and more columns, so that no two batches share a map."""
     symbols = maps.symbols.astype(np.uint16)
     whole = [np.roll(symbols, shift, axis=2) for shift in range(-(-size * WARM_UPS // len(symbols)))]
     every = np.concatenate(whole)
@@ -110,7 +110,7 @@ def batches_of(maps: Maps, size: int) -> list[Symbols]:
 
 
 def model(setting: Setting) -> Report:
-    """One row per engine and batch size; errors against the dense form in float32, in grey levels of 255."""
+    """One row for each engine and batch size. Errors are against the dense form in float32, in grey levels of 255."""
     config = preset("coco")
     maps = read_maps(config, setting.labels)
     if setting.dry_run:
@@ -122,7 +122,7 @@ def model(setting: Setting) -> Report:
     exact = _exact(generator, batches_of(maps, 8)[0])
     for name, make in contenders(generator):
         run: Run | None = None
-        for size in sorted(BATCHES, key=lambda size: size != 8):  # the bar's batch first
+        for size in sorted(BATCHES, key=lambda size: size != 8):  # batch 8 first, since errors are taken there
             if time.monotonic() > setting.ends:
                 left_out.append(f"{name} batch {size}")
                 continue

@@ -1,7 +1,7 @@
-"""All that is measured on a GPU, in one command under nine minutes: `benchmarks/gpu/gpu.sh --labels DIR`.
+"""The GPU benchmark in one command under nine minutes: `benchmarks/gpu/gpu.sh --labels DIR`.
 
-Each step runs in a process of its own with its own share of the time, so that one that crashes or hangs costs its own
-figures only; what was measured is written after every step.
+Each step runs in a process of its own with its own share of the time, so that a step that crashes or hangs costs only
+its own figures. The report is written after every step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its module's function, and its seconds."""
+    """One step of the benchmark: name, longest time in seconds, and what it measures."""
 
     name: str
     seconds: int
@@ -38,9 +38,9 @@ class Step:
 
 
 STEPS = (
-    Step("machine", 30, "what the figures are taken on; copy bandwidth"),
+    Step("machine", 30, "the machine, and its copy bandwidth"),
     Step("checks", 60, "every kernel against its specification in float64"),
-    Step("sanitizer", 80, "the same under compute-sanitizer memcheck"),
+    Step("sanitizer", 80, "the checks under compute-sanitizer memcheck"),
     Step("kernels", 110, "kernels beside PyTorch and Triton, and their share of the copy bandwidth"),
     Step("model", 190, "the generator at batch 1, 8 and 32 beside dense PyTorch"),
     Step("training", 60, "a training step of the generator beside dense PyTorch"),
@@ -67,7 +67,7 @@ def run_step(name: str, setting: Setting) -> Report:
 
 
 def sanitizer(setting: Setting) -> Report:
-    """The checks under compute-sanitizer, where it is installed and runs."""
+    """Run the checks under compute-sanitizer, if it is installed and runs here."""
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         return {"skipped": "compute-sanitizer is not on PATH"}
@@ -91,7 +91,7 @@ def _command(name: str, setting: Setting) -> list[str]:
 
 
 def measure(step: Step, labels: Path | None, dry_run: bool) -> Report:
-    """One step in a process of its own, ended when its time is over."""
+    """Run one step in a process of its own, which is ended when the step's time is over."""
     setting = Setting(labels, dry_run, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "report.json")
@@ -113,14 +113,14 @@ def measure(step: Step, labels: Path | None, dry_run: bool) -> Report:
     "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Everything up to the first launch, on small inputs: needs no GPU.")
+@click.option("--dry-run", is_flag=True, help="Run everything up to the first launch, on small inputs: needs no GPU.")
 @click.option("--only", help="Steps to run, separated by commas.  [default: all]")
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write the figures; the table goes beside it, as .md.  [default: benchmarks/results/GPU-DATE.json]",
+    help="File of the figures; the table is written beside it as .md.  [default: benchmarks/results/GPU-DATE.json]",
 )  # fmt: skip
-@click.option("--step", "step_name", hidden=True, help="One step, as the parent runs it.")
-@click.option("--seconds", type=int, default=60, hidden=True, help="How long that step has.")
+@click.option("--step", "step_name", hidden=True, help="Run one step in this process.")
+@click.option("--seconds", type=int, default=60, hidden=True, help="Longest time of that step.")
 def main(
     labels: Path | None, dry_run: bool, only: str | None, json_path: Path | None, step_name: str | None, seconds: int
 ) -> None:
@@ -154,7 +154,7 @@ def main(
 
 
 def _gpu_name(report: Report) -> str:
-    """`h100`, `h200`, .. from CUDA's name of the device."""
+    """`h100`, `h200`, .. out of CUDA's name of the device."""
     name = str(report.get("machine", {}).get("gpu", "gpu")).lower()
     found = re.search(r"\b[a-z]{1,3}\d{2,4}\b", name)
     return found[0] if found else "gpu"

@@ -1,4 +1,4 @@
-"""What a step of the GPU benchmark is told, and what a step reports."""
+"""The setting of a step of the GPU benchmark, and its report."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step is told.
+    """The setting of one step.
 
     Attributes:
-        labels: folder of label maps, or None for drawn ones.
-        dry_run: small inputs on the CPU; stop before the first launch.
-        ends: time.monotonic() by which the step leaves out what it has not begun.
-        out: where the report goes, or None.
+        labels: folder of label maps, or None for drawn maps.
+        dry_run: take small inputs on the CPU, and stop before the first launch.
+        ends: time.monotonic() after which the step begins no further measurement.
+        out: file of the report, or None.
     """
 
     labels: Path | None
@@ -29,6 +29,6 @@ class Setting:
     out: Path | None = None
 
     def save(self, report: Report) -> None:
-        """Write the report so far: a step that is ended keeps its rows."""
+        """Write the report so far, so that a step that is ended early keeps its rows."""
         if self.out is not None:
             write_whole(self.out, lambda draft: draft.write_text(json.dumps(report)))

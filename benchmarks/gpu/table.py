@@ -1,4 +1,4 @@
-"""The figures of a run on a GPU as Markdown."""
+"""The report of the GPU benchmark as Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS: dict[str, Sequence[str]] = {
 
 
 def markdown(report: Report) -> str:
-    """One section per step that ran; a step without rows says what it says."""
+    """One section for each step of the report: its figures as a list, its rows as a table."""
     lines = [f"# GPU benchmark, {report['date']}", ""]
     if report["dry_run"]:
         lines += ["Dry run: nothing was launched, and no figure here was measured.", ""]

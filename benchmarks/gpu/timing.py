@@ -1,4 +1,4 @@
-"""Time on a GPU: CUDA events around one call, a cold second-level cache, medians; and a copy to compare with."""
+"""Time on a GPU: CUDA events around one call with a cold L2 cache, and medians; and the bandwidth of a copy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import torch
 
-# More than the second-level cache of any GPU, and so long to fill that a call of a few launches from Python is queued
-# before the GPU comes to it: else the time would be the host's.
+# More than the L2 cache of any GPU. Filling it also takes the GPU so long that the host has queued all launches of the
+# call before the GPU begins them; otherwise the host's time would be measured.
 FLUSH_BYTES = 512 << 20
 WARM_UPS, REPEATS = 5, 30
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """Median of 30 calls, each after the cache was filled with something else."""
+    """The median of 30 calls, each with a cold cache."""
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     for _ in range(WARM_UPS):
         call()
@@ -31,7 +31,7 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 
 def copy_gb_per_s(size: int) -> float:
-    """Bytes read and written per second by PyTorch's copy of half as many bytes as `size`."""
+    """The bandwidth of a copy by PyTorch that reads size / 2 bytes and writes size / 2 bytes."""
     source = torch.empty(max(size // 2, 1), dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.numel() / milliseconds(lambda: target.copy_(source)) / 1e6

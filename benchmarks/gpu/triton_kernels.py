@@ -1,8 +1,8 @@
 """Kernels in OpenAI's Triton, the GPU benchmark's peers; `benchmarks.gpu.triton_peers` launches them.
 
-Maps are NHWC and whole: [pixels, C]. A tile is ROWS pixels by WIDTH channels; programs beside each other take the parts
-of C of the same pixels. Sums are float32. CHANNELS is a constant, so that the compiler knows offsets of rows to be
-multiples of it and reads 16 bytes at once.
+Maps are whole NHWC maps: [pixels, C]. A tile is ROWS pixels by WIDTH channels; neighbouring programs take the parts of
+C of the same pixels. Sums are float32. CHANNELS is a compile-time constant: the compiler then knows that the offset of
+a row is a multiple of CHANNELS, and uses 16-byte accesses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SLOPE = tl.constexpr(SLOPE)
 
 
 def _bench(call: Callable[[], None], quantiles: Sequence[float]) -> list[float]:
-    # A tenth of Triton's usual time for each configuration: the whole benchmark has minutes.
+    # A tenth of Triton's usual time for each configuration, because the whole benchmark has only minutes.
     times: list[float] = triton.testing.do_bench(call, warmup=3, rep=10, quantiles=quantiles)
     return times
 
@@ -46,8 +46,8 @@ def modulate_dense(
 ) -> None:
     """out = lrelu((x - mean) * rstd * (1 + gamma) + beta); programs are (tiles of an image x parts of C, images).
 
-    Statistics of two images are `stride` apart: C or 0. The first programs take the end of x, which a pass for the
-    statistics has left in the cache.
+    The statistics of two images are `stride` elements apart: C, or 0 if all images share them. The first programs take
+    the end of x, which the pass for the statistics has left in the cache.
     """
     ROWS: tl.constexpr = TILE // WIDTH
     PARTS: tl.constexpr = tl.cdiv(CHANNELS, WIDTH)
@@ -86,9 +86,9 @@ def instance_statistics(
 ) -> None:
     """mean and rstd [N, C] of x; programs are (splits of an image x parts of C, images).
 
-    parts: float32 [N, SPLITS, 2, C], scratch. ended: int32 [N, parts of C], zero before and after: the program that
-    ends last adds the sums of all, in one order. They are sums of x less the image's first pixel, so that the square of
-    the mean does not cancel.
+    parts: float32 [N, SPLITS, 2, C], scratch. ended: int32 [N, parts of C], counters, zero before and after the launch.
+    The program that ends last adds the sums of all programs in one order. The sums are of x minus the first pixel of
+    the image: without that, the square of the mean would cancel.
     """
     ROWS: tl.constexpr = TILE // WIDTH
     PARTS: tl.constexpr = tl.cdiv(CHANNELS, WIDTH)
@@ -112,12 +112,12 @@ def instance_statistics(
     sums = parts + image * SPLITS * 2 * CHANNELS + channel
     tl.store(sums + split * 2 * CHANNELS, tl.sum(total, 0), mask=known)
     tl.store(sums + split * 2 * CHANNELS + CHANNELS, tl.sum(squares, 0), mask=known)
-    tl.debug_barrier()  # every thread has written before the atomic addition publishes the sums
+    tl.debug_barrier()  # all threads must have written before the atomic addition publishes the sums
     counter = ended + image * PARTS + part
     if tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == SPLITS - 1:
         tl.store(counter, 0)
         each = sums[None, :] + tl.arange(0, SPLITS)[:, None] * 2 * CHANNELS
-        # From the second-level cache: first-level caches do not see each other's stores.
+        # Reads from the L2 cache, because the L1 caches do not see each other's stores.
         sum_ = tl.sum(tl.load(each, mask=known[None, :], other=0, cache_modifier=".cg"), 0)
         square = tl.sum(tl.load(each + CHANNELS, mask=known[None, :], other=0, cache_modifier=".cg"), 0)
         centre = sum_ / PIXELS
@@ -127,7 +127,7 @@ def instance_statistics(
 
 
 def _of_shift(configs: list[triton.Config], _: dict[str, Any], **constants: Any) -> list[triton.Config]:
-    # With SHIFT a thread holds the entries of four times as many pixels: the largest tile would spill registers.
+    # With SHIFT a thread holds the entries of four times as many pixels, so the largest tile would spill registers.
     return configs[:2] if constants["SHIFT"] else configs[1:]
 
 
@@ -150,8 +150,8 @@ def modulate_codebook(
 ) -> None:
     """out = lrelu(a[index] x + b[index]); programs are (tiles of x x parts of C); x has COLUMNS columns.
 
-    With SHIFT a program reads its pixels of x once for the four of the output over each. All loads come before the
-    first store: the compiler cannot know that a store leaves the entries alone.
+    With SHIFT a program reads a pixel of x once for the four pixels of the output that it covers. All loads come before
+    the first store, because the compiler cannot know that a store does not change the entries.
     """
     ROWS: tl.constexpr = TILE // WIDTH
     PARTS: tl.constexpr = tl.cdiv(CHANNELS, WIDTH)
@@ -185,7 +185,7 @@ def _products(*sizes: tuple[int, int, int, int, int]) -> list[triton.Config]:
     ]
 
 
-# Rows, columns, depth, warps, stages. Indices are fetched ahead of the rows they name: that takes every second stage.
+# Rows, columns, depth, warps, stages. Every second stage goes to the indices, which are loaded ahead of their rows.
 @triton.autotune(
     _products(
         (128, 128, 64, 8, 5), (128, 128, 64, 8, 7), (128, 128, 128, 8, 4), (64, 128, 64, 4, 5), (64, 128, 64, 4, 7)
@@ -216,7 +216,7 @@ def codebook_product(
     total = tl.zeros((ROWS, WIDTH), tl.float32) + tl.load(bias + column, mask=known, other=0)[None, :]
     for begin in range(0, TAPS * HIDDEN, DEPTH):
         source = tl.load(patches + row * TAPS + begin // HIDDEN, mask=present, other=0)
-        within = tl.multiple_of(begin % HIDDEN, DEPTH)  # unsaid, Triton 3.6 reads rows two bytes at a time
+        within = tl.multiple_of(begin % HIDDEN, DEPTH)  # without this hint Triton 3.6 reads rows two bytes at a time
         left = tl.load(actv + source[:, None] * HIDDEN + within + depth[None, :])
         right = tl.load(weight + (begin + depth)[:, None] * COLUMNS + column[None, :], mask=known[None, :], other=0)
         total = tl.dot(left, right, total)

@@ -1,7 +1,7 @@
-"""The GPU benchmark's peers in OpenAI's Triton, the language: elsewhere in this project Triton is NVIDIA's server.
+"""The GPU benchmark's peers in OpenAI's Triton, a language. Elsewhere in this project, Triton is NVIDIA's server.
 
-They compute what `kernels.cuda` does on whole channels-last maps, and exist to be compared with: the engines never run
-them. Without Triton `absent` says why, and there are no peers.
+The peers compute the same as `kernels.cuda` on whole channels-last maps, for comparison only: no engine runs them.
+Without Triton there are no peers, and `absent` says why.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from kernels.cuda.host.tensors import empty_map
 
 Outputs = tuple[Tensor, ...]
 
-LARGEST = 1 << 31  # offsets are 32-bit
-FUSED = {"enable_fp_fusion": True}  # a multiplication and an addition as one instruction: not the default from 3.10
-PROGRAMS = 512  # of a pass over x for its statistics: they fill 128 multiprocessors four times
+LARGEST = 1 << 31  # elements: offsets are 32-bit
+FUSED = {"enable_fp_fusion": True}  # fused multiply-add, which is not the default from Triton 3.10 on
+PROGRAMS = 512  # programs of the pass for the statistics: four for each of 128 multiprocessors
 
 
 def absent() -> str | None:
@@ -33,13 +33,13 @@ def absent() -> str | None:
 
 
 def version() -> str:
-    """Triton's version, or why there is none."""
+    """Triton's version, or why Triton is absent."""
     why = absent()
     return f"absent: {why}; pip install 'spade-serve[bench]'" if why else str(_kernels().triton.__version__)
 
 
 def peer(call: Callable[[], Outputs] | None) -> Callable[[], Outputs] | None:
-    """The call where there is one and Triton can be imported, else None."""
+    """`call`, or None where Triton cannot be imported."""
     return call if absent() is None else None
 
 
@@ -68,12 +68,12 @@ def modulate_dense(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, rstd: T
 
 
 def modulate_dense_instance(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """The same with statistics of each image and channel: one launch for them, one for the modulation."""
+    """`modulate_dense` with the statistics of each image and channel: one launch for them, one for the modulation."""
     return modulate_dense(x, gamma, beta, *instance_statistics(x, epsilon))
 
 
 def instance_statistics(x: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Tensor]:
-    """mean and 1 / sqrt(variance + epsilon), float32 [N, C], of a map as in `modulate_dense`. Raises ValueError."""
+    """mean and 1 / sqrt(variance + epsilon), float32 [N, C], of a map x as in `modulate_dense`. Raises ValueError."""
     _expect_map("x", x)
     (n, channels), pixels = x.shape[:2], x.shape[2] * x.shape[3]
     width = _width(channels, 64)
@@ -90,7 +90,7 @@ def instance_statistics(x: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Te
 
 @functools.cache
 def _zeros(device: torch.device, count: int) -> Tensor:
-    # Made once, since every launch leaves them zero: a launch to clear them would be part of the peer's time.
+    # Made once: every launch leaves the counters zero. A launch to clear them would count as the peer's time.
     return torch.zeros(count, dtype=torch.int32, device=device)
 
 
@@ -115,9 +115,9 @@ def modulate_codebook(x: Tensor, entries: Tensor, index: Tensor, *, shift: int =
 
 
 def codebook_product(actv: Tensor, patches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """bias + gathered rows of actv x weight, [U5, 2C]: as `kernels.cuda.codebook.codebook.Codebook`.
+    """bias + gathered rows of actv x weight, [U5, 2C]; arguments as `kernels.cuda.codebook.codebook.Codebook`.
 
-    But weight is [taps * 128, 2C]. actv and weight float16 or bfloat16, as tensor cores take them. Raises ValueError.
+    The one difference: weight is [taps * 128, 2C]. actv and weight are float16 or bfloat16. Raises ValueError.
     """
     rows, taps, columns = *patches.shape, len(bias)
     if actv.dtype not in (torch.float16, torch.bfloat16):

@@ -53,7 +53,7 @@ def _register(plugin_id: str, leaky: bool, ptx: Callable[[], str], lazy: bool) -
         launch.grid_x = n * trtp.cdiv(height * width, TILE) * trtp.cdiv(channels, TILE)
         launch.block_x = THREADS
         upsample = 0
-        sizes = (n, height, width, channels, upsample, int(leaky))
+        sizes = (n, height, width, channels, entries.shape_expr[0], upsample, int(leaky))
         arguments = trtp.SymExprs(len(sizes))
         for i, size in enumerate(sizes):
             arguments[i] = trtp.SymInt32(size)

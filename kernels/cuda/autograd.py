@@ -1,10 +1,12 @@
 """SPADE's modulation for training: both forms as differentiable functions on the CUDA kernels.
 
-In float64 the functions run the specification in PyTorch, forward and backward: that is what gradcheck checks.
+`spade_core.codebook.modulate` trains on the codebook form. The dense form is a drop-in for other SPADE models.
+In float64 both run their specification in PyTorch, forward and backward, which is what gradcheck checks.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from kernels.constants import EPSILON
 from kernels.cuda.host.library import Library, Norm
 from kernels.cuda.modulate.modulate_codebook import (
+    Modulation,
     Order,
     modulate_codebook,
     modulate_codebook_backward,
@@ -24,9 +27,8 @@ from kernels.cuda.modulate.modulate_dense import (
     modulate_dense_backward,
     modulate_dense_backward_torch,
     modulate_dense_torch,
-    norm_statistics,
-    statistics_torch,
 )
+from kernels.cuda.norm.norm import Statistics, statistics_torch
 
 
 def spade_modulate(
@@ -35,59 +37,68 @@ def spade_modulate(
     beta: Tensor,
     *,
     norm: Norm,
-    mean: Tensor | None = None,
-    rstd: Tensor | None = None,
+    statistics: Statistics | None = None,
     epsilon: float = EPSILON,
     leaky: bool = True,
     library: Library | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """lrelu(norm(x) * (1 + gamma) + beta) and the statistics; see `modulate_dense`.
+) -> tuple[Tensor, Statistics | None]:
+    """lrelu(norm(x) * (1 + gamma) + beta), and the statistics that normalised x; arguments as `modulate_dense`.
 
-    Differentiable in x, gamma and beta; the statistics that come back are not, and serve running averages.
+    Differentiable in x, gamma and beta. The statistics carry no gradient; they serve running averages.
     """
-    out, mean, rstd = _Dense.apply(x, gamma, beta, mean, rstd, norm, epsilon, leaky, library)  # type: ignore[no-untyped-call]
-    return out, mean, rstd
+    options = _DenseOptions(norm, epsilon, leaky, library)
+    given = (None, None) if statistics is None else (statistics.mean, statistics.rstd)
+    out, mean, rstd = _Dense.apply(x, gamma, beta, *given, options)  # type: ignore[no-untyped-call]
+    return out, None if mean is None else Statistics(mean, rstd, norm)
 
 
 def spade_modulate_codebook(
     x: Tensor,
     entries: Tensor,
     index: Tensor,
+    how: Modulation,
     *,
-    norm: Norm = "given",
-    mean: Tensor | None = None,
-    rstd: Tensor | None = None,
-    epsilon: float = EPSILON,
-    shift: int = 0,
-    leaky: bool = True,
     order: Order | None = None,
     library: Library | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """lrelu(a[index] * norm(x) + b[index]) and the statistics; see `modulate_codebook`.
+) -> Tensor:
+    """lrelu(a[index] * norm(x) + b[index]); arguments as `modulate_codebook` and `modulate_codebook_backward`.
 
-    Differentiable in x and entries. With `order`, from `sort_index`, the gradient has the same bits every time.
+    Differentiable in x, also through statistics that `norm_statistics` computed from x, and in the entries. With
+    `order`, from `sort_index`, the gradient has the same bits every time.
     """
-    arguments = (x, entries, index, mean, rstd, norm, epsilon, shift, leaky, order, library)
-    out, mean, rstd = _Codebook.apply(*arguments)  # type: ignore[no-untyped-call]
-    return out, mean, rstd
+    out: Tensor = _Codebook.apply(x, entries, index, how, order, library)  # type: ignore[no-untyped-call]
+    return out
+
+
+@dataclass(frozen=True)
+class _DenseOptions:
+    norm: Norm
+    epsilon: float
+    leaky: bool
+    library: Library | None
 
 
 class _Dense(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, rstd: Tensor | None, norm: Norm,
-        epsilon: float, leaky: bool, library: Library | None,
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, rstd: Tensor | None,
+        options: _DenseOptions,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+        norm, leaky = options.norm, options.leaky
+        statistics = None if mean is None or rstd is None else Statistics(mean, rstd)
         if x.dtype == torch.float64:
             if norm != "given":
-                mean, rstd = statistics_torch(x, norm, epsilon)
-            out = modulate_dense_torch(x, gamma, beta, mean, rstd, leaky)
+                statistics = statistics_torch(x, norm, options.epsilon)
+            out = modulate_dense_torch(x, gamma, beta, statistics, leaky)
         else:
-            out, mean, rstd = modulate_dense(
-                x, gamma, beta, norm=norm, mean=mean, rstd=rstd, epsilon=epsilon, leaky=leaky, library=library
-            )
+            out, statistics = modulate_dense(
+                x, gamma, beta, norm=norm, statistics=statistics, epsilon=options.epsilon, leaky=leaky,
+                library=options.library,
+            )  # fmt: skip
+        if statistics is not None:
+            mean, rstd = statistics.mean, statistics.rstd
         ctx.save_for_backward(x, gamma, beta, mean, rstd)
-        ctx.norm, ctx.leaky, ctx.library = norm, leaky, library
+        ctx.options = options
         if norm != "given":
             ctx.mark_non_differentiable(mean, rstd)
         return out, mean, rstd
@@ -95,48 +106,36 @@ class _Dense(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, beta, mean, rstd = ctx.saved_tensors
+        options: _DenseOptions = ctx.options
+        statistics = None if mean is None else Statistics(mean, rstd, options.norm)
         if x.dtype == torch.float64:
-            gradients = modulate_dense_backward_torch(x, gamma, beta, dy, mean, rstd, ctx.norm, ctx.leaky)
+            gradients = modulate_dense_backward_torch(x, gamma, beta, dy, statistics, options.leaky)
         else:
             gradients = modulate_dense_backward(
-                x, gamma, beta, dy, mean, rstd, norm=ctx.norm, leaky=ctx.leaky, library=ctx.library
+                x, gamma, beta, dy, statistics, leaky=options.leaky, library=options.library
             )
-        return (*gradients, *[None] * 6)
+        return (*gradients, None, None, None)
 
 
 class _Codebook(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, entries: Tensor, index: Tensor, mean: Tensor | None, rstd: Tensor | None, norm: Norm,
-        epsilon: float, shift: int, leaky: bool, order: Order | None, library: Library | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-        twin = x.dtype == torch.float64
-        if norm != "given":
-            mean, rstd = (
-                statistics_torch(x, norm, epsilon)
-                if twin
-                else norm_statistics(x, norm, epsilon=epsilon, library=library)
-            )
-        if twin:
-            out = modulate_codebook_torch(x, entries, index, mean=mean, rstd=rstd, shift=shift, leaky=leaky)
-        else:
-            out = modulate_codebook(
-                x, entries, index, mean=mean, rstd=rstd, shift=shift, leaky=leaky, library=library
-            )  # fmt: skip
-        ctx.save_for_backward(x, entries, index, mean, rstd)
-        ctx.norm, ctx.shift, ctx.leaky, ctx.order, ctx.library = norm, shift, leaky, order, library
-        if norm != "given":
-            ctx.mark_non_differentiable(mean, rstd)
-        return out, mean, rstd
+        ctx: Any, x: Tensor, entries: Tensor, index: Tensor, how: Modulation, order: Order | None,
+        library: Library | None,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, entries, index)
+        ctx.how, ctx.order, ctx.library = how, order, library
+        if x.dtype == torch.float64:
+            return modulate_codebook_torch(x, entries, index, how)
+        return modulate_codebook(x, entries, index, how, library=library)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, entries, index, mean, rstd = ctx.saved_tensors
-        arguments = {"mean": mean, "rstd": rstd, "shift": ctx.shift, "leaky": ctx.leaky, "norm": ctx.norm}
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, entries, index = ctx.saved_tensors
         if x.dtype == torch.float64:
-            dx, dentries = modulate_codebook_backward_torch(x, entries, index, dy, **arguments)
+            dx, dentries = modulate_codebook_backward_torch(x, entries, index, dy, ctx.how)
         else:
             dx, dentries = modulate_codebook_backward(
-                x, entries, index, dy, **arguments, order=ctx.order, library=ctx.library
+                x, entries, index, dy, ctx.how, order=ctx.order, library=ctx.library
             )
-        return (dx, dentries.to(entries.dtype), *[None] * 9)
+        return dx, dentries.to(entries.dtype), None, None, None, None

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spade_core.codebook.on_cuda import library_for, modulate_on_kernels
+
 # Values of a slice: a few such buffers fit a core's second-level cache.
 SLICE = 1 << 17
 
@@ -26,6 +28,10 @@ class ByEntry:
 
     pixels: Tensor
     starts: Tensor
+
+    def to(self, device: torch.device) -> ByEntry:
+        """The same on `device`."""
+        return ByEntry(self.pixels.to(device), self.starts.to(device))
 
 
 def by_entry(index: Tensor, entries: int) -> ByEntry:
@@ -38,8 +44,12 @@ def by_entry(index: Tensor, entries: int) -> ByEntry:
 def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None, order: ByEntry | None = None) -> Tensor:
     """a[index] * norm(x) + b[index]: x [N, C, h, w] (channels last), entries [U5, 2C], index [N, h, w].
 
-    `order` is `by_entry` of the index, which a gradient on the CPU else computes itself.
+    On a CUDA device the installed CUDA kernels compute it, where there are any. `order` is `by_entry` of the index; a
+    gradient without it sorts the index itself.
     """
+    library = library_for(x)
+    if library is not None:
+        return modulate_on_kernels(x, entries, index, norm, None if order is None else order.pixels, library)
     training = torch.is_grad_enabled() and (x.requires_grad or entries.requires_grad)
     if not training:
         return _apply(x if norm is None else norm(x), entries, index)

@@ -18,12 +18,13 @@ from benchmarks.gpu.checks import error_of
 from benchmarks.gpu.model import batches_of
 from benchmarks.gpu.run import STEPS, Step, measure
 from benchmarks.gpu.table import markdown
-from benchmarks.gpu.training import synthesize_on_kernels
 from kernels.cuda.host import tensors
 from kernels.cuda.host.library import Library
-from kernels.cuda.modulate.modulate_codebook import sort_index
 from kernels.ops.plan import plan
+from spade_core.codebook import modulate as modulate_module
 from spade_core.codebook.entries import level_tensors
+from spade_core.codebook.modulate import by_entry
+from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import preset
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.seeded import seeded_generator
@@ -109,19 +110,26 @@ def test_a_wrong_case_is_caught() -> None:
     assert not error_of(missing) <= case.limit
 
 
-def test_a_training_step_on_the_kernels_has_the_gradient_of_the_dense_form(emulated: Library) -> None:
+def test_a_training_step_on_the_kernels_has_the_gradient_of_the_dense_form(
+    emulated: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modulate_module, "library_for", lambda _x: emulated)
     config = replace(SMALL, height=64, label_nc=5)
     symbols = (
         np.random.default_rng(0).integers(0, config.symbols, (2, 8, 4)).repeat(8, 1).repeat(8, 2).astype(np.uint16)
     )
-    levels = level_tensors(plan(symbols, config.level_sizes, config.symbols, 3), torch.device("cpu"))
-    orders = {size: sort_index(level.index) for size, level in levels.items()}
+    levels = {
+        size: replace(level, order=by_entry(level.index, len(level.patches5)))
+        for size, level in level_tensors(
+            plan(symbols, config.level_sizes, config.symbols, 3), torch.device("cpu")
+        ).items()
+    }
     generator, on_host = seeded_generator(config).train(), torch.from_numpy(symbols.astype(np.int32))
     gradients = []
     for ours in (True, False):
         generator.zero_grad()
         image = (
-            synthesize_on_kernels(generator, on_host, levels, orders, emulated)
+            synthesize_codebook(generator, None, on_host, levels, None)
             if ours
             else synthesize_dense(generator, on_host, None)
         )

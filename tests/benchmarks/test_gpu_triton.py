@@ -23,8 +23,9 @@ from benchmarks.gpu.case import Case
 from benchmarks.gpu.kernels import triton_peer
 from kernels.constants import HIDDEN
 from kernels.cuda.host.tensors import in_layout
-from kernels.cuda.modulate.modulate_codebook import modulate_codebook_torch
-from kernels.cuda.modulate.modulate_dense import modulate_dense_torch, statistics_torch
+from kernels.cuda.modulate.modulate_codebook import Modulation, modulate_codebook_torch
+from kernels.cuda.modulate.modulate_dense import modulate_dense_torch
+from kernels.cuda.norm.norm import Statistics, statistics_torch
 from tests.benchmarks.triton_interpreted import Call, interpreted
 from tests.kernels.tolerances import assert_within, gamma, normalised_rounding, stored_bound
 
@@ -59,7 +60,7 @@ def test_dense_with_given_statistics(tmp_path: Path) -> None:
     for (_, arguments, _), outputs in zip(calls, interpreted("outputs", tmp_path, calls), strict=True):
         x, scale, bias, mean, rstd = (t.double() for t in arguments)
         sizes = (x.abs() + mean.abs()[:, :, None, None]) * rstd[:, :, None, None] * (1 + scale.abs()) + bias.abs()
-        expect(outputs, modulate_dense_torch(x, scale, bias, mean, rstd), gamma(10) * sizes)
+        expect(outputs, modulate_dense_torch(x, scale, bias, Statistics(mean, rstd)), gamma(10) * sizes)
 
 
 def test_dense_with_the_statistics_of_each_image(tmp_path: Path) -> None:
@@ -69,22 +70,24 @@ def test_dense_with_the_statistics_of_each_image(tmp_path: Path) -> None:
     for (_, arguments, _), outputs in zip(calls, interpreted("outputs", tmp_path, calls), strict=True):
         x, scale, bias = (t.double() for t in arguments)
         statistics = statistics_torch(x, "instance")
-        mean, rstd = (t[:, :, None, None] for t in statistics)
+        mean, rstd = (t[:, :, None, None] for t in (statistics.mean, statistics.rstd))
         first = x[:, :, :1, :1]
         sizes = (x.abs() + first.abs() + mean.abs() + x.abs().mean((2, 3), keepdim=True)) * rstd * (1 + scale.abs())
         # The variance is the mean square of x - first less the square of its mean: what that loses, by its own size.
         condition = 1 + ((first - mean) * rstd).square()
         computed = normalised_rounding(x[0, 0].numel()) * (sizes * condition + bias.abs())
-        expect(outputs, modulate_dense_torch(x, scale, bias, *statistics), computed)
+        expect(outputs, modulate_dense_torch(x, scale, bias, statistics), computed)
 
 
 def test_statistics_of_values_far_from_zero(tmp_path: Path) -> None:
     x = maps((2, 8, 24, 24), torch.float32, 1)[0] + 1000
-    mean, rstd = statistics_torch(x.double(), "instance")
+    exact = statistics_torch(x.double(), "instance")
     (outputs,) = interpreted("outputs", tmp_path, [("instance_statistics", [x], {})])
     for got in outputs:
-        assert_within(got[0], mean, 1e-6 * mean.abs())
-        assert_within(got[1], rstd, 1e-4 * rstd)  # float32 sums of squares of x itself would have no digit left
+        assert_within(got[0], exact.mean, 1e-6 * exact.mean.abs())
+        assert_within(
+            got[1], exact.rstd, 1e-4 * exact.rstd
+        )  # float32 sums of squares of x itself would have no digit left
 
 
 def test_codebook_modulation(tmp_path: Path) -> None:
@@ -96,8 +99,8 @@ def test_codebook_modulation(tmp_path: Path) -> None:
         calls.append(("modulate_codebook", [x, entries, index], {"shift": shift}))
     for (_, arguments, options), outputs in zip(calls, interpreted("outputs", tmp_path, calls), strict=True):
         x, entries, index, shift = arguments[0].double(), arguments[1].double(), arguments[2], options["shift"]
-        sizes = modulate_codebook_torch(x.abs(), entries.abs(), index, shift=shift, leaky=False)
-        expect(outputs, modulate_codebook_torch(x, entries, index, shift=shift), gamma(4) * sizes)
+        sizes = modulate_codebook_torch(x.abs(), entries.abs(), index, Modulation(shift=shift, leaky=False))
+        expect(outputs, modulate_codebook_torch(x, entries, index, Modulation(shift=shift)), gamma(4) * sizes)
 
 
 def test_codebook_product(tmp_path: Path) -> None:

@@ -10,5 +10,5 @@ extern "C" int launch_plain(unsigned grid, unsigned block, const float* x, const
     config.gridDim = dim3(grid);
     config.blockDim = dim3(block);
     return cudaLaunchKernelEx(&config, spade_modulate_codebook_nchw_float32_plain, x, entries, index, sizes[0],
-                              sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], out);
+                              sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], out);
 }

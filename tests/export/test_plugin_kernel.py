@@ -52,13 +52,15 @@ def test_it_is_the_function_of_the_onnx_file(
     x = random.standard_normal((n, channels, height, width)).astype(np.float32)
     entries = random.standard_normal((11, 2 * channels)).astype(np.float32)
     index = random.integers(0, 11, (n, height, width)).astype(np.int32)
+    index.ravel()[:4] = [11, 2**31 - 1, -1, -(2**31)]  # no rows of entries: the kernel reads the last row
     out = np.full_like(x, np.nan)
-    tile, sizes = constant("TILE"), np.array([n, height, width, channels, 0, leaky], np.int32)
+    tile, sizes = constant("TILE"), np.array([n, height, width, channels, 11, 0, leaky], np.int32)
     grid = n * -(-height * width // tile) * -(-channels // tile)
     status = library.launch_plain(
         grid, constant("THREADS"), pointer(x), pointer(entries), pointer(index), pointer(sizes), pointer(out)
     )
     assert status == 0
+    index.ravel()[:4] = 10
     a, b = np.split(entries.astype(np.float64)[index].transpose(0, 3, 1, 2), 2, axis=1)
     expected = a * x + b
     if leaky:

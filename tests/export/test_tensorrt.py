@@ -107,7 +107,7 @@ def test_plugins_register_and_name_their_kernel(stubs: ModuleType) -> None:
         assert plugin["outputs"] == 1
         assert plugin["kernel"] == "spade_modulate_codebook_nchw_float16_plain"
         assert plugin["output_dtype"] == "DataType.HALF"
-        assert plugin["arguments"] == 6
+        assert plugin["arguments"] == 7
 
 
 def test_ptx_holds_every_kernel_that_the_plugins_name() -> None:

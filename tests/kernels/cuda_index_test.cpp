@@ -163,15 +163,15 @@ void reductions(const Size& size, int64_t channels, int64_t norm, bool nhwc) {
 void rows(const Size& size, int64_t channels, bool nhwc) {
     if (size.n > kMaxPixels / channels) return;
     const int64_t pixels = size.height * size.width, stride = nhwc ? 2 * channels : 2 * channels * pixels;
-    const RowShape shape{static_cast<int32_t>(size.n),
-                         static_cast<int32_t>(pixels),
-                         static_cast<int32_t>(channels),
-                         stride,
-                         channels,
-                         nhwc};
+    const ElementwiseShape shape{static_cast<int32_t>(size.n),
+                                 static_cast<int32_t>(pixels),
+                                 static_cast<int32_t>(channels),
+                                 stride,
+                                 channels,
+                                 nhwc};
     for (int64_t row : samples(row_count(shape)))
         for (int64_t element : samples(row_length(shape))) {
-            const RowPlace at = place_at(shape, static_cast<int32_t>(row), static_cast<int32_t>(element));
+            const ElementPlace at = place_at(shape, static_cast<int32_t>(row), static_cast<int32_t>(element));
             const int64_t n = nhwc ? row / pixels : row / channels, pixel = nhwc ? row % pixels : element;
             const int64_t channel = nhwc ? element : row % channels;
             CHECK(at.map ==
@@ -255,7 +255,8 @@ int main() {
     swizzle(HalfTile::columns, kRowChunks, stage_place);
     CHECK(kMmaStages * sizeof(HalfStage<__half>) <= (163 << 10));    // what a block may have on sm_80
     CHECK(kWgmmaStages * sizeof(HalfStage<__half>) <= (227 << 10));  // and on sm_90
-    CHECK(sizeof(Jobs<Product<__half, float>>) <= 4096 && sizeof(Jobs<Gather<float, __half>>) <= 4096);
+    CHECK(sizeof(GroupedLaunch<Product<__half, float>>) <= 4096 &&
+          sizeof(GroupedLaunch<Gather<float, __half>>) <= 4096);
     for (const Size& size : sizes()) {
         for (int32_t shift : {0, 1}) groups(size, shift);
         plans(size);

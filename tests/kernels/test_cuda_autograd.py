@@ -12,11 +12,12 @@ from torch import Tensor
 from kernels.cuda.autograd import spade_modulate, spade_modulate_codebook
 from kernels.cuda.host.library import DTYPES, Library, Norm
 from kernels.cuda.modulate.modulate_codebook import (
+    Modulation,
     modulate_codebook_backward,
     modulate_codebook_backward_torch,
     sort_index,
 )
-from kernels.cuda.modulate.modulate_dense import norm_statistics
+from kernels.cuda.norm.norm import Statistics, norm_statistics, statistics_torch
 
 each_norm = pytest.mark.parametrize("norm", ["given", "instance", "batch"])
 
@@ -29,12 +30,12 @@ def doubles(*shape: int, seed: int = 0) -> Tensor:
 @each_norm
 @pytest.mark.parametrize("leaky", [True, False])
 def test_gradcheck_of_the_dense_form(norm: Norm, leaky: bool) -> None:
-    statistics = {}
+    statistics = None
     if norm == "given":
-        statistics = {"mean": torch.full((1, 3), 0.1, dtype=torch.float64), "rstd": torch.full((1, 3), 1.2).double()}
+        statistics = Statistics(torch.full((1, 3), 0.1, dtype=torch.float64), torch.full((1, 3), 1.2).double())
 
     def run(x: Tensor, gamma_: Tensor, beta: Tensor) -> Tensor:
-        return spade_modulate(x, gamma_, beta, norm=norm, leaky=leaky, **statistics)[0]  # type: ignore[arg-type]
+        return spade_modulate(x, gamma_, beta, norm=norm, leaky=leaky, statistics=statistics)[0]
 
     assert torch.autograd.gradcheck(run, tuple(doubles(2, 3, 4, 2, seed=i) for i in range(3)))
 
@@ -45,7 +46,8 @@ def test_gradcheck_of_the_codebook_form(norm: Norm, shift: int) -> None:
     index = torch.randint(0, 5, (2, 4, 6), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
 
     def run(x: Tensor, entries: Tensor) -> Tensor:
-        return spade_modulate_codebook(x, entries, index, norm=norm, shift=shift)[0]
+        statistics = None if norm == "given" else statistics_torch(x.detach(), norm)
+        return spade_modulate_codebook(x, entries, index, Modulation(statistics, shift))
 
     assert torch.autograd.gradcheck(run, (doubles(2, 3, 4 >> shift, 6 >> shift), doubles(6, 6, seed=1)))
 
@@ -53,8 +55,8 @@ def test_gradcheck_of_the_codebook_form(norm: Norm, shift: int) -> None:
 @each_norm
 def test_the_dense_form_trains_on_the_kernels(emulated: Library, norm: Norm) -> None:
     leaves = [doubles(2, 8, 4, 6, seed=i).detach().float().requires_grad_() for i in range(3)]
-    out, mean, _ = spade_modulate(*leaves, norm=norm, library=emulated)
-    assert mean is None or not mean.requires_grad
+    out, statistics = spade_modulate(*leaves, norm=norm, library=emulated)
+    assert statistics is None or not statistics.mean.requires_grad
     weight = torch.linspace(-1, 1, out.numel()).view_as(out)
     gradients = torch.autograd.grad((out * weight).sum(), leaves)
     x, gamma_, beta = wide = [t.detach().double().requires_grad_() for t in leaves]
@@ -90,11 +92,12 @@ def test_codebook_gradients(emulated: Library, dtype: str, kind: str, channels: 
     entries = torch.randn(int(index.max()) + 3, 2 * channels, generator=random).to(kind_)
     dy = torch.randn(n, channels, height, width, generator=random).to(kind_)
     order = sort_index(index) if ordered else None
-    got = modulate_codebook_backward(x, entries, index, dy, shift=shift, order=order, library=emulated)
+    how = Modulation(shift=shift)
+    got = modulate_codebook_backward(x, entries, index, dy, how, order=order, library=emulated)
     wide = (x.double(), entries.double(), index, dy.double())
-    expected = modulate_codebook_backward_torch(*wide, shift=shift)
+    expected = modulate_codebook_backward_torch(*wide, how)
     assert got[1].dtype == torch.float32
-    sizes = modulate_codebook_backward_torch(wide[0].abs(), wide[1].abs(), index, wide[3].abs(), shift=shift)
+    sizes = modulate_codebook_backward_torch(wide[0].abs(), wide[1].abs(), index, wide[3].abs(), how)
     assert_within(got[0].double(), expected[0], stored_bound(gamma(6) * sizes[0], expected[0], dtype))
     longest = int(index.flatten().bincount().max())
     assert_within(got[1].double(), expected[1], gamma(longest + 4) * sizes[1] + 1e-30)
@@ -124,14 +127,14 @@ def test_codebook_gradients_through_the_norm(emulated: Library, norm: Norm, dtyp
     kind = getattr(torch, dtype)
     x = torch.randn(2, 16, 4, 6, generator=random).to(kind).requires_grad_()
     entries = torch.randn(4, 32, generator=random).to(kind).requires_grad_()
-    out, _, _ = spade_modulate_codebook(
-        x, entries, index, norm=norm, shift=1, order=sort_index(index), library=emulated
-    )  # fmt: skip
+    own = norm_statistics(x.detach(), norm, library=emulated)
+    how = Modulation(own, shift=1)
+    out = spade_modulate_codebook(x, entries, index, how, order=sort_index(index), library=emulated)
     weight = torch.linspace(-1, 1, out.numel()).view_as(out).to(kind)
     got = torch.autograd.grad((out * weight).sum(), (x, entries))
-    mean, rstd = (t.double() for t in norm_statistics(x.detach(), norm, library=emulated))
+    exact_how = Modulation(Statistics(own.mean.double(), own.rstd.double(), norm), shift=1)
     arguments = (x.detach().double(), entries.detach().double(), index, weight.double())
-    expected = modulate_codebook_backward_torch(*arguments, mean=mean, rstd=rstd, shift=1, norm=norm)
+    expected = modulate_codebook_backward_torch(*arguments, exact_how)
     rounding = normalised_rounding(192, dtype, stored=2)
     for gradient, exact in zip(got, expected, strict=True):
         assert_within(gradient.double(), exact, stored_bound(rounding * 30, exact, dtype))  # sums of sizes below 30

@@ -110,7 +110,7 @@ def test_codebook_of_rows_counted_on_the_device(emulated: Library, per_tap: bool
 @pytest.mark.usefixtures("capability")
 def test_many_jobs_in_one_call(emulated: Library, dtype: str) -> None:
     random = torch.Generator().manual_seed(3)
-    counts = torch.tensor([0, 5, 5, 150, 151], dtype=torch.int32)  # jobs 0 .. 3 have 5, 0, 145 and 1 rows
+    counts = torch.tensor([0, 5, 5, 150, 151], dtype=torch.int32)  # problems 0 .. 3 have 5, 0, 145 and 1 rows
     codebooks, embeds = [], []
     for i in range(35):
         rows = DeviceRows(counts[i : i + 1], counts[i + 1 : i + 2]) if i < 4 else None
@@ -122,17 +122,22 @@ def test_many_jobs_in_one_call(emulated: Library, dtype: str) -> None:
         codebooks.append(Codebook(actv, patches, weight, bias, entries, rows=rows))
         table, out = normal(random, 1, 9, HIDDEN, dtype=dtype), torch.zeros(room + 1, HIDDEN).to(actv.dtype)
         embeds.append(Embed(table, normal(random, HIDDEN), patches, out, relu=True, zero_row=True, rows=rows))
-    alone = [replace(job, entries=torch.zeros_like(job.entries)) for job in codebooks]
-    alone_embeds = [replace(job, out=torch.zeros_like(job.out)) for job in embeds]
+    alone = [replace(problem, entries=torch.zeros_like(problem.entries)) for problem in codebooks]
+    alone_embeds = [replace(problem, out=torch.zeros_like(problem.out)) for problem in embeds]
     codebook(*codebooks, library=emulated)
     embed(*embeds, library=emulated)
     for one in alone:
         codebook(one, library=emulated)
     for each in alone_embeds:
         embed(each, library=emulated)
-    assert all(torch.equal(job.entries, one.entries) for job, one in zip(codebooks, alone, strict=True))
-    assert all(torch.equal(job.out, each.out) for job, each in zip(embeds, alone_embeds, strict=True))
-    assert [int((job.entries != 0).any(1).sum()) for job in codebooks[:4]] == [5, 0, 5, 1]  # the third has room for 5
+    assert all(torch.equal(problem.entries, one.entries) for problem, one in zip(codebooks, alone, strict=True))
+    assert all(torch.equal(problem.out, each.out) for problem, each in zip(embeds, alone_embeds, strict=True))
+    assert [int((problem.entries != 0).any(1).sum()) for problem in codebooks[:4]] == [
+        5,
+        0,
+        5,
+        1,
+    ]  # the third has room for 5
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -68,7 +68,7 @@ def test_ptx_names_the_kernels_of_a_plugin() -> None:
             name = f"spade_modulate_codebook_{layout}_{dtype}_plain"
             (parameters,) = re.findall(rf"\.visible \.entry {name}\((.*?)\)", ptx, re.DOTALL)
             kinds = re.findall(r"\.param \.(\w+) (?:\.ptr \S+ \S+ )?\w", parameters)
-            assert kinds == ["u64"] * 3 + ["u32"] * 6 + ["u64"], name
+            assert kinds == ["u64"] * 3 + ["u32"] * 7 + ["u64"], name
 
 
 def test_the_codebook_takes_the_products_of_warpgroups_on_hopper_alone() -> None:

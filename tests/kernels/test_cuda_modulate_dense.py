@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -17,9 +17,8 @@ from kernels.cuda.modulate.modulate_dense import (
     modulate_dense_backward,
     modulate_dense_backward_torch,
     modulate_dense_torch,
-    norm_statistics,
-    statistics_torch,
 )
+from kernels.cuda.norm.norm import Statistics, norm_statistics, statistics_torch
 
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
 each_layout = pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -59,41 +58,46 @@ def terms(x: Tensor, norm: Norm) -> int:
     return 0 if norm == "given" else x[0, 0].numel() * (len(x) if norm == "batch" else 1)
 
 
-def given(x: Tensor, norm: Norm) -> dict[str, Tensor]:
+def given(x: Tensor, norm: Norm) -> Statistics | None:
     if norm != "given":
-        return {}
-    mean, rstd = statistics_torch(x.float(), "instance")
-    return {"mean": mean + 0.1, "rstd": rstd * 1.5}
+        return None
+    own = statistics_torch(x.float(), "instance")
+    return Statistics(own.mean + 0.1, own.rstd * 1.5)
+
+
+def doubled(statistics: Statistics) -> Statistics:
+    return replace(statistics, mean=statistics.mean.double(), rstd=statistics.rstd.double())
 
 
 def check_forward(library: Library, case: Case, dtype: str, norm: Norm, leaky: bool = True) -> Tensor:
     extra = given(case.x, norm)
-    out, mean, rstd = modulate_dense(
-        case.x, case.gamma, case.beta, norm=norm, leaky=leaky, library=library, **extra  # type: ignore[arg-type]
-    )  # fmt: skip
+    out, found = modulate_dense(
+        case.x, case.gamma, case.beta, norm=norm, statistics=extra, leaky=leaky, library=library
+    )
     x, gamma_, beta, _ = case.wide
-    exact = tuple(t.double() for t in extra.values()) or statistics_torch(x, norm)
-    expected = modulate_dense_torch(x, gamma_, beta, *exact, leaky)
-    scale = exact[1][:, :, None, None]
-    sizes = (x.abs() + exact[0].abs()[:, :, None, None] + means(x.abs(), norm)) * scale * (1 + gamma_.abs())
+    exact = doubled(extra) if extra else statistics_torch(x, norm)
+    expected = modulate_dense_torch(x, gamma_, beta, exact, leaky)
+    scale = exact.rstd[:, :, None, None]
+    sizes = (x.abs() + exact.mean.abs()[:, :, None, None] + means(x.abs(), norm)) * scale * (1 + gamma_.abs())
     rounding = normalised_rounding(terms(x, norm))
     assert_within(out.double(), expected, stored_bound(rounding * (sizes + beta.abs()), expected, dtype))
-    assert mean is not None
-    assert rstd is not None
-    assert_within(mean.double(), exact[0], rounding * means(x.abs(), norm).flatten(1).expand_as(mean))
-    assert_within(rstd.double(), exact[1], rounding * (1 + exact[0].square() * exact[1].square()) * exact[1])
+    assert found is not None
+    assert_within(found.mean.double(), exact.mean, rounding * means(x.abs(), norm).flatten(1).expand_as(found.mean))
+    spread = 1 + exact.mean.square() * exact.rstd.square()
+    assert_within(found.rstd.double(), exact.rstd, rounding * spread * exact.rstd)
     return out
 
 
 def check_backward(library: Library, case: Case, dtype: str, norm: Norm, leaky: bool = True) -> None:
     x, gamma_, beta, dy = case.wide
     extra = given(case.x, norm)
-    statistics = tuple(extra.values()) or norm_statistics(case.x, norm, library=library)
+    statistics = extra or norm_statistics(case.x, norm, library=library)
     gradients = modulate_dense_backward(
-        case.x, case.gamma, case.beta, case.dy, *statistics, norm=norm, leaky=leaky, library=library
-    )
-    mean, rstd = (t.double() for t in statistics)
-    expected = modulate_dense_backward_torch(x, gamma_, beta, dy, mean, rstd, norm, leaky)
+        case.x, case.gamma, case.beta, case.dy, statistics, leaky=leaky, library=library
+    )  # fmt: skip
+    exact = doubled(statistics)
+    mean, rstd = exact.mean, exact.rstd
+    expected = modulate_dense_backward_torch(x, gamma_, beta, dy, exact, leaky)
     xn = ((x - mean[:, :, None, None]) * rstd[:, :, None, None]).abs()
     g = (dy * (1 + gamma_.abs())).abs()
     sizes = g if norm == "given" else g + means(g, norm) + xn * means(g * xn, norm)
@@ -135,10 +139,10 @@ def test_without_the_activation(emulated: Library, layout: Layout, norm: Norm) -
 @each_layout
 def test_without_statistics(emulated: Library, layout: Layout) -> None:
     case = make("float32", layout, (2, 5, 6), 12)
-    out, mean, rstd = modulate_dense(case.x, case.gamma, case.beta, library=emulated)
-    assert (mean, rstd) == (None, None)
+    out, statistics = modulate_dense(case.x, case.gamma, case.beta, library=emulated)
+    assert statistics is None
     x, gamma_, beta, _ = case.wide
-    expected = modulate_dense_torch(x, gamma_, beta, None, None)
+    expected = modulate_dense_torch(x, gamma_, beta, None)
     assert_within(out.double(), expected, gamma(4) * ((1 + gamma_.abs()) * x.abs() + beta.abs()))
 
 
@@ -160,11 +164,10 @@ def test_gamma_and_beta_as_halves_of_one_map(emulated: Library, layout: Layout, 
 def test_a_mean_far_above_the_deviation_loses_nothing(emulated: Library, layout: Layout, norm: Norm) -> None:
     """The sum of squares minus the square of the sum would lose every digit here."""
     x = make("float32", layout, (2, 40, 40), 8, offset=4096.0).x
-    mean, rstd = norm_statistics(x, norm, library=emulated)
-    exact_mean, exact_rstd = statistics_torch(x.double(), norm)
-    assert_within(mean.double(), exact_mean, gamma(16) * exact_mean.abs())
+    found, exact = norm_statistics(x, norm, library=emulated), statistics_torch(x.double(), norm)
+    assert_within(found.mean.double(), exact.mean, gamma(16) * exact.mean.abs())
     # A rounding of the mean by one part in 2^24 of 4096 moves each deviation of about 1 by 2^-12.
-    assert_within(rstd.double(), exact_rstd, 2.0**-12 * exact_rstd)
+    assert_within(found.rstd.double(), exact.rstd, 2.0**-12 * exact.rstd)
 
 
 @each_layout
@@ -175,19 +178,16 @@ def test_the_order_of_threads_changes_no_bit(
 ) -> None:
     case = make("float32", layout, (2, 48, 40), 8)
     statistics = norm_statistics(case.x, norm, library=emulated)
-    forward = modulate_dense(case.x, case.gamma, case.beta, norm=norm, library=emulated)[0]
-    backward = modulate_dense_backward(
-        case.x, case.gamma, case.beta, case.dy, *statistics, norm=norm, library=emulated
-    )  # fmt: skip
+
+    def run() -> tuple[Tensor, ...]:
+        own = norm_statistics(case.x, norm, library=emulated)
+        forward = modulate_dense(case.x, case.gamma, case.beta, norm=norm, library=emulated)[0]
+        backward = modulate_dense_backward(case.x, case.gamma, case.beta, case.dy, statistics, library=emulated)
+        return own.mean, own.rstd, forward, *backward
+
+    usual = run()
     monkeypatch.setenv("SPADE_EMULATOR_ORDER", order)
-    again = (
-        *norm_statistics(case.x, norm, library=emulated),
-        modulate_dense(case.x, case.gamma, case.beta, norm=norm, library=emulated)[0],
-        *modulate_dense_backward(
-            case.x, case.gamma, case.beta, case.dy, *statistics, norm=norm, library=emulated
-        ),
-    )  # fmt: skip
-    for first, second in zip((*statistics, forward, *backward), again, strict=True):
+    for first, second in zip(usual, run(), strict=True):
         assert torch.equal(first, second)
 
 
@@ -197,8 +197,9 @@ def test_bad_arguments_are_named(emulated: Library) -> None:
         modulate_dense(case.x, case.gamma, case.beta, norm="layer", library=emulated)  # type: ignore[arg-type]
     with pytest.raises(CudaError, match=r"expected gamma torch.float32 \[1, 8, 4, 6\] but got .* \[1, 4, 4, 6\]"):
         modulate_dense(case.x, case.gamma[:, :4], case.beta, library=emulated)
+    given_too = Statistics(torch.zeros(1, 8), torch.ones(1, 8))
     with pytest.raises(CudaError, match=r"expected no statistics for norm 'batch', which computes them, but got some"):
-        modulate_dense(case.x, case.gamma, case.beta, norm="batch", mean=torch.zeros(1, 8), library=emulated)
+        modulate_dense(case.x, case.gamma, case.beta, norm="batch", statistics=given_too, library=emulated)
     with pytest.raises(CudaError, match=r"\[norm_statistics\] scratch is null, too small.* got scratch_bytes=0, n=1"):
         emulated.call(
             "norm_statistics", 0, x=case.x.data_ptr(), mean=case.x.data_ptr(), rstd=case.x.data_ptr(),

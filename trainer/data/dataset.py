@@ -71,7 +71,7 @@ class Batch:
                 level.patches3.to(device),
                 level.patches5.to(device),
                 level.index.to(device),
-                level.order if device.type == "cpu" else None,
+                None if level.order is None else level.order.to(device),
             )
             for size, level in self.levels.items()
         }

@@ -9,10 +9,10 @@
 #include "cuda/codebook/gather.hpp"
 #include "cuda/host/check.hpp"
 
-#define SPADE_GATHER(name, Table, T)                                                             \
-    extern "C" __global__ void __launch_bounds__(256, 4)                                         \
-        spade_gather_##name(const __grid_constant__ spade::Jobs<spade::Gather<Table, T>> jobs) { \
-        spade::gather_sum(jobs);                                                                 \
+#define SPADE_GATHER(name, Table, T)                                                                         \
+    extern "C" __global__ void __launch_bounds__(256, 4)                                                     \
+        spade_gather_##name(const __grid_constant__ spade::GroupedLaunch<spade::Gather<Table, T>> grouped) { \
+        spade::gather_sum(grouped);                                                                          \
     }
 
 SPADE_GATHER(float32, float, float)
@@ -22,10 +22,10 @@ SPADE_GATHER(float32_float16, float, __half)
 SPADE_GATHER(float32_bfloat16, float, __nv_bfloat16)
 #undef SPADE_GATHER
 
-#define SPADE_PRODUCT(name, T, Out)                                                              \
-    extern "C" __global__ void __launch_bounds__(256, 1)                                         \
-        spade_product_##name(const __grid_constant__ spade::Jobs<spade::Product<T, Out>> jobs) { \
-        spade::product_mma(jobs, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()));    \
+#define SPADE_PRODUCT(name, T, Out)                                                                          \
+    extern "C" __global__ void __launch_bounds__(256, 1)                                                     \
+        spade_product_##name(const __grid_constant__ spade::GroupedLaunch<spade::Product<T, Out>> grouped) { \
+        spade::product_mma(grouped, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()));             \
     }
 
 SPADE_PRODUCT(float16, __half, __half)
@@ -34,16 +34,16 @@ SPADE_PRODUCT(float16_float32, __half, float)
 SPADE_PRODUCT(bfloat16_float32, __nv_bfloat16, float)
 #undef SPADE_PRODUCT
 
-// Empty where it is compiled for another architecture than sm_90a, and not launched there.
+// The body is empty when compiled for an architecture other than sm_90a; the host launches the kernel on sm_90a only.
 #ifdef SPADE_HAS_WGMMA
-#define SPADE_RUN_WGMMA(T) spade::product_wgmma(jobs, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()))
+#define SPADE_RUN_WGMMA(T) spade::product_wgmma(grouped, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()))
 #else
-#define SPADE_RUN_WGMMA(T) static_cast<void>(jobs)
+#define SPADE_RUN_WGMMA(T) static_cast<void>(grouped)
 #endif
-#define SPADE_PRODUCT_WGMMA(name, T)                                                                 \
-    extern "C" __global__ void __launch_bounds__(256, 1)                                             \
-        spade_product_wgmma_##name(const __grid_constant__ spade::Jobs<spade::Product<T, T>> jobs) { \
-        SPADE_RUN_WGMMA(T);                                                                          \
+#define SPADE_PRODUCT_WGMMA(name, T)                                                                             \
+    extern "C" __global__ void __launch_bounds__(256, 1)                                                         \
+        spade_product_wgmma_##name(const __grid_constant__ spade::GroupedLaunch<spade::Product<T, T>> grouped) { \
+        SPADE_RUN_WGMMA(T);                                                                                      \
     }
 
 SPADE_PRODUCT_WGMMA(float16, __half)
@@ -52,9 +52,9 @@ SPADE_PRODUCT_WGMMA(bfloat16, __nv_bfloat16)
 #undef SPADE_RUN_WGMMA
 
 extern "C" __global__ void __launch_bounds__(256, 2)
-    spade_product_float32(const __grid_constant__ spade::Jobs<spade::Product<float, float>> jobs) {
+    spade_product_float32(const __grid_constant__ spade::GroupedLaunch<spade::Product<float, float>> grouped) {
     __shared__ spade::FloatShared shared;
-    spade::product_float(jobs, shared);
+    spade::product_float(grouped, shared);
 }
 
 namespace spade {
@@ -66,50 +66,50 @@ RowCount row_count(int64_t rows, const int32_t* first, const int32_t* last) {
 
 bool pair(const void* one, const void* other) { return (one == nullptr) == (other == nullptr); }
 
-template <typename Job>
-using JobKernel = void (*)(Jobs<Job>);
+template <typename Problem>
+using GroupedKernel = void (*)(GroupedLaunch<Problem>);
 
-// Launches `all` in as few launches as they fit. tiles_of: the most tiles of a job.
-template <typename Job, typename TilesOf>
-int32_t run_jobs(const std::vector<Job>& all, JobKernel<Job> kernel, int64_t shared_bytes, const TilesOf& tiles_of,
-                 void* stream) {
-    for (size_t begin = 0; begin < all.size(); begin += kMaxJobs) {
-        Jobs<Job> jobs{};
+// Launches all problems in as few launches as possible. tiles_of(problem) is the largest number of tiles of a problem.
+template <typename Problem, typename TilesOf>
+int32_t run_grouped(const std::vector<Problem>& all, GroupedKernel<Problem> kernel, int64_t shared_bytes,
+                    const TilesOf& tiles_of, void* stream) {
+    for (size_t begin = 0; begin < all.size(); begin += kMaxProblems) {
+        GroupedLaunch<Problem> grouped{};
         int64_t tiles = 0;
-        for (size_t i = begin; i < all.size() && i < begin + kMaxJobs; ++i) {
-            jobs.job[jobs.count++] = all[i];
+        for (size_t i = begin; i < all.size() && i < begin + kMaxProblems; ++i) {
+            grouped.problems[grouped.count++] = all[i];
             tiles += tiles_of(all[i]);
         }
         if (tiles > kMaxPixels) return SPADE_CUDA_ERROR_SIZE;
         const Launch grid = launch_blocks(tiles, resident_blocks(kernel, kThreads, shared_bytes), shared_bytes);
-        if (const int32_t status = launch(kernel, grid, stream, jobs); status != SPADE_CUDA_OK) return status;
+        if (const int32_t status = launch(kernel, grid, stream, grouped); status != SPADE_CUDA_OK) return status;
     }
     return SPADE_CUDA_OK;
 }
 
 template <typename Table, typename T>
-int32_t run_gathers(std::vector<Gather<Table, T>>& jobs, JobKernel<Gather<Table, T>> kernel, void* stream) {
-    for (Gather<Table, T>& of : jobs)
+int32_t run_gathers(std::vector<Gather<Table, T>>& problems, GroupedKernel<Gather<Table, T>> kernel, void* stream) {
+    for (Gather<Table, T>& of : problems)
         of.wide = of.depth % kWide<Table> == 0 && of.tap_stride % kWide<Table> == 0 &&
                   of.row_stride % kWide<Table> == 0 && aligned({of.table, of.out}, kWideBytes);
-    return run_jobs(
-        jobs, kernel, 0, [](const auto& of) { return int64_t{gather_tiles(of.rows.most + of.zero_row)}; }, stream);
+    return run_grouped(
+        problems, kernel, 0, [](const auto& of) { return int64_t{gather_tiles(of.rows.most + of.zero_row)}; }, stream);
 }
 
 template <typename T, typename Out>
-int32_t run_products(std::vector<Product<T, Out>>& jobs, JobKernel<Product<T, Out>> kernel, int64_t shared_bytes,
-                     void* stream) {
+int32_t run_products(std::vector<Product<T, Out>>& problems, GroupedKernel<Product<T, Out>> kernel,
+                     int64_t shared_bytes, void* stream) {
     using Tile = std::conditional_t<sizeof(T) == 2, HalfTile, FloatTile>;
-    for (Product<T, Out>& of : jobs) of.pairs = of.columns % 2 == 0 && aligned({of.out}, 2 * sizeof(Out));
-    return run_jobs(
-        jobs, kernel, shared_bytes,
+    for (Product<T, Out>& of : problems) of.pairs = of.columns % 2 == 0 && aligned({of.out}, 2 * sizeof(Out));
+    return run_grouped(
+        problems, kernel, shared_bytes,
         [](const auto& of) {
             return ceil_div(int64_t{of.rows.most} + of.extra, Tile::rows) * ceil_div(of.columns, Tile::columns);
         },
         stream);
 }
 
-// Whether the current device has the products of warpgroups, and this library was compiled with them.
+// True if the current device is a Hopper GPU and this library was compiled with warpgroup products.
 bool has_wgmma() {
 #ifdef SPADE_CUDA_WGMMA
     int device = 0, major = 0;
@@ -121,26 +121,27 @@ bool has_wgmma() {
 }
 
 template <typename T>
-int32_t embeds(const spade_gather_embed* args, int64_t count, JobKernel<Gather<T, T>> kernel, void* stream) {
-    std::vector<Gather<T, T>> jobs;
+int32_t embeds(const spade_gather_embed* args, int64_t count, GroupedKernel<Gather<T, T>> kernel, void* stream) {
+    std::vector<Gather<T, T>> problems;
     for (int64_t i = 0; i < count; ++i) {
         const spade_gather_embed& of = args[i];
-        jobs.push_back({static_cast<const T*>(of.table), of.bias, of.patches, static_cast<T*>(of.out),
-                        (of.symbols + 1) * of.depth, of.depth, row_count(of.rows, of.first_row, of.last_row),
-                        static_cast<int32_t>(of.taps), static_cast<int32_t>(of.depth), static_cast<int32_t>(of.relu),
-                        static_cast<int32_t>(of.zero_row), 0});
+        problems.push_back({static_cast<const T*>(of.table), of.bias, of.patches, static_cast<T*>(of.out),
+                            (of.symbols + 1) * of.depth, of.depth, row_count(of.rows, of.first_row, of.last_row),
+                            static_cast<int32_t>(of.taps), static_cast<int32_t>(of.depth),
+                            static_cast<int32_t>(of.relu), static_cast<int32_t>(of.zero_row), 0});
     }
-    return run_gathers(jobs, kernel, stream);
+    return run_gathers(problems, kernel, stream);
 }
 
 template <typename T>
 struct Kernels {
-    JobKernel<Product<T, T>> product, product_wgmma;  // the second null where there is none
-    JobKernel<Product<T, float>> products;            // per tap: kept in float32
-    JobKernel<Gather<float, T>> gather;
+    GroupedKernel<Product<T, T>> product, product_wgmma;  // product_wgmma is null for float32
+    GroupedKernel<Product<T, float>> products;            // per tap; the products stay in float32
+    GroupedKernel<Gather<float, T>> gather;
 };
 
-// Those without products in one launch, then those per tap in two.
+// One launch for the codebooks that multiply gathered rows, then two launches for the codebooks per tap: the products,
+// and the sums of gathered rows of the products.
 template <typename T>
 int32_t codebooks(const spade_gather_codebook* args, int64_t count, const Kernels<T>& kernels, void* stream) {
     std::vector<Product<T, T>> gathered;
@@ -196,7 +197,7 @@ int32_t check(const spade_gather_codebook& args) {
     return SPADE_CUDA_OK;
 }
 
-// Of every job; all are of the first one's dtype.
+// Checks every problem. All must have the dtype of the first.
 template <typename Args>
 int32_t check_all(const Args* args, int64_t count) {
     if (args == nullptr) return SPADE_CUDA_ERROR_NULL;

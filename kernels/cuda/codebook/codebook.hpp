@@ -1,20 +1,20 @@
-// Codebook: a matrix product whose rows are gathered, for several norms in one launch.
+// The codebook: a matrix product whose rows are gathered, for several norms in one launch.
 //
 //   entries[u] = bias + sum over taps t of weight[t] actv[patches5[u][t]]
 //
-// Layout: actv [U3 + 1][128] with a last row of zeros, weight [2 C][taps * 128], entries [U5][2][C]. float16 and
-// bfloat16: a block of 8 warps computes tiles of 128 rows x 256 columns, in steps of 64 deep; a stage of a step is 48
-// KB of shared memory, rows of 128 bytes whose chunks of 16 are swizzled, so that eight rows below each other meet no
-// bank twice. codebook_mma.hpp multiplies on any tensor cores since Ampere, codebook_wgmma.hpp on Hopper's,
-// codebook_float.hpp float32.
+// Layout: actv [U3 + 1][128] with a last row of zeros, weight [2 C][taps * 128], entries [U5][2][C]. For float16 and
+// bfloat16 a block of 8 warps computes tiles of 128 rows x 256 columns in steps of depth 64. One step reads one stage:
+// 48 KB of shared memory in rows of 128 bytes. The 16-byte chunks of a row are swizzled, so that eight consecutive rows
+// use different banks. codebook_mma.hpp multiplies on the tensor cores of Ampere and later GPUs, codebook_wgmma.hpp on
+// the tensor cores of Hopper, and codebook_float.hpp in float32.
 //
-// Bytes, E = sizeof(T): a tile reads 2304 E of actv per row and 2304 E of weight per column, from the second-level
-// cache: 85 operations a byte. 2 E C written per row. Operations: 2 * 128 taps * 2 C per row.
+// Bytes, E = sizeof(T): a tile of 9 taps reads 2304 E of actv per row and 2304 E of weight per column, from the L2
+// cache: 85 operations per byte. It writes 2 E C per row. Operations: 2 * 128 taps * 2 C per row.
 //
-// Fused: the gather into the load of the tile, so the gathered rows (nine times actv) are never written; bias and
-// rounding into the end. Sums are float32. The loads run two steps ahead of the products, also across tiles. Per tap,
-// the same product of actv itself with all taps' weights side by side, then the same sum of gathered rows, takes U3 /
-// U5 of the multiplications and more memory traffic.
+// Fused: the load of a tile gathers the rows, so the gathered rows (nine times actv) never reach memory; the store of a
+// tile adds the bias and rounds. Sums are float32. Loads run two steps ahead of the products, also across tiles. The
+// per-tap form multiplies each row of actv once with the weights of all taps and then sums gathered rows of the
+// products: U3 / U5 of the multiplications, and more memory traffic.
 #ifndef SPADE_CUDA_CODEBOOK_HPP
 #define SPADE_CUDA_CODEBOOK_HPP
 
@@ -35,9 +35,9 @@ struct Product {
     const float* bias;       // [columns], or null
     Out* out;                // [rows][columns]
     RowCount rows;
-    int32_t extra;  // rows beyond those counted: the row of zeros of actv
+    int32_t extra;  // rows to compute beyond `rows`: 1 for the last row of actv, which is zero
     int32_t taps, columns;
-    int32_t pairs;  // two neighbours of out are written at once
+    int32_t pairs;  // 1: one access may write two neighbours of out
 };
 
 // Rows and columns of out that a block computes, and the depth of a step.
@@ -51,7 +51,7 @@ __host__ __device__ inline int32_t product_tiles(int32_t rows, int32_t columns) 
     return (rows + Tile::rows - 1) / Tile::rows * ((columns + Tile::columns - 1) / Tile::columns);
 }
 
-// Rows of a tile run fastest, so that blocks at work share weights.
+// The first row and column of a tile. Neighbouring tiles differ in their rows, so that concurrent blocks share weights.
 struct ProductPlace {
     int32_t row, column;
 };
@@ -63,13 +63,14 @@ __host__ __device__ inline ProductPlace product_place(int32_t tile, int32_t rows
 }
 
 template <typename Tile, typename T, typename Out>
-__device__ __forceinline__ JobLane count_product_tiles(const Jobs<Product<T, Out>>& jobs) {
+__device__ __forceinline__ ProblemLane count_product_tiles(const GroupedLaunch<Product<T, Out>>& grouped) {
     return count_tiles(
-        jobs.count, [&](int job) { return rows_of(jobs.job[job].rows) + jobs.job[job].extra; },
-        [&](int job, int32_t rows) { return product_tiles<Tile>(rows, jobs.job[job].columns); });
+        grouped.count,
+        [&](int problem) { return rows_of(grouped.problems[problem].rows) + grouped.problems[problem].extra; },
+        [&](int problem, int32_t rows) { return product_tiles<Tile>(rows, grouped.problems[problem].columns); });
 }
 
-// Row of actv that a row of the product takes for a tap; rows beyond the last repeat it.
+// The row of actv that a row of the product reads for a tap. Rows beyond the last read what the last row reads.
 template <typename T, typename Out>
 __device__ __forceinline__ int32_t gathered_row(const Product<T, Out>& of, int32_t row, int32_t rows, int32_t tap) {
     const int32_t inside = row < rows ? row : rows - 1;
@@ -81,9 +82,9 @@ __device__ __forceinline__ int32_t gathered_row(const Product<T, Out>& of, int32
 using HalfTile = ProductTile<128, 256, 64>;
 constexpr int kProductThreads = 256;
 constexpr int kChunk = 8;                                  // elements of 16 bytes
-constexpr int kRowChunks = HalfTile::depth / kChunk;       // of a row of a stage
-constexpr int kRowsAtOnce = kProductThreads / kRowChunks;  // that the block copies
-constexpr int kCopiesA = HalfTile::rows / kRowsAtOnce;     // of a thread and step
+constexpr int kRowChunks = HalfTile::depth / kChunk;       // chunks in one row of a stage
+constexpr int kRowsAtOnce = kProductThreads / kRowChunks;  // rows that the whole block copies at once
+constexpr int kCopiesA = HalfTile::rows / kRowsAtOnce;     // copies of one thread in one step
 constexpr int kCopiesB = HalfTile::columns / kRowsAtOnce;
 constexpr int kStepsOfTap = kHidden / HalfTile::depth;
 constexpr int kStepsAhead = 2;
@@ -94,16 +95,16 @@ struct alignas(1024) HalfStage {
     T b[HalfTile::columns * HalfTile::depth];
 };
 
-// Where a chunk lies in a stage.
+// The place of a chunk in a stage, in elements.
 __host__ __device__ inline int stage_place(int row, int chunk) {
     return (row * kRowChunks + (chunk ^ (row % 8))) * kChunk;
 }
 
-// A thread's share of the loads, step after step and tile after tile.
+// The state of a thread's loads: the tile and the step that the thread loads next.
 template <typename T, typename Out>
 struct Loader {
-    int32_t tile, job, rows, row, column, step;
-    int32_t source[kCopiesA];  // rows of actv that the next step gathers
+    int32_t tile, problem, rows, row, column, step;
+    int32_t source[kCopiesA];  // rows of actv for the next step
 };
 
 template <typename T, typename Out>
@@ -114,24 +115,25 @@ __device__ __forceinline__ void gather_next(const Product<T, Out>& of, Loader<T,
         loader.source[i] = gathered_row(of, row + i * kRowsAtOnce, loader.rows, loader.step / kStepsOfTap);
 }
 
-// To the first step of loader.tile, if there is such a tile.
+// Moves the loader to the first step of loader.tile, if that tile exists.
 template <typename T, typename Out>
-__device__ __forceinline__ void open_tile(const Jobs<Product<T, Out>>& jobs, const JobLane& own,
+__device__ __forceinline__ void open_tile(const GroupedLaunch<Product<T, Out>>& grouped, const ProblemLane& own,
                                           Loader<T, Out>& loader) {
     if (loader.tile >= own.tiles) return;
-    const JobTile at = find_tile(own, loader.tile);
+    const ProblemTile at = find_tile(own, loader.tile);
     const ProductPlace place = product_place<HalfTile>(at.tile, at.rows);
-    loader.job = at.job, loader.rows = at.rows, loader.row = place.row, loader.column = place.column, loader.step = 0;
-    gather_next(jobs.job[at.job], loader);
+    loader.problem = at.problem, loader.rows = at.rows, loader.row = place.row, loader.column = place.column,
+    loader.step = 0;
+    gather_next(grouped.problems[at.problem], loader);
 }
 
-// Starts the copies of the next step, and the look-up of the rows after it. Columns beyond the last keep what is in the
-// stage: it enters sums that are not stored.
+// Starts the copies of the next step, and reads which rows the step after it needs. Columns beyond the last are not
+// copied: old values of the stage enter their sums, which are never stored.
 template <typename T, typename Out>
-__device__ __forceinline__ void load_step(const Jobs<Product<T, Out>>& jobs, const JobLane& own, Loader<T, Out>& loader,
-                                          HalfStage<T>& stage) {
+__device__ __forceinline__ void load_step(const GroupedLaunch<Product<T, Out>>& grouped, const ProblemLane& own,
+                                          Loader<T, Out>& loader, HalfStage<T>& stage) {
     if (loader.tile < own.tiles) {
-        const Product<T, Out>& of = jobs.job[loader.job];
+        const Product<T, Out>& of = grouped.problems[loader.problem];
         const int first = static_cast<int>(threadIdx.x) / kRowChunks,
                   chunk = static_cast<int>(threadIdx.x) % kRowChunks;
         const int32_t within = loader.step % kStepsOfTap * HalfTile::depth + chunk * kChunk;
@@ -148,28 +150,28 @@ __device__ __forceinline__ void load_step(const Jobs<Product<T, Out>>& jobs, con
                                         weight + i * kRowsAtOnce * depth, kWideBytes);
         if (++loader.step == of.taps * kStepsOfTap) {
             loader.tile += static_cast<int32_t>(gridDim.x);
-            open_tile(jobs, own, loader);
+            open_tile(grouped, own, loader);
         } else if (loader.step % kStepsOfTap == 0) {
             gather_next(of, loader);
         }
     }
-    __pipeline_commit();  // an empty one too: stages are counted
+    __pipeline_commit();  // also without copies: the waits count one group for each stage
 }
 
-// The loader of a block's first tile, with the steps ahead under way.
+// Returns a loader for the block's first tile after starting the loads of the first kStepsAhead steps.
 template <typename T, typename Out>
-__device__ __forceinline__ Loader<T, Out> begin_loads(const Jobs<Product<T, Out>>& jobs, const JobLane& own,
-                                                      HalfStage<T>* stages) {
+__device__ __forceinline__ Loader<T, Out> begin_loads(const GroupedLaunch<Product<T, Out>>& grouped,
+                                                      const ProblemLane& own, HalfStage<T>* stages) {
     Loader<T, Out> loader{};
     loader.tile = blockIdx.x;
-    open_tile(jobs, own, loader);
-    for (int i = 0; i < kStepsAhead; ++i) load_step(jobs, own, loader, stages[i]);
+    open_tile(grouped, own, loader);
+    for (int i = 0; i < kStepsAhead; ++i) load_step(grouped, own, loader, stages[i]);
     return loader;
 }
 
-// ---- The end ----
+// ---- Stores ----
 
-// Two neighbours of out, with their bias.
+// Stores two neighbours of out, each with its bias.
 template <typename T, typename Out>
 __device__ __forceinline__ void store_pair(const Product<T, Out>& of, int32_t row, int32_t column, float bias,
                                            float next_bias, float first, float second) {

@@ -1,5 +1,7 @@
-"""Embed and codebook on CUDA, several norms a launch. `embed_numpy` and `codebook_numpy` of the CPU kernels are their
-specification."""
+"""Embed and codebook on CUDA, the norms of a generator in one launch.
+
+`embed_numpy` and `codebook_numpy` in `kernels.ops` are the specification.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,14 @@ class DeviceRows:
 
 @dataclass(frozen=True)
 class Embed:
-    """out = act(bias + sum over taps of table[tap][patches[:, tap]]).
+    """One embed: out = act(bias + sum over taps of table[tap][patches[:, tap]]).
 
     Attributes:
-        table: T [taps, symbols + 1, D], the last row of each tap zero.
+        table: T [taps, symbols + 1, D]; the last row of each tap is zero.
         bias: float32 [D].
         patches: int32 [U, taps], 0..symbols.
-        out: T [U, D] or, with zero_row, [U + 1, D], out; the zeros lie behind the last row.
-        rows: how many rows of patches there are; None: all.
+        out: T [U, D] or, with zero_row, [U + 1, D], out; the last row is then zero.
+        rows: how many rows of patches are used; None: all.
     """
 
     table: Tensor
@@ -44,17 +46,17 @@ class Embed:
 
 @dataclass(frozen=True)
 class Codebook:
-    """entries = bias + gathered rows of actv x weight^T.
+    """One codebook: entries = bias + gathered rows of actv x weight^T.
 
     Attributes:
-        actv: T [U3 + 1, 128], the last row zero.
+        actv: T [U3 + 1, 128]; the last row is zero.
         patches: int32 [U5, taps], rows of actv.
-        weight: T [2C, taps * 128], a before b; for the per-tap form, `per_tap_weight` of it.
+        weight: T [2C, taps * 128], a before b; for the per-tap form, what `per_tap_weight` makes of it.
         bias: float32 [2C].
         entries: T [U5, 2C], out.
-        products: float32 [U3 + 1, taps * 2C], scratch: takes the per-tap form, which multiplies every row of actv once
-            per tap and sums gathered rows. None multiplies the gathered rows.
-        rows, actv_rows: how many rows of patches, and of actv before its last, there are; None: all.
+        products: float32 [U3 + 1, taps * 2C], scratch of the per-tap form, which multiplies every row of actv once per
+            tap and sums gathered rows of the products. None: multiply gathered rows of actv.
+        rows, actv_rows: how many rows of patches, and of actv before its last row, are used; None: all.
     """
 
     actv: Tensor
@@ -67,55 +69,55 @@ class Codebook:
     actv_rows: DeviceRows | None = None
 
 
-def embed(*jobs: Embed, library: Library | None = None) -> None:
-    """Run jobs of one dtype in one launch; none may read what another writes. Raises CudaError."""
-    library = library_of(jobs[0].table, library)
-    library.call_jobs("embed", stream_of(jobs[0].table), [_embed_arguments(job) for job in jobs])
+def embed(*problems: Embed, library: Library | None = None) -> None:
+    """Run embeds of one dtype in one launch; none may read what another writes. Raises CudaError."""
+    library = library_of(problems[0].table, library)
+    library.call_grouped("embed", stream_of(problems[0].table), [_embed_arguments(problem) for problem in problems])
 
 
-def codebook(*jobs: Codebook, library: Library | None = None) -> None:
-    """Run jobs of one dtype in one launch; none may read what another writes. Raises CudaError."""
-    library = library_of(jobs[0].actv, library)
-    library.call_jobs("codebook", stream_of(jobs[0].actv), [_codebook_arguments(job) for job in jobs])
+def codebook(*problems: Codebook, library: Library | None = None) -> None:
+    """Run codebooks of one dtype in one launch; none may read what another writes. Raises CudaError."""
+    library = library_of(problems[0].actv, library)
+    library.call_grouped("codebook", stream_of(problems[0].actv), [_codebook_arguments(one) for one in problems])
 
 
 def per_tap_weight(weight: Tensor) -> Tensor:
-    """[2C, taps * 128] -> [taps * 2C, 128], the weights of all taps below each other."""
+    """[2C, taps * 128] -> [taps * 2C, 128]: the weights of all taps below each other."""
     return weight.view(len(weight), -1, HIDDEN).transpose(0, 1).reshape(-1, HIDDEN).contiguous()
 
 
-def _embed_arguments(job: Embed) -> dict[str, Argument]:
-    taps, symbols, depth = job.table.shape[0], job.table.shape[1] - 1, job.table.shape[2]
-    rows = len(job.patches)
-    expect_shape("embed", "bias", job.bias, (depth,), torch.float32)
-    expect_shape("embed", "patches", job.patches, (rows, taps), torch.int32)
-    expect_shape("embed", "out", job.out, (rows + int(job.zero_row), depth), job.table.dtype)
-    expect_contiguous("embed", job.table, job.bias, job.patches, job.out)
-    first, last = _row_addresses(job.rows)
+def _embed_arguments(one: Embed) -> dict[str, Argument]:
+    taps, symbols, depth = one.table.shape[0], one.table.shape[1] - 1, one.table.shape[2]
+    rows = len(one.patches)
+    expect_shape("embed", "bias", one.bias, (depth,), torch.float32)
+    expect_shape("embed", "patches", one.patches, (rows, taps), torch.int32)
+    expect_shape("embed", "out", one.out, (rows + int(one.zero_row), depth), one.table.dtype)
+    expect_contiguous("embed", one.table, one.bias, one.patches, one.out)
+    first, last = _row_addresses(one.rows)
     return {
-        "table": address(job.table), "bias": address(job.bias), "patches": address(job.patches),
-        "out": address(job.out), "first_row": first, "last_row": last, "rows": rows, "taps": taps, "symbols": symbols,
-        "depth": depth, "relu": job.relu, "zero_row": job.zero_row, "dtype": dtype_number(job.table),
+        "table": address(one.table), "bias": address(one.bias), "patches": address(one.patches),
+        "out": address(one.out), "first_row": first, "last_row": last, "rows": rows, "taps": taps, "symbols": symbols,
+        "depth": depth, "relu": one.relu, "zero_row": one.zero_row, "dtype": dtype_number(one.table),
     }  # fmt: skip
 
 
-def _codebook_arguments(job: Codebook) -> dict[str, Argument]:
-    actv, products = job.actv, job.products
-    (rows, taps), columns = job.patches.shape, len(job.bias)
+def _codebook_arguments(one: Codebook) -> dict[str, Argument]:
+    actv, products = one.actv, one.products
+    (rows, taps), columns = one.patches.shape, len(one.bias)
     expect_shape("codebook", "actv", actv, (len(actv), HIDDEN), actv.dtype)
-    expect_shape("codebook", "patches", job.patches, (rows, taps), torch.int32)
-    expect_shape("codebook", "bias", job.bias, (columns,), torch.float32)
+    expect_shape("codebook", "patches", one.patches, (rows, taps), torch.int32)
+    expect_shape("codebook", "bias", one.bias, (columns,), torch.float32)
     shape = (columns, taps * HIDDEN) if products is None else (taps * columns, HIDDEN)
-    expect_shape("codebook", "weight", job.weight, shape, actv.dtype)
-    expect_shape("codebook", "entries", job.entries, (rows, columns), actv.dtype)
+    expect_shape("codebook", "weight", one.weight, shape, actv.dtype)
+    expect_shape("codebook", "entries", one.entries, (rows, columns), actv.dtype)
     if products is not None:
         expect_shape("codebook", "products", products, (len(actv), taps * columns), torch.float32)
-    expect_contiguous("codebook", actv, job.patches, job.weight, job.bias, job.entries)
-    first, last = _row_addresses(job.rows)
-    first_actv, last_actv = _row_addresses(job.actv_rows)
+    expect_contiguous("codebook", actv, one.patches, one.weight, one.bias, one.entries)
+    first, last = _row_addresses(one.rows)
+    first_actv, last_actv = _row_addresses(one.actv_rows)
     return {
-        "actv": address(actv), "patches": address(job.patches), "weight": address(job.weight),
-        "bias": address(job.bias), "entries": address(job.entries), "products": address(products), "first_row": first,
+        "actv": address(actv), "patches": address(one.patches), "weight": address(one.weight),
+        "bias": address(one.bias), "entries": address(one.entries), "products": address(products), "first_row": first,
         "last_row": last, "first_actv_row": first_actv, "last_actv_row": last_actv, "rows": rows,
         "actv_rows": len(actv), "taps": taps, "channels": columns // 2, "dtype": dtype_number(actv),
     }  # fmt: skip

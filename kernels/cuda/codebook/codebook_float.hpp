@@ -1,4 +1,4 @@
-// The products of codebook.hpp in float32: tiles of 64 x 64 by 256 threads, each 4 x 4.
+// The products of codebook.hpp in float32. A block of 256 threads computes a tile of 64 x 64, each thread 4 x 4.
 #ifndef SPADE_CUDA_CODEBOOK_FLOAT_HPP
 #define SPADE_CUDA_CODEBOOK_FLOAT_HPP
 
@@ -13,11 +13,11 @@ struct FloatShared {
     float b[FloatTile::depth][FloatTile::columns + 4];
 };
 
-__device__ __forceinline__ void product_float_tile(const Product<float, float>& of, const JobTile& tile,
+__device__ __forceinline__ void product_float_tile(const Product<float, float>& of, const ProblemTile& tile,
                                                    FloatShared& shared) {
     const auto [row, column] = product_place<FloatTile>(tile.tile, tile.rows);
     const int thread = threadIdx.x, down = thread / 16 * 4, across = thread % 16 * 4;
-    const int own_row = thread / 4, own_depth = thread % 4 * 4;  // of the loads
+    const int own_row = thread / 4, own_depth = thread % 4 * 4;  // what this thread loads
     const int32_t last = of.columns - 1, own_column = column + own_row < last ? column + own_row : last;
     const float* weight = of.weight + static_cast<int64_t>(own_column) * of.taps * kHidden + own_depth;
     float sums[4][4] = {};
@@ -51,11 +51,12 @@ __device__ __forceinline__ void product_float_tile(const Product<float, float>& 
         }
 }
 
-__device__ __forceinline__ void product_float(const Jobs<Product<float, float>>& jobs, FloatShared& shared) {
-    const JobLane own = count_product_tiles<FloatTile>(jobs);
+__device__ __forceinline__ void product_float(const GroupedLaunch<Product<float, float>>& grouped,
+                                              FloatShared& shared) {
+    const ProblemLane own = count_product_tiles<FloatTile>(grouped);
     for (int32_t tile = blockIdx.x; tile < own.tiles; tile += static_cast<int32_t>(gridDim.x)) {
-        const JobTile at = find_tile(own, tile);
-        product_float_tile(jobs.job[at.job], at, shared);
+        const ProblemTile at = find_tile(own, tile);
+        product_float_tile(grouped.problems[at.problem], at, shared);
     }
 }
 

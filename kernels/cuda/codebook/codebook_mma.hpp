@@ -1,4 +1,4 @@
-// The products of codebook.hpp by mma.m16n8k16: a warp computes 64 x 64 of a tile, from three stages.
+// The products of codebook.hpp with mma.m16n8k16. A warp computes 64 x 64 of a tile; a block has three stages.
 #ifndef SPADE_CUDA_CODEBOOK_MMA_HPP
 #define SPADE_CUDA_CODEBOOK_MMA_HPP
 
@@ -7,14 +7,16 @@
 
 namespace spade {
 
-// Loads overwrite the stage of the step before, which a barrier says is used up.
+// A load overwrites the stage of the previous step; the barrier at the start of a step makes that safe.
 constexpr int kMmaStages = kStepsAhead + 1;
 
-// sums += a x b of one step: of a warp 64 rows from `down`, 64 columns from `across`, as 4 x 8 products of 16 x 8.
+// sums += a x b for one step and one warp: 64 rows from `down` and 64 columns from `across`, as 4 x 8 products of 16 x
+// 8.
 template <typename T>
 __device__ __forceinline__ void multiply_step(const HalfStage<T>& stage, int down, int across, float (&sums)[4][8][4]) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    // Four matrices at once: of a 16 rows x 16 deep, rows first; of b 16 columns x 16 deep, depth first.
+    // One load takes four 8 x 8 matrices: of a, 16 rows x depth 16, rows first; of b, 16 columns x depth 16, depth
+    // first.
     const int row_a = down + lane % 16, half_a = lane / 16;
     const int row_b = across + lane / 16 * 8 + lane % 8, half_b = lane / 8 % 2;
 #pragma unroll
@@ -35,7 +37,7 @@ __device__ __forceinline__ void multiply_step(const HalfStage<T>& stage, int dow
     }
 }
 
-// `row` and `column` are the warp's first.
+// Stores a warp's sums; `row` and `column` are the first of the warp.
 template <typename T, typename Out>
 __device__ __forceinline__ void store_tile(const Product<T, Out>& of, const float (&sums)[4][8][4], int32_t row,
                                            int32_t column, int32_t rows) {
@@ -55,19 +57,19 @@ __device__ __forceinline__ void store_tile(const Product<T, Out>& of, const floa
 }
 
 template <typename T, typename Out>
-__device__ __forceinline__ void product_mma(const Jobs<Product<T, Out>>& jobs, HalfStage<T>* stages) {
-    const JobLane own = count_product_tiles<HalfTile>(jobs);
+__device__ __forceinline__ void product_mma(const GroupedLaunch<Product<T, Out>>& grouped, HalfStage<T>* stages) {
+    const ProblemLane own = count_product_tiles<HalfTile>(grouped);
     const int warp = static_cast<int>(threadIdx.x) / 32, down = warp / 4 * 64, across = warp % 4 * 64;
-    Loader<T, Out> loader = begin_loads(jobs, own, stages);
+    Loader<T, Out> loader = begin_loads(grouped, own, stages);
     int now = 0, ahead = kStepsAhead;
     for (int32_t tile = blockIdx.x; tile < own.tiles; tile += static_cast<int32_t>(gridDim.x)) {
-        const JobTile at = find_tile(own, tile);
-        const Product<T, Out>& of = jobs.job[at.job];
+        const ProblemTile at = find_tile(own, tile);
+        const Product<T, Out>& of = grouped.problems[at.problem];
         float sums[4][8][4] = {};
         for (int32_t step = 0; step < of.taps * kStepsOfTap; ++step) {
             __pipeline_wait_prior(kStepsAhead - 1);
-            __syncthreads();  // this step has arrived, and the step before is used up
-            load_step(jobs, own, loader, stages[ahead]);
+            __syncthreads();  // all threads have this step's stage and have read the previous step's stage
+            load_step(grouped, own, loader, stages[ahead]);
             multiply_step(stages[now], down, across, sums);
             now = now + 1 == kMmaStages ? 0 : now + 1;
             ahead = ahead + 1 == kMmaStages ? 0 : ahead + 1;

@@ -1,5 +1,5 @@
-// The products of codebook.hpp on Hopper: a warpgroup computes 64 x 256 of a tile, from four stages. Its products read
-// shared memory themselves and run on while the next step's are issued, so that the tensor cores do not wait for a
+// The products of codebook.hpp on Hopper. A warpgroup computes 64 x 256 of a tile; a block has four stages. The
+// products of a step still run while the products of the next step are issued, so that the tensor cores never wait at a
 // barrier.
 #ifndef SPADE_CUDA_CODEBOOK_WGMMA_HPP
 #define SPADE_CUDA_CODEBOOK_WGMMA_HPP
@@ -9,7 +9,7 @@
 
 namespace spade {
 
-// Loads overwrite the stage of the step before the last: the last one's products may still run.
+// A load overwrites the stage of the step before the previous one: products of the previous step may still run.
 constexpr int kWgmmaStages = kStepsAhead + 2;
 
 #ifdef SPADE_HAS_WGMMA
@@ -26,7 +26,7 @@ __device__ __forceinline__ void multiply_step(const HalfStage<T>& stage, int dow
     commit_products();
 }
 
-// `row` and `column` are the warp's first.
+// Stores a warp's sums; `row` and `column` are the first of the warp.
 template <typename T, typename Out>
 __device__ __forceinline__ void store_tile(const Product<T, Out>& of, const float (&sums)[32][4], int32_t row,
                                            int32_t column, int32_t rows) {
@@ -45,21 +45,21 @@ __device__ __forceinline__ void store_tile(const Product<T, Out>& of, const floa
 }
 
 template <typename T, typename Out>
-__device__ __forceinline__ void product_wgmma(const Jobs<Product<T, Out>>& jobs, HalfStage<T>* stages) {
-    const JobLane own = count_product_tiles<HalfTile>(jobs);
+__device__ __forceinline__ void product_wgmma(const GroupedLaunch<Product<T, Out>>& grouped, HalfStage<T>* stages) {
+    const ProblemLane own = count_product_tiles<HalfTile>(grouped);
     const int warp = static_cast<int>(threadIdx.x) / 32, group = warp / 4;
-    Loader<T, Out> loader = begin_loads(jobs, own, stages);
+    Loader<T, Out> loader = begin_loads(grouped, own, stages);
     int now = 0, ahead = kStepsAhead;
     for (int32_t tile = blockIdx.x; tile < own.tiles; tile += static_cast<int32_t>(gridDim.x)) {
-        const JobTile at = find_tile(own, tile);
-        const Product<T, Out>& of = jobs.job[at.job];
+        const ProblemTile at = find_tile(own, tile);
+        const Product<T, Out>& of = grouped.problems[at.problem];
         float sums[32][4] = {};
         for (int32_t step = 0; step < of.taps * kStepsOfTap; ++step) {
             __pipeline_wait_prior(kStepsAhead - 1);
             publish_shared();
-            __syncthreads();  // this step has arrived, and the step before the last is used up
+            __syncthreads();  // all threads have this step's stage; the stage that the next load overwrites is free
             multiply_step(stages[now], group * 64, sums);
-            load_step(jobs, own, loader, stages[ahead]);
+            load_step(grouped, own, loader, stages[ahead]);
             wait_for_products<1>();
             now = now + 1 == kWgmmaStages ? 0 : now + 1;
             ahead = ahead + 1 == kWgmmaStages ? 0 : ahead + 1;

@@ -1,13 +1,14 @@
-// Sums of gathered rows, several jobs in one launch.
+// Sums of gathered rows, several problems in one launch.
 //
 //   out[u] = act(bias + sum over taps t of table[t][patches[u][t]])
 //
-// Layout: a tile is 16 rows of one job, by a block; neighbouring threads take neighbouring vectors of a row.
+// Layout: a block computes a tile of 16 rows of one problem; neighbouring threads take neighbouring vectors of a row.
 //
-// Bytes, E = sizeof(T): 4 taps + taps D sizeof(Table) from the second-level cache, and E D written, per row.
+// Bytes, E = sizeof(T), D = depth: per row, reads 4 taps + taps D sizeof(Table) from the L2 cache and writes E D.
 // Operations: taps D additions.
 //
-// Fused: the activation. All taps of a row are under way at once: a row has little else to wait with.
+// Fused: the activation. A thread loads all taps of a row before it adds the first, because it has no other work to
+// hide the latency of a load.
 #ifndef SPADE_CUDA_GATHER_HPP
 #define SPADE_CUDA_GATHER_HPP
 
@@ -31,10 +32,10 @@ struct Gather {
 
 __host__ __device__ inline int32_t gather_tiles(int32_t rows) { return (rows + kGatherRows - 1) / kGatherRows; }
 
-// Taps known to the compiler, or 0.
+// Taps: the number of taps if it is known to the compiler, or 0.
 template <typename Table, typename T, int V, int Taps>
 __device__ __forceinline__ void gather_row(const Gather<Table, T>& of, int32_t row, int32_t channel, float (&sum)[V]) {
-    constexpr int kAtOnce = Taps == 0 ? 1 : Taps;
+    constexpr int kAtOnce = Taps == 0 ? 1 : Taps;  // loads in flight
     const int32_t taps = Taps == 0 ? of.taps : Taps;
     const int32_t* patches = of.patches + static_cast<int64_t>(row) * taps;
     for (int i = 0; i < V; ++i) sum[i] = of.bias[channel + i];
@@ -54,7 +55,7 @@ __device__ __forceinline__ void gather_row(const Gather<Table, T>& of, int32_t r
 }
 
 template <typename Table, typename T, int V>
-__device__ __forceinline__ void gather_tile(const Gather<Table, T>& of, const JobTile& at) {
+__device__ __forceinline__ void gather_tile(const Gather<Table, T>& of, const ProblemTile& at) {
     const int32_t vectors = of.depth / V;
     for (int32_t item = threadIdx.x; item < kGatherRows * vectors; item += blockDim.x) {
         const int32_t row = at.tile * kGatherRows + item / vectors, channel = item % vectors * V;
@@ -71,13 +72,13 @@ __device__ __forceinline__ void gather_tile(const Gather<Table, T>& of, const Jo
 }
 
 template <typename Table, typename T>
-__device__ __forceinline__ void gather_sum(const Jobs<Gather<Table, T>>& jobs) {
-    const JobLane own = count_tiles(
-        jobs.count, [&](int job) { return rows_of(jobs.job[job].rows); },
-        [&](int job, int32_t rows) { return gather_tiles(rows + jobs.job[job].zero_row); });
+__device__ __forceinline__ void gather_sum(const GroupedLaunch<Gather<Table, T>>& grouped) {
+    const ProblemLane own = count_tiles(
+        grouped.count, [&](int problem) { return rows_of(grouped.problems[problem].rows); },
+        [&](int problem, int32_t rows) { return gather_tiles(rows + grouped.problems[problem].zero_row); });
     for (int32_t tile = blockIdx.x; tile < own.tiles; tile += gridDim.x) {
-        const JobTile at = find_tile(own, tile);
-        const Gather<Table, T>& of = jobs.job[at.job];
+        const ProblemTile at = find_tile(own, tile);
+        const Gather<Table, T>& of = grouped.problems[at.problem];
         if (of.wide != 0)
             gather_tile<Table, T, kWide<Table>>(of, at);
         else

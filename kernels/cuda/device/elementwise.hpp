@@ -1,32 +1,33 @@
-// A map as rows: what every elementwise kernel goes through.
-#ifndef SPADE_CUDA_ROWS_HPP
-#define SPADE_CUDA_ROWS_HPP
+// What every elementwise kernel shares: a map seen as rows, and the loop of a thread over its vectors.
+#ifndef SPADE_CUDA_ELEMENTWISE_HPP
+#define SPADE_CUDA_ELEMENTWISE_HPP
 
 #include "cuda/device/vectors.hpp"
 
 namespace spade {
 
-// Rows are pixels of C channels (NHWC) or planes of pixels (NCHW).
-struct RowShape {
-    int32_t n, pixels, channels;
-    int64_t modulation_stride;  // of gamma and beta: elements between pixels (NHWC) or images (NCHW)
-    int64_t statistics_stride;
+// A map as rows: a row is a pixel of C channels (NHWC) or a plane of pixels (NCHW).
+struct ElementwiseShape {
+    int32_t n, pixels, channels;  // pixels of one image
+    int64_t modulation_stride;    // gamma and beta: elements between two pixels (NHWC) or two images (NCHW)
+    int64_t statistics_stride;    // elements between the statistics of two images: C, or 0 if all images share them
     bool nhwc;
 };
 
-__host__ __device__ inline int32_t row_count(const RowShape& shape) {
+__host__ __device__ inline int32_t row_count(const ElementwiseShape& shape) {
     return shape.n * (shape.nhwc ? shape.pixels : shape.channels);
 }
 
-__host__ __device__ inline int32_t row_length(const RowShape& shape) {
+__host__ __device__ inline int32_t row_length(const ElementwiseShape& shape) {
     return shape.nhwc ? shape.channels : shape.pixels;
 }
 
-struct RowPlace {
-    int64_t map, modulation, statistics;  // element offsets; statistics: of the first lane
+// Offsets in elements, of one element in the map, in gamma and beta, and in the statistics.
+struct ElementPlace {
+    int64_t map, modulation, statistics;
 };
 
-__host__ __device__ inline RowPlace place_at(const RowShape& shape, int32_t row, int32_t element) {
+__host__ __device__ inline ElementPlace place_at(const ElementwiseShape& shape, int32_t row, int32_t element) {
     const int64_t map = static_cast<int64_t>(row) * row_length(shape) + element;
     if (shape.nhwc)
         return {map, row * shape.modulation_stride + element, row / shape.pixels * shape.statistics_stride + element};
@@ -35,10 +36,10 @@ __host__ __device__ inline RowPlace place_at(const RowShape& shape, int32_t row,
             image * shape.statistics_stride + channel};
 }
 
-// Calls body(place, row, element) for every vector of V elements that is this thread's: of NHWC maps down the pixels,
-// whose statistics are the same for as long as the image is.
+// Calls body(place, row, element) for every vector of V elements that belongs to this thread. In an NHWC map a thread
+// keeps its channels and walks down the pixels, so its statistics change only where the next image begins.
 template <int V, bool Nhwc, typename Body>
-__device__ __forceinline__ void for_each_vector(const RowShape& shape, const Body& body) {
+__device__ __forceinline__ void for_each_vector(const ElementwiseShape& shape, const Body& body) {
     const int32_t rows = row_count(shape), vectors = row_length(shape) / V;
     const int32_t first_row = blockIdx.x * blockDim.y + threadIdx.y, rows_apart = gridDim.x * blockDim.y;
     const int32_t first_vector = blockIdx.y * blockDim.x + threadIdx.x, vectors_apart = gridDim.y * blockDim.x;
@@ -53,15 +54,15 @@ __device__ __forceinline__ void for_each_vector(const RowShape& shape, const Bod
     }
 }
 
-// What a thread knows of the statistics where it is: a vector of channels (NHWC), or one (NCHW). Reading them again for
-// every vector of the map would be more accesses than the map itself.
+// Caches mean and rstd for the thread's current channels: V channels (NHWC) or one (NCHW). Without the cache a thread
+// would read more statistics than elements of the map.
 template <int V, bool Nhwc>
-struct Statistics {
+struct StatisticsCache {
     static constexpr int kCount = Nhwc ? V : 1;
     int64_t at = -1;
     float mean[kCount] = {}, rstd[kCount] = {};
 
-    // With null pointers: 0 and 1.
+    // Reads the statistics at `place` unless the cache holds them. A null pointer stands for means of 0 or rstds of 1.
     __device__ __forceinline__ void move(const float* means, const float* rstds, int64_t place) {
         if (place == at) return;
         at = place;

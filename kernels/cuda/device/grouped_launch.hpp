@@ -1,10 +1,11 @@
-// Several jobs of one kernel in one launch: which job a block's tile belongs to.
+// A grouped launch: several problems of one kernel in one launch, and the search for the problem that owns a tile.
 //
-// The norms of a generator have small and large levels; one launch each would leave most of the device idle most of the
-// time. Their tiles are numbered one job after the other, and blocks take them in strides. How many rows a job has may
-// be known on the device only, so every warp adds the jobs up itself: lane j holds job j.
-#ifndef SPADE_CUDA_JOBS_HPP
-#define SPADE_CUDA_JOBS_HPP
+// A problem is one operation on its own data, such as the codebook of one norm. A generator's norms belong to small and
+// large levels; with one launch each, most of the device would idle most of the time. The tiles of all problems are
+// numbered one problem after the other, and blocks take tiles in strides. The number of rows of a problem may be known
+// on the device only, so every warp sums the tiles up itself: lane i holds problem i.
+#ifndef SPADE_CUDA_GROUPED_LAUNCH_HPP
+#define SPADE_CUDA_GROUPED_LAUNCH_HPP
 
 #include <cuda_runtime.h>
 
@@ -12,17 +13,17 @@
 
 namespace spade {
 
-constexpr int kMaxJobs = 32;  // lanes of a warp; what the kernels take of each then fits 4 KB of parameters
+constexpr int kMaxProblems = 32;  // one for each lane of a warp; the arguments then fit a kernel's 4 KB of parameters
 
-template <typename Job>
-struct Jobs {
-    Job job[kMaxJobs];
+template <typename Problem>
+struct GroupedLaunch {
+    Problem problems[kMaxProblems];
     int32_t count;
 };
 
-// A number of rows that the host knows, or the difference of two numbers on the device, so that nothing waits.
+// A number of rows: `most`, or *last - *first if these pointers are not null, so that the host need not wait.
 struct RowCount {
-    int32_t most;  // rows that there is room for
+    int32_t most;  // rows that memory has room for
     const int32_t *first, *last;
 };
 
@@ -32,25 +33,27 @@ __host__ __device__ inline int32_t rows_of(const RowCount& count) {
     return rows < count.most ? rows : count.most;
 }
 
-// Of one lane: its job's rows and first tile; and the number of all tiles.
-struct JobLane {
+// What one lane holds: the rows and the first tile of its problem; and the number of tiles of all problems.
+struct ProblemLane {
     int32_t rows, first, tiles;
 };
 
-struct JobTile {
-    int32_t job, rows, tile;  // rows of the job, tile within it
+struct ProblemTile {
+    int32_t problem, rows, tile;  // rows of the problem, and the tile's number within the problem
 };
 
 __device__ __forceinline__ int this_lane() { return static_cast<int>(threadIdx.x + threadIdx.y * blockDim.x) % 32; }
 
-// rows_of_job(job) and tiles_of_job(job, rows) are asked for this lane's job only. Blocks must be of whole warps.
+// Calls rows_of_problem(i) and tiles_of_problem(i, rows) for this lane's problem only. A block must consist of whole
+// warps.
 template <typename RowsOf, typename TilesOf>
-__device__ __forceinline__ JobLane count_tiles(int32_t jobs, const RowsOf& rows_of_job, const TilesOf& tiles_of_job) {
+__device__ __forceinline__ ProblemLane count_tiles(int32_t problems, const RowsOf& rows_of_problem,
+                                                   const TilesOf& tiles_of_problem) {
     const int lane = this_lane();
-    JobLane own{};
-    if (lane < jobs) {
-        own.rows = rows_of_job(lane);
-        own.tiles = tiles_of_job(lane, own.rows);
+    ProblemLane own{};
+    if (lane < problems) {
+        own.rows = rows_of_problem(lane);
+        own.tiles = tiles_of_problem(lane, own.rows);
     }
     int32_t sum = own.tiles;
     for (int by = 1; by < 32; by *= 2) {
@@ -62,12 +65,12 @@ __device__ __forceinline__ JobLane count_tiles(int32_t jobs, const RowsOf& rows_
     return own;
 }
 
-// Of a tile below the number of all tiles, the same for all lanes. Jobs without tiles begin where the next does: the
-// last that begins at or before the tile holds it.
-__device__ __forceinline__ JobTile find_tile(const JobLane& own, int32_t tile) {
+// The problem that owns a tile. All lanes must ask for the same tile, and the tile must exist. A problem without tiles
+// begins where the next problem does, so the owner is the last problem that begins at or before the tile.
+__device__ __forceinline__ ProblemTile find_tile(const ProblemLane& own, int32_t tile) {
     const unsigned begun = __ballot_sync(0xFFFFFFFFu, own.first <= tile);
-    const int job = 31 - __clz(static_cast<int>(begun));
-    return {job, __shfl_sync(0xFFFFFFFFu, own.rows, job), tile - __shfl_sync(0xFFFFFFFFu, own.first, job)};
+    const int problem = 31 - __clz(static_cast<int>(begun));
+    return {problem, __shfl_sync(0xFFFFFFFFu, own.rows, problem), tile - __shfl_sync(0xFFFFFFFFu, own.first, problem)};
 }
 
 }  // namespace spade

@@ -1,4 +1,4 @@
-// Elements of a map: wide loads and stores, and arithmetic in float32 whatever they are stored as.
+// Elements of a map: loads and stores of up to 16 bytes, and conversions, since all arithmetic is in float32.
 #ifndef SPADE_CUDA_VECTORS_HPP
 #define SPADE_CUDA_VECTORS_HPP
 
@@ -10,10 +10,10 @@
 
 namespace spade {
 
-constexpr float kSlope = 0.2f;
+constexpr float kSlope = 0.2f;  // of the leaky ReLU, below zero
 constexpr int kWideBytes = 16;  // the widest access of a thread
 
-// Elements of T in the widest access.
+// The number of elements of T in the widest access.
 template <typename T>
 constexpr int kWide = kWideBytes / static_cast<int>(sizeof(T));
 
@@ -36,7 +36,7 @@ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) 
     return __float2bfloat16_rn(value);
 }
 
-// N neighbours, moved by one access.
+// N neighbouring elements, which one access loads or stores.
 template <typename T, int N>
 struct alignas(sizeof(T) * N) Vector {
     T values[N];

@@ -1,16 +1,16 @@
-// Hopper's products of a warpgroup, four warps: 64 x 16 by 16 x 256, both in shared memory, summed in float32
-// registers.
+// Hopper's warpgroup products: four warps multiply 64 x 16 by 16 x 256, both in shared memory, and sum in float32
+// registers (PTX ISA, wgmma).
 //
-// They run beside the program: begin, multiply, commit, and wait before the sums are read or what was multiplied is
-// overwritten. Both matrices lie as rows of 64 elements, 128 bytes, in groups of eight rows, 1024 bytes; chunk c of 16
-// bytes of row r is at c ^ (r % 8): the swizzle of 128 bytes, by the address. A lane holds sums as mma.m16n8k16 gives
-// them, 16 rows a warp. (PTX ISA, wgmma.)
+// The products run asynchronously: begin, multiply, commit, then wait before reading the sums or overwriting a factor.
+// Both factors are stored in rows of 64 elements (128 bytes), in groups of eight rows (1024 bytes). Chunk c of 16 bytes
+// of row r is stored at place c ^ (r % 8), which is the hardware's 128-byte swizzle. A lane holds its sums in the order
+// of mma.m16n8k16, with 16 rows for each warp.
 #ifndef SPADE_CUDA_WARPGROUP_HPP
 #define SPADE_CUDA_WARPGROUP_HPP
 
 #include "cuda/device/tensor_core.hpp"
 
-// What follows exists on the host, in the emulator, and where it is compiled for sm_90a.
+// These functions exist when compiled for the host, for the emulator, or for sm_90a.
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define SPADE_HAS_WGMMA
 #endif
@@ -21,33 +21,33 @@
 
 namespace spade {
 
-// Of the rows from `first` on, which lies at a multiple of 1024 bytes, or of the columns from 16 n on within them:
-// their address, 1024 bytes between groups of rows, and the swizzle.
+// The descriptor of a factor whose rows begin at `first`, a multiple of 1024 bytes (plus 32 n bytes to begin at column
+// 16 n): the address, 1024 bytes between groups of rows, and the 128-byte swizzle.
 __device__ __forceinline__ uint64_t matrix_descriptor(const void* first) {
     const auto address = static_cast<uint64_t>(__cvta_generic_to_shared(first));
     return (address & 0x3FFFF) >> 4 | UINT64_C(1) << 16 | UINT64_C(1024) >> 4 << 32 | UINT64_C(1) << 62;
 }
 
-// What this thread wrote to shared memory may be multiplied after the next barrier.
+// Makes this thread's writes to shared memory visible to the products that follow the next barrier.
 __device__ __forceinline__ void publish_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 __device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
 __device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Until all but the last `Groups` groups of products are done.
+// Waits until at most the last `Groups` committed groups of products still run.
 template <int Groups>
 __device__ __forceinline__ void wait_for_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Groups) : "memory");
 }
 
-// After the wait: what reads the sums must not be moved before it, and nothing else tells the compiler so.
+// Keeps the compiler from moving reads of the sums before the wait; nothing else tells it that they depend on the wait.
 __device__ __forceinline__ void take_sums(float (&sums)[32][4]) {
 #pragma unroll
     for (int i = 0; i < 128; ++i) asm volatile("" : "+f"(sums[i / 4][i % 4])::"memory");
 }
 
-// sums += a x b; lane l of warp w holds [16 w + l / 4 + 8 (i / 2)][8 j + 2 (l % 4) + i % 2] as sums[j][i].
+// sums += a x b. sums[j][i] of lane l of warp w is [16 w + l / 4 + 8 (i / 2)][8 j + 2 (l % 4) + i % 2].
 #define SPADE_FOUR(i) "+f"(sums[i][0]), "+f"(sums[i][1]), "+f"(sums[i][2]), "+f"(sums[i][3])
 #define SPADE_SIXTEEN(i) SPADE_FOUR(i), SPADE_FOUR(i + 1), SPADE_FOUR(i + 2), SPADE_FOUR(i + 3)
 #define SPADE_SUMS                                                                                                 \

@@ -1,4 +1,4 @@
-// What the host side of every kernel shares: checks of arguments, occupancy, and the launch itself.
+// The host side that all kernels share: checks of arguments, occupancy, and the launch.
 #ifndef SPADE_CUDA_CHECK_HPP
 #define SPADE_CUDA_CHECK_HPP
 
@@ -33,17 +33,18 @@ inline bool is_dtype(int64_t dtype) { return within(dtype, SPADE_CUDA_FLOAT32, S
 
 inline int64_t element_bytes(int64_t dtype) { return dtype == SPADE_CUDA_FLOAT32 ? 4 : 2; }
 
-// n images of height x width pixels, counted in 32 bits.
+// Whether 32 bits can count the pixels of n images of height x width and C channels.
 inline bool is_map(int64_t n, int64_t height, int64_t width, int64_t channels) {
     return within(n, 1, kMaxPixels) && within(height, 1, kMaxPixels) && within(width, 1, kMaxPixels) &&
            within(channels, 1, kMaxChannels) && n <= kMaxPixels / height && n * height <= kMaxPixels / width;
 }
 
-// Keeps CUDA's words for spade_cuda_last_error.
+// The status of a launch. Stores CUDA's error for spade_cuda_last_error.
 int32_t launch_status(cudaError_t error);
 
-// Blocks of a kernel that run at once on the current device. Dynamic shared memory above 48 KB needs permission, which
-// is given here. Asked once for each kernel and device: it costs as much as a launch.
+// The number of blocks of a kernel that run at once on the current device. Also gives the kernel permission to use more
+// than 48 KB of dynamic shared memory. The result is cached for each kernel and device: a query costs as much as a
+// launch.
 template <typename Kernel>
 int64_t resident_blocks(Kernel kernel, int threads, int64_t shared_bytes = 0) {
     static std::mutex mutex;
@@ -62,6 +63,7 @@ int64_t resident_blocks(Kernel kernel, int threads, int64_t shared_bytes = 0) {
     return known[{kernel, device}] = static_cast<int64_t>(processors) * per_processor;
 }
 
+// Launches a kernel on a stream; returns a spade_cuda_status.
 template <typename... Parameters, typename... Arguments>
 int32_t launch(void (*kernel)(Parameters...), const Launch& launch, void* stream, Arguments... arguments) {
     cudaLaunchConfig_t config{};

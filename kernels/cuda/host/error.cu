@@ -1,4 +1,4 @@
-// CUDA's words for the last launch that it refused, per thread.
+// CUDA's error of the last refused launch, for each host thread.
 
 #include "cuda/host/check.hpp"
 

@@ -1,4 +1,4 @@
-// How many threads and blocks a kernel gets. Host code without CUDA: tests run it for every size.
+// How many threads and blocks a launch gets. This header needs no CUDA, so that tests can run it for every size.
 #ifndef SPADE_CUDA_LAUNCH_HPP
 #define SPADE_CUDA_LAUNCH_HPP
 
@@ -7,11 +7,11 @@
 
 namespace spade {
 
-constexpr int kThreads = 256;  // of a block: eight warps, so that any of 1..8 blocks may fill a multiprocessor
+constexpr int kThreads = 256;  // threads of a block: eight warps, so that 1 to 8 blocks fill a multiprocessor
 
-// Pixels and rows are counted in 32 bits, in loops that step past the end once: hence a limit below 2^31.
+// Kernels count pixels and rows in 32 bits, in loops that step past the end once: the limit stays below 2^31.
 constexpr int64_t kMaxPixels = INT64_C(1) << 30;
-constexpr int64_t kMaxPlanPositions = INT64_C(3) << 29;  // a third more slots are then at most 2^31
+constexpr int64_t kMaxPlanPositions = INT64_C(3) << 29;  // the hash table then has at most 2^31 slots
 constexpr int64_t kMaxChannels = INT64_C(1) << 16;
 constexpr int64_t kMaxBlocks = (INT64_C(1) << 31) - 1;  // gridDim.x
 constexpr int64_t kMaxBlocksY = 65535;                  // gridDim.y
@@ -25,8 +25,9 @@ struct Launch {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// `rows` rows of `columns` accesses each: threads_x of them side by side, threads_y rows at a time, both in strides.
-// `resident` is how many blocks run at once on this device (occupancy x multiprocessors): no more are started.
+// The launch of a kernel over `rows` rows of `columns` accesses each. A block takes threads_x accesses side by side in
+// threads_y rows, and goes through the rest in strides. `resident` is the number of blocks that run at once on the
+// device (occupancy x multiprocessors); no more blocks are started.
 inline Launch launch_rows(int64_t rows, int64_t columns, int64_t resident) {
     Launch launch{};
     launch.threads_x = static_cast<int>(std::clamp<int64_t>(columns, 1, kThreads));
@@ -35,7 +36,7 @@ inline Launch launch_rows(int64_t rows, int64_t columns, int64_t resident) {
     return launch;
 }
 
-// As launch_rows, with long rows split over blocks_y where there are too few rows to fill the device.
+// As launch_rows; in addition blocks_y blocks share long rows where there are too few rows to fill the device.
 inline Launch launch_split_rows(int64_t rows, int64_t columns, int64_t resident) {
     Launch launch = launch_rows(rows, columns, resident);
     const int64_t split = ceil_div(columns, launch.threads_x), wanted = ceil_div(resident, launch.blocks);
@@ -43,15 +44,16 @@ inline Launch launch_split_rows(int64_t rows, int64_t columns, int64_t resident)
     return launch;
 }
 
-// A reduction of `items` accesses in each of `units` units: threads_x columns of a unit side by side, the rest of the
-// block along its items, and each unit split until the device is full or a thread would have fewer than four items.
+// The launch of a reduction of `units` units with `items` accesses each. A block takes threads_x columns of a unit side
+// by side, and the rest of its threads go along the items. A unit is split over several blocks until the device is full
+// or a thread would have fewer than four items.
 struct ReduceLaunch {
     Launch launch;
     int splits;
 };
 
 constexpr int64_t kMaxSplits = 64;
-constexpr int64_t kMaxSplitUnits = 4096;  // units x splits, beyond which nothing is split: bounds the scratch
+constexpr int64_t kMaxSplitUnits = 4096;  // the most units x splits where units are split: bounds the scratch
 
 inline int max_splits(int64_t units) {
     return static_cast<int>(std::clamp<int64_t>(kMaxSplitUnits / units, 1, kMaxSplits));
@@ -64,19 +66,19 @@ inline ReduceLaunch launch_reduce(int64_t units, int threads_x, int64_t items, i
     return {{units * splits, threads_x, threads_y}, static_cast<int>(splits)};
 }
 
-// `items` independent blocks of kThreads threads, in a stride.
+// The launch of `items` independent tasks of one block each; a block of kThreads threads takes tasks in strides.
 inline Launch launch_blocks(int64_t items, int64_t resident, int64_t shared_bytes = 0) {
     return {std::clamp<int64_t>(items, 1, std::max<int64_t>(resident, 1)), kThreads, 1, 1, shared_bytes};
 }
 
-// Slots of the plan's hash table: a power of two, and at least a third more than there can be windows.
+// Slots of the plan's hash table: a power of two, at least a third more than the number of positions.
 inline int64_t plan_slots(int64_t positions) {
     int64_t slots = 2;
     while (slots < positions + ceil_div(positions, 3)) slots *= 2;
     return slots;
 }
 
-// One thread per item.
+// The launch of one thread per item.
 inline Launch launch_items(int64_t items) { return {std::max<int64_t>(ceil_div(items, kThreads), 1), kThreads, 1}; }
 
 }  // namespace spade

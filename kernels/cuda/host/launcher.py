@@ -1,4 +1,4 @@
-"""One kernel without PyTorch: its PTX compiled by nvcc and launched through PyCUDA.
+"""One kernel without PyTorch: nvcc compiles its PTX, and PyCUDA launches it.
 
     launcher = ModulateCodebook()
     out = launcher(x, entries, index, shift=1)  # NumPy in and out, or PyCUDA's arrays on the device
@@ -24,11 +24,12 @@ _NAMES = {np.dtype(np.float32): "float32", np.dtype(np.float16): "float16"}
 
 @dataclass(frozen=True)
 class PlainLaunch:
-    """How a `_plain` kernel of modulate_codebook.cu is launched, by any driver code.
+    """The launch of a `_plain` kernel of modulate_codebook.cu, for any driver code.
 
     Attributes:
-        kernel: its name in the PTX.
-        sizes: its 32-bit arguments, between the input pointers (x, entries, index) and the output's.
+        kernel: name in the PTX.
+        grid, block: numbers of blocks and of threads.
+        sizes: 32-bit arguments between the pointers of the inputs (x, entries, index) and the pointer of the output.
     """
 
     kernel: str
@@ -37,10 +38,11 @@ class PlainLaunch:
     sizes: tuple[int, ...]
 
 
-def plain_launch(shape: Sequence[int], dtype: str, layout: str, *, shift: int, leaky: bool) -> PlainLaunch:
-    """The launch of modulate_codebook for an output [N, C, H, W]; the kernels take any grid and fill in strides.
+def plain_launch(shape: Sequence[int], dtype: str, layout: str, *, rows: int, shift: int, leaky: bool) -> PlainLaunch:
+    """The launch of modulate_codebook for an output [N, C, H, W] and `rows` entries.
 
-    Raises CudaError for a size that they cannot take.
+    The kernels go through the output in strides, so the grid may be any; this one fills the device. Raises CudaError
+    for a size that the kernels cannot take.
     """
     n, channels, height, width = shape
     if min(shape) < 1 or n * height * width > 1 << 30 or (shift and (height % 2 or width % 2)):
@@ -49,7 +51,7 @@ def plain_launch(shape: Sequence[int], dtype: str, layout: str, *, shift: int, l
             f"shift 1, but got {list(shape)} with shift {shift}"
         )
     kernel = f"spade_modulate_codebook_{layout}_{dtype}_plain"
-    sizes = (n, height, width, channels, shift, int(leaky))
+    sizes = (n, height, width, channels, rows, shift, int(leaky))
     if layout == "nchw":
         tiles = n * -(-height * width // 32) * -(-channels // 32)
         return PlainLaunch(kernel, (min(tiles, 1 << 20), 1, 1), (THREADS, 1, 1), sizes)
@@ -62,7 +64,10 @@ def plain_launch(shape: Sequence[int], dtype: str, layout: str, *, shift: int, l
 
 
 class ModulateCodebook:
-    """out = lrelu(a[index] x + b[index]) of NHWC maps, on PyCUDA's current context, made if there is none."""
+    """out = lrelu(a[index] x + b[index]) of NHWC maps, in PyCUDA's current context or, without one, in a new one.
+
+    Raises CudaError where PyCUDA cannot be imported, and ToolkitError where there is no nvcc.
+    """
 
     def __init__(self) -> None:
         try:
@@ -88,7 +93,12 @@ class ModulateCodebook:
 
         n, height, width = index.shape
         launch = plain_launch(
-            (n, x.shape[3], height, width), _NAMES[np.dtype(x.dtype)], "nhwc", shift=shift, leaky=leaky
+            (n, x.shape[3], height, width),
+            _NAMES[np.dtype(x.dtype)],
+            "nhwc",
+            rows=len(entries),
+            shift=shift,
+            leaky=leaky,
         )
         inputs = [gpuarray.to_gpu(np.ascontiguousarray(array)) for array in (x, entries, index)]
         out = gpuarray.empty((n, height, width, x.shape[3]), x.dtype)

@@ -1,7 +1,7 @@
 """The shared library of CUDA kernels: found, loaded, and called through ctypes.
 
-ctypes and not a second nanobind module: the interface is pointers and numbers, a call costs microseconds next to a
-launch, and one wrapper then drives both the installed library and the same sources compiled for the CPU by the tests.
+ctypes suffices: the interface is pointers and numbers, and a call costs microseconds beside a launch. One wrapper
+drives the installed library and the library that the tests compile for the CPU from the same sources.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LAYOUTS: dict[str, int] = {"nchw": 0, "nhwc": 1}
 NORMS: dict[str, int] = {"given": 0, "instance": 1, "batch": 2}
 ERROR_LAUNCH = 7
 
-# Fields of every struct of arguments, in order: `*` marks a pointer, `.` a double, `[` an int64 for each level of a
-# plan, the rest are int64.
+# The fields of every struct of arguments, in order. `*` marks a pointer, `.` a double, and `[` an array of one int64
+# for each level of a plan; all others are int64.
 STRUCTS: dict[str, str] = {
     "plan_batch": "*symbols *index *offsets3 *offsets5 *patches3 *patches5 *scratch scratch_bytes levels n map_height "
     "map_width row_stride n_symbols kernel_size [height [width [first3 [room3 [first5 [room5",
@@ -46,7 +46,7 @@ STRUCTS: dict[str, str] = {
 }
 
 
-# The struct of an operation, where it has another name.
+# The struct of an operation whose struct has another name.
 _STRUCT_OF = {
     "plan_find": "plan_batch",
     "plan_write": "plan_batch",
@@ -59,11 +59,11 @@ Argument = float | Sequence[int] | None
 
 
 class CudaError(RuntimeError):
-    """CUDA kernels that are not there, or arguments or a launch that they refused."""
+    """The CUDA kernels are absent, or refused their arguments or the launch."""
 
 
 def struct_fields(name: str) -> list[tuple[str, Any]]:
-    """Names and C types of a struct's fields."""
+    """The names and C types of a struct's fields."""
     kinds: dict[str, Any] = {"*": ctypes.c_void_p, ".": ctypes.c_double, "[": ctypes.c_int64 * MAX_LEVELS}
     return [(word.lstrip("*.["), kinds.get(word[0], ctypes.c_int64)) for word in STRUCTS[name].split()]
 
@@ -78,11 +78,13 @@ def _struct(op: str, arguments: Mapping[str, Argument]) -> ctypes.Structure:
 
 
 class Library:
-    """A loaded library.
+    """A loaded library of CUDA kernels.
 
     Attributes:
         path: of the file.
-        device: where its pointers lie: "cuda", or "cpu" for the kernels compiled for the CPU by the tests.
+        device: of the pointers that the kernels take: "cuda", or "cpu" for the kernels that the tests compile.
+
+    Raises CudaError if the file cannot be loaded.
     """
 
     def __init__(self, path: Path, device: Literal["cuda", "cpu"] = "cuda") -> None:
@@ -99,24 +101,24 @@ class Library:
 
     @property
     def built(self) -> bool:
-        """Whether it holds CUDA kernels, or only says that it does not."""
+        """Whether the library holds CUDA kernels. One that was built without CUDA refuses every call."""
         return bool(self._dll.spade_cuda_built())
 
     def call(self, op: str, stream: int, **arguments: Argument) -> None:
-        """Launch `spade_cuda_<op>` on a stream. Pointers are addresses; one left out is null. Raises CudaError."""
+        """Launch `spade_cuda_<op>` on a stream. Pointers are addresses; a missing field is 0. Raises CudaError."""
         struct = _struct(op, arguments)
         status = self._dll[f"spade_cuda_{op}"](ctypes.byref(struct), ctypes.c_void_p(stream))
         self.check(op, status, **arguments)
 
-    def call_jobs(self, op: str, stream: int, jobs: Sequence[Mapping[str, Argument]]) -> None:
-        """Launch `spade_cuda_<op>` once for several jobs. Raises CudaError, with the numbers of the first job."""
-        structs = [_struct(op, job) for job in jobs]
+    def call_grouped(self, op: str, stream: int, problems: Sequence[Mapping[str, Argument]]) -> None:
+        """Launch `spade_cuda_<op>` once for several problems. Raises CudaError, with the first problem's numbers."""
+        structs = [_struct(op, problem) for problem in problems]
         array = (type(structs[0]) * len(structs))(*structs)
         status = self._dll[f"spade_cuda_{op}"](array, ctypes.c_int64(len(structs)), ctypes.c_void_p(stream))
-        self.check(op, status, jobs=len(jobs), **jobs[0])
+        self.check(op, status, problems=len(problems), **problems[0])
 
     def check(self, op: str, status: int, **arguments: object) -> None:
-        """Raise CudaError, with the numbers that were passed, unless status is 0."""
+        """Raise CudaError with the numbers among the arguments, unless status is 0."""
         if not status:
             return
         message = self._dll.spade_cuda_status_message(status).decode()
@@ -130,11 +132,11 @@ class Library:
         raise CudaError(f"[{op}] {message}; got {passed}")
 
     def norm_scratch_bytes(self, n: int, pixels: int, channels: int, norm: Norm) -> int:
-        """Scratch for a kernel that computes or passes through statistics. Raises CudaError."""
+        """Bytes of scratch for a kernel that computes statistics, or their gradient. Raises CudaError."""
         return self._size("norm_scratch_bytes", n=n, pixels=pixels, channels=channels, norm=NORMS[norm])
 
     def plan_scratch_bytes(self, **sizes: Argument) -> int:
-        """Scratch for the plan of a batch, from its sizes. Raises CudaError."""
+        """Bytes of scratch for the plan of a batch of these sizes. Raises CudaError."""
         function = self._dll.spade_cuda_plan_scratch_bytes
         function.restype = ctypes.c_int64
         size = int(function(ctypes.byref(_struct("plan_find", sizes))))
@@ -143,7 +145,7 @@ class Library:
         return size
 
     def codebook_backward_scratch_bytes(self, n: int, height: int, width: int, channels: int) -> int:
-        """Scratch for the sorted sums of modulate_codebook_backward. Raises CudaError."""
+        """Bytes of scratch for the sorted sums of modulate_codebook_backward. Raises CudaError."""
         name = "modulate_codebook_backward_scratch_bytes"
         return self._size(name, n=n, height=height, width=width, channels=channels)
 
@@ -157,7 +159,7 @@ class Library:
 
 
 def library_path() -> Path:
-    """Where the installed library lies: in the folder `cuda` beside the compiled module."""
+    """The file of the installed library: in the folder `cuda` beside the compiled module."""
     from kernels.native import native
 
     return Path(native.__file__).parent / "cuda" / NAME
@@ -165,7 +167,7 @@ def library_path() -> Path:
 
 @functools.cache
 def installed() -> Library:
-    """The library that was installed with this package, with CUDA kernels in it. Raises CudaError."""
+    """The library that was installed with this package. Raises CudaError if it was built without CUDA kernels."""
     library = Library(library_path())
     if not library.built:
         library.check("cuda", 8, path=library.path)

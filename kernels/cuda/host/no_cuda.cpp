@@ -1,4 +1,4 @@
-// The functions of spade_cuda.h where there is no CUDA toolkit: each says so.
+// The functions of spade_cuda.h in a build without CUDA: each returns SPADE_CUDA_ERROR_ABSENT.
 
 #include "spade_cuda.h"
 

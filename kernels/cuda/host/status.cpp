@@ -1,4 +1,4 @@
-// Words for every status; the same with CUDA and without.
+// The sentence for every status, in builds with and without CUDA.
 
 #include "spade_cuda.h"
 
@@ -13,11 +13,11 @@ const char* spade_cuda_status_message(int32_t status) {
         case SPADE_CUDA_ERROR_DTYPE:
             return "the dtype is not float32, float16 or bfloat16";
         case SPADE_CUDA_ERROR_LAYOUT:
-            return "the layout is not NCHW or NHWC, or not one that this kernel takes";
+            return "the layout is not NCHW or NHWC, or this kernel does not take it";
         case SPADE_CUDA_ERROR_SCRATCH:
             return "scratch is null, too small, or not aligned to 16 bytes";
         case SPADE_CUDA_ERROR_ALIGN:
-            return "a pointer is not aligned to its element, or not to 16 bytes where that is asked";
+            return "a pointer is not aligned to its element, or to 16 bytes where the kernel asks for that";
         case SPADE_CUDA_ERROR_LAUNCH:
             return "CUDA refused the launch";
         case SPADE_CUDA_ERROR_ABSENT:

@@ -1,4 +1,4 @@
-"""What the PyTorch side of every kernel shares: which library and stream a tensor takes, its layout and its address."""
+"""What the PyTorch side of every kernel shares: a tensor's library, stream, layout and address, and checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "b
 
 
 def dtype_number(x: Tensor) -> int:
-    """The C interface's number of a tensor's dtype. Raises CudaError."""
+    """The number of a tensor's dtype in the C interface. Raises CudaError."""
     name = _NAMES.get(x.dtype)
     if name is None:
         raise CudaError(f"[cuda] expected a tensor of {', '.join(DTYPES)} but got {x.dtype}")
@@ -19,7 +19,7 @@ def dtype_number(x: Tensor) -> int:
 
 
 def library_of(x: Tensor, library: Library | None) -> Library:
-    """The library for a tensor: `library`, or the installed one. Raises CudaError for a tensor on another device."""
+    """`library` or, if that is None, the installed library. Raises CudaError if the tensor is on another device."""
     library = library or installed()
     if x.device.type != library.device:
         raise CudaError(f"[cuda] expected a tensor on {library.device} but got one on {x.device}; move it there")
@@ -27,22 +27,22 @@ def library_of(x: Tensor, library: Library | None) -> Library:
 
 
 def stream_of(x: Tensor) -> int:
-    """The stream that PyTorch uses now on the tensor's device, as an address."""
+    """The handle of PyTorch's current stream on the tensor's device; 0 off CUDA."""
     return int(torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else 0
 
 
 def layout_of(x: Tensor) -> Layout:
-    """nhwc if x [N, C, H, W] is channels last, else nchw."""
+    """The layout of x [N, C, H, W]: nhwc if x is channels last, else nchw."""
     return "nhwc" if x.is_contiguous(memory_format=torch.channels_last) else "nchw"
 
 
 def memory_format(layout: Layout) -> torch.memory_format:
-    """PyTorch's word for a layout."""
+    """PyTorch's memory format of a layout."""
     return torch.channels_last if layout == "nhwc" else torch.contiguous_format
 
 
 def in_layout(x: Tensor, layout: Layout) -> Tensor:
-    """x [N, C, H, W] in a layout; copied only if it is in another."""
+    """x [N, C, H, W] in a layout; a copy only if x has another layout."""
     return x.contiguous(memory_format=memory_format(layout))
 
 
@@ -64,13 +64,13 @@ def statistics_stride(mean: Tensor | None, n: int, channels: int) -> int:
 
 
 def expect_shape(op: str, name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raise CudaError unless x has that shape and dtype."""
+    """Raise CudaError unless x has this shape and dtype."""
     if tuple(x.shape) != shape or x.dtype != dtype:
         raise CudaError(f"[{op}] expected {name} {dtype} {list(shape)} but got {x.dtype} {list(x.shape)}")
 
 
 def expect_contiguous(op: str, *tensors: Tensor) -> None:
-    """Raise CudaError unless all are contiguous."""
+    """Raise CudaError unless all tensors are contiguous."""
     for tensor in tensors:
         if not tensor.is_contiguous():
             raise CudaError(f"[{op}] expected contiguous tensors but got one {list(tensor.shape)} of strides "
@@ -78,12 +78,12 @@ def expect_contiguous(op: str, *tensors: Tensor) -> None:
 
 
 def scratch_for(library: Library, x: Tensor, norm: Norm) -> Tensor:
-    """Scratch for statistics of x [N, C, H, W], uint8; of one byte where there is none to take."""
+    """Scratch uint8 for the statistics of x [N, C, H, W]; one byte for norm "given", which needs none."""
     n, channels, height, width = x.shape
     size = library.norm_scratch_bytes(n, height * width, channels, norm)
     return torch.empty(max(size, 1), dtype=torch.uint8, device=x.device)
 
 
 def address(x: Tensor | None) -> int | None:
-    """Of the first element; None stays None."""
+    """The address of the first element; None stays None."""
     return None if x is None else x.data_ptr()

@@ -1,4 +1,4 @@
-"""Where the CUDA compiler is, and what it is told: the one place for the build, the tests and the PTX."""
+"""Finds nvcc, the CUDA compiler, and runs it: for the PTX of a kernel and for the tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CUDA = Path(__file__).resolve().parents[1]
-INCLUDES = (CUDA.parent, CUDA.parent / "include")  # of our headers
+INCLUDES = (CUDA.parent, CUDA.parent / "include")  # folders of our headers
 SOURCES = (
     "codebook", "error", "image", "modulate_codebook", "modulate_codebook_backward", "modulate_dense", "norm", "plan"
 )  # fmt: skip
@@ -22,11 +22,14 @@ ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 
 
 class ToolkitError(RuntimeError):
-    """No CUDA compiler, or one that failed; the message holds its words."""
+    """There is no CUDA compiler, or the compiler failed; the message quotes it."""
 
 
 def find_nvcc(environment: Mapping[str, str] = os.environ) -> Path:
-    """$CUDACXX, nvcc on PATH, under $CUDA_HOME or /usr/local/cuda, or of a wheel from PyPI. Raises ToolkitError."""
+    """The path of nvcc. Raises ToolkitError.
+
+    Looks at $CUDACXX, on PATH, under $CUDA_HOME and /usr/local/cuda, and in the wheels from PyPI, in this order.
+    """
     on_path = shutil.which(environment.get("CUDACXX", "nvcc"), path=environment.get("PATH"))
     candidates = [Path(on_path)] if on_path else []
     candidates += [
@@ -45,7 +48,7 @@ def find_nvcc(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def run_nvcc(arguments: Sequence[str | Path], *, nvcc: Path | None = None) -> str:
-    """Run nvcc; returns what it printed. Raises ToolkitError."""
+    """Run nvcc with this project's headers; returns its output. Raises ToolkitError."""
     command = [
         str(nvcc or find_nvcc()),
         "-std=c++20",
@@ -60,18 +63,19 @@ def run_nvcc(arguments: Sequence[str | Path], *, nvcc: Path | None = None) -> st
 
 
 def source_path(name: str) -> Path:
-    """The file of a source: `modulate_dense` is in the folder of its operation, modulate/."""
+    """The file of a source by its name: `modulate_dense` is modulate/modulate_dense.cu."""
     (path,) = CUDA.glob(f"*/{name}.cu")
     return path
 
 
 @functools.cache
 def compile_ptx(source: str, architecture: str = "compute_80") -> str:
-    """The PTX of one source, `modulate_codebook` say, for a virtual architecture; newer GPUs take that of older ones.
+    """The PTX of one source, such as `modulate_codebook`, for a virtual architecture. Raises ToolkitError.
 
-    Kernels have C names, so that a driver, PyCUDA or a TensorRT plugin finds them. Raises ToolkitError.
+    A GPU runs the PTX of its own architecture and of every older one. Kernels have C names, so that a driver, PyCUDA or
+    a TensorRT plugin finds them.
     """
-    with tempfile.TemporaryDirectory() as folder:  # with /dev/stdout nvcc waits for ever for compute_90a
+    with tempfile.TemporaryDirectory() as folder:  # nvcc never ends if it writes to /dev/stdout for compute_90a
         out = Path(folder, f"{source}.ptx")
         run_nvcc(["-ptx", f"-arch={architecture}", source_path(source), "-o", out])
         return out.read_text()

@@ -28,7 +28,7 @@ namespace {
 template <typename T>
 using ImageKernel = void (*)(ImageConv<T>);
 
-// `wide` is null where there is none.
+// `wide` is null for float32, which has no tensor-core kernel.
 template <typename T>
 int32_t run(const spade_image_conv& args, ImageKernel<T> any, ImageKernel<T> wide, void* stream) {
     const int64_t tiles = args.n * ceil_div(args.height, kImageTile) * ceil_div(args.width, kImageTile);

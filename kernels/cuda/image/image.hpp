@@ -1,16 +1,17 @@
-// The image: the generator's last conv with what stands before and after it.
+// The image: the generator's last conv, with the activation before it and tanh and the conversion to bytes after it.
 //
 //   values[o] = tanh(bias[o] + sum over taps t, channels c of weight[o][t][c] lrelu(x[p + t][c] + constant[c]))
 //   pixels[o] = floor(127.5 (values[o] + 1)),    3 x 3 taps, zeros outside the image
 //
-// Layout: x NHWC, weight [3][3][3][C], values NCHW, pixels NHWC. float16 and bfloat16: a block takes 16 x 16 pixels, 64
-// channels at a time, with their neighbours in shared memory; a warp two lines of 16 as products of 16 pixels x 8
-// outputs, of which three are used. All other cases: a thread a pixel.
+// Layout: x NHWC, weight [3][3][3][C], values NCHW, pixels NHWC. For float16 and bfloat16 a block takes a tile of 16 x
+// 16 pixels and holds 64 channels at a time, with the neighbours of the tile, in shared memory. A warp computes two
+// lines of 16 pixels as products of 16 pixels x 8 outputs, of which three are used. In all other cases a thread
+// computes one pixel.
 //
 // Bytes, E = sizeof(T), per pixel: reads 1.27 E C, writes 15. Operations: 54 C.
 //
-// Fused: what the block before leaves to add, the activation, tanh, and the bytes of the image; a library's conv of
-// three outputs pads them to 32 or more, and each of the others would read or write a whole map.
+// Fused: adding the constant that the last block left out, the activation, tanh and the conversion to bytes. Each of
+// these would read or write a whole map on its own, and a library's conv of three outputs pads them to 32 or more.
 #ifndef SPADE_CUDA_IMAGE_HPP
 #define SPADE_CUDA_IMAGE_HPP
 
@@ -20,8 +21,8 @@
 namespace spade {
 
 constexpr int kImageTile = 16;              // pixels down and across
-constexpr int kImageHalo = kImageTile + 2;  // with neighbours
-constexpr int kImageChannels = 64;          // at a time
+constexpr int kImageHalo = kImageTile + 2;  // pixels of a side with the neighbours
+constexpr int kImageChannels = 64;          // channels in shared memory at a time
 constexpr int kImageChunks = kImageChannels / 8;
 constexpr int kImageSteps = kImageChannels / 16;
 
@@ -34,7 +35,7 @@ struct ImageConv {
     float* values;      // or null
     uint8_t* pixels;    // or null
     int32_t n, height, width, channels;
-    int32_t tiles;  // of all images
+    int32_t tiles;  // the tiles of all images
 };
 
 struct ImageTile {
@@ -48,8 +49,8 @@ __host__ __device__ inline ImageTile image_tile_at(int32_t height, int32_t width
     return {line / down, line % down * kImageTile, (tile - line * across) * kImageTile};
 }
 
-// Where eight channels of a pixel of the tile lie: 16 bytes further than they need be, so that neighbours lie in
-// different banks, and all that a thread reads lies at a fixed distance from one address.
+// The place of eight channels of a pixel of the tile. Pixels are 16 bytes further apart than their channels need, so
+// that neighbours use different banks; and all reads of a thread are at fixed distances from one address.
 constexpr int kImagePitch = kImageChannels + 8;
 __host__ __device__ inline int place_image(int pixel, int chunk) { return pixel * kImagePitch + chunk * 8; }
 
@@ -73,7 +74,8 @@ struct alignas(128) ImageShared {
     Vector<uint32_t, 2> weights[9][kImageSteps][32];
 };
 
-// lrelu(x + constant) of 64 channels of a tile and its neighbours, zeros where there is no pixel or channel.
+// Fills shared.x with lrelu(x + constant) of 64 channels of a tile and its neighbours; zeros outside the image and
+// beyond the last channel.
 template <typename T>
 __device__ __forceinline__ void fill_image_tile(const ImageConv<T>& of, const ImageTile& at, int32_t first,
                                                 ImageShared<T>& shared) {
@@ -97,7 +99,7 @@ __device__ __forceinline__ void fill_image_tile(const ImageConv<T>& of, const Im
     }
 }
 
-// The weights of 64 channels as the lanes of a product read them: outputs beyond the third are zero.
+// Loads the weights of 64 channels in the order in which the lanes of a product read them. Outputs 3 to 7 are zero.
 template <typename T>
 __device__ __forceinline__ void load_image_weights(const ImageConv<T>& of, int32_t first, ImageShared<T>& shared) {
     for (int item = static_cast<int>(threadIdx.x); item < 9 * kImageSteps * 32; item += static_cast<int>(blockDim.x)) {
@@ -113,7 +115,7 @@ __device__ __forceinline__ void load_image_weights(const ImageConv<T>& of, int32
     }
 }
 
-// sums += the products of two lines of 16 pixels. A line of the tile belongs to a tap of either, and is read once.
+// sums += the products of two lines of 16 pixels. Both lines need most lines of the tile, and each is read only once.
 template <typename T>
 __device__ __forceinline__ void multiply_image_tile(const ImageShared<T>& shared, float (&sums)[2][4]) {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
@@ -135,7 +137,8 @@ __device__ __forceinline__ void multiply_image_tile(const ImageShared<T>& shared
             }
 }
 
-// A lane holds two outputs of a pixel, and of the one eight further; outputs beyond the third are nobody's.
+// Stores the sums of a lane: two outputs of a pixel, and of the pixel eight further. Outputs 3 to 7 are padding and are
+// discarded.
 template <typename T>
 __device__ __forceinline__ void store_image_tile(const ImageConv<T>& of, const ImageTile& at,
                                                  const float (&sums)[2][4]) {
@@ -151,12 +154,12 @@ __device__ __forceinline__ void store_image_tile(const ImageConv<T>& of, const I
 
 template <typename T>
 __device__ __forceinline__ void image_half(const ImageConv<T>& of, ImageShared<T>& shared) {
-    int32_t loaded = -1;  // with 64 channels or fewer, weights are loaded once for all tiles
+    int32_t loaded = -1;  // the first channel of the loaded weights: up to 64 channels load once for all tiles
     for (int32_t tile = blockIdx.x; tile < of.tiles; tile += static_cast<int32_t>(gridDim.x)) {
         const ImageTile at = image_tile_at(of.height, of.width, tile);
         float sums[2][4] = {};
         for (int32_t first = 0; first < of.channels; first += kImageChannels) {
-            __syncthreads();  // what was in shared memory is used up
+            __syncthreads();  // all threads have read the old contents of shared memory
             if (first != loaded) load_image_weights(of, first, shared);
             loaded = first;
             fill_image_tile(of, at, first, shared);
@@ -167,7 +170,7 @@ __device__ __forceinline__ void image_half(const ImageConv<T>& of, ImageShared<T
     }
 }
 
-// ---- A thread a pixel ----
+// ---- One pixel for each thread ----
 
 template <typename T>
 __device__ __forceinline__ void image_any(const ImageConv<T>& of) {

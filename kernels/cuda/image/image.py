@@ -1,4 +1,4 @@
-"""The generator's last conv, tanh and the bytes of the image, on CUDA; `image_conv_torch` is its specification."""
+"""The generator's last conv, tanh and the bytes of the image, on CUDA; `image_conv_torch` is the specification."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def image_conv(
 
     Args:
         x: [N, C, H, W], float32, float16 or bfloat16, channels last.
-        weight: as x, [3, C, 3, 3], channels last. bias: float32 [3].
-        constant: float32 [C], or None.
-        values: float32 [N, 3, H, W], contiguous, out, or None. pixels: uint8 [N, H, W, 3], contiguous, out, or None.
+        weight: dtype of x, [3, C, 3, 3], channels last.
+        bias: float32 [3].
+        constant: float32 [C], or None: 0.
+        values: float32 [N, 3, H, W], contiguous, out, or None.
+        pixels: uint8 [N, H, W, 3], contiguous, out, or None.
 
-    Raises CudaError.
+    At least one of values and pixels must be given. Raises CudaError.
     """
     library = library_of(x, library)
     n, channels, height, width = x.shape
@@ -53,7 +55,7 @@ def image_conv(
 
 
 def image_conv_torch(x: Tensor, weight: Tensor, bias: Tensor, constant: Tensor | None = None) -> Tensor:
-    """The values that `image_conv` computes, in the dtype of its arguments; see `kernels.ops.image` for the pixels."""
+    """The values that `image_conv` computes, in the dtype of its arguments; `kernels.ops.image` has the pixels."""
     if constant is not None:
         x = x + constant[:, None, None]
     return torch.tanh(F.conv2d(F.leaky_relu(x, SLOPE), weight, bias, padding=1))

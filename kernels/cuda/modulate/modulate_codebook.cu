@@ -2,10 +2,10 @@
 //
 // The kernels have C names and take plain pointers and sizes, so that their PTX can be launched by any driver code:
 //   spade_modulate_codebook_<layout>_<dtype>          any map, element by element
-//   spade_modulate_codebook_wide_<dtype>[_norm][_up]  NHWC maps with 16-byte accesses, with a norm, upsampled
-//   spade_modulate_codebook_<layout>_<dtype>_plain    inputs, then 32-bit sizes, then the output, and no norm: as
-//                                                     a TensorRT ahead-of-time plugin passes arguments
-// Launch: NHWC with launch_rows(groups, channels / vector), NCHW with launch_blocks(tiles); both take any grid.
+//   spade_modulate_codebook_wide_<dtype>[_norm][_up]  NHWC maps with 16-byte accesses; with a norm; upsampled
+//   spade_modulate_codebook_<layout>_<dtype>_plain    no norm; inputs, then 32-bit sizes, then the output: the order
+//                                                     in which a TensorRT ahead-of-time plugin passes arguments
+// Launch: NHWC with launch_rows(groups, channels / vector), NCHW with launch_blocks(tiles). Every grid is correct.
 
 #include "cuda/host/check.hpp"
 #include "cuda/modulate/modulate_codebook.hpp"
@@ -40,9 +40,10 @@ __device__ __forceinline__ float slope_of(int32_t is_leaky) { return is_leaky !=
     }                                                                                                         \
     extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nhwc_##dtype##_plain(        \
         const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n, \
-        int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) { \
+        int32_t height, int32_t width, int32_t channels, int32_t rows, int32_t shift, int32_t leaky,          \
+        T* __restrict__ out) {                                                                                \
         using Element = T;                                                                                    \
-        const spade::ModulateShape shape{n, height, width, channels, shift, INT32_MAX, 0};                    \
+        const spade::ModulateShape shape{n, height, width, channels, shift, rows, 0};                         \
         const float *mean = nullptr, *rstd = nullptr;                                                         \
         constexpr int V = spade::kWide<T>;                                                                    \
         const bool wide = channels % V == 0;                                                                  \
@@ -53,8 +54,9 @@ __device__ __forceinline__ float slope_of(int32_t is_leaky) { return is_leaky !=
     }                                                                                                         \
     extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_codebook_nchw_##dtype##_plain(        \
         const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index, int32_t n, \
-        int32_t height, int32_t width, int32_t channels, int32_t shift, int32_t leaky, T* __restrict__ out) { \
-        const spade::ModulateShape shape{n, height, width, channels, shift, INT32_MAX, 0};                    \
+        int32_t height, int32_t width, int32_t channels, int32_t rows, int32_t shift, int32_t leaky,          \
+        T* __restrict__ out) {                                                                                \
+        const spade::ModulateShape shape{n, height, width, channels, shift, rows, 0};                         \
         spade::modulate_nchw<T>(x, entries, index, nullptr, nullptr, out, shape, spade::slope_of(leaky));     \
     }
 
@@ -63,7 +65,8 @@ SPADE_MODULATE_CODEBOOK(float16, __half)
 SPADE_MODULATE_CODEBOOK(bfloat16, __nv_bfloat16)
 #undef SPADE_MODULATE_CODEBOOK
 
-// What most calls take, by itself: in one kernel with all the others it would have their registers, and fewer threads.
+// The variants that most calls use are kernels of their own. In one kernel with the others they would need as many
+// registers as the largest variant, and fewer threads would fit a multiprocessor.
 #define SPADE_MODULATE_WIDE(name, T, up, norm)                                                           \
     extern "C" __global__ void __launch_bounds__(256, norm ? 2 : 3) spade_modulate_codebook_wide_##name( \
         const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,       \
@@ -95,7 +98,7 @@ using ModulateKernel = void (*)(const T*, const T*, const int32_t*, const float*
 template <typename T>
 struct Kernels {
     ModulateKernel<T> nchw, nhwc;
-    ModulateKernel<T> wide[2][2];  // [with a norm][upsampled], NHWC
+    ModulateKernel<T> wide[2][2];  // NHWC: [with a norm][upsampled]
 };
 
 template <typename T>

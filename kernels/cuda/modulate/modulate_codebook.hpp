@@ -1,18 +1,19 @@
-// SPADE's modulation, read through the plan's index, so that gamma and beta are never stored per pixel.
+// SPADE's modulation through the plan's index: each pixel reads its a and b from the codebook, so that gamma and beta
+// are never stored per pixel.
 //
 //   out[p][c] = act(a[index[p]][c] * ((x[q][c] - mean[c]) * rstd[c]) + b[index[p]][c]),   q = p, or p upsampled from x
 //
-// Layout: maps NHWC, or NCHW through tiles of shared memory; entries [U5][2][C], so a row is read along the channels.
+// Layout: maps NHWC, or NCHW through tiles in shared memory; entries [U5][2][C], so a row is read along the channels.
 //
-// Bytes, E = sizeof(T), per pixel of out: E C written, E C read (E C / 4 with the x2 upsampling), 4 for the index. The
-// entries, 2 E C U5 in all, come from L2 and L1: neighbours share patches, and patches are numbered in scan order.
-// Operations: one fused multiply-add per element, two more with a norm, and a select.
+// Bytes, E = sizeof(T), per pixel of out: writes E C; reads E C (E C / 4 with the x2 upsampling) and 4 for the index.
+// The entries, 2 E C U5 in all, come from the L1 and L2 caches: neighbours share patches, and the plan numbers patches
+// in scan order. Operations: one fused multiply-add per element, two more with a norm, and a select.
 //
-// Fused: normalisation, the x2 upsampling in the read, the activation.
+// Fused: normalisation, the x2 upsampling (in the read of x) and the activation.
 //
-// A thread of the NHWC kernel takes four pixels: with the upsampling those that share one pixel of x, which is read
-// once; else four neighbours. Two are under way at once, and the index of the next four is read meanwhile: a pixel
-// waits for its index and then for its row.
+// A thread of the NHWC kernel takes a group of four pixels: with the upsampling, the four that share one pixel of x,
+// which is read once; otherwise four neighbours. The thread loads two pixels at a time, and meanwhile the index of its
+// next group, because a pixel waits first for its index and then for its row of entries.
 #ifndef SPADE_CUDA_MODULATE_CODEBOOK_HPP
 #define SPADE_CUDA_MODULATE_CODEBOOK_HPP
 
@@ -27,7 +28,7 @@ struct ModulateShape {
     int64_t statistics_stride;
 };
 
-// Of the arguments of the forward or the backward pass.
+// The shape of the forward or the backward pass.
 template <typename Args>
 ModulateShape modulate_shape(const Args& args) {
     return {static_cast<int32_t>(args.n),
@@ -39,20 +40,21 @@ ModulateShape modulate_shape(const Args& args) {
             args.statistics_stride};
 }
 
-// A row of entries that is there: one beyond them, or below zero, is taken for the last.
-__host__ __device__ inline int32_t entry_at(const ModulateShape& shape, int32_t index) {
-    return static_cast<uint32_t>(index) < static_cast<uint32_t>(shape.rows) ? index : shape.rows - 1;
+// The row of entries that an index names. An index below 0 or beyond the last row names the last row, so that every
+// index is safe to read.
+__host__ __device__ inline int32_t entry_at(int32_t rows, int32_t index) {
+    return static_cast<uint32_t>(index) < static_cast<uint32_t>(rows) ? index : rows - 1;
 }
 
 // ---- Which pixels a thread takes ----
 
 struct Group {
-    int32_t count;      // 1..4
-    int32_t pixels[4];  // of out; those behind count repeat the last, so that all may be read
-    int32_t source;     // of x with the upsampling; without it pixels are those of x too
+    int32_t count;      // pixels of the group, 1..4
+    int32_t pixels[4];  // pixels of out; those beyond `count` repeat the last one, so that all four are safe to read
+    int32_t source;     // with the upsampling: the group's pixel of x; without it, x and out share their pixels
 };
 
-// Groups there are: pixels of x with the upsampling, else fours of pixels.
+// The number of groups: with the upsampling, one for each pixel of x; otherwise one for each four pixels.
 __host__ __device__ inline int32_t group_count(const ModulateShape& shape) {
     const int32_t pixels = shape.n * shape.height * shape.width;
     return shape.shift != 0 ? pixels / 4 : (pixels + 3) / 4;
@@ -75,7 +77,7 @@ __host__ __device__ inline Group group_at(const ModulateShape& shape, int32_t gr
     return at;
 }
 
-// Pixel of x, within its image, under a pixel of out.
+// The pixel of x that a pixel of out reads, both counted within one image.
 __host__ __device__ inline int32_t source_pixel(const ModulateShape& shape, int32_t pixel) {
     if (shape.shift == 0) return pixel;
     const int32_t row = pixel / shape.width, column = pixel - row * shape.width;
@@ -100,7 +102,7 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
     const int32_t groups = group_count(shape), vectors = shape.channels / V;
     const int32_t image = shape.height * shape.width;
     const int64_t channels = shape.channels;
-    Statistics<V, true> known;
+    StatisticsCache<V, true> known;
     const int32_t stride = gridDim.x * blockDim.y;
     int32_t group = blockIdx.x * blockDim.y + threadIdx.y, next[4] = {};
     if (group < groups) read_index(shape, index, group, next);
@@ -108,7 +110,7 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
         const Group at = group_at(shape, group);
         int32_t rows[4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) rows[i] = entry_at(shape, next[i]);
+        for (int i = 0; i < 4; ++i) rows[i] = entry_at(shape.rows, next[i]);
         if (group + stride < groups) read_index(shape, index, group + stride, next);
         for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
             const int32_t channel = vector * V;
@@ -146,10 +148,10 @@ __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* 
 
 // ---- NCHW ----
 
-constexpr int kTile = 32;  // pixels and channels of a tile: a warp reads x along the one and entries along the other
+constexpr int kTile = 32;  // pixels and channels of a tile: a warp reads x along the pixels, entries along the channels
 
 struct Tile {
-    int32_t image, pixel, channel;  // pixel within the image
+    int32_t image, pixel, channel;  // the first pixel, counted within the image, and the first channel
 };
 
 __host__ __device__ inline int32_t tiles_of(int32_t size) { return (size + kTile - 1) / kTile; }
@@ -158,7 +160,7 @@ __host__ __device__ inline int64_t tile_count(const ModulateShape& shape) {
     return static_cast<int64_t>(shape.n) * tiles_of(shape.height * shape.width) * tiles_of(shape.channels);
 }
 
-// Channels run fastest, so that blocks at work share index and entries.
+// Neighbouring tiles differ in their channels, so that concurrent blocks share the index and rows of entries.
 __host__ __device__ inline Tile tile_at(const ModulateShape& shape, int64_t tile) {
     const int32_t across = tiles_of(shape.channels), along = tiles_of(shape.height * shape.width);
     const int64_t rest = tile / across;
@@ -171,7 +173,7 @@ __device__ __forceinline__ void modulate_nchw(const T* __restrict__ x, const T* 
                                               const int32_t* __restrict__ index, const float* __restrict__ mean,
                                               const float* __restrict__ rstd, T* __restrict__ out,
                                               const ModulateShape& shape, float slope) {
-    __shared__ float values[kTile][kTile + 1];  // [channel][pixel], one more column against bank conflicts
+    __shared__ float values[kTile][kTile + 1];  // [channel][pixel]; the extra column avoids bank conflicts
     const int32_t image = shape.height * shape.width, source_image = image >> (2 * shape.shift);
     const int64_t channels = shape.channels, tiles = tile_count(shape);
     const int lane = threadIdx.x % kTile, warp = threadIdx.x / kTile, warps = blockDim.x / kTile;
@@ -187,7 +189,7 @@ __device__ __forceinline__ void modulate_nchw(const T* __restrict__ x, const T* 
         for (int i = warp; i < kTile; i += warps) {
             const int32_t channel = at.channel + lane;
             if (channel >= shape.channels || at.pixel + i >= image) continue;
-            const int64_t row = entry_at(shape, index[static_cast<int64_t>(at.image) * image + at.pixel + i]);
+            const int64_t row = entry_at(shape.rows, index[static_cast<int64_t>(at.image) * image + at.pixel + i]);
             float value = values[lane][i];
             if (mean != nullptr) {
                 const int64_t statistics = at.image * shape.statistics_stride + channel;

@@ -27,8 +27,8 @@ SPADE_CODEBOOK_BACKWARD(bfloat16, __nv_bfloat16)
 
 extern "C" __global__ void __launch_bounds__(256, 2)
     spade_codebook_gradient_join(const int32_t* sorted, const float* partials, float* dentries, int32_t pixels,
-                                 int32_t channels) {
-    spade::codebook_gradient_join(sorted, partials, dentries, pixels, channels);
+                                 int32_t rows, int32_t channels) {
+    spade::codebook_gradient_join(sorted, partials, dentries, pixels, rows, channels);
 }
 
 namespace spade {
@@ -67,8 +67,8 @@ int32_t gradient_of_entries(const spade_modulate_codebook_backward& args, const 
     const int64_t resident = resident_blocks(spade_codebook_gradient_join, kThreads);
     const Launch grid{std::min(chunks, std::max<int64_t>(resident, 1)), 32, 8};
     return launch(spade_codebook_gradient_join, grid, stream, args.sorted, static_cast<const float*>(partials),
-                  args.dentries, static_cast<int32_t>(args.n * args.height * args.width),
-                  static_cast<int32_t>(args.channels));
+                  args.dentries, static_cast<int32_t>(args.n * args.height * args.width), of.shape.rows,
+                  of.shape.channels);
 }
 
 template <typename T>

@@ -1,18 +1,20 @@
-// The gradient of modulate_codebook.hpp: at x, and at the entries, where it is a sum over the pixels of each patch.
+// The gradients of modulate_codebook.hpp: at x, and at the entries, where each row sums over the pixels of its patch.
 //
 //   d[p] = dy[p] act'(a xn + b),   g[q] = sum over the pixels p that read q of a[index[p]] d[p]
 //   da[u] = sum over index[p] = u of d[p] xn[q],   db[u] = sum over index[p] = u of d[p]
 //
-// Layout: maps NHWC, entries [U5][2][C], their gradient float32. The gradient at x is g, or rstd g where the statistics
-// do not depend on x; else norm.hpp takes it on from there.
+// An index that is no row of entries stands for the last row, as in the forward pass.
 //
-// Bytes, E = sizeof(T), per element of out: the gradient at x reads 2 E and writes E, that at the entries reads 2 E
-// again (E / 4 for x with the upsampling), 4 per pixel for the index and, sorted, 12. Operations: 9 and 6.
+// Layout: maps NHWC, entries [U5][2][C], the gradient at the entries float32. The gradient at x is rstd g where the
+// statistics do not depend on x. Otherwise it is g, and norm.hpp carries it through the statistics.
 //
-// Fused: the x2 upsampling and the activation backwards. The entries' sums are taken in one of two ways:
-//   sorted   pixels in the order of their patch (a stable sort of the index, once per level), in chunks; sums that
-//            cross chunks are kept and added in one order, so the bits are the same every time
-//   atomic   pixels in scan order, where neighbours mostly share a patch; one atomic addition per run
+// Bytes, E = sizeof(T), per element of out: the gradient at x reads 2 E and writes E; the gradient at the entries reads
+// 2 E again (E / 4 for x with the upsampling). The index costs 4 per pixel, the sorted index 12. Operations: 9 and 6.
+//
+// Fused: the x2 upsampling and the activation, both backwards. The gradient at the entries sums in one of two ways:
+//   sorted   takes the pixels in the order of their patch (a stable sort of the index, once per level), in chunks. Sums
+//            that cross chunks are stored as partial sums and added in one fixed order: the same bits every time.
+//   atomic   takes the pixels in scan order, where neighbours mostly share a patch: one atomic addition per run.
 #ifndef SPADE_CUDA_MODULATE_CODEBOOK_BACKWARD_HPP
 #define SPADE_CUDA_MODULATE_CODEBOOK_BACKWARD_HPP
 
@@ -20,18 +22,23 @@
 
 namespace spade {
 
-constexpr int kChunk = 64;  // positions that one thread sums
+constexpr int kChunk = 64;  // pixels that one thread sums
 
 template <typename T>
 struct CodebookBackward {
     const T *x, *entries, *dy;
     const int32_t* index;
-    const float *mean, *rstd;  // null: none
+    const float *mean, *rstd;  // null: no normalisation
     T* dx;
     float* dentries;  // [U5][2][C]
     ModulateShape shape;
     float slope;
 };
+
+// The row of entries of the pixel at a place of the sorted index.
+__host__ __device__ inline int32_t sorted_row(const int32_t* sorted, int32_t rows, int32_t place) {
+    return entry_at(rows, sorted[place]);
+}
 
 // ---- One pixel, V channels ----
 
@@ -75,7 +82,8 @@ __device__ __forceinline__ void codebook_gradient_x(const CodebookBackward<T>& o
             float g[V] = {};
             for (int32_t i = 0; i < pixels; ++i) {
                 const int32_t pixel = shape.shift != 0 ? group_at(shape, group).pixels[i] : group;
-                const Gradient<T, V> at = gradient_at<T, V>(of, pixel, group, of.index[pixel], vector * V);
+                const Gradient<T, V> at =
+                    gradient_at<T, V>(of, pixel, group, entry_at(shape.rows, of.index[pixel]), vector * V);
 #pragma unroll
                 for (int j = 0; j < V; ++j) g[j] = fmaf(at.a[j] * (scaled ? at.scale[j] : 1.0f), at.d[j], g[j]);
             }
@@ -86,9 +94,10 @@ __device__ __forceinline__ void codebook_gradient_x(const CodebookBackward<T>& o
 
 // ---- At the entries ----
 
-// x's pixel, over all images, under a pixel of out.
+// The pixel of x that a pixel of out reads, both counted over all images. Heights are even where x is upsampled, so the
+// images below each other are one tall image.
 __host__ __device__ inline int32_t source_of(const ModulateShape& shape, int32_t pixel) {
-    return source_pixel(shape, pixel);  // heights are even, so rows of all images go on as one map's
+    return source_pixel(shape, pixel);
 }
 
 template <int V>
@@ -128,9 +137,9 @@ __device__ __forceinline__ void codebook_gradient_atomic(const CodebookBackward<
         for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
             EntrySums<V> sums;
             sums.clear();
-            int32_t row = of.index[begin];
+            int32_t row = entry_at(shape.rows, of.index[begin]);
             for (int32_t pixel = begin; pixel < end; ++pixel) {
-                const int32_t next = of.index[pixel];
+                const int32_t next = entry_at(shape.rows, of.index[pixel]);
                 if (next != row) {
                     sums.add_to(of.dentries + row * 2 * channels + vector * V, channels);
                     sums.clear();
@@ -143,19 +152,20 @@ __device__ __forceinline__ void codebook_gradient_atomic(const CodebookBackward<
     }
 }
 
-// A run of equal rows within a chunk of the sorted positions.
+// A run: neighbours in the sorted index that share a row of entries, cut at the borders of a chunk.
 struct Run {
-    bool begins, ends;  // no position of its row comes before, or after, the chunk
+    bool begins, ends;  // whether no place of the run's row lies before the chunk, and none after the chunk
 };
 
-__host__ __device__ inline Run run_at(const int32_t* sorted, int32_t positions, int32_t begin, int32_t end,
+__host__ __device__ inline Run run_at(const int32_t* sorted, int32_t rows, int32_t pixels, int32_t begin, int32_t end,
                                       int32_t chunk_begin, int32_t chunk_end) {
-    const int32_t row = sorted[begin];
-    return {begin > chunk_begin || begin == 0 || sorted[begin - 1] != row,
-            end < chunk_end || end == positions || sorted[end] != row};
+    const int32_t row = sorted_row(sorted, rows, begin);
+    return {begin > chunk_begin || begin == 0 || sorted_row(sorted, rows, begin - 1) != row,
+            end < chunk_end || end == pixels || sorted_row(sorted, rows, end) != row};
 }
 
-// partials: float [chunks][2][2][C]: first of the run that came from an earlier chunk, then of the one that goes on.
+// partials: float [chunks][2][2][C]. For each chunk first the sums of the run that began in an earlier chunk, then the
+// sums of the run that goes on in the next chunk.
 template <typename T, int V>
 __device__ __forceinline__ void codebook_gradient_sorted(const CodebookBackward<T>& of, const int32_t* sorted,
                                                          const int64_t* order, float* partials) {
@@ -167,14 +177,14 @@ __device__ __forceinline__ void codebook_gradient_sorted(const CodebookBackward<
         const int32_t chunk_begin = chunk * kChunk, chunk_end = min(pixels, chunk_begin + kChunk);
         for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
             for (int32_t begin = chunk_begin, end = begin; begin < chunk_end; begin = end) {
-                const int32_t row = sorted[begin];
+                const int32_t row = sorted_row(sorted, shape.rows, begin);
                 EntrySums<V> sums;
                 sums.clear();
-                for (; end < chunk_end && sorted[end] == row; ++end) {
+                for (; end < chunk_end && sorted_row(sorted, shape.rows, end) == row; ++end) {
                     const auto pixel = static_cast<int32_t>(order[end]);
                     sums.add(gradient_at<T, V>(of, pixel, source_of(shape, pixel), row, vector * V));
                 }
-                const Run run = run_at(sorted, pixels, begin, end, chunk_begin, chunk_end);
+                const Run run = run_at(sorted, shape.rows, pixels, begin, end, chunk_begin, chunk_end);
                 float* target = of.dentries + row * 2 * channels;
                 if (!run.begins || !run.ends) target = partials + (2 * chunk + (run.begins ? 1 : 0)) * 2 * channels;
                 sums.store_to(target + vector * V, channels);
@@ -183,12 +193,13 @@ __device__ __forceinline__ void codebook_gradient_sorted(const CodebookBackward<
     }
 }
 
-// First position behind those of the row at `begin`.
-__host__ __device__ inline int32_t row_end(const int32_t* sorted, int32_t positions, int32_t begin) {
-    int32_t low = begin + 1, high = positions;
+// One past the last place of the row at `begin`.
+__host__ __device__ inline int32_t row_end(const int32_t* sorted, int32_t rows, int32_t pixels, int32_t begin) {
+    const int32_t row = sorted_row(sorted, rows, begin);
+    int32_t low = begin + 1, high = pixels;
     while (low < high) {
         const int32_t middle = low + (high - low) / 2;
-        if (sorted[middle] == sorted[begin])
+        if (sorted_row(sorted, rows, middle) == row)
             low = middle + 1;
         else
             high = middle;
@@ -196,20 +207,20 @@ __host__ __device__ inline int32_t row_end(const int32_t* sorted, int32_t positi
     return low;
 }
 
-// Adds up the runs that cross chunks, each by the block of the chunk where it begins. 256 threads: 32 along the
-// entries' 2 C numbers, 8 along the chunks.
+// Adds up the partial sums of runs that cross chunks; the block of the chunk where a run begins adds the whole run. A
+// block has 32 threads along the 2 C numbers of an entry and 8 along the chunks.
 __device__ __forceinline__ void codebook_gradient_join(const int32_t* sorted, const float* partials, float* dentries,
-                                                       int32_t pixels, int32_t channels) {
+                                                       int32_t pixels, int32_t rows, int32_t channels) {
     __shared__ float sums[8][32];
     const int32_t chunks = (pixels + kChunk - 1) / kChunk;
     const int64_t length = 2 * static_cast<int64_t>(channels);
     for (int32_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
         const int32_t chunk_end = min(pixels, (chunk + 1) * kChunk);
-        if (chunk_end == pixels || sorted[chunk_end] != sorted[chunk_end - 1]) continue;
-        const int32_t row = sorted[chunk_end - 1];
-        const bool begins = chunk == 0 || sorted[chunk * kChunk - 1] != row;
+        const int32_t row = sorted_row(sorted, rows, chunk_end - 1);
+        if (chunk_end == pixels || sorted_row(sorted, rows, chunk_end) != row) continue;
+        const bool begins = chunk == 0 || sorted_row(sorted, rows, chunk * kChunk - 1) != row;
         if (!begins) continue;
-        const int32_t last = (row_end(sorted, pixels, chunk_end - 1) - 1) / kChunk;
+        const int32_t last = (row_end(sorted, rows, pixels, chunk_end - 1) - 1) / kChunk;
         for (int64_t first = 0; first < length; first += 32) {
             const int64_t at = first + threadIdx.x;
             float sum = 0;

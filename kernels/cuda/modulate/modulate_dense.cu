@@ -3,37 +3,37 @@
 #include "cuda/modulate/modulate_dense.hpp"
 #include "cuda/norm/norm_run.hpp"
 
-#define SPADE_MODULATE_DENSE(dtype, T)                                                                               \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                                             \
-        spade_modulate_dense_##dtype(spade::DensePointers<T> of, spade::RowShape shape, float slope, int32_t wide) { \
-        if (wide != 0 && shape.nhwc) spade::modulate_dense<T, spade::kWide<T>, true>(of, shape, slope);              \
-        if (wide != 0 && !shape.nhwc) spade::modulate_dense<T, spade::kWide<T>, false>(of, shape, slope);            \
-        if (wide == 0 && shape.nhwc) spade::modulate_dense<T, 1, true>(of, shape, slope);                            \
-        if (wide == 0 && !shape.nhwc) spade::modulate_dense<T, 1, false>(of, shape, slope);                          \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                                             \
-        spade_modulate_dense_backward_##dtype(spade::DenseBackwardPointers<T> of, spade::RowShape shape,             \
-                                              int64_t stride, float slope, int32_t scaled, int32_t wide) {           \
-        constexpr int V = spade::kWide<T>;                                                                           \
-        if (wide != 0 && shape.nhwc)                                                                                 \
-            spade::modulate_dense_backward<T, V, true>(of, shape, stride, slope, scaled != 0);                       \
-        if (wide != 0 && !shape.nhwc)                                                                                \
-            spade::modulate_dense_backward<T, V, false>(of, shape, stride, slope, scaled != 0);                      \
-        if (wide == 0 && shape.nhwc)                                                                                 \
-            spade::modulate_dense_backward<T, 1, true>(of, shape, stride, slope, scaled != 0);                       \
-        if (wide == 0 && !shape.nhwc)                                                                                \
-            spade::modulate_dense_backward<T, 1, false>(of, shape, stride, slope, scaled != 0);                      \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_plane_##dtype(                               \
-        spade::PlanePointers<T> of, spade::RowShape shape, float slope, float epsilon, int32_t wide) {               \
-        __shared__ spade::Vector<T, spade::kWide<T>> plane[spade::kPlaneBytes / spade::kWideBytes];                  \
-        __shared__ float sums[spade::kReduceThreads * spade::kWide<T>];                                              \
-        T* values = plane[0].values;                                                                                 \
-        constexpr int V = spade::kWide<T>;                                                                           \
-        if (wide != 0 && shape.nhwc) spade::modulate_plane<T, V, true>(of, shape, slope, epsilon, values, sums);     \
-        if (wide != 0 && !shape.nhwc) spade::modulate_plane<T, V, false>(of, shape, slope, epsilon, values, sums);   \
-        if (wide == 0 && shape.nhwc) spade::modulate_plane<T, 1, true>(of, shape, slope, epsilon, values, sums);     \
-        if (wide == 0 && !shape.nhwc) spade::modulate_plane<T, 1, false>(of, shape, slope, epsilon, values, sums);   \
+#define SPADE_MODULATE_DENSE(dtype, T)                                                                             \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_dense_##dtype(                             \
+        spade::DensePointers<T> of, spade::ElementwiseShape shape, float slope, int32_t wide) {                    \
+        if (wide != 0 && shape.nhwc) spade::modulate_dense<T, spade::kWide<T>, true>(of, shape, slope);            \
+        if (wide != 0 && !shape.nhwc) spade::modulate_dense<T, spade::kWide<T>, false>(of, shape, slope);          \
+        if (wide == 0 && shape.nhwc) spade::modulate_dense<T, 1, true>(of, shape, slope);                          \
+        if (wide == 0 && !shape.nhwc) spade::modulate_dense<T, 1, false>(of, shape, slope);                        \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                           \
+        spade_modulate_dense_backward_##dtype(spade::DenseBackwardPointers<T> of, spade::ElementwiseShape shape,   \
+                                              int64_t stride, float slope, int32_t scaled, int32_t wide) {         \
+        constexpr int V = spade::kWide<T>;                                                                         \
+        if (wide != 0 && shape.nhwc)                                                                               \
+            spade::modulate_dense_backward<T, V, true>(of, shape, stride, slope, scaled != 0);                     \
+        if (wide != 0 && !shape.nhwc)                                                                              \
+            spade::modulate_dense_backward<T, V, false>(of, shape, stride, slope, scaled != 0);                    \
+        if (wide == 0 && shape.nhwc)                                                                               \
+            spade::modulate_dense_backward<T, 1, true>(of, shape, stride, slope, scaled != 0);                     \
+        if (wide == 0 && !shape.nhwc)                                                                              \
+            spade::modulate_dense_backward<T, 1, false>(of, shape, stride, slope, scaled != 0);                    \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2) spade_modulate_plane_##dtype(                             \
+        spade::PlanePointers<T> of, spade::ElementwiseShape shape, float slope, float epsilon, int32_t wide) {     \
+        __shared__ spade::Vector<T, spade::kWide<T>> plane[spade::kPlaneBytes / spade::kWideBytes];                \
+        __shared__ float sums[spade::kReduceThreads * spade::kWide<T>];                                            \
+        T* values = plane[0].values;                                                                               \
+        constexpr int V = spade::kWide<T>;                                                                         \
+        if (wide != 0 && shape.nhwc) spade::modulate_plane<T, V, true>(of, shape, slope, epsilon, values, sums);   \
+        if (wide != 0 && !shape.nhwc) spade::modulate_plane<T, V, false>(of, shape, slope, epsilon, values, sums); \
+        if (wide == 0 && shape.nhwc) spade::modulate_plane<T, 1, true>(of, shape, slope, epsilon, values, sums);   \
+        if (wide == 0 && !shape.nhwc) spade::modulate_plane<T, 1, false>(of, shape, slope, epsilon, values, sums); \
     }
 
 SPADE_MODULATE_DENSE(float32, float)
@@ -46,9 +46,9 @@ namespace {
 
 template <typename T>
 struct Kernels {
-    void (*forward)(DensePointers<T>, RowShape, float, int32_t);
-    void (*backward)(DenseBackwardPointers<T>, RowShape, int64_t, float, int32_t, int32_t);
-    void (*plane)(PlanePointers<T>, RowShape, float, float, int32_t);
+    void (*forward)(DensePointers<T>, ElementwiseShape, float, int32_t);
+    void (*backward)(DenseBackwardPointers<T>, ElementwiseShape, int64_t, float, int32_t, int32_t);
+    void (*plane)(PlanePointers<T>, ElementwiseShape, float, float, int32_t);
 };
 
 template <typename Run>
@@ -70,7 +70,7 @@ const T* read(const void* pointer) {
 
 float slope_of(int64_t is_leaky) { return is_leaky != 0 ? kSlope : 1.0f; }
 
-// All that forward and backward check alike; `row` is the least that gamma and beta may be apart.
+// The checks that the forward and the backward pass share.
 int32_t check_dense(const NormShape& shape, std::initializer_list<const void*> maps, const float* mean,
                     const float* rstd, std::initializer_list<int64_t> strides, const void* scratch,
                     int64_t scratch_bytes) {
@@ -85,9 +85,9 @@ int32_t check_dense(const NormShape& shape, std::initializer_list<const void*> m
 
 template <typename T>
 int32_t run_plane(const spade_modulate_dense& args, const NormShape& shape,
-                  void (*kernel)(PlanePointers<T>, RowShape, float, float, int32_t), void* stream) {
+                  void (*kernel)(PlanePointers<T>, ElementwiseShape, float, float, int32_t), void* stream) {
     const int64_t width = access_width(shape, {args.modulation_stride}, {args.x, args.gamma, args.beta, args.out});
-    const RowShape rows = row_shape(shape, args.modulation_stride, shape.channels);
+    const ElementwiseShape rows = elementwise_shape(shape, args.modulation_stride, shape.channels);
     const int threads_x = shape.nhwc() ? static_cast<int>(kPlaneChannels<T> / width) : 1;
     const Launch grid{shape.n * planes_across(rows, kPlaneChannels<T>), threads_x, kThreads / threads_x};
     const PlanePointers<T> of{read<T>(args.x), read<T>(args.gamma), read<T>(args.beta),
@@ -120,8 +120,8 @@ int32_t spade_cuda_modulate_dense(const spade_modulate_dense* args, void* stream
             access_width(shape, {args->modulation_stride}, {args->x, args->gamma, args->beta, args->out});
         const DensePointers<T> of{read<T>(args->x), read<T>(args->gamma), read<T>(args->beta),
                                   args->mean,       args->rstd,           static_cast<T*>(args->out)};
-        return launch(kernels.forward, rows_launch(shape, width, kernels.forward), stream, of,
-                      row_shape(shape, args->modulation_stride, stride), slope_of(args->leaky),
+        return launch(kernels.forward, elementwise_launch(shape, width, kernels.forward), stream, of,
+                      elementwise_shape(shape, args->modulation_stride, stride), slope_of(args->leaky),
                       static_cast<int32_t>(width > 1));
     });
 }
@@ -150,9 +150,9 @@ int32_t spade_cuda_modulate_dense_backward(const spade_modulate_dense_backward* 
                                           static_cast<T*>(args->dgamma),
                                           static_cast<T*>(args->dbeta)};
         const int32_t status =
-            launch(kernels.backward, rows_launch(shape, width, kernels.backward), stream, of,
-                   row_shape(shape, args->modulation_stride, stride), args->gradient_stride, slope_of(args->leaky),
-                   static_cast<int32_t>(!through), static_cast<int32_t>(width > 1));
+            launch(kernels.backward, elementwise_launch(shape, width, kernels.backward), stream, of,
+                   elementwise_shape(shape, args->modulation_stride, stride), args->gradient_stride,
+                   slope_of(args->leaky), static_cast<int32_t>(!through), static_cast<int32_t>(width > 1));
         if (status != SPADE_CUDA_OK || !through) return status;
         return run_norm_backward(shape, args->x, args->dx, args->mean, args->rstd, args->dx, args->scratch, stream);
     });

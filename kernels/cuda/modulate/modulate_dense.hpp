@@ -1,17 +1,17 @@
-// SPADE's modulation with gamma and beta of every pixel: the step of any SPADE model, forward and backward.
+// SPADE's modulation with gamma and beta of every pixel, as every SPADE model computes it, forward and backward.
 //
 //   y = act(xn * (1 + gamma) + beta),   xn = (x - mean) rstd
 //   d = dy act'(y),   dbeta = d,   dgamma = d xn,   g = d (1 + gamma);   dx from g, see norm.hpp
 //
-// Layout: NHWC or NCHW, x, y and gradients contiguous; gamma and beta may be the halves of one map (a stride).
+// Layout: NHWC or NCHW; x, y and their gradients contiguous; gamma and beta may be the halves of one map (a stride).
 //
-// Bytes, E = sizeof(T), per element: forward reads 3 E and writes E. Backward reads 4 E and writes 3 E; through
-// statistics that depend on x, norm.hpp's sums and apply read 4 E more and write E.
+// Bytes per element, E = sizeof(T): forward reads 3 E and writes E. Backward reads 4 E and writes 3 E; the gradient
+// through statistics that depend on x (norm.hpp) reads 4 E more and writes E.
 // Operations: forward 5 and a select, backward 9.
 //
-// Fused: normalise, modulate, activation. The plane kernel adds the statistics of instance norm: it keeps a plane in
-// shared memory, takes the mean and then the squared deviations from it (two passes, no cancellation), and modulates: x
-// is read once.
+// Fused: normalisation, modulation and activation. The plane kernel also computes the statistics of instance norm: it
+// keeps a plane in shared memory, takes the mean, then the squared deviations from the mean (two passes, so nothing
+// cancels), and modulates. It reads x once.
 #ifndef SPADE_CUDA_MODULATE_DENSE_HPP
 #define SPADE_CUDA_MODULATE_DENSE_HPP
 
@@ -24,14 +24,14 @@ namespace spade {
 template <typename T>
 struct DensePointers {
     const T *x, *gamma, *beta;
-    const float *mean, *rstd;  // null: none
+    const float *mean, *rstd;  // null: no normalisation
     T* out;
 };
 
 template <typename T, int V, bool Nhwc>
-__device__ __forceinline__ void modulate_dense(const DensePointers<T>& of, const RowShape& shape, float slope) {
-    Statistics<V, Nhwc> known;
-    for_each_vector<V, Nhwc>(shape, [&](const RowPlace& at, int32_t, int32_t) {
+__device__ __forceinline__ void modulate_dense(const DensePointers<T>& of, const ElementwiseShape& shape, float slope) {
+    StatisticsCache<V, Nhwc> known;
+    for_each_vector<V, Nhwc>(shape, [&](const ElementPlace& at, int32_t, int32_t) {
         const Vector<T, V> values = load<T, V>(of.x + at.map);
         const Vector<T, V> gamma = load<T, V>(of.gamma + at.modulation), beta = load<T, V>(of.beta + at.modulation);
         known.move(of.mean, of.rstd, at.statistics);
@@ -50,16 +50,17 @@ template <typename T>
 struct DenseBackwardPointers {
     const T *x, *gamma, *beta, *dy;
     const float *mean, *rstd;
-    T *dx, *dgamma, *dbeta;  // dx takes g, scaled by rstd if `scaled`
+    T *dx, *dgamma, *dbeta;  // dx: g, multiplied by rstd if `scaled`
 };
 
 template <typename T, int V, bool Nhwc>
-__device__ __forceinline__ void modulate_dense_backward(const DenseBackwardPointers<T>& of, const RowShape& shape,
-                                                        int64_t gradient_stride, float slope, bool scaled) {
-    RowShape gradients = shape;
+__device__ __forceinline__ void modulate_dense_backward(const DenseBackwardPointers<T>& of,
+                                                        const ElementwiseShape& shape, int64_t gradient_stride,
+                                                        float slope, bool scaled) {
+    ElementwiseShape gradients = shape;
     gradients.modulation_stride = gradient_stride;
-    Statistics<V, Nhwc> known;
-    for_each_vector<V, Nhwc>(shape, [&](const RowPlace& at, int32_t row, int32_t element) {
+    StatisticsCache<V, Nhwc> known;
+    for_each_vector<V, Nhwc>(shape, [&](const ElementPlace& at, int32_t row, int32_t element) {
         known.move(of.mean, of.rstd, at.statistics);
         const Vector<T, V> values = load<T, V>(of.x + at.map), dy = load<T, V>(of.dy + at.map);
         const Vector<T, V> gamma = load<T, V>(of.gamma + at.modulation), beta = load<T, V>(of.beta + at.modulation);
@@ -83,10 +84,10 @@ __device__ __forceinline__ void modulate_dense_backward(const DenseBackwardPoint
 
 // ---- Instance norm, a plane in shared memory ----
 
-constexpr int kPlaneBytes = 40 << 10;   // with the sums, below the 48 KB that need no permission
+constexpr int kPlaneBytes = 40 << 10;   // with the sums, below 48 KB: more would need permission
 constexpr int kPlaneChannelBytes = 32;  // NHWC: a block takes one memory sector of each pixel
 
-// Channels of a block.
+// The number of channels that a block takes of an NHWC map.
 template <typename T>
 constexpr int kPlaneChannels = kPlaneChannelBytes / static_cast<int>(sizeof(T));
 
@@ -94,7 +95,7 @@ __host__ __device__ inline bool plane_fits(int64_t pixels, int64_t element_bytes
     return pixels <= kPlaneBytes / (nhwc ? kPlaneChannelBytes : element_bytes);
 }
 
-// Sum over the threads of a column (and over the lanes, if joined), in every thread of it.
+// Sums over the threads of a column and, with join_lanes, over the lanes. Every thread of the column gets the sum.
 template <int V>
 __device__ void sum_columns(float (&values)[V], float* shared, bool join_lanes) {
     const int columns = blockDim.x, column = threadIdx.x, row = threadIdx.y;
@@ -122,22 +123,22 @@ struct PlanePointers {
     T* out;
 };
 
-// Which plane (NCHW) or run of channels (NHWC) a block takes.
+// The plane (NCHW) or the neighbouring channels (NHWC) that a block takes.
 struct Plane {
-    int32_t image, channel;  // the first
+    int32_t image, channel;  // channel: the first one
 };
 
-__host__ __device__ inline int32_t planes_across(const RowShape& shape, int32_t plane_channels) {
+__host__ __device__ inline int32_t planes_across(const ElementwiseShape& shape, int32_t plane_channels) {
     return shape.nhwc ? (shape.channels + plane_channels - 1) / plane_channels : shape.channels;
 }
 
-__host__ __device__ inline Plane plane_at(const RowShape& shape, int32_t plane_channels, int32_t block) {
+__host__ __device__ inline Plane plane_at(const ElementwiseShape& shape, int32_t plane_channels, int32_t block) {
     const int32_t across = planes_across(shape, plane_channels), image = block / across;
     return {image, (block - image * across) * (shape.nhwc ? plane_channels : 1)};
 }
 
 template <typename T, int V, bool Nhwc>
-__device__ __forceinline__ void modulate_plane(const PlanePointers<T>& of, const RowShape& shape, float slope,
+__device__ __forceinline__ void modulate_plane(const PlanePointers<T>& of, const ElementwiseShape& shape, float slope,
                                                float epsilon, T* plane, float* sums) {
     const Plane at = plane_at(shape, kPlaneChannels<T>, blockIdx.x);
     const int32_t channel = at.channel + (Nhwc ? static_cast<int32_t>(threadIdx.x) * V : 0);
@@ -172,7 +173,7 @@ __device__ __forceinline__ void modulate_plane(const PlanePointers<T>& of, const
         of.rstd[static_cast<int64_t>(at.image) * shape.channels + channel + i] = scale[i];
     }
     for (int32_t item = threadIdx.y; item < items; item += blockDim.y) {
-        const RowPlace to = place(item);
+        const ElementPlace to = place(item);
         const Vector<T, V> values = load<T, V>(plane + (item * columns + threadIdx.x) * V);
         const Vector<T, V> gamma = load<T, V>(of.gamma + to.modulation), beta = load<T, V>(of.beta + to.modulation);
         float result[V];

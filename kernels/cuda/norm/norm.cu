@@ -20,7 +20,7 @@
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                              \
         spade_norm_apply_##dtype(const T* x, const T* g, const float* mean, const float* rstd, const float* first,    \
-                                 const float* second, T* dx, spade::RowShape shape, int32_t wide) {                   \
+                                 const float* second, T* dx, spade::ElementwiseShape shape, int32_t wide) {           \
         if (wide != 0 && shape.nhwc)                                                                                  \
             spade::apply_gradient<T, spade::kWide<T>, true>(x, g, mean, rstd, first, second, dx, shape);              \
         if (wide != 0 && !shape.nhwc)                                                                                 \
@@ -41,10 +41,11 @@ template <typename T>
 struct Kernels {
     void (*statistics)(const T*, ReduceShape, ReduceTargets, int32_t);
     void (*sums)(const T*, const T*, const float*, const float*, ReduceShape, ReduceTargets, int32_t);
-    void (*apply)(const T*, const T*, const float*, const float*, const float*, const float*, T*, RowShape, int32_t);
+    void (*apply)(const T*, const T*, const float*, const float*, const float*, const float*, T*, ElementwiseShape,
+                  int32_t);
 };
 
-// Calls run with the kernels of a dtype.
+// Calls `run` with the kernels of a dtype.
 template <typename Run>
 int32_t with_kernels(int64_t dtype, const Run& run) {
     if (dtype == SPADE_CUDA_FLOAT16)
@@ -111,9 +112,9 @@ int32_t run_norm_backward(const NormShape& shape, const void* x, const void* g, 
         const int32_t status =
             launch(kernels.sums, plan.launch, stream, values, gradients, mean, rstd, plan.shape, targets, wide);
         if (status != SPADE_CUDA_OK) return status;
-        return launch(kernels.apply, rows_launch(shape, width, kernels.apply), stream, values, gradients, mean, rstd,
-                      static_cast<const float*>(scratch.first), static_cast<const float*>(scratch.second),
-                      static_cast<T*>(dx), row_shape(shape, 0, computed_stride(shape)), wide);
+        return launch(kernels.apply, elementwise_launch(shape, width, kernels.apply), stream, values, gradients, mean,
+                      rstd, static_cast<const float*>(scratch.first), static_cast<const float*>(scratch.second),
+                      static_cast<T*>(dx), elementwise_shape(shape, 0, computed_stride(shape)), wide);
     });
 }
 

@@ -1,17 +1,19 @@
-// Statistics of a map, and how a gradient passes through them.
+// Statistics of a map, and the gradient through them.
 //
 //   mean = E[x],  rstd = 1 / sqrt(E[(x - mean)^2] + epsilon)
 //   dx = rstd * (g - E[g] - xn * E[g xn]),   xn = (x - mean) rstd,   g the gradient at xn
 //
-// E is over the pixels of one image (instance norm, groups = n) or of all (batch norm, groups = 1), per channel.
+// E is the mean over the pixels of one image (instance norm, groups = n) or of all images (batch norm, groups = 1), for
+// each channel.
 //
 // Layout: NHWC or NCHW map; statistics [groups][C].
 //
-// Bytes, E = sizeof(T), per element: statistics read E; sums read 2 E; apply reads 2 E and writes E.
-// Operations: Welford's update takes 4 and a division per pixel; sums 4; apply 5.
+// Bytes per element, E = sizeof(T): statistics read E; the sums of the gradient read 2 E; applying them reads 2 E and
+// writes E.
+// Operations: Welford's update takes 4 and one division per pixel; the sums 4; applying them 5.
 //
-// Fused: a group is split over blocks, and the last of them to finish merges their results in one fixed order, so one
-// launch does the whole reduction and gives the same bits every time.
+// Fused: one launch does the whole reduction. Several blocks share a group, and the block that finishes last merges
+// their results in one fixed order, which gives the same bits every time.
 #ifndef SPADE_CUDA_NORM_HPP
 #define SPADE_CUDA_NORM_HPP
 
@@ -22,16 +24,16 @@ namespace spade {
 constexpr int kReduceThreads = 256;
 
 struct ReduceShape {
-    int32_t groups, images, channels, pixels;  // images of a group, pixels of an image
-    int32_t splits;
+    int32_t groups, images, channels, pixels;  // images in a group, pixels in an image
+    int32_t splits;                            // blocks that share a unit
     bool nhwc;
 };
 
-// ---- Where things are ----
+// ---- Units of a reduction ----
 
-// What one block reduces: V channels per thread side by side (NHWC), or one plane per image (NCHW).
+// What one block reduces: V channels for each thread side by side (NHWC), or one channel's planes (NCHW).
 struct Unit {
-    int32_t group, channel, split;  // channel: the first of the block
+    int32_t group, channel, split;  // channel: the first channel of the block
 };
 
 __host__ __device__ inline int32_t unit_channels(const ReduceShape& shape, int32_t threads_x, int32_t wide) {
@@ -48,7 +50,7 @@ __host__ __device__ inline Unit unit_at(const ReduceShape& shape, int32_t thread
     return {rest / across, rest % across * unit_channels(shape, threads_x, wide), block % shape.splits};
 }
 
-// Accesses that a group's reduction makes per channel: pixels (NHWC) or vectors of pixels (NCHW).
+// The accesses that reduce one channel of a group: pixels (NHWC) or vectors of pixels (NCHW).
 __host__ __device__ inline int32_t group_items(const ReduceShape& shape, int32_t wide) {
     return shape.images * (shape.nhwc ? shape.pixels : shape.pixels / wide);
 }
@@ -64,9 +66,9 @@ __host__ __device__ inline int64_t item_offset(const ReduceShape& shape, int32_t
     return plane * shape.pixels + static_cast<int64_t>(vector) * wide;
 }
 
-// ---- What is summed ----
+// ---- Sums ----
 
-// Welford's running mean and sum of squared deviations of V lanes that have seen equally many values.
+// Welford's running mean (first) and sum of squared deviations (second) of V lanes with equal counts.
 template <int V>
 struct Moments {
     static constexpr bool kTwo = false;  // reads x alone
@@ -103,7 +105,7 @@ struct Moments {
     }
 };
 
-// Sums of g and of g xn.
+// Sums of g (first) and of g xn (second).
 template <int V>
 struct GradientSums {
     static constexpr bool kTwo = true;  // reads x and g
@@ -148,7 +150,7 @@ __device__ void merge(Sums& into, const Sums& from) {
 
 // ---- The reduction ----
 
-// first and second: [groups][C], out. partials: float [groups][C][splits][3], counters: [blocks / splits], zero.
+// first and second: [groups][C], out. partials: [groups][C][splits][3], scratch. counters: [blocks / splits], zero.
 struct ReduceTargets {
     float *first, *second;
     float* partials;
@@ -156,7 +158,8 @@ struct ReduceTargets {
     float epsilon;
 };
 
-// Threads of one column merge into the first row, then lanes of one plane into the first lane.
+// Merges the threads of each column into the first row and, with join_lanes, the V lanes of a thread into the first
+// lane.
 template <typename Sums, int V>
 __device__ void merge_block(Sums* all, bool join_lanes) {
     const int column = threadIdx.x, columns = blockDim.x, row = threadIdx.y;
@@ -188,11 +191,11 @@ __device__ void merge_splits(const ReduceShape& shape, const ReduceTargets& targ
 
 template <typename T>
 struct ReduceSources {
-    const T *x, *g;  // g: of GradientSums only, as are the next two
+    const T *x, *g;  // GradientSums only: g, mean and rstd
     const float *mean, *rstd;
 };
 
-// This thread's share of a unit, V lanes from `channel` on.
+// Sums this thread's share of a unit: V lanes from `channel` on.
 template <typename T, int V, typename Sums>
 __device__ __forceinline__ Sums sum_items(const ReduceSources<T>& of, const ReduceShape& shape, const Unit& unit,
                                           int32_t channel) {
@@ -224,7 +227,7 @@ __device__ __forceinline__ Sums sum_items(const ReduceSources<T>& of, const Redu
     return own;
 }
 
-// Writes what a block has of one channel: the result or, of a split unit, a partial.
+// Writes a block's sums of one channel: the result or, if several blocks share the unit, a partial result.
 template <typename Sums>
 __device__ void write_lane(const ReduceShape& shape, const ReduceTargets& targets, int64_t at, int32_t split,
                            float count, float first, float second) {
@@ -238,7 +241,7 @@ __device__ void write_lane(const ReduceShape& shape, const ReduceTargets& target
     targets.second[at] = second;
 }
 
-// Whether this block is the last of its unit; all others' partials can then be read.
+// Whether this block is the last of its unit to finish. It can then read the partial results of the other blocks.
 __device__ __forceinline__ bool is_last_of_unit(const ReduceShape& shape, const ReduceTargets& targets) {
     __shared__ bool last;
     __threadfence();
@@ -271,15 +274,15 @@ __device__ __forceinline__ void reduce_groups(const ReduceSources<T>& of, const 
     for (int i = 0; i < lanes; ++i) merge_splits<Sums>(shape, targets, at + i);
 }
 
-// ---- Through the statistics ----
+// ---- The gradient through the statistics ----
 
 // dx = rstd * (g - first - xn * second); dx may be g.
 template <typename T, int V, bool Nhwc>
 __device__ __forceinline__ void apply_gradient(const T* __restrict__ x, const T* g, const float* __restrict__ mean,
                                                const float* __restrict__ rstd, const float* __restrict__ first,
-                                               const float* __restrict__ second, T* dx, const RowShape& shape) {
-    Statistics<V, Nhwc> known, sums;
-    for_each_vector<V, Nhwc>(shape, [&](const RowPlace& at, int32_t, int32_t) {
+                                               const float* __restrict__ second, T* dx, const ElementwiseShape& shape) {
+    StatisticsCache<V, Nhwc> known, sums;
+    for_each_vector<V, Nhwc>(shape, [&](const ElementPlace& at, int32_t, int32_t) {
         const Vector<T, V> values = load<T, V>(x + at.map), gradients = load<T, V>(g + at.map);
         known.move(mean, rstd, at.statistics);
         sums.move(first, second, at.statistics);

@@ -1,4 +1,4 @@
-// The host side of norm.hpp that the dense form and the norms share: scratch, and the two launches.
+// The host side of norm.hpp, which the dense form shares: checks, scratch and launches.
 #ifndef SPADE_CUDA_NORM_RUN_HPP
 #define SPADE_CUDA_NORM_RUN_HPP
 
@@ -21,7 +21,7 @@ struct NormScratch {
     int64_t bytes, counter_bytes;
 };
 
-// Room for any dtype and layout: a channel's partials are most where its unit is widest.
+// Scratch that suffices for every dtype and layout: the widest unit (256 channels) has the most partial results.
 inline NormScratch norm_scratch(const NormShape& shape, void* base) {
     const int64_t statistics = shape.groups() * shape.channels;
     const int64_t partials = std::max(statistics, std::min(statistics * kMaxSplits, kMaxSplitUnits * 256));
@@ -53,7 +53,8 @@ inline int32_t check_norm(const NormShape& shape, const void* scratch, int64_t s
     return SPADE_CUDA_OK;
 }
 
-inline RowShape row_shape(const NormShape& shape, int64_t modulation_stride, int64_t statistics_stride) {
+inline ElementwiseShape elementwise_shape(const NormShape& shape, int64_t modulation_stride,
+                                          int64_t statistics_stride) {
     return {static_cast<int32_t>(shape.n),
             static_cast<int32_t>(shape.pixels),
             static_cast<int32_t>(shape.channels),
@@ -66,7 +67,7 @@ inline int64_t computed_stride(const NormShape& shape) {
     return shape.norm == SPADE_CUDA_NORM_INSTANCE ? shape.channels : 0;
 }
 
-// Elements of an access: the widest that the row length, the strides and the addresses allow, else 1.
+// The number of elements of an access: 16 bytes if the row length, the strides and the addresses allow it, else 1.
 inline int64_t access_width(const NormShape& shape, std::initializer_list<int64_t> strides,
                             std::initializer_list<const void*> pointers) {
     const int64_t wide = kWideBytes / element_bytes(shape.dtype);
@@ -76,9 +77,9 @@ inline int64_t access_width(const NormShape& shape, std::initializer_list<int64_
     return wide;
 }
 
-// Launch of an elementwise kernel over the rows of a map.
+// The launch of an elementwise kernel over the rows of a map.
 template <typename Kernel>
-Launch rows_launch(const NormShape& shape, int64_t width, Kernel kernel) {
+Launch elementwise_launch(const NormShape& shape, int64_t width, Kernel kernel) {
     const int64_t rows = shape.nhwc() ? shape.n * shape.pixels : shape.n * shape.channels;
     const int64_t length = shape.nhwc() ? shape.channels : shape.pixels;
     return launch_split_rows(rows, length / width, resident_blocks(kernel, kThreads));

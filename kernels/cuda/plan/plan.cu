@@ -63,7 +63,7 @@ PlanKernels kernels_of(int64_t kernel_size) {
     return {spade_plan_insert_5, spade_plan_write_5};
 }
 
-// What find leaves for write; both passes keep their slots.
+// Scratch: what find leaves for write. Each pass has a hash table of its own, because write reads both.
 struct PlanScratch {
     int32_t *ids, *numbers, *found3, *found5, *slots3, *slots5, *ranks, *blocks;
     int64_t slots, bytes;
@@ -132,7 +132,7 @@ PlanLevels levels_of(const spade_plan_batch& plan) {
     return levels;
 }
 
-// One pass: the windows of ids -> numbers and offsets.
+// One pass: numbers the distinct windows of ids, and counts them before each map.
 int32_t distinct_windows(const PlanLevels& levels, const PlanScratch& scratch, const int32_t* ids, int32_t* slots,
                          int32_t* found, int32_t* numbers, int32_t* offsets, void* stream) {
     const int32_t positions = levels.start[levels.count];

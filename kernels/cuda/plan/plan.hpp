@@ -1,21 +1,22 @@
-// The plan of a batch on the device: all levels of all maps at once, the same integers as kernels/cpu/plan.cpp.
+// The plan of a batch on the device: all levels of all maps at once, the same integers as the plan in
+// kernels/cpu/plan/.
 //
 //   patch3(p) = number of the window      s[y - r .. y + r, x - r .. x + r]
 //   patch5(p) = number of the window patch3[y - r .. y + r, x - r .. x + r],    r = k / 2
 //
-// The number of a window is the rank of its first appearance, level by level, map by map, row-major. s is the symbol
-// map brought to [h, w] by NEAREST; outside the image both maps continue with a value of their own.
+// The number of a window is the rank of its first appearance, level by level, map by map, row by row. s is the symbol
+// map resized to [h, w] by NEAREST. Outside the image both maps hold a value that appears nowhere inside.
 //
-// Layout: a position counts the pixels of all levels one after the other, each level [n, h, w]; one thread a position.
+// Layout: positions number the pixels of all levels, one level [n, h, w] after the other; one thread for each position.
 //
-// Bytes per position: 4 for the symbol and for each number, written once and read k * k times from cache; some 8 in the
-// table, which is at most three quarters full. Operations: 3 k^2 for a hash, k^2 per comparison.
+// Bytes per position: 4 for the symbol and 4 for each number, each written once and read k * k times from cache; about
+// 8 for the hash table, which is at most three quarters full. Operations: 3 k^2 for a hash, k^2 per comparison.
 //
-// Fused: all levels in one launch of each step, so the plan of a batch is twelve launches and no wait.
+// Fused: each step runs all levels in one launch. The plan of a batch is twelve launches and no wait.
 //
-// Hashed, yet exact: a slot holds the position where a window appeared first, and two windows are the same only when
-// all their taps, level and map are. Any thread may put a smaller position of the same window into a slot at any time,
-// so the rest of the plan does not depend on the order of threads.
+// The result is exact, although the table is hashed: a slot holds the position where a window first appeared, and two
+// windows are equal only if all their taps, their level and their map are equal. A slot always ends with the smallest
+// position of its window, so the plan does not depend on the order of threads.
 #ifndef SPADE_CUDA_PLAN_HPP
 #define SPADE_CUDA_PLAN_HPP
 
@@ -23,7 +24,7 @@
 
 #include <cstdint>
 
-// Fewer bits make distinct windows collide. A test sets this: the result must not change.
+// The bits of a hash that are used. A test takes few bits, so that distinct windows collide: the plan must not change.
 #ifndef SPADE_PLAN_TAG_MASK
 #define SPADE_PLAN_TAG_MASK 0xFFFFFFFFu
 #endif
@@ -32,13 +33,13 @@ namespace spade {
 
 constexpr int kMaxLevels = 10;
 constexpr int32_t kOutside = -1;
-constexpr int32_t kEmpty = -1;    // of a slot: memset with bytes of 0xFF
+constexpr int32_t kEmpty = -1;    // an empty slot: all bytes are 0xFF, as memset writes them
 constexpr int kScanBlock = 1024;  // positions that one block ranks
 
 struct PlanLevels {
     int32_t count, n, map_height, map_width, kernel_size;
     int32_t height[kMaxLevels], width[kMaxLevels];
-    int32_t start[kMaxLevels + 1];  // first position of each level, and their number
+    int32_t start[kMaxLevels + 1];  // the first position of each level, then the number of all positions
 };
 
 struct Position {
@@ -56,7 +57,7 @@ __host__ __device__ inline Position position_at(const PlanLevels& levels, int32_
     return at;
 }
 
-// Offset, in a batch of maps, of the symbol that NEAREST brings to a position: source row floor(row * map / level).
+// The offset of the symbol that NEAREST resizing brings to a position: source row floor(row * map_height / height).
 __host__ __device__ inline int64_t source_at(const PlanLevels& levels, const Position& at, int64_t row_stride) {
     const int64_t row = static_cast<int64_t>(at.row) * levels.map_height / levels.height[at.level];
     const int64_t column = static_cast<int64_t>(at.column) * levels.map_width / levels.width[at.level];
@@ -86,6 +87,7 @@ __host__ __device__ inline uint32_t hash_at(const PlanLevels& levels, const int3
     return hash & SPADE_PLAN_TAG_MASK;
 }
 
+// Whether the windows around two positions are equal and belong to the same level and map.
 template <int K>
 __host__ __device__ inline bool equal_at(const PlanLevels& levels, const int32_t* ids, int32_t one, const Position& at,
                                          int32_t other) {
@@ -99,7 +101,7 @@ __host__ __device__ inline bool equal_at(const PlanLevels& levels, const int32_t
     return equal;
 }
 
-// ---- Steps, one thread a position ----
+// ---- Steps, one thread for each position ----
 
 __device__ __forceinline__ int32_t this_position() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
@@ -110,7 +112,8 @@ __device__ __forceinline__ void resize_symbols(const PlanLevels& levels, const u
     ids[position] = symbols[source_at(levels, position_at(levels, position), row_stride)];
 }
 
-// slots: kEmpty at first; `mask` + 1 of them, a power of two. found[position]: the slot of its window.
+// Finds the slot of the window around each position, and stores it in found[position]. slots: mask + 1 of them, a power
+// of two, all kEmpty before the step.
 template <int K>
 __device__ __forceinline__ void insert_windows(const PlanLevels& levels, const int32_t* ids, int32_t* slots,
                                                uint32_t mask, int32_t* found) {
@@ -123,7 +126,7 @@ __device__ __forceinline__ void insert_windows(const PlanLevels& levels, const i
         if (first == kEmpty) first = atomicCAS(slots + slot, kEmpty, position);
         if (first == kEmpty) break;
         if (!equal_at<K>(levels, ids, position, at, first)) continue;
-        // Most threads come after their window's first, and touch nothing.
+        // Most slots hold a smaller position already, so most threads write nothing.
         if (position < first) atomicMin(slots + slot, position);
         break;
     }
@@ -134,7 +137,8 @@ __device__ __forceinline__ bool is_first(const int32_t* slots, const int32_t* fo
     return slots[found[position]] == position;
 }
 
-// Ranks within a block of kScanBlock positions, four a thread: `before` of the first, and the block's total.
+// Sums flags over a block of kScanBlock positions, four for each thread. before[i]: the sum of the flags before flag i.
+// Returns the sum of the whole block.
 __device__ __forceinline__ int32_t block_ranks(const int32_t (&flags)[4], int32_t (&before)[4], int32_t* warp_sums) {
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, warps = blockDim.x / 32;
     const int32_t own = flags[0] + flags[1] + flags[2] + flags[3];
@@ -155,7 +159,7 @@ __device__ __forceinline__ int32_t block_ranks(const int32_t (&flags)[4], int32_
     return total;
 }
 
-// How many windows appear first in each block of positions.
+// Counts the windows that first appear in each block of positions.
 __device__ __forceinline__ void count_firsts(int32_t positions, const int32_t* slots, const int32_t* found,
                                              int32_t* block_counts) {
     __shared__ int32_t warp_sums[32];
@@ -168,7 +172,7 @@ __device__ __forceinline__ void count_firsts(int32_t positions, const int32_t* s
     if (threadIdx.x == 0) block_counts[blockIdx.x] = total;
 }
 
-// Counts -> sums of the counts before, in place, by one block.
+// Replaces each count by the sum of the counts before it. Runs in one block.
 __device__ __forceinline__ void sum_counts(int32_t* counts, int32_t blocks) {
     __shared__ int32_t warp_sums[32];
     __shared__ int32_t carried;
@@ -190,8 +194,8 @@ __device__ __forceinline__ void sum_counts(int32_t* counts, int32_t blocks) {
     }
 }
 
-// ranks[slot]: how many windows appeared before the slot's, over all levels. offsets [levels * n + 1]: the rank at the
-// first position of every map of every level, and the number of all windows.
+// ranks[slot], out: the number of windows, over all levels, that appear before the window of the slot. offsets [levels
+// * n + 1], out: the number of windows that appear before each map of each level, then the number of all windows.
 __device__ __forceinline__ void rank_firsts(const PlanLevels& levels, const int32_t* slots, const int32_t* found,
                                             const int32_t* block_sums, int32_t* ranks, int32_t* offsets) {
     __shared__ int32_t warp_sums[32];
@@ -213,7 +217,7 @@ __device__ __forceinline__ void rank_firsts(const PlanLevels& levels, const int3
     }
 }
 
-// numbers[position]: its window's row in the table of its level.
+// numbers[position], out: the row of the position's window in the table of its level.
 __device__ __forceinline__ void number_positions(const PlanLevels& levels, const int32_t* found, const int32_t* ranks,
                                                  const int32_t* offsets, int32_t* numbers) {
     const int32_t position = this_position();
@@ -221,14 +225,15 @@ __device__ __forceinline__ void number_positions(const PlanLevels& levels, const
     numbers[position] = ranks[found[position]] - offsets[position_at(levels, position).level * levels.n];
 }
 
-// Where the tables of each level lie in one buffer of rows: first row and room; and the greatest id they may hold.
+// The tables of all levels in one buffer of rows: for each level its first row, its number of rows (room), and the
+// largest id that it may hold.
 struct PlanTables {
     int32_t first[kMaxLevels], room[kMaxLevels], most[kMaxLevels];
 };
 
-// The table of distinct windows: rows of K * K ids, kOutside replaced by the greatest id or, if `counts` is given, by
-// the number of windows that counts tells (offsets of the pass before). Rows beyond a level's room are left out, and
-// what would point to such a row points to the one behind the room.
+// Writes the table of distinct windows: rows of K * K ids. kOutside becomes the largest id or, if `counts` (the offsets
+// of the previous pass) is not null, the number of windows of the level in that pass. Rows beyond a level's room are
+// dropped, and an id that names a dropped row becomes `room`.
 template <int K>
 __device__ __forceinline__ void write_windows(const PlanLevels& levels, const int32_t* ids, const int32_t* slots,
                                               const int32_t* found, const int32_t* numbers, const int32_t* counts,

@@ -1,4 +1,4 @@
-"""The plan of a batch on CUDA; `kernels.ops.plan.plan_numpy` is its specification, bit for bit."""
+"""The plan of a batch on CUDA; `kernels.ops.plan.plan_numpy` is the specification, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kernels.cuda.host.tensors import address, expect_shape, library_of, stream_
 
 @dataclass(frozen=True)
 class CudaLevel:
-    """One level of a batch on the device; fields as in `kernels.ops.plan.Level`, each a view of one memory."""
+    """One level of a batch on the device; the fields of `kernels.ops.plan.Level` as views of the plan's memory."""
 
     patches3: Tensor
     patches5: Tensor
@@ -23,7 +23,7 @@ class CudaLevel:
 
 
 class CudaPlan:
-    """Memory for the plans of batches of one shape. `find`, then `counts` (which waits), then `write`.
+    """Memory for the plans of batches of one shape. Call `find`, then `counts` (which waits), then `write`.
 
     Args:
         shape: (N, H, W) of the symbol maps.
@@ -32,9 +32,11 @@ class CudaPlan:
         kernel_size: k of SPADE's convs, 1, 3 or 5.
 
     Attributes:
-        symbols: uint16 [N, H, W], the input; the caller has checked that all are below n_symbols.
-        index: int32 [positions], the index of every level one after the other; see `level_index`.
-        offsets3, offsets5: int32 [levels * N + 1]: the windows, over all levels, that come before each map.
+        symbols: uint16 [N, H, W], the input. The caller must have checked that all are below n_symbols.
+        index: int32 [positions], the indices of all levels one after the other; see `level_index`.
+        offsets3, offsets5: int32 [levels * N + 1], the number of windows, over all levels, before each map.
+
+    Raises CudaError for sizes that cannot be planned.
     """
 
     def __init__(
@@ -68,24 +70,24 @@ class CudaPlan:
         self._read: torch.cuda.Event | None = None
 
     def find(self) -> None:
-        """Plan `symbols`: fills index and offsets, without waiting."""
+        """Plan `symbols`: fill index and offsets. Does not wait."""
         self._call("plan_find")
 
     def begin_read(self) -> None:
-        """Start to copy the offsets to the host, behind `find`; what is launched from now on does not delay it."""
+        """Start to copy the offsets to the host, after `find`. Later launches do not delay the copy."""
         self._on_host.copy_(self._offsets, non_blocking=True)
         if self._device.type == "cuda":
             self._read = torch.cuda.current_stream(self._device).record_event()
 
     def read_offsets(self) -> tuple[list[int], list[int]]:
-        """offsets3 and offsets5 on the host, after `begin_read`. Waits for them: the one wait of a plan."""
+        """offsets3 and offsets5 on the host, after `begin_read`. Waits for the copy: the only wait of a plan."""
         if self._read is not None:
             self._read.synchronize()
         three, five = self._on_host.tolist()
         return three, five
 
     def counts(self) -> tuple[list[int], list[int]]:
-        """U3 and U5 of every level, after `find`. Waits."""
+        """U3 and U5 of every level, after `find`. Waits for the device."""
         self.begin_read()
         three, five = (_differences(offsets[:: self.n]) for offsets in self.read_offsets())
         return three, five
@@ -94,9 +96,10 @@ class CudaPlan:
         self, patches3: Tensor, first3: Sequence[int], room3: Sequence[int], patches5: Tensor, first5: Sequence[int],
         room5: Sequence[int],
     ) -> None:  # fmt: skip
-        """Write the tables of all levels after `find`: int32 [rows, k*k], level l in room[l] rows from first[l].
+        """Write the tables of all levels, after `find`. Does not wait. Raises CudaError if a table is too short.
 
-        Rows beyond the room are left out; patches5 says room3[l] for those of patches3.
+        Both tables are int32 [rows, k*k]. Level l takes room[l] rows from row first[l] on. Further rows are dropped;
+        patches5 holds room3[l] in place of the number of a dropped row of patches3.
         """
         taps = self.kernel_size**2
         for name, table, first, room in (("patches3", patches3, first3, room3), ("patches5", patches5, first5, room5)):
@@ -114,7 +117,7 @@ class CudaPlan:
         return self.index[self._starts[level] : self._starts[level + 1]].view(self.n, *self.sizes[level])
 
     def levels(self) -> list[CudaLevel]:
-        """The tables at exactly their size, after `find`. Waits."""
+        """The levels with tables of exactly their size, after `find`. Waits for the device."""
         counts3, counts5 = self.counts()
         first3, first5 = prefix_sums(counts3), prefix_sums(counts5)
         taps = self.kernel_size**2
@@ -135,7 +138,7 @@ class CudaPlan:
 
 
 def prefix_sums(counts: Sequence[int]) -> list[int]:
-    """0, the first, the first two, .. all of them."""
+    """The sums of the first 0, 1, 2, .. all counts."""
     sums = [0]
     for count in counts:
         sums.append(sums[-1] + count)

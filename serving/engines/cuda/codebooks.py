@@ -1,4 +1,4 @@
-"""Plans and codebooks on the device: memory of fixed addresses per patch-count bucket, and copies by label map."""
+"""Codebooks on the device: memory at fixed addresses for each bucket of patch counts, and copies kept for each map."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Shape = tuple[int, int, int]  # N, H, W
 
 
 def bucket_of(rows: Sequence[int], sizes: Sequence[tuple[int, int]], n: int) -> int:
-    """The bucket that `rows` distinct patches of each level fit in.
+    """The smallest bucket with room for `rows` distinct patches at each level of n images.
 
-    Distinct patches lie along the borders of regions, so they grow with the side of a level, not its area: bucket b has
-    room for b * n * (h + w) / 2 rows at each level, or for every pixel. Buckets are 8, 12, 16, 24, 32, 48, ..
+    Distinct patches lie along the borders of regions, so their number grows with the side of a level. Bucket b has room
+    for b * n * (h + w) / 2 rows at each level, at most one for each pixel. Buckets are 8, 12, 16, 24, 32, 48, ..
     """
     bucket = 8
     while any(count > room_of(bucket, size, n) for count, size in zip(rows, sizes, strict=True)):
@@ -31,7 +31,7 @@ def bucket_of(rows: Sequence[int], sizes: Sequence[tuple[int, int]], n: int) -> 
 
 
 def room_of(bucket: int, size: tuple[int, int], n: int) -> int:
-    """Rows that a bucket has at a level of n images."""
+    """The rows that a bucket has at a level of n images."""
     height, width = size
     return min(n * height * width, bucket * n * (height + width) // 2)
 
@@ -48,22 +48,24 @@ class Codebooks:
         self._rooms = [room_of(bucket, size, plan.n) for size in plan.sizes]
         taps = weights.config.spade_kernel**2
         starts = prefix_sums(self._rooms)
-        # Zero, so that rows beyond the count of a first plan point to a row that is there.
+        # Zeros, so that rows that no plan has written yet name a row that exists.
         self._patches3, self._patches5 = torch.zeros((2, starts[-1], taps), dtype=torch.int32, device=weights.device)
         self._starts = starts[:-1]
         norms = [(norm, block.level) for block in weights.blocks for norm in block.norms]
         sizes = [self._rooms[level] * 2 * norm.channels for norm, level in norms]
-        # Entries begin at multiples of 16 bytes.
+        # The entries of each norm begin at a multiple of 16 bytes.
         bounds = prefix_sums([-(-size // 8) * 8 for size in sizes])
         self.flat = torch.empty(bounds[-1], dtype=weights.dtype, device=weights.device)
         self.entries = [
             self.flat[start : start + size].view(-1, 2 * norm.channels)
             for start, size, (norm, _) in zip(bounds, sizes, norms, strict=False)
         ]
-        jobs = [self._jobs(norm, level, entries) for (norm, level), entries in zip(norms, self.entries, strict=True)]
-        self._embeds, self._codebooks = [job for job, _ in jobs], [job for _, job in jobs]
+        pairs = [
+            self._problems(norm, level, entries) for (norm, level), entries in zip(norms, self.entries, strict=True)
+        ]
+        self._embeds, self._codebooks = [embed for embed, _ in pairs], [codebook for _, codebook in pairs]
 
-    def _jobs(self, norm: CudaNorm, level: int, entries: Tensor) -> tuple[Embed, Codebook]:
+    def _problems(self, norm: CudaNorm, level: int, entries: Tensor) -> tuple[Embed, Codebook]:
         plan, n, room = self._plan, self._plan.n, self._rooms[level]
         begin, end = level * n, (level + 1) * n
         rows3 = DeviceRows(plan.offsets3[begin : begin + 1], plan.offsets3[end : end + 1])
@@ -76,7 +78,7 @@ class Codebooks:
         )
 
     def compute(self) -> None:
-        """Write the tables that `plan.find` left, then embed and codebook, each of all norms at once. Nothing waits."""
+        """Write the tables of the plan after `plan.find`, then run embed and codebook for all norms. Does not wait."""
         self._plan.write(self._patches3, self._starts, self._rooms, self._patches5, self._starts, self._rooms)
         embed(*self._embeds, library=self._library)
         codebook(*self._codebooks, library=self._library)
@@ -114,7 +116,7 @@ class MapCodebooks:
 def keep_maps(
     codebooks: Codebooks, plan: CudaPlan, offsets5: Sequence[int], weights: CudaWeights
 ) -> list[MapCodebooks]:
-    """Copies of a batch's codebooks, map by map; only the rows that are used stay in memory."""
+    """Copies of a batch's codebooks, one for each map, of the used rows only. `offsets5` is the plan's, on the host."""
     n, levels = plan.n, range(len(plan.sizes))
     first = [[offsets5[level * n + i] - offsets5[level * n] for i in range(n + 1)] for level in levels]
     index = [plan.level_index(level).clone() for level in levels]
@@ -133,7 +135,7 @@ def keep_maps(
 
 
 def place_maps(maps: Sequence[MapCodebooks], codebooks: Codebooks, plan: CudaPlan, weights: CudaWeights) -> None:
-    """Put kept codebooks, one for each image, into a batch's memory; maps that repeat are put there once."""
+    """Copy kept codebooks, one for each image, into a batch's memory. A map that repeats is copied once."""
     distinct = list({id(one): one for one in maps}.values())
     position = {id(one): i for i, one in enumerate(distinct)}
     starts = [prefix_sums([one.rows[level] for one in distinct]) for level in range(len(plan.sizes))]

@@ -1,4 +1,4 @@
-"""The torch engine's codebook form on CUDA: our kernels, PyTorch's convs, one program for each shape of batch."""
+"""The codebook form of the torch engine on CUDA: our kernels, PyTorch's convs, one program for each shape of batch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from spade_core.models.generator import Generator
 from spade_core.types import Symbols
 
 CACHE_BYTES = 2 << 30
-PROGRAMS = 8  # shapes of batches whose memory is kept; the least recently used goes
+PROGRAMS = 8  # shapes of batches whose programs are kept; the least recently used one is dropped
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """A batch of new maps in a program's own memory: its bucket, and the offsets of patches5."""
+    """A planned batch of new maps in the memory of its program: the bucket, and the plan's offsets5 on the host."""
 
     bucket: Bucket
     offsets: Sequence[int]
@@ -41,8 +41,8 @@ class CudaGenerator:
     Args:
         generator: float32, in eval mode; it is only read.
         dtype: of weights and activations; sums are float32.
-        cache_bytes: of plans and codebooks kept for label maps that come again; 0 keeps none.
         library: the CUDA kernels.
+        cache_bytes: most bytes of kept indices and codebooks of label maps; 0 keeps none.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class CudaGenerator:
         values: bool,
         timings: Timings | None = None,
     ) -> Tensor:
-        """Symbols [N, H, W] and style [N, 256] -> on the CPU, pixels uint8 [N, H, W, 3] or values float32 [N, 3, H, W].
+        """Symbols [N, H, W] and style [N, 256] -> pixels uint8 [N, H, W, 3] or values float32 [N, 3, H, W], on the CPU.
 
-        Equal maps, and maps in the cache, are planned once. With `timings` the host still does not wait for the device
-        before the image is ready. A plan that needs a larger bucket than expected counts its codebooks and convs twice.
+        A map that repeats, or is in the cache, is not planned again. Measuring `timings` adds no wait. A plan that
+        needs a larger bucket than expected counts its codebooks and convs twice.
         """
         keys, clock = keys_of(symbols), _Clock(self._device, timings is not None)
         timings = timings or Timings()
@@ -98,7 +98,7 @@ class CudaGenerator:
         return out
 
     def _to_host(self, source: Tensor) -> Callable[[], Tensor]:
-        """Start the copy to the host; the result waits for it. The next call may write to `source` at once."""
+        """Start the copy to the host. The returned function waits for it; `source` may be overwritten at once."""
         out = source.clone()
         if self._copies is None:
             return lambda: out
@@ -117,10 +117,10 @@ class CudaGenerator:
         return wait
 
     def _plan_and_draw(self, program: CudaProgram, timings: Timings, clock: _Clock) -> _Planned:
-        """Plan, codebooks and image of new maps.
+        """Plan new maps, compute their codebooks, and draw their images.
 
-        The host has to know how many rows there are, but need not wait for it: codebooks and image are launched in the
-        bucket that was enough so far, and again in a larger one in the rare case that it was not.
+        The right bucket is known only once the plan is read. To avoid a wait, codebooks and image are launched first in
+        the bucket that sufficed for the last plans, and again in a larger bucket in the rare case that it is too small.
         """
         program.find()
         clock.lap("plan_s")
@@ -139,7 +139,7 @@ class CudaGenerator:
         return _Planned(bucket, offsets)
 
     def _read_plan(self, program: CudaProgram, timings: Timings) -> tuple[int, Sequence[int]]:
-        """The bucket that the plan of a program needs, and the offsets of patches5. Waits for the plan."""
+        """The bucket that the plan of a program needs, and its offsets5. Waits for the plan."""
         plan = program.plan
         _, offsets = plan.read_offsets()
         ends = offsets[:: plan.n]
@@ -152,7 +152,7 @@ class CudaGenerator:
     def _compute(
         self, symbols: Symbols, lookup: Lookup[MapCodebooks], timings: Timings, clock: _Clock
     ) -> dict[MapKey, MapCodebooks]:
-        """Plans and codebooks of the maps that are not in the cache; they are put there."""
+        """Plan the maps that are not in the cache, and compute and keep their codebooks."""
         if not lookup.missing:
             return {}
         maps = lookup.missing_maps(symbols)
@@ -170,7 +170,7 @@ class CudaGenerator:
         return new
 
     def _draw_kept(self, program: CudaProgram, maps: Sequence[MapCodebooks], timings: Timings) -> None:
-        """The images of maps whose codebooks are kept, one for each image."""
+        """Draw the images of kept maps, one map for each image."""
         distinct, plan = {id(one): one for one in maps}.values(), program.plan
         rows = [sum(one.rows[level] for one in distinct) for level in range(len(plan.sizes))]
         program.needs(bucket_of(rows, plan.sizes, plan.n))
@@ -189,19 +189,19 @@ class CudaGenerator:
 
 
 class _Clock:
-    """Marks on the device's stream, which nobody waits for until the call is over; if not `measures`, none."""
+    """Marks on the device's stream, read only when the call is over. Without `measures` there are no marks."""
 
     def __init__(self, device: torch.device, measures: bool) -> None:
         self._device, self._measures = device, measures
         self._laps: list[tuple[str, torch.cuda.Event | float]] = []
 
     def lap(self, name: str) -> None:
-        """The time since the lap before belongs to a field of Timings; the time before the first lap to none."""
+        """Add the time since the previous lap to a field of Timings. The first lap only starts the clock."""
         if self._measures:
             self._laps.append((name, self._now()))
 
     def add_to(self, timings: Timings) -> None:
-        """After the call's work on the device: add up."""
+        """Add the laps to `timings`, once the device has finished the call."""
         for (_, before), (name, now) in pairwise(self._laps):
             if isinstance(before, float) or isinstance(now, float):
                 assert isinstance(before, float)

@@ -1,4 +1,7 @@
-"""Record what is launched on a stream, and launch it again as one CUDA graph, by the driver: PyCUDA has no graphs."""
+"""CUDA graphs through the driver's own interface, for the TensorRT engine: PyCUDA has no graphs.
+
+Launches on a stream are recorded once, and launched again as one graph.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,21 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating meanwhile
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate during the recording
 
 
 class CudaGraphError(RuntimeError):
-    """A call of the driver's graph interface failed; the message names it and its code."""
+    """A call of the driver failed; the message names the call and the error code."""
 
 
 class CudaGraph:
-    """A recorded graph. Its memory is that of the recorded calls: keep their buffers where they are."""
+    """A recorded graph. A launch reads and writes the buffers of the recorded calls, which must stay alive."""
 
     def __init__(self) -> None:
         self._executable = ctypes.c_void_p()
 
     def launch(self, stream: int) -> None:
-        """Launch everything recorded; `stream` is a CUstream handle. Does not wait."""
+        """Launch the graph on `stream`, a CUstream handle. Does not wait. Raises CudaGraphError."""
         _call("cuGraphLaunch", self._executable, ctypes.c_void_p(stream))
 
     def __del__(self) -> None:
@@ -32,9 +35,9 @@ class CudaGraph:
 
 @contextlib.contextmanager
 def recording(stream: int) -> Iterator[CudaGraph]:
-    """Everything launched on `stream` in the block is recorded, not run; afterwards the graph can be launched.
+    """Record all launches on `stream` within the block, without running them. Launch the graph after the block.
 
-    Raises CudaGraphError, also where the block does what cannot be recorded (synchronise, allocate).
+    Raises CudaGraphError, also where the block synchronises or allocates, which cannot be recorded.
     """
     handle, graph, recorded = ctypes.c_void_p(stream), ctypes.c_void_p(), CudaGraph()
     _call("cuStreamBeginCapture_v2", handle, ctypes.c_int(_THREAD_LOCAL))

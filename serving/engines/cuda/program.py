@@ -1,13 +1,13 @@
 """A generator on CUDA for batches of one shape: plan, codebooks and convs as CUDA graphs.
 
-Three graphs, replayed without the host between their kernels: the plan; per bucket of patch counts, the codebooks;
-per bucket, everything from the start map to the bytes of the image.
+There is one graph of the plan and, for each bucket of patch counts, one graph of the codebooks and one of all steps
+from the start map to the bytes of the image. A graph runs its kernels without the host in between.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,19 +19,19 @@ from torch import Tensor
 from kernels.cuda.codebook.codebook import Embed, embed
 from kernels.cuda.host.library import Library
 from kernels.cuda.image.image import image_conv
-from kernels.cuda.modulate.modulate_codebook import modulate_codebook
-from kernels.cuda.modulate.modulate_dense import norm_statistics
+from kernels.cuda.modulate.modulate_codebook import Modulation, modulate_codebook
+from kernels.cuda.norm.norm import norm_statistics
 from serving.engines.cuda.codebooks import Codebooks, Shape, make_plan
 from serving.engines.cuda.weights import CudaNorm, CudaWeights
 from spade_core.config import STYLE_DIM
 
-BUCKETS = 8  # of a batch and size; maps of one kind take two or three
-RECENT = 16  # plans that say which bucket the next one will need
+BUCKETS = 8  # buckets that a program keeps; maps of one kind need two or three
+RECENT = 16  # the last plans, from which the bucket of the next plan is guessed
 
 
 @dataclass
 class Bucket:
-    """Memory and recorded steps of one bucket."""
+    """The memory of one bucket, and its two recorded steps: computing the codebooks, and running the convs."""
 
     size: int
     codebooks: Codebooks
@@ -40,7 +40,7 @@ class Bucket:
 
 
 class CudaProgram:
-    """Memory at fixed addresses, and the steps between. Not thread-safe.
+    """Memory at fixed addresses, and the steps that read and write it. Not thread-safe.
 
     Attributes:
         values: float32 [N, 3, H, W] in -1..1, an output.
@@ -50,7 +50,8 @@ class CudaProgram:
     def __init__(self, weights: CudaWeights, shape: Shape, library: Library) -> None:
         self._weights, self._library, self._shape = weights, library, shape
         self.plan = make_plan(weights, shape, library)
-        # Recording runs the plan, on maps that must be in range. int16, since PyTorch does little with uint16.
+        # Recording runs the plan, so the symbols must be valid. As int16, because PyTorch supports few operations on
+        # uint16.
         self._symbols = self.plan.symbols.view(torch.int16)
         self._symbols.zero_()
         self._style = torch.zeros((shape[0], STYLE_DIM), dtype=weights.dtype, device=weights.device)
@@ -61,28 +62,28 @@ class CudaProgram:
         self._find = record(self.plan.find, weights.device)
 
     def find(self) -> None:
-        """Plan what was loaded, and start to read how many rows that gives. Does not wait."""
+        """Plan the loaded maps, and start to copy the offsets to the host. Does not wait."""
         self._find()
         self.plan.begin_read()
 
     def needs(self, size: int) -> None:
-        """Say which bucket a batch needs."""
+        """Note which bucket a batch needs."""
         self._needed.append(size)
 
     def likely(self) -> Bucket | None:
-        """The bucket that held every one of the last `RECENT` batches, so the next one too, as a rule; if it is there.
+        """The bucket that held the last `RECENT` batches, most likely enough for the next; None if it does not exist.
 
-        Its spare rows cost nothing, and a plan that has more rows than it makes a wrong image, but touches nothing
-        that is not its own.
+        Spare rows of a bucket cost nothing. If the bucket is too small the image is wrong (the caller retries), but no
+        write is out of bounds.
         """
         return self._buckets.get(max(self._needed, default=0))
 
     def bucket(self) -> Bucket:
-        """Memory and steps of the bucket that holds the last `RECENT` batches; the `BUCKETS` used last are kept."""
+        """The bucket that holds the last `RECENT` batches, made if need be. The `BUCKETS` used last are kept."""
         size = max(self._needed)
         if size not in self._buckets:
             if len(self._buckets) == BUCKETS:
-                self._buckets.popitem(last=False)  # first: the new one takes its memory
+                self._buckets.popitem(last=False)  # frees memory before the new bucket takes some
             codebooks = Codebooks(self._weights, self.plan, size, self._library)
             device = self._weights.device
             compute = record(codebooks.compute, device)
@@ -117,17 +118,15 @@ class CudaProgram:
             library=self._library,
         )  # fmt: skip
 
-    def _norm_step(self, level: int, entries: object) -> Callable[[CudaNorm, Tensor, int, bool], Tensor]:
+    def _norm_step(self, level: int, entries: Iterator[Tensor]) -> Callable[[CudaNorm, Tensor, int, bool], Tensor]:
         index = self.plan.level_index(level)
 
         def run(norm: CudaNorm, x: Tensor, shift: int, leaky: bool) -> Tensor:
-            mean = rstd = None
-            if norm.instance:  # upsampling by repetition keeps mean and variance
-                mean, rstd = norm_statistics(x, "instance", library=self._library)
-            return modulate_codebook(
-                x, next(entries), index, mean=mean, rstd=rstd, shift=shift, leaky=leaky,  # type: ignore[call-overload]
-                library=self._library,
-            )  # fmt: skip
+            statistics = None
+            if norm.instance:  # x before the upsampling: repeating pixels keeps mean and variance
+                statistics = norm_statistics(x, "instance", library=self._library)
+            how = Modulation(statistics, shift, leaky)
+            return modulate_codebook(x, next(entries), index, how, library=self._library)
 
         return run
 
@@ -145,8 +144,8 @@ class CudaProgram:
         padded = F.pad(small, (1, 1, 1, 1), value=weights.config.symbols)
         patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9)  # [N h0 w0, 9]
         rows = torch.empty((len(patches), len(weights.table_bias)), dtype=weights.dtype, device=weights.device)
-        job = Embed(weights.table, weights.table_bias, patches, rows, relu=False, zero_row=False)
-        embed(job, library=self._library)
+        start = Embed(weights.table, weights.table_bias, patches, rows, relu=False, zero_row=False)
+        embed(start, library=self._library)
         return rows.view(n, h0, w0, -1).permute(0, 3, 1, 2)
 
 
@@ -159,18 +158,18 @@ def _pinned(x: Tensor, device: torch.device) -> Tensor:
 
 
 def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """A step as a CUDA graph; on the CPU, the step itself."""
+    """The step as a CUDA graph; on the CPU the step itself."""
     if device.type != "cuda":
         return step
     with torch.backends.cudnn.flags(enabled=True, benchmark=True), torch.cuda.device(device):
         side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):  # cuDNN chooses its algorithms, and libraries allocate, before the recording
+        # Before the recording cuDNN chooses its algorithms, and libraries allocate their memory.
+        with torch.cuda.stream(side):
             for _ in range(3):
                 step()
         torch.cuda.current_stream(device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may allocate meanwhile
             step()
     return graph.replay

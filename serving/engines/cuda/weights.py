@@ -1,4 +1,4 @@
-"""A generator's weights as the CUDA program reads them: folded and converted once at load."""
+"""A generator's weights as the CUDA program reads them, folded and converted once at load."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from spade_core.models.symbol_table import symbol_table
 
 @dataclass(frozen=True)
 class CudaNorm:
-    """One SPADE norm; batch statistics, and the bias of the conv before it, are folded in.
+    """One SPADE norm. Running statistics, and biases that the preceding convs left out, are folded in.
 
     Attributes:
         table: T [k*k, symbols + 1, 128]. shared_bias: float32 [128].
         weight: T [2C, k*k * 128]. bias: float32 [2C].
-        instance: x is normalised with its own statistics first.
+        instance: instance norm: the program normalises x before the modulation.
     """
 
     channels: int
@@ -35,10 +35,13 @@ class CudaNorm:
 
 @dataclass(frozen=True)
 class CudaBlock:
-    """One residual block. `shift`: 1 if its input is upsampled by 2 first. `level`: index of its resolution level.
+    """One residual block.
 
-    Its convs are weights, T [Co, Ci, k, k], channels last. What their biases would add is left out of the maps, and
-    added where a map is read: by the norms and by the image's conv.
+    Attributes:
+        level: index of the block's resolution level.
+        shift: 1 if the block's input is upsampled by 2 first, else 0.
+        conv_0, conv_1, conv_s: weights T [Co, Ci, k, k], channels last. Maps leave out the biases; the norms and the
+            image's conv, which read the maps, add them.
     """
 
     level: int
@@ -52,19 +55,21 @@ class CudaBlock:
 
     @property
     def norms(self) -> tuple[CudaNorm, ...]:
-        """In the order in which they run."""
+        """The norms in the order in which they run."""
         return tuple(norm for norm in (self.norm_0, self.norm_s, self.norm_1) if norm is not None)
 
 
 @dataclass(frozen=True)
 class CudaWeights:
-    """Everything a program needs of a generator.
+    """All weights of a generator.
 
     Attributes:
-        fc: the generator's own, T, if it starts from a style; else None.
-        table, table_bias: T [9, symbols + 1, 16 nf] and float32 [16 nf], if it starts from the label map.
-        conv_img: T [3, C, 3, 3], channels last. image_bias: float32 [3].
-        constant: float32 [C], to add to the last block's map.
+        fc: a copy of the generator's fc in T, if the generator starts from a style; else None.
+        table, table_bias: fc as a symbol table, T [9, symbols + 1, 16 nf], and its bias, float32 [16 nf], if the
+            generator starts from the label map; else None.
+        conv_img: T [3, C, 3, 3], channels last.
+        image_bias: float32 [3].
+        constant: float32 [C], the biases that the last block's map leaves out.
     """
 
     config: GeneratorConfig
@@ -81,7 +86,7 @@ class CudaWeights:
 
 @torch.no_grad()
 def cuda_weights(generator: Generator, dtype: torch.dtype, device: torch.device) -> CudaWeights:
-    """The weights of a float32 generator in eval mode, converted and moved; the generator is only read."""
+    """The weights of a float32 generator in eval mode, converted to `dtype` and moved to `device`. Copies only."""
     config = generator.config
     fc = table = table_bias = None
     if isinstance(generator.fc, nn.Linear):
@@ -105,7 +110,7 @@ def cuda_weights(generator: Generator, dtype: torch.dtype, device: torch.device)
 
 
 def _left_out(block: ResidualBlock, constant: Tensor | None) -> Tensor | None:
-    """What is left out of a block's output, float64 [C], if `constant` is left out of its input."""
+    """The biases that a block's output leaves out, float64 [C], if its input leaves out `constant`; None: no biases."""
     shortcut = constant if block.conv_s is None else block.conv_s.bias
     parts = [part.double() for part in (shortcut, block.conv_1.bias) if part is not None]
     return torch.stack(parts).sum(0) if parts else None
@@ -140,7 +145,7 @@ def _norm(
 ) -> CudaNorm:
     folded = fold(spade, config, torch.float32)
     weight, bias, channels = folded.weight, folded.bias, spade.mlp_gamma.out_channels
-    # a (x + c) + b = a x + (a c + b). Instance norm takes a constant away by itself.
+    # a (x + c) + b = a x + (a c + b). Instance norm removes every constant, so there is nothing to add.
     if left_out is not None and folded.norm is None:
         a_weight, b_weight = weight.double().chunk(2, dim=1)
         a_bias, b_bias = bias.double().chunk(2)

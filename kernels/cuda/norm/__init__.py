@@ -1,0 +1,1 @@
+"""Statistics of a map on CUDA, and the gradient through them."""
