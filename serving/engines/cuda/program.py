@@ -144,8 +144,8 @@ class CudaProgram:
         padded = F.pad(small, (1, 1, 1, 1), value=weights.config.symbols)
         patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9)  # [N h0 w0, 9]
         rows = torch.empty((len(patches), len(weights.table_bias)), dtype=weights.dtype, device=weights.device)
-        start = Embed(weights.table, weights.table_bias, patches, rows, relu=False, zero_row=False)
-        embed(start, library=self._library)
+        patch_sums = Embed(weights.table, weights.table_bias, patches, rows, relu=False, zero_row=False)
+        embed(patch_sums, library=self._library)
         return rows.view(n, h0, w0, -1).permute(0, 3, 1, 2)
 
 
