@@ -1,4 +1,4 @@
-"""Instruction sets of the CPU kernels: which this processor has, what each stores, and the choice among them."""
+"""Instruction sets (ISAs) of the CPU kernels: which this processor runs, what each stores, and how one is chosen."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from kernels.layouts import DType
 from kernels.native import native
 
 ISA_VARIABLE = "SPADE_CPU_ISA"
+"""The environment variable that forces an ISA."""
+
 Isa = Literal["avx2", "avx512", "avx512bf16", "amx"]
 Form = Literal["gathered", "per_tap"]
-# What plain maps and entries are stored as, and what products read.
+"""A form of the codebook kernel, see `kernels.ops.codebook.codebook`."""
+
+# Of each ISA, T (plain maps and entries) and I (padded maps, hidden rows and weights, which products read).
 _ISA_DTYPES: dict[Isa, tuple[DType, DType]] = {
     "avx2": ("float32", "float32"),
     "avx512": ("float32", "float32"),
@@ -22,37 +26,45 @@ _ISA_DTYPES: dict[Isa, tuple[DType, DType]] = {
 
 
 class IsaError(RuntimeError):
-    """No isa for this dtype on this processor, or none by that name."""
+    """This processor has no ISA for a dtype, or does not run the ISA of a given name."""
+
+
+def isa_number(isa: Isa) -> int:
+    """Return the ISA's number in the C header, `spade_isa`."""
+    return get_args(Isa).index(isa)
 
 
 def supported_isas() -> list[Isa]:
-    """The isas that this processor runs, slowest first."""
-    return [isa for number, isa in enumerate(get_args(Isa)) if native.isa_supported(number)]
+    """Return the ISAs that this processor runs, slowest first."""
+    return [isa for isa in get_args(Isa) if native.isa_supported(isa_number(isa))]
 
 
 def isa_dtype(isa: Isa) -> DType:
-    """T: what plain maps and entries are stored as in a isa."""
+    """Return T, the dtype of plain maps and entries."""
     return _ISA_DTYPES[isa][0]
 
 
 def input_dtype(isa: Isa) -> DType:
-    """I: what products read in a isa, so what padded maps and hidden rows are stored as."""
+    """Return I, the dtype of padded maps, hidden rows and weights, which products read."""
     return _ISA_DTYPES[isa][1]
 
 
 def isa_forms(isa: Isa) -> tuple[Form, ...]:
-    """The forms of the codebook that a isa has; where there are two, they give the same bits."""
+    """Return the forms of the codebook kernel on this ISA. Two forms give the same bits."""
     return ("gathered",) if isa == "amx" else get_args(Form)
 
 
 def choose_isa(dtype: DType, environment: Mapping[str, str] = os.environ) -> Isa:
-    """The fastest isa on this processor whose products read `dtype`; SPADE_CPU_ISA forces one. Raises IsaError."""
+    """Return the fastest ISA of this processor whose products read `dtype`, or the ISA that SPADE_CPU_ISA names.
+
+    Raises IsaError.
+    """
     fitting = [isa for isa in supported_isas() if input_dtype(isa) == dtype]
     forced = environment.get(ISA_VARIABLE)
     if forced:
         if forced not in fitting:
             raise IsaError(
-                f"[cpu] expected {ISA_VARIABLE} to be a isa of {dtype} on this processor, one of {fitting}, "
+                f"[cpu] expected {ISA_VARIABLE} to be an ISA of {dtype} on this processor, one of {fitting}, "
                 f"but got {forced!r}; unset it or use another precision"
             )
         return fitting[fitting.index(forced)]

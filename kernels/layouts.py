@@ -1,6 +1,6 @@
-"""The memory layouts of maps and entries, and bf16 in NumPy: what kernels/include/spade_kernels.h says, as array code.
+"""The memory layouts of maps and entries that kernels/include/spade_kernels.h defines, in NumPy.
 
-T is float32, float16, or bf16 as its uint16 bits. A block is 32 channels; CB = ceil(C / 32).
+T is float32, float16, or bf16 stored as its uint16 bits. A block is 32 channels; CB = ceil(C / 32).
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ Edges = npt.NDArray[np.bool_]  # [N, H, W]
 Symbols = npt.NDArray[np.uint16]  # [N, H, W]
 
 BLOCK = 32
+"""Channels of a block."""
+
 HUGE_PAGE = 2 << 20
+"""Bytes of a huge page."""
 
 
 def storage_dtype(dtype: DType) -> np.dtype[Any]:
-    """The NumPy dtype that stores T."""
+    """Return the NumPy dtype that stores T. Raises ValueError."""
     if dtype not in get_args(DType):
         raise ValueError(f"[layouts] expected dtype {' or '.join(get_args(DType))} but got {dtype!r}")
     return np.dtype("uint16" if dtype == "bf16" else dtype)
 
 
 def blocks(channels: int) -> int:
-    """CB: blocks of 32 that hold the channels."""
+    """Return CB, the blocks of 32 that hold the channels."""
     return -(-channels // BLOCK)
 
 
@@ -97,16 +100,16 @@ def from_entries(entries: Array, channels: int) -> tuple[Float64, Float64]:
 
 
 def pad_channels(values: npt.ArrayLike) -> Float32:
-    """[..., C] -> float32 [..., CB * 32], zeros behind."""
+    """[..., C] -> float32 [..., CB * 32], zero in unused channels."""
     narrow = np.asarray(values, np.float32)
     behind = -narrow.shape[-1] % BLOCK
     return np.pad(narrow, [(0, 0)] * (narrow.ndim - 1) + [(0, behind)])
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int = 64) -> Array:
-    """An uninitialised array whose first byte lies on a multiple of `alignment`, large ones on huge pages of their own.
+    """Return an uninitialised array whose address is a multiple of `alignment`; a large array gets its own huge pages.
 
-    Weights and maps are streamed: with small pages, a good part of the time goes to finding the pages.
+    Kernels stream weights and maps. With small pages they would spend much of the time on address translation.
     """
     kind = np.dtype(dtype)
     size = int(np.prod(shape)) * kind.itemsize
@@ -114,7 +117,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int =
         alignment = HUGE_PAGE
         pages = -(-size // HUGE_PAGE) + 1
         memory = mmap.mmap(-1, pages * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with suppress(OSError):  # a kernel built without them
+        with suppress(OSError):  # an operating system without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
         raw = np.frombuffer(memory, np.uint8)
     else:
@@ -124,10 +127,10 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int =
 
 
 def empty_plain(n: int, channels: int, height: int, width: int, dtype: DType) -> Array:
-    """An uninitialised plain map."""
+    """Return an uninitialised plain map T [N, H, CB, W, 32]."""
     return aligned_empty((n, height, blocks(channels), width, BLOCK), storage_dtype(dtype))
 
 
 def empty_padded(n: int, channels: int, height: int, width: int, dtype: DType) -> Array:
-    """An uninitialised padded map."""
+    """Return an uninitialised padded map T [N, H + 2, CB, W + 2, 32]."""
     return aligned_empty((n, height + 2, blocks(channels), width + 2, BLOCK), storage_dtype(dtype))

@@ -1,24 +1,25 @@
-"""Programs for the native executor: a step is one kernel and its arguments, a program runs steps in order."""
+"""Programs for the native executor: a step is one kernel and its arguments, and a program runs steps in order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kernels.isa import Isa
+from kernels.isa import Isa, isa_number
 from kernels.layouts import BLOCK, Array, aligned_empty
 from kernels.native import native
 
 
 class StepError(ValueError):
-    """Arguments that a kernel cannot take; the message holds the value and what was expected."""
+    """Arguments that a kernel cannot take; the message names the value and what the kernel expects."""
 
 
 def _record_dtype(fields: Sequence[tuple[str, int, str]]) -> np.dtype[Any]:
+    """The C struct spade_step with one kernel's arguments, as a NumPy record of (name, offset, format) fields."""
     names, offsets, formats = zip(*fields, strict=True)
     start = native.STEP_ARGS_OFFSET
     layout = {
@@ -33,21 +34,129 @@ def _record_dtype(fields: Sequence[tuple[str, int, str]]) -> np.dtype[Any]:
 _KINDS = {name: (kind, _record_dtype(fields)) for name, (kind, fields) in native.STEP_KINDS.items()}
 
 
+# ---- Steps ----
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step: its kind, its arguments as the C struct (a record array of one), and what holds their memory."""
+    """One step.
+
+    Attributes:
+        kind: name of the kernel.
+        record: the C struct, a record array of one.
+        arrays: every object whose memory the struct points to, kept alive by the step.
+    """
 
     kind: str
     record: npt.NDArray[np.void]
     arrays: tuple[Array | Entries, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Arguments:
+    """Checked arguments of a kernel by the names of its C struct.
+
+    Attributes:
+        arrays: arrays of the pointer fields; None is a null pointer.
+        numbers: values of the number fields.
+        entries: entries whose addresses are among the arrays; a step keeps them and their tables alive.
+    """
+
+    arrays: Mapping[str, Array | None]
+    numbers: Mapping[str, float]
+    entries: tuple[Entries, ...] = ()
+
+    def prefixed(self, prefix: str) -> Arguments:
+        """Return the same arguments with a prefix before every name."""
+        arrays = {prefix + name: array for name, array in self.arrays.items()}
+        return Arguments(arrays, {prefix + name: value for name, value in self.numbers.items()}, self.entries)
+
+    def __or__(self, other: Arguments) -> Arguments:
+        """Join the arguments of two structs whose names differ."""
+        return Arguments(
+            {**self.arrays, **other.arrays}, {**self.numbers, **other.numbers}, (*self.entries, *other.entries)
+        )
+
+    def step(self, kind: str, isa: Isa) -> Step:
+        """Write the arguments into a step."""
+        number, dtype = _KINDS[kind]
+        record = np.zeros(1, dtype)
+        record["kind"], record["isa"] = number, isa_number(isa)
+        given = {name: array for name, array in self.arrays.items() if array is not None}
+        for name, array in given.items():
+            record[name] = array.ctypes.data
+        for name, value in self.numbers.items():
+            record[name] = value
+        return Step(kind, record, (*given.values(), *self.entries))
+
+
+def expect(op: str, name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    """Raise StepError unless an array is C-contiguous and has this dtype and shape."""
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise StepError(
+            f"[{op}] expected {name} as C-contiguous {np.dtype(dtype)} {list(shape)} "
+            f"but got {'' if array.flags.c_contiguous else 'non-contiguous '}{array.dtype} {list(array.shape)}"
+        )
+
+
+def expect_rank(op: str, name: str, array: Array, rank: int) -> None:
+    """Raise StepError unless an array has this number of axes and at least one element."""
+    if array.ndim != rank or 0 in array.shape:
+        raise StepError(
+            f"[{op}] expected {name} with {rank} axes, none of them empty, but got a shape of {list(array.shape)}"
+        )
+
+
+def expect_shift(op: str, name: str, shift: int, height: int, width: int) -> None:
+    """Raise StepError unless a shift is 0, or 1 for an even height and width."""
+    if shift not in (0, 1) or (shift and (height % 2 or width % 2)):
+        raise StepError(f"[{op}] expected {name} 0, or 1 with even sizes, but got {shift} for {height}x{width}")
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Where the codebook entries of each image of a batch lie. A step reads these arrays each time it runs.
+
+    Attributes:
+        addresses: uint64 [N], addresses of T [CB, U5, 2, 32]: a whole table, or a run of rows of a table.
+        rows: int64 [N], the rows of the whole table.
+        blocks, dtype: CB and T.
+        tables: the arrays that are kept alive.
+    """
+
+    addresses: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int64]
+    blocks: int
+    dtype: np.dtype[Any]
+    tables: tuple[Array, ...] = ()
+
+    @classmethod
+    def of(cls, tables: Sequence[Array]) -> Entries:
+        """Return the entries of images, each in a table T [CB, U5, 2, 32] or a run of its rows. Raises StepError."""
+        blocks, dtype = tables[0].shape[0], tables[0].dtype
+        rows = []
+        for table in tables:
+            shape, row_bytes = (blocks, *table.shape[1:2], 2, BLOCK), BLOCK * 2 * table.itemsize
+            whole, rest = divmod(table.strides[0], row_bytes)
+            if table.shape != shape or table.dtype != dtype or rest or not table[0].flags.c_contiguous:
+                raise StepError(
+                    f"[modulate] expected entries as {dtype} {[blocks, 'U5', 2, BLOCK]}, or rows of such a "
+                    f"table, but got {table.dtype} {list(table.shape)} with strides {list(table.strides)}"
+                )
+            rows.append(whole)
+        addresses = np.asarray([table.ctypes.data for table in tables], np.uint64)
+        return cls(addresses, np.asarray(rows, np.int64), blocks, dtype, tuple(tables))
+
+
+# ---- Programs ----
+
+
 class Program:
-    """Steps in the executor's memory. Not changed while it runs.
+    """Steps in the memory that the executor reads. Must not be changed while it runs.
 
     Args:
-        steps: run one after the other.
-        overlaps: how many of the steps right before each may still run when it starts, one number per step; None: none.
+        steps: the executor runs them in order.
+        overlaps: for each step, how many of the steps right before it may still be running when it starts; None: 0.
     """
 
     def __init__(self, steps: Sequence[Step], overlaps: Sequence[int] | None = None) -> None:
@@ -69,25 +178,25 @@ class Program:
         return self._memory.reshape(-1)
 
     def args(self, step: int) -> npt.NDArray[np.void]:
-        """The arguments of a step, a view: `args(i)["rows"] = 7` changes what the next run does."""
+        """Return a view of a step's arguments: `args(i)["rows"] = 7` changes what the next run does."""
         record: npt.NDArray[np.void] = self._memory[step].view(_KINDS[self.kinds[step]][1])
         return record
 
     def words(self, step: int, *fields: str) -> list[int]:
-        """Where arguments of a step are in `memory` as int64, for those who set many in a short time."""
+        """Return the positions of a step's arguments in `memory` seen as int64, for callers that set many quickly."""
         offsets = self.args(step).dtype.fields
         assert offsets is not None
         return [(step * native.STEP_BYTES + offsets[field][1]) // 8 for field in fields]
 
     def replace(self, position: int, step: Step) -> None:
-        """Put another step of any kind in place of one."""
+        """Replace one step by another step of any kind."""
         self._memory[position] = step.record.view(np.uint8)
         self._arrays[position] = step.arrays
         self.kinds = (*self.kinds[:position], step.kind, *self.kinds[position + 1 :])
 
 
 class Pool:
-    """Threads that run programs: the caller's and `threads` - 1 of its own. One program at a time; others wait."""
+    """Threads that run programs: the calling thread and `threads` - 1 of its own. One program runs at a time."""
 
     def __init__(self, threads: int) -> None:
         if threads < 1:
@@ -96,79 +205,10 @@ class Pool:
         self.native = native.Pool(threads)
 
     def run(self, program: Program) -> dict[str, float]:
-        """As `run`."""
+        """Run a program without the GIL and return the seconds of each kind of step.
+
+        The result is the same bit for bit for any number of threads and, for one image, in any batch.
+        """
         seconds = np.zeros(native.SECONDS)
         self.native.run(program.memory, seconds)
         return {name: float(seconds[kind]) for name, (kind, _) in _KINDS.items()}
-
-
-def run(program: Program, pool: Pool) -> dict[str, float]:
-    """Run a program without the GIL and return the seconds of each kind of step.
-
-    The result depends neither on the number of threads nor, for one image, on the batch, bit for bit.
-    """
-    return pool.run(program)
-
-
-def make_step(kind: str, isa: Isa, arrays: Mapping[str, Array | None], **numbers: float) -> Step:
-    number, dtype = _KINDS[kind]
-    record = np.zeros(1, dtype)
-    record["kind"], record["isa"] = number, get_args(Isa).index(isa)
-    kept = []
-    for name, array in arrays.items():
-        if array is not None:
-            record[name] = array.ctypes.data
-            kept.append(array)
-    for name, value in numbers.items():
-        record[name] = value
-    return Step(kind, record, tuple(kept))
-
-
-def expect(op: str, name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
-    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-        raise StepError(
-            f"[{op}] expected {name} as C-contiguous {np.dtype(dtype)} {list(shape)} "
-            f"but got {'' if array.flags.c_contiguous else 'non-contiguous '}{array.dtype} {list(array.shape)}"
-        )
-
-
-def expect_rank(op: str, name: str, array: Array, rank: int) -> None:
-    if array.ndim != rank or 0 in array.shape:
-        raise StepError(
-            f"[{op}] expected {name} with {rank} axes, none of them empty, but got a shape of {list(array.shape)}"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Entries:
-    """Where the entries of each image of a modulation lie. A program that holds this reads it when it runs.
-
-    Attributes:
-        addresses: uint64 [N], of each image T [CB, U5, 2, 32]: a whole table, or a run of the rows of one.
-        rows: int64 [N], of the whole table.
-        blocks, dtype: CB and T.
-        tables: what is kept alive.
-    """
-
-    addresses: npt.NDArray[np.uint64]
-    rows: npt.NDArray[np.int64]
-    blocks: int
-    dtype: np.dtype[Any]
-    tables: tuple[Array, ...] = ()
-
-    @classmethod
-    def of(cls, tables: Sequence[Array]) -> Entries:
-        """The entries of each image in a table, or a run of rows of one."""
-        blocks, dtype = tables[0].shape[0], tables[0].dtype
-        rows = []
-        for table in tables:
-            shape, inner = (blocks, *table.shape[1:2], 2, BLOCK), BLOCK * 2 * table.itemsize
-            whole, rest = divmod(table.strides[0], inner)
-            if table.shape != shape or table.dtype != dtype or rest or not table[0].flags.c_contiguous:
-                raise StepError(
-                    f"[modulate] expected entries as {dtype} {[blocks, 'U5', 2, BLOCK]}, or rows of such a "
-                    f"table, but got {table.dtype} {list(table.shape)} with strides {list(table.strides)}"
-                )
-            rows.append(whole)
-        addresses = np.asarray([table.ctypes.data for table in tables], np.uint64)
-        return cls(addresses, np.asarray(rows, np.int64), blocks, dtype, tuple(tables))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from benchmarks.cpu_kernels.timing import Case, Contender, exact, rounding, torch_contender, torch_dtype
 from kernels.isa import Isa, input_dtype, isa_dtype
-from kernels.layouts import Array, DType, Float32, empty_plain, from_plain, pad_channels, storage_dtype, to_padded
+from kernels.layouts import Array, DType, Float32, empty_plain, from_plain, storage_dtype, to_padded
 from kernels.ops.conv import conv, pack_conv
 from kernels.program import Pool, Program
 
@@ -49,13 +49,10 @@ def conv_case(isa: Isa, shape: ConvShape, pool: Pool) -> Case:
 
 
 def _native_conv(isa: Isa, data: ConvData, pool: Pool) -> Contender:
-    dtype, (out_channels, in_channels, kernel_size, _) = input_dtype(isa), data.weight.shape
+    out_channels = len(data.weight)
     y = empty_plain(1, out_channels, data.x.shape[2], data.x.shape[3], isa_dtype(isa))
-    step = conv(
-        isa, to_padded(data.x, dtype), pack_conv(isa, data.weight), pad_channels(data.bias), None, y,
-        in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size,
-    )  # fmt: skip
-    program = Program([step])
+    x, packed = to_padded(data.x, input_dtype(isa)), pack_conv(isa, data.weight, data.bias)
+    program = Program([conv(isa, x, packed, y)])
     return Contender(lambda: pool.run(program), lambda: [from_plain(y, out_channels)])
 
 

@@ -26,7 +26,7 @@ from kernels.layouts import (
     to_plain,
 )
 from kernels.ops.image import image
-from kernels.ops.modulate import modulate
+from kernels.ops.modulate import Modulation, modulate
 from kernels.ops.norm import norm
 from kernels.ops.plan import Level
 from kernels.program import Entries, Pool, Program
@@ -46,8 +46,7 @@ def modulate_case(isa: Isa, level: Level, channels: int, shift: int, pool: Pool,
     a, b = exact(random, entries, channels), exact(random, entries, channels)
     out = empty_padded(1, channels, height, width, dtype)
     table = Entries.of([to_entries(a, b, stored)])
-    step = modulate(isa, to_plain(x, stored), table, level.index, out, shift=shift, leaky=True)
-    program = Program([step])
+    program = Program([modulate(isa, to_plain(x, stored), Modulation(table, level.index, shift=shift), out)])
     values = height * width * channels
     return Case(
         "modulate", f"{channels} {size_name(level)}{' upsampled' if shift else ''}", dtype, isa, pool.threads,

@@ -1,22 +1,24 @@
-"""Conv: 3x3 with a padding of one, or 1x1, with a residual added. The specification of `kernels.ops.conv.conv`."""
+"""Conv: 3x3 with a padding of one, or 1x1, plus a bias and an optional residual."""
 
 from __future__ import annotations
 
-from typing import get_args
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from kernels.isa import Isa, input_dtype, isa_dtype
-from kernels.layouts import BLOCK, Array, Float32, Float64, aligned_empty, blocks, storage_dtype
+from kernels.isa import Isa, input_dtype, isa_dtype, isa_number
+from kernels.layouts import BLOCK, Array, Float32, Float64, aligned_empty, blocks, pad_channels, storage_dtype
 from kernels.native import native
-from kernels.program import Step, StepError, expect, expect_rank, make_step
+from kernels.program import Arguments, Step, StepError, expect, expect_rank, expect_shift
+
+# ---- The specification in NumPy ----
 
 
 def conv_numpy(
     x: Array, weight: Array, bias: Array, residual: Array | None = None, *, residual_shift: int = 0
 ) -> Float64:
-    """What the kernel computes before it rounds to T.
+    """Compute what `conv` computes before it rounds to T.
 
     Args:
         x: [N, Ci, H, W].
@@ -37,71 +39,79 @@ def conv_numpy(
     return out
 
 
-def pack_conv(isa: Isa, weight: Float32) -> npt.NDArray[np.uint8]:
-    """Conv weights float32 [Co, Ci, k, k], k 1 or 3, as the isa's kernel reads them."""
+# ---- Packed weights ----
+
+
+@dataclass(frozen=True, eq=False)
+class PackedConv:
+    """The weights of one conv as an ISA's kernel reads them, see `pack_conv`.
+
+    Attributes:
+        kernel_size: k, 1 or 3.
+        weight: the packed weights, bytes.
+        bias: float32 [CBo * 32], zero past out_channels.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    weight: npt.NDArray[np.uint8]
+    bias: Float32
+
+
+def pack_conv(isa: Isa, weight: Float32, bias: Array | None = None) -> PackedConv:
+    """Pack weight float32 [Co, Ci, k, k], k 1 or 3, and bias [Co], or None: zero. Raises StepError."""
     expect_rank("conv", "weight", weight, 4)
     out_channels, in_channels, kernel_size, _ = weight.shape
     if kernel_size not in (1, 3):
         raise StepError(f"[conv] expected a kernel size of 1 or 3 but got {kernel_size}")
     expect("conv", "weight", weight, np.float32, (out_channels, in_channels, kernel_size, kernel_size))
-    number = get_args(Isa).index(isa)
+    number = isa_number(isa)
     packed = aligned_empty((native.conv_packed_bytes(number, out_channels, in_channels, kernel_size),), np.uint8)
     native.conv_pack(number, weight, out_channels, in_channels, kernel_size, packed)
-    return packed
+    padded = pad_channels(np.zeros(out_channels) if bias is None else bias)
+    return PackedConv(in_channels, out_channels, kernel_size, packed, padded)
+
+
+# ---- The step ----
 
 
 def conv(
-    isa: Isa,
-    x: Array,
-    weight: npt.NDArray[np.uint8],
-    bias: Float32,
-    residual: Array | None,
-    y: Array,
-    *,
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    residual_shift: int = 0,
+    isa: Isa, x: Array, packed: PackedConv, y: Array, residual: Array | None = None, *, residual_shift: int = 0
 ) -> Step:
-    """y = conv(x) + bias (+ residual, upsampled by 2 if residual_shift is 1); see `kernels.ops.conv.conv_numpy`.
+    """Return the step that `conv_numpy` specifies.
 
     Args:
         x: padded map I [N, H + 2, CBi, W + 2, 32].
-        weight: from `pack_conv` for the same isa.
-        bias: float32 [CBo * 32], zero behind out_channels.
-        residual: plain map T [N, H >> residual_shift, CBo, W >> residual_shift, 32], or None.
+        packed: packed for the same ISA.
         y: plain map T [N, H, CBo, W, 32], out.
+        residual: plain map T [N, H >> residual_shift, CBo, W >> residual_shift, 32], or None.
+        residual_shift: 1 upsamples the residual by 2.
     """
     expect_rank("conv", "y", y, 5)
     n, height, _, width, _ = y.shape
-    x_shape = (n, height + 2, blocks(in_channels), width + 2, BLOCK)
+    x_shape = (n, height + 2, blocks(packed.in_channels), width + 2, BLOCK)
     expect("conv", "x", x, storage_dtype(input_dtype(isa)), x_shape)
-    arrays, numbers = convolution(
-        "conv", isa, weight, bias, residual, y, in_channels, out_channels, kernel_size, residual_shift
-    )
-    return make_step("conv", isa, {"x": x, **arrays}, **numbers)
+    arguments = conv_arguments("conv", isa, packed, y, residual, residual_shift)
+    return (Arguments({"x": x}, {}) | arguments).step("conv", isa)
 
 
-def convolution(
-    op: str, isa: Isa, weight: npt.NDArray[np.uint8], bias: Float32, residual: Array | None, y: Array,
-    in_channels: int, out_channels: int, kernel_size: int, residual_shift: int,
-) -> tuple[dict[str, Array | None], dict[str, int]]:  # fmt: skip
-    """The checked arguments of a conv, but for x."""
+def conv_arguments(
+    op: str, isa: Isa, packed: PackedConv, y: Array, residual: Array | None = None, residual_shift: int = 0
+) -> Arguments:
+    """Check a conv; return all arguments except `x`."""
     n, height, _, width, _ = y.shape
-    dtype, out_blocks = storage_dtype(isa_dtype(isa)), blocks(out_channels)
-    if residual_shift not in (0, 1) or (residual_shift and (height % 2 or width % 2)):
-        raise StepError(
-            f"[{op}] expected residual_shift 0, or 1 with even sizes, but got {residual_shift} for {height}x{width}"
-        )
-    bytes_ = native.conv_packed_bytes(get_args(Isa).index(isa), out_channels, in_channels, kernel_size)
-    expect(op, "weight", weight, np.uint8, (bytes_,))
-    expect(op, "bias", bias, np.float32, (out_blocks * BLOCK,))
+    dtype, out_blocks = storage_dtype(isa_dtype(isa)), blocks(packed.out_channels)
+    expect_shift(op, "residual_shift", residual_shift, height, width)
+    sizes = (packed.out_channels, packed.in_channels, packed.kernel_size)
+    expect(op, "weight", packed.weight, np.uint8, (native.conv_packed_bytes(isa_number(isa), *sizes),))
+    expect(op, "bias", packed.bias, np.float32, (out_blocks * BLOCK,))
     expect(op, "y", y, dtype, (n, height, out_blocks, width, BLOCK))
     if residual is not None:
         shape = (n, height >> residual_shift, out_blocks, width >> residual_shift, BLOCK)
         expect(op, "residual", residual, dtype, shape)
     numbers = {
-        "n": n, "height": height, "width": width, "in_channels": in_channels, "out_channels": out_channels,
-        "kernel_size": kernel_size, "residual_shift": residual_shift,
+        "n": n, "height": height, "width": width, "in_channels": packed.in_channels,
+        "out_channels": packed.out_channels, "kernel_size": packed.kernel_size, "residual_shift": residual_shift,
     }  # fmt: skip
-    return {"weight": weight, "bias": bias, "residual": residual, "y": y}, numbers
+    return Arguments({"weight": packed.weight, "bias": packed.bias, "residual": residual, "y": y}, numbers)

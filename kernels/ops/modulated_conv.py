@@ -1,100 +1,77 @@
-"""Modulated conv: `modulate`, then `conv`, in bands of rows that stay in the cache."""
+"""Modulated conv: `modulate`, then `conv`, in bands of rows that stay in the cache.
+
+The specification is `conv_numpy` of `modulate_numpy`, with the map between rounded to I. The step gives the same bits
+as a modulate step and a conv step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
-import numpy.typing as npt
 
 from kernels.isa import Isa
-from kernels.layouts import BLOCK, Array, Float32, Int32, blocks
-from kernels.ops.conv import convolution
-from kernels.ops.modulate import modulation
-from kernels.program import Entries, Step, StepError, expect_rank, make_step
+from kernels.layouts import Array, blocks
+from kernels.ops.conv import PackedConv, conv_arguments
+from kernels.ops.modulate import Modulation, modulate_arguments
+from kernels.program import Arguments, Step, StepError, expect_rank
 
-_Value = TypeVar("_Value")
+OP = "modulated_conv"
 
 
 @dataclass(frozen=True, eq=False)
 class Shortcut:
-    """A second modulated conv, 1x1, without bias and activation, that is added to the first.
+    """A second modulated conv, 1x1 and without bias, whose result is added to the first.
 
     Attributes:
-        x: plain map T [N, H >> shift, CBs, W >> shift, 32].
-        entries, index, mean, rstd, shift: as in `modulate`.
-        weight: from `pack_conv` for the same isa, 1x1.
+        x: plain map T [N, H >> shift, CBs, W >> shift, 32], where shift is the modulation's.
+        packed: a 1x1 conv without bias, packed for the same ISA.
     """
 
     x: Array
-    entries: Entries | None
-    index: Int32 | None
-    weight: npt.NDArray[np.uint8]
-    in_channels: int
-    mean: Float32 | None = None
-    rstd: Float32 | None = None
-    shift: int = 0
+    modulation: Modulation
+    packed: PackedConv
 
 
 def modulated_conv(
     isa: Isa,
     x: Array,
-    entries: Entries | None,
-    index: Int32 | None,
-    weight: npt.NDArray[np.uint8],
-    bias: Float32,
-    residual: Array | None,
+    modulation: Modulation,
+    packed: PackedConv,
     y: Array,
+    residual: Array | None = None,
     *,
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    mean: Float32 | None = None,
-    rstd: Float32 | None = None,
-    shift: int = 0,
-    leaky: bool = True,
     residual_shift: int = 0,
     shortcut: Shortcut | None = None,
 ) -> Step:
-    """`modulate`, then `conv`, in bands of rows that stay in the cache: the same bits, without the map between.
+    """Return the step y = conv(modulate(x)) + residual or shortcut; the modulated map is never stored as a whole.
 
-    Args: see there. With a shortcut there is no residual.
+    Args:
+        x: plain map T [N, H >> shift, CBi, W >> shift, 32], where shift is the modulation's.
+        packed, y, residual, residual_shift: as in `kernels.ops.conv.conv`.
+        shortcut: added in place of a residual.
     """
-    op = "modulated_conv"
-    expect_rank(op, "y", y, 5)
-    n, height, _, width, _ = y.shape
-    size = (n, height, blocks(in_channels), width)
-    arrays, numbers, kept = modulation(op, isa, x, entries, index, mean, rstd, size, shift, leaky)
-    conv_arrays, conv_numbers = convolution(
-        op, isa, weight, bias, residual, y, in_channels, out_channels, kernel_size, residual_shift
-    )
-    arrays |= _prefixed("conv_", conv_arrays)
-    numbers |= _prefixed("conv_", conv_numbers)
+    expect_rank(OP, "y", y, 5)
+    arguments = _pair(OP, isa, x, modulation, conv_arguments(OP, isa, packed, y, residual, residual_shift))
     if shortcut is not None:
         if residual is not None:
-            raise StepError(f"[{op}] expected a residual or a shortcut but got both")
-        more_arrays, more_numbers, more_kept = _shortcut(isa, shortcut, y, out_channels)
-        arrays, numbers, kept = arrays | more_arrays, numbers | more_numbers, (*kept, *more_kept)
-    step = make_step(op, isa, arrays, **numbers)
-    return Step(step.kind, step.record, (*step.arrays, *kept))
+            raise StepError(f"[{OP}] expected a residual or a shortcut but got both")
+        arguments |= _shortcut(isa, shortcut, packed, y)
+    return arguments.step(OP, isa)
 
 
-def _shortcut(
-    isa: Isa, of: Shortcut, y: Array, out_channels: int
-) -> tuple[dict[str, Array | None], dict[str, int], tuple[Entries, ...]]:
-    op, (n, height, out_blocks, width, _) = "modulated_conv shortcut", y.shape
-    size = (n, height, blocks(of.in_channels), width)
-    arrays, numbers, kept = modulation(
-        op, isa, of.x, of.entries, of.index, of.mean, of.rstd, size, of.shift, leaky=False
-    )
-    no_bias = np.zeros(out_blocks * BLOCK, np.float32)
-    conv_arrays, conv_numbers = convolution(op, isa, of.weight, no_bias, None, y, of.in_channels, out_channels, 1, 0)
-    arrays = _prefixed("shortcut_", arrays) | _prefixed("shortcut_conv_", conv_arrays)
-    numbers = _prefixed("shortcut_", numbers) | _prefixed("shortcut_conv_", conv_numbers)
-    return arrays, numbers | {"has_shortcut": 1}, kept
+def _pair(op: str, isa: Isa, x: Array, modulation: Modulation, conv: Arguments) -> Arguments:
+    """The arguments of a modulation under their own names, and of the conv that reads it with the prefix `conv_`."""
+    n, height, width, in_channels = (int(conv.numbers[name]) for name in ("n", "height", "width", "in_channels"))
+    size = (n, height, blocks(in_channels), width)
+    return modulate_arguments(op, isa, x, modulation, size) | conv.prefixed("conv_")
 
 
-def _prefixed(prefix: str, values: Mapping[str, _Value]) -> dict[str, _Value]:
-    return {prefix + name: value for name, value in values.items()}
+def _shortcut(isa: Isa, shortcut: Shortcut, main: PackedConv, y: Array) -> Arguments:
+    op, packed = f"{OP} shortcut", shortcut.packed
+    if packed.kernel_size != 1 or packed.out_channels != main.out_channels or packed.bias.any():
+        raise StepError(
+            f"[{op}] expected a 1x1 conv without bias to {main.out_channels} channels but got "
+            f"{packed.kernel_size}x{packed.kernel_size} {'with' if packed.bias.any() else 'without'} bias to "
+            f"{packed.out_channels}"
+        )
+    pair = _pair(op, isa, shortcut.x, shortcut.modulation, conv_arguments(op, isa, packed, y))
+    return pair.prefixed("shortcut_") | Arguments({}, {"has_shortcut": 1})

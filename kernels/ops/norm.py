@@ -1,4 +1,4 @@
-"""Norm: instance-norm statistics. The specification of `kernels.ops.norm.norm`."""
+"""Norm: mean and 1 / standard deviation of every channel of every image, for instance normalisation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import numpy as np
 from kernels.constants import EPSILON
 from kernels.isa import Isa, isa_dtype
 from kernels.layouts import BLOCK, Array, Float32, Float64, storage_dtype
-from kernels.program import Step, expect, expect_rank, make_step
+from kernels.program import Arguments, Step, expect, expect_rank
+
+# ---- The specification in NumPy ----
 
 
 def norm_numpy(x: Array, epsilon: float = EPSILON) -> tuple[Float64, Float64]:
@@ -18,8 +20,11 @@ def norm_numpy(x: Array, epsilon: float = EPSILON) -> tuple[Float64, Float64]:
     return mean, rstd
 
 
+# ---- The step ----
+
+
 def norm(isa: Isa, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = EPSILON) -> Step:
-    """Mean and 1 / sqrt(variance + epsilon) of a plain map; see `kernels.ops.norm.norm_numpy`.
+    """Return the step that `norm_numpy` specifies.
 
     Args:
         x: plain map T [N, H, CB, W, 32].
@@ -30,5 +35,5 @@ def norm(isa: Isa, x: Array, mean: Float32, rstd: Float32, *, epsilon: float = E
     expect("norm", "x", x, storage_dtype(isa_dtype(isa)), (n, height, n_blocks, width, BLOCK))
     expect("norm", "mean", mean, np.float32, (n, n_blocks * BLOCK))
     expect("norm", "rstd", rstd, np.float32, (n, n_blocks * BLOCK))
-    arrays = {"x": x, "mean": mean, "rstd": rstd}
-    return make_step("norm", isa, arrays, n=n, height=height, width=width, blocks=n_blocks, epsilon=epsilon)
+    numbers = {"n": n, "height": height, "width": width, "blocks": n_blocks, "epsilon": epsilon}
+    return Arguments({"x": x, "mean": mean, "rstd": rstd}, numbers).step("norm", isa)

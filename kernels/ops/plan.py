@@ -1,7 +1,7 @@
-"""The plan of a batch of symbol maps: which pixels of each level see the same labels.
+"""Plan: which pixels of each resolution level see the same labels.
 
-SPADE's gamma and beta at a pixel depend on nothing but the symbols around it: two k x k convs read (2k-1) x (2k-1) of
-them. The names `patches3` and `patches5` are those of the usual k = 3; for another k they are the k x k and the
+SPADE's gamma and beta at a pixel depend only on the symbols around it: two k x k convs read a patch of (2k-1) x (2k-1)
+symbols. The names `patches3` and `patches5` are right for the usual k = 3; for another k they hold the k x k and the
 (2k-1) x (2k-1) patches.
 """
 
@@ -24,19 +24,20 @@ INT32_MAX = 2**31 - 1
 
 
 class PlanError(ValueError):
-    """Symbol maps or sizes that cannot be planned; the message holds the value, the limit and the fix."""
+    """Symbol maps or sizes that cannot be planned; the message names the value, the limit and the fix."""
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
     """One resolution level of a batch of N maps. All arrays are C-contiguous.
 
-    `patches3[patches5[index]]` is the neighbourhood of every pixel. Maps share no rows: a map's rows are those between
-    its two offsets, numbered in order of first appearance in a row-major scan.
+    `patches3[patches5[index]]` is the neighbourhood of every pixel. Maps share no rows: the rows of map n lie between
+    offsets n and n + 1, numbered in order of first appearance in a row-major scan.
 
     Attributes:
-        patches3: int32 [U3, k*k], the k x k symbol patches, taps row-major; n_symbols is "outside the image".
-        patches5: int32 [U5, k*k], windows of rows of patches3; U3 is "outside the image", the second conv's zero row.
+        patches3: int32 [U3, k*k], k x k patches of symbols, taps row-major; n_symbols is "outside the image".
+        patches5: int32 [U5, k*k], k x k patches of rows of patches3; U3 is "outside the image", where the second conv
+            reads zeros.
         index: int32 [N, h, w], rows of patches5.
         patches3_offsets: int64 [N + 1], the rows of patches3 that belong to each map.
         patches5_offsets: int64 [N + 1], the rows of patches5 that belong to each map.
@@ -49,16 +50,70 @@ class Level:
     patches5_offsets: Int64
 
 
+# ---- The specification in NumPy ----
+
+
+def plan_numpy(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> list[Level]:
+    """Compute what `plan` computes, bit for bit, by sorting. Same arguments, result and errors as `plan`."""
+    symbols, sizes = _check(symbols, sizes, n_symbols, kernel_size)
+    return [_level_numpy([_resize(one, h, w) for one in symbols], n_symbols, kernel_size) for h, w in sizes]
+
+
+def _resize(symbols: npt.NDArray[np.uint16], height: int, width: int) -> Int64:
+    rows = np.arange(height) * symbols.shape[0] // height
+    columns = np.arange(width) * symbols.shape[1] // width
+    resized: Int64 = symbols[rows[:, None], columns].astype(np.int64)
+    return resized
+
+
+def _level_numpy(maps: Sequence[Int64], n_symbols: int, kernel_size: int) -> Level:
+    all3: list[Int64] = []
+    all5: list[Int64] = []
+    indices: list[Int64] = []
+    for one in maps:
+        patches3, numbers = _distinct_windows(one, n_symbols, kernel_size)
+        patches5, index = _distinct_windows(numbers, len(patches3), kernel_size)
+        all3.append(patches3)
+        all5.append(patches5)
+        indices.append(index)
+    offsets3, offsets5 = _offsets([len(p) for p in all3]), _offsets([len(p) for p in all5])
+    outside = offsets3[-1]
+    moved5 = [np.where(p5 == len(p3), outside, p5 + at) for p3, p5, at in zip(all3, all5, offsets3[:-1], strict=True)]
+    moved_index = [index + at for index, at in zip(indices, offsets5[:-1], strict=True)]
+    return Level(
+        np.concatenate(all3).astype(np.int32),
+        np.concatenate(moved5).astype(np.int32),
+        np.stack(moved_index).astype(np.int32),
+        offsets3,
+        offsets5,
+    )
+
+
+def _distinct_windows(ids: Int64, outside: int, kernel_size: int) -> tuple[Int64, Int64]:
+    """ids [h, w] -> distinct k x k windows [U, k*k] in order of first appearance, and each pixel's window [h, w]."""
+    padded = np.pad(ids, kernel_size // 2, constant_values=outside)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel_size, kernel_size))  # [h, w, k, k]
+    windows = windows.reshape(ids.size, kernel_size**2)
+    _, first, inverse = np.unique(windows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    return windows[first[order]], number[inverse].reshape(ids.shape)
+
+
+# ---- The native kernel ----
+
+
 def plan(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> list[Level]:
-    """The levels of a batch, by the native kernel.
+    """Plan the levels of a batch with the native kernel.
 
     Args:
         symbols: uint16 [N, H, W], values 0 .. n_symbols - 1.
-        sizes: (h, w) of each level, brought there by NEAREST: source row floor(i * H / h).
-        n_symbols: 1 .. 65535; the value n_symbols stands for "outside the image".
+        sizes: (h, w) of each level; the map is resized by NEAREST, source row floor(i * H / h).
+        n_symbols: 1 .. 65535; the value n_symbols means "outside the image".
         kernel_size: k of SPADE's convs, 1, 3 or 5.
 
-    Returns one Level per size. Each map is planned alone, then the maps are concatenated. Raises PlanError.
+    Returns one Level per size. Each map is planned alone and then the plans are concatenated. Raises PlanError.
     """
     return concatenate(plan_maps(symbols, sizes, n_symbols, kernel_size))
 
@@ -66,7 +121,10 @@ def plan(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> li
 def plan_maps(
     symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int, pool: Pool | None = None
 ) -> list[list[Level]]:
-    """The levels of each map alone, by the threads of a pool: two share a level. Else as `plan`."""
+    """Plan each map alone, on the threads of a pool or on this thread. Arguments and errors as in `plan`.
+
+    Returns the levels of each map.
+    """
     symbols, sizes = _check(symbols, sizes, n_symbols, kernel_size)
     maps = native.plan_maps(symbols, sizes, n_symbols, kernel_size, None if pool is None else pool.native)
     return [
@@ -78,8 +136,11 @@ def plan_maps(
     ]
 
 
+# ---- Plans of several maps ----
+
+
 def concatenate(plans: Sequence[Sequence[Level]]) -> list[Level]:
-    """Plans of the same sizes -> the plan of all their maps in one batch; one alone is not copied. Raises PlanError."""
+    """Join plans of the same sizes into the plan of one batch; a single plan is not copied. Raises PlanError."""
     if not plans or len({len(levels) for levels in plans}) != 1:
         raise PlanError(
             "[plan] expected at least one plan, all with the same number of levels, "
@@ -113,9 +174,9 @@ def _concatenate_level(parts: Sequence[Level]) -> Level:
 
 
 def concatenate_patches(parts: Sequence[Level]) -> tuple[Int32, Int32]:
-    """patches3 and patches5 of one level of several plans, one behind the other; of one plan its own, not copied.
+    """Join patches3 and patches5 of one level of several plans; a single plan's tables are not copied.
 
-    The index of a plan then starts at the row where its patches5 do. Raises PlanError.
+    The rows that a plan's index names start where the plan's patches5 start. Raises PlanError.
     """
     if len(parts) == 1:
         return parts[0].patches3, parts[0].patches5
@@ -147,58 +208,7 @@ def _join_offsets(offsets: Sequence[Int64], starts: Sequence[int]) -> Int64:
     return np.concatenate([np.zeros(1, np.int64), *moved])
 
 
-# ---- The specification in NumPy ----
-
-
-def plan_numpy(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> list[Level]:
-    """What `plan` computes, bit for bit, by sorting: the specification. Same arguments, result and errors as `plan`."""
-    symbols, sizes = _check(symbols, sizes, n_symbols, kernel_size)
-    return [_level_numpy([_resize(one, h, w) for one in symbols], n_symbols, kernel_size) for h, w in sizes]
-
-
-def _resize(symbols: npt.NDArray[np.uint16], height: int, width: int) -> Int64:
-    rows = np.arange(height) * symbols.shape[0] // height
-    columns = np.arange(width) * symbols.shape[1] // width
-    resized: Int64 = symbols[rows[:, None], columns].astype(np.int64)
-    return resized
-
-
-def _level_numpy(maps: Sequence[Int64], n_symbols: int, kernel_size: int) -> Level:
-    all3: list[Int64] = []
-    all5: list[Int64] = []
-    indices: list[Int64] = []
-    for one in maps:
-        patches3, numbers = _number_windows(one, n_symbols, kernel_size)
-        patches5, index = _number_windows(numbers, len(patches3), kernel_size)
-        all3.append(patches3)
-        all5.append(patches5)
-        indices.append(index)
-    offsets3, offsets5 = _offsets([len(p) for p in all3]), _offsets([len(p) for p in all5])
-    outside = offsets3[-1]
-    moved5 = [np.where(p5 == len(p3), outside, p5 + at) for p3, p5, at in zip(all3, all5, offsets3[:-1], strict=True)]
-    moved_index = [index + at for index, at in zip(indices, offsets5[:-1], strict=True)]
-    return Level(
-        np.concatenate(all3).astype(np.int32),
-        np.concatenate(moved5).astype(np.int32),
-        np.stack(moved_index).astype(np.int32),
-        offsets3,
-        offsets5,
-    )
-
-
-def _number_windows(ids: Int64, outside: int, kernel_size: int) -> tuple[Int64, Int64]:
-    """[h, w] -> distinct k x k windows [U, k*k] in order of first appearance, and each pixel's row of them [h, w]."""
-    padded = np.pad(ids, kernel_size // 2, constant_values=outside)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel_size, kernel_size))  # [h, w, k, k]
-    windows = windows.reshape(ids.size, kernel_size**2)
-    _, first, inverse = np.unique(windows, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    number = np.empty_like(order)
-    number[order] = np.arange(len(order))
-    return windows[first[order]], number[inverse].reshape(ids.shape)
-
-
-# ---- Validation ----
+# ---- Checks of the arguments ----
 
 
 def _check(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> tuple[Symbols, list[tuple[int, int]]]:

@@ -1,4 +1,4 @@
-"""What the tests of steps share: the isas of this machine, random data of a isa, and one step run on its own."""
+"""Helpers of the tests of steps: the ISAs of this machine, random data for an ISA, and one step run on its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from kernels.isa import Isa, input_dtype, isa_dtype, supported_isas
 from kernels.layouts import Array, Float64, from_entries, from_storage, to_plain, to_storage
-from kernels.program import Pool, Program, Step, run
+from kernels.program import Pool, Program, Step
 
 ISAS = supported_isas()
 each_isa = pytest.mark.parametrize("isa", ISAS or [pytest.param("none", marks=pytest.mark.skip("no AVX2 here"))])
@@ -19,13 +19,13 @@ _pools: dict[int, Pool] = {}
 
 def run_steps(*steps: Step, threads: int = 1) -> None:
     """Run steps as a program on a pool that the tests of a process share."""
-    run(Program(steps), _pools.setdefault(threads, Pool(threads)))
+    _pools.setdefault(threads, Pool(threads)).run(Program(steps))
 
 
 def random_values(random: np.random.Generator, shape: tuple[int, ...], isa: Isa) -> Float64:
-    """Normal values that the isa's T and I both hold exactly."""
+    """Draw normal values that T and I of an ISA both store exactly."""
     values = from_storage(to_storage(random.standard_normal(shape), input_dtype(isa)))
-    return np.where(np.abs(values) < 2.0**-17, 0, values)  # the rest has bits below the last one of float16
+    return np.where(np.abs(values) < 2.0**-17, 0, values)  # smaller values have bits that float16 cannot store
 
 
 def stored(values: Array, isa: Isa) -> Array:
@@ -45,7 +45,7 @@ def plain(values: Array, isa: Isa) -> Array:
 
 @dataclass(frozen=True)
 class CodebookCase:
-    """One codebook, and what it must give."""
+    """One codebook step, its output, and the expected values with their error bound."""
 
     step: Step
     entries: Array
@@ -59,6 +59,6 @@ def entry_values(entries: Array, channels: int) -> Float64:
 
 
 def poison(out: Array) -> Array:
-    """Fill an output with what no kernel writes, so that a gap shows."""
+    """Fill an output with a value that no kernel writes, so that a gap shows."""
     out.view(np.uint8)[...] = 0xFF  # NaN in every dtype
     return out

@@ -22,7 +22,6 @@ from kernels.layouts import (
     from_padded,
     from_plain,
     from_storage,
-    pad_channels,
     to_padded,
     to_plain,
     to_storage,
@@ -84,19 +83,8 @@ def step_of(case: Case, isa: Isa, data: Data) -> tuple[Step, Array]:
     """The step and the map that it writes, poisoned."""
     y = empty_plain(len(data.x), case.out_channels, case.height, case.width, isa_dtype(isa))
     poison(y)
-    step = conv(
-        isa,
-        data.x,
-        pack_conv(isa, data.weight),
-        pad_channels(data.bias),
-        data.residual,
-        y,
-        in_channels=case.in_channels,
-        out_channels=case.out_channels,
-        kernel_size=case.k,
-        residual_shift=case.residual or 0,
-    )
-    return step, y
+    packed = pack_conv(isa, data.weight, data.bias)
+    return conv(isa, data.x, packed, y, data.residual, residual_shift=case.residual or 0), y
 
 
 def run(case: Case, isa: Isa, data: Data, threads: int = 1) -> Array:

@@ -1,4 +1,4 @@
-"""Modulate: every isa against its float64 twin."""
+"""Modulate: every ISA against the float64 specification."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kernels.layouts import (
     to_entries,
     to_padded,
 )
-from kernels.ops.modulate import modulate, modulate_numpy
+from kernels.ops.modulate import Modulation, modulate, modulate_numpy
 from kernels.program import Entries, Step, StepError
 
 SIZES = [(1, 1, 1), (1, 2, 3), (2, 3, 7), (1, 1, 8), (3, 2, 12), (1, 5, 33)]
@@ -27,7 +27,7 @@ SIZES = [(1, 1, 1), (1, 2, 3), (2, 3, 7), (1, 1, 8), (3, 2, 12), (1, 5, 33)]
 
 @dataclass(frozen=True)
 class Case:
-    """One modulation, and what it must give."""
+    """One modulation step, its output, and the expected values with their error bound."""
 
     step: Step
     out: Array
@@ -43,8 +43,8 @@ def make(
     random = np.random.default_rng(channels * width + height)
     x = random_values(random, (n, channels, height >> shift, width >> shift), isa)
     a, b = random_values(random, (2, 6 * n, channels), isa) if entries else (None, None)
-    index = random.integers(0, 6, size).astype(np.int32) if entries else None  # of each image's own six rows
-    if index is not None and shift:  # some pixels of x have one entry, others have more
+    index = random.integers(0, 6, size).astype(np.int32) if entries else None  # rows of the image's own table of six
+    if index is not None and shift:  # some pixels of x have one entry for all four readers, others have several
         whole = index[:, ::2, ::2].repeat(2, 1).repeat(2, 2)
         index = np.where(random.random((n, height // 2, width // 2)).repeat(2, 1).repeat(2, 2) < 0.5, whole, index)
     rows = None if index is None else index + 6 * np.arange(n, dtype=np.int32)[:, None, None]
@@ -58,15 +58,15 @@ def make(
     out = poison(empty_padded(n, channels, height, width, input_dtype(isa)))
     tables = None
     if a is not None and b is not None:
-        table = to_entries(a, b, isa_dtype(isa))  # images share one, as the maps of a batch do
+        table = to_entries(a, b, isa_dtype(isa))  # images share one table, like the maps of a batch
         tables = Entries.of([table[:, 6 * i : 6 * i + 6] for i in range(n)])
-    step = modulate(
-        isa, plain(x, isa), tables, index, out,
-        mean=None if mean is None else pad_channels(mean), rstd=None if rstd is None else pad_channels(rstd),
-        shift=shift, leaky=leaky,
+    modulation = Modulation(
+        tables, index, None if mean is None else pad_channels(mean), None if rstd is None else pad_channels(rstd),
+        shift, leaky,
     )  # fmt: skip
-    # Four roundings (subtract, scale, multiply and add, slope), then that of I; and first those of mean, rstd and slope
-    # where amx works in float16.
+    step = modulate(isa, plain(x, isa), modulation, out)
+    # Four roundings (subtract, scale, multiply and add, slope), then the rounding to I. amx computes in float16, so it
+    # also rounds mean, rstd and slope first.
     computed = gamma(7, "float16") * sizes + 8 * 2.0**-25 if isa == "amx" else gamma(4) * sizes
     bound = stored_bound(computed, expected, input_dtype(isa))
     return Case(step, out, tables, expected, bound)
@@ -106,7 +106,7 @@ def test_neither_threads_nor_batch_change_a_bit(isa: Isa) -> None:
     (x, index), out, tables = case.step.arrays[:2], case.out, case.entries.tables
     for n in range(3):
         alone = poison(out[n : n + 1].copy())
-        run_steps(modulate(isa, x[n : n + 1], Entries.of(tables[n : n + 1]), index[n : n + 1], alone))
+        run_steps(modulate(isa, x[n : n + 1], Modulation(Entries.of(tables[n : n + 1]), index[n : n + 1]), alone))
         assert np.array_equal(alone[0], out[n])
 
 
@@ -116,13 +116,13 @@ def test_errors(isa: Isa) -> None:
     (x, index), out, entries = case.step.arrays[:2], case.out, case.entries
     assert entries is not None
     with pytest.raises(StepError, match=r"\[modulate\] expected entries with index"):
-        modulate(isa, x, entries, None, out)
+        modulate(isa, x, Modulation(entries), out)
     with pytest.raises(StepError, match=r"\[modulate\] expected shift 0, or 1 with even sizes, but got 2 for 4x4"):
-        modulate(isa, x, entries, index, out, shift=2)
+        modulate(isa, x, Modulation(entries, index, shift=2), out)
     with pytest.raises(StepError, match=r"\[modulate\] expected index as C-contiguous int32 \[1, 4, 4\] but got int64"):
-        modulate(isa, x, entries, index.astype(np.int64), out)
+        modulate(isa, x, Modulation(entries, index.astype(np.int64)), out)
     table = entries.tables[0]
     with pytest.raises(StepError, match=r"\[modulate\] expected entries of 1 images, 1 blocks of \w+, but got 2 im"):
-        modulate(isa, x, Entries.of([table, table]), index, out)
+        modulate(isa, x, Modulation(Entries.of([table, table]), index), out)
     with pytest.raises(StepError, match=r"\[modulate\] expected entries as \w+ \[1, 'U5', 2, 32\], or rows"):
         Entries.of([table[:, ::2]])

@@ -1,4 +1,4 @@
-"""A modulated conv gives the bits of modulate and then conv, in every isa, however it is cut into bands."""
+"""Modulated conv: the same bits as a modulate step and a conv step, on every ISA and for any split into bands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from kernels.isa import Isa, input_dtype, isa_dtype
 from kernels.layouts import (
     Array,
     Float32,
-    Int32,
     empty_padded,
     empty_plain,
     from_padded,
@@ -24,7 +23,7 @@ from kernels.layouts import (
     to_storage,
 )
 from kernels.ops.conv import conv, conv_numpy, pack_conv
-from kernels.ops.modulate import modulate
+from kernels.ops.modulate import Modulation, modulate
 from kernels.ops.modulated_conv import Shortcut, modulated_conv
 from kernels.program import Entries, StepError
 
@@ -57,13 +56,10 @@ CASES = [
 
 @dataclass(frozen=True)
 class Data:
-    """What both ways read."""
+    """The data of one modulated conv."""
 
     x: Array
-    entries: Entries | None
-    index: Int32 | None
-    mean: Float32 | None
-    rstd: Float32 | None
+    modulation: Modulation
     weight: Float32
     bias: Float32
     residual: Array | None
@@ -76,33 +72,32 @@ def draw(case: Case, isa: Isa) -> Data:
     mean, rstd = pad_channels(np.abs(random.standard_normal((2, case.n, c_in))))
     return Data(
         plain(random_values(random, (case.n, c_in, h >> case.shift, w >> case.shift), isa), isa),
-        Entries.of(tables) if case.entries else None,
-        random.integers(0, 7, (case.n, h, w)).astype(np.int32) if case.entries else None,
-        mean if case.norm else None,
-        rstd if case.norm else None,
+        Modulation(
+            Entries.of(tables) if case.entries else None,
+            random.integers(0, 7, (case.n, h, w)).astype(np.int32) if case.entries else None,
+            mean if case.norm else None,
+            rstd if case.norm else None,
+            case.shift,
+        ),
         random.standard_normal((c_out, c_in, case.k, case.k)).astype(np.float32),
-        pad_channels(random.standard_normal(c_out)),
+        random.standard_normal(c_out).astype(np.float32),
         None if case.residual is None else plain(random_values(random, (case.n, c_out, h >> s, w >> s), isa), isa),
     )
 
 
 def run_both(case: Case, isa: Isa, threads: int = 1) -> tuple[Array, Array]:
-    """y in one step, and in two."""
+    """Return y of one step and y of two steps."""
     data, (h, w), (c_in, c_out) = draw(case, isa), case.size, case.channels
-    packed = pack_conv(isa, data.weight)
+    packed = pack_conv(isa, data.weight, data.bias)
     one, two = (poison(empty_plain(case.n, c_out, h, w, isa_dtype(isa))) for _ in range(2))
-    of_conv = {"in_channels": c_in, "out_channels": c_out, "kernel_size": case.k, "residual_shift": case.residual or 0}
+    shift = case.residual or 0
     run_steps(
-        modulated_conv(
-            isa, data.x, data.entries, data.index, packed, data.bias, data.residual, one, mean=data.mean,
-            rstd=data.rstd, shift=case.shift, **of_conv,
-        ),
-        threads=threads,
-    )  # fmt: skip
+        modulated_conv(isa, data.x, data.modulation, packed, one, data.residual, residual_shift=shift), threads=threads
+    )
     hidden = empty_padded(case.n, c_in, h, w, input_dtype(isa))
     run_steps(
-        modulate(isa, data.x, data.entries, data.index, hidden, mean=data.mean, rstd=data.rstd, shift=case.shift),
-        conv(isa, hidden, packed, data.bias, data.residual, two, **of_conv),
+        modulate(isa, data.x, data.modulation, hidden),
+        conv(isa, hidden, packed, two, data.residual, residual_shift=shift),
     )
     return one, two
 
@@ -119,19 +114,16 @@ def test_same_bits_as_two_steps(isa: Isa, case: Case, threads: int) -> None:
 def test_an_image_does_not_depend_on_its_batch(isa: Isa) -> None:
     case = Case(3, (32, 48), (38, 20), shift=1, residual=0)
     data, (h, w) = draw(case, isa), case.size
-    assert data.entries is not None
-    assert data.index is not None
+    all_entries, index = data.modulation.entries, data.modulation.index
+    assert all_entries is not None
+    assert index is not None
     assert data.residual is not None
-    packed = pack_conv(isa, data.weight)
+    packed = pack_conv(isa, data.weight, data.bias)
     outputs = []
     for images in (slice(0, 3), slice(0, 1), slice(1, 2), slice(2, 3)):
         y = poison(empty_plain(images.stop - images.start, 48, h, w, isa_dtype(isa)))
-        entries = Entries.of(data.entries.tables[images])
-        step = modulated_conv(
-            isa, data.x[images], entries, data.index[images], packed, data.bias, data.residual[images], y,
-            in_channels=32, out_channels=48, kernel_size=3, shift=1,
-        )  # fmt: skip
-        run_steps(step)
+        modulation = Modulation(Entries.of(all_entries.tables[images]), index[images], shift=1)
+        run_steps(modulated_conv(isa, data.x[images], modulation, packed, y, data.residual[images]))
         outputs.append(y)
     assert np.array_equal(outputs[0], np.concatenate(outputs[1:]))
 
@@ -139,14 +131,13 @@ def test_an_image_does_not_depend_on_its_batch(isa: Isa) -> None:
 @each_isa
 def test_errors_name_the_step(isa: Isa) -> None:
     data, y = draw(Case(), isa), empty_plain(1, 32, 4, 8, isa_dtype(isa))
-    packed = pack_conv(isa, data.weight)
-    sizes = {"in_channels": 32, "out_channels": 32, "kernel_size": 3}
+    packed, modulation = pack_conv(isa, data.weight, data.bias), data.modulation
     with pytest.raises(StepError, match=r"\[modulated_conv\] expected entries with index"):
-        modulated_conv(isa, data.x, data.entries, None, packed, data.bias, None, y, **sizes)
+        modulated_conv(isa, data.x, Modulation(modulation.entries), packed, y)
     with pytest.raises(StepError, match=r"\[modulated_conv\] expected bias as C-contiguous float32 \[32\]"):
-        modulated_conv(isa, data.x, data.entries, data.index, packed, data.bias[:-1], None, y, **sizes)
+        modulated_conv(isa, data.x, modulation, replace(packed, bias=packed.bias[:-1]), y)
     with pytest.raises(StepError, match=r"\[modulated_conv\] expected residual_shift 0, or 1"):
-        modulated_conv(isa, data.x, data.entries, data.index, packed, data.bias, None, y, **sizes, residual_shift=2)
+        modulated_conv(isa, data.x, modulation, packed, y, residual_shift=2)
 
 
 SHORTCUTS = [
@@ -160,40 +151,27 @@ SHORTCUTS = [
 @each_isa
 @pytest.mark.parametrize("case", SHORTCUTS, ids=str)
 def test_with_a_shortcut(isa: Isa, case: Case) -> None:
-    """Against the sum of two convs in float64, of the same inputs; where the shortcut is rounded, to the bit."""
+    """Within bounds of the sum of two convs in float64; the same bits as four steps on ISAs that round the shortcut."""
     (h, w), (c_in, c_out), dtype = case.size, case.channels, isa_dtype(isa)
     narrow = replace(case, channels=(32, c_out), shift=0)
     data, beside = draw(narrow, isa), draw(case, isa)
     weight, weight_s = data.weight, beside.weight[:, :, :1, :1].copy()
-    packed, packed_s = pack_conv(isa, weight), pack_conv(isa, weight_s)
-    of_conv = {"out_channels": c_out, "kernel_size": 3}
+    packed, packed_s = pack_conv(isa, weight, data.bias), pack_conv(isa, weight_s)
     y = poison(empty_plain(case.n, c_out, h, w, dtype))
-    shortcut = Shortcut(
-        beside.x, beside.entries, beside.index, packed_s, c_in, beside.mean, beside.rstd, case.shift
-    )  # fmt: skip
-    run_steps(
-        modulated_conv(
-            isa, data.x, data.entries, data.index, packed, data.bias, None, y, mean=data.mean, rstd=data.rstd,
-            in_channels=32, **of_conv, shortcut=shortcut,
-        ),
-        threads=2,
-    )  # fmt: skip
+    shortcut = Shortcut(beside.x, replace(beside.modulation, leaky=False), packed_s)
+    run_steps(modulated_conv(isa, data.x, data.modulation, packed, y, shortcut=shortcut), threads=2)
 
     hidden, hidden_s = (empty_padded(case.n, c, h, w, input_dtype(isa)) for c in (32, c_in))
     residual, two = (empty_plain(case.n, c_out, h, w, dtype) for _ in range(2))
-    no_bias = np.zeros_like(data.bias)
     run_steps(
-        modulate(isa, data.x, data.entries, data.index, hidden, mean=data.mean, rstd=data.rstd),
-        modulate(
-            isa, beside.x, beside.entries, beside.index, hidden_s, mean=beside.mean, rstd=beside.rstd,
-            shift=case.shift, leaky=False,
-        ),
-        conv(isa, hidden_s, packed_s, no_bias, None, residual, in_channels=c_in, out_channels=c_out, kernel_size=1),
-        conv(isa, hidden, packed, data.bias, residual, two, in_channels=32, **of_conv),
-    )  # fmt: skip
+        modulate(isa, data.x, data.modulation, hidden),
+        modulate(isa, beside.x, shortcut.modulation, hidden_s),
+        conv(isa, hidden_s, packed_s, residual),
+        conv(isa, hidden, packed, two, residual),
+    )
     exact, exact_s = from_padded(hidden, 32), from_padded(hidden_s, c_in)
     weight, weight_s = (from_storage(to_storage(v, input_dtype(isa))) for v in (weight, weight_s))
-    bias = data.bias[:c_out].astype(np.float64)
+    bias = data.bias.astype(np.float64)
     added = conv_numpy(exact_s, weight_s, np.zeros(c_out))
     expected = conv_numpy(exact, weight, bias) + added
     sizes = conv_numpy(abs(exact), abs(weight), abs(bias)) + conv_numpy(abs(exact_s), abs(weight_s), np.zeros(c_out))
@@ -207,9 +185,15 @@ def test_with_a_shortcut(isa: Isa, case: Case) -> None:
 def test_a_shortcut_and_a_residual_are_one_too_many(isa: Isa) -> None:
     data, y = draw(Case(residual=0), isa), empty_plain(1, 32, 4, 8, isa_dtype(isa))
     packed, packed_s = pack_conv(isa, data.weight), pack_conv(isa, data.weight[:, :, :1, :1].copy())
-    shortcut = Shortcut(data.x, data.entries, data.index, packed_s, 32)
+    shortcut = Shortcut(data.x, data.modulation, packed_s)
     with pytest.raises(StepError, match="expected a residual or a shortcut but got both"):
-        modulated_conv(
-            isa, data.x, data.entries, data.index, packed, data.bias, data.residual, y, in_channels=32,
-            out_channels=32, kernel_size=3, shortcut=shortcut,
-        )  # fmt: skip
+        modulated_conv(isa, data.x, data.modulation, packed, y, data.residual, shortcut=shortcut)
+
+
+@each_isa
+def test_a_shortcut_is_1x1_and_has_no_bias(isa: Isa) -> None:
+    data, y = draw(Case(), isa), empty_plain(1, 32, 4, 8, isa_dtype(isa))
+    packed, narrow = pack_conv(isa, data.weight, data.bias), data.weight[:, :, :1, :1].copy()
+    for wrong in (packed, pack_conv(isa, narrow, data.bias), pack_conv(isa, narrow[:3].copy())):
+        with pytest.raises(StepError, match=r"\[modulated_conv shortcut\] expected a 1x1 conv without bias to 32"):
+            modulated_conv(isa, data.x, data.modulation, packed, y, shortcut=Shortcut(data.x, data.modulation, wrong))

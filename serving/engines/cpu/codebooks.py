@@ -16,7 +16,7 @@ from kernels.layouts import BLOCK, aligned_empty, blocks, storage_dtype
 from kernels.ops.codebook import Int8, choose_form, codebook
 from kernels.ops.embed import embed
 from kernels.ops.plan import Level, concatenate_patches, plan_maps
-from kernels.program import Pool, Program, Step, run
+from kernels.program import Pool, Program, Step
 from serving.engines.cpu.memory import ALIGNMENT, Arena, Block
 from serving.engines.cpu.pack import PackedGenerator, PackedNorm
 from serving.engines.map_cache import MapCache, MapKey
@@ -121,7 +121,7 @@ class CodebookMaker:
         """Compute the entries that the last call of `plan` found missing, and put them into the cache."""
         if not planned.new:
             return
-        timings.codebook_s += sum(run(self._program, self._pool).values())
+        timings.codebook_s += sum(self._pool.run(self._program).values())
         self.cache.put(planned.new)
 
     def _write_program(self) -> tuple[Program, list[_NormSteps]]:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from kernels.isa import Isa, input_dtype, isa_dtype
-from kernels.layouts import BLOCK, Array, Float32, pad_channels, to_entries
+from kernels.layouts import BLOCK, Array, Float32, to_entries
 from kernels.ops.codebook import pack_bias, pack_codebook, pack_codebook_int8
-from kernels.ops.conv import pack_conv
+from kernels.ops.conv import PackedConv, pack_conv
 from serving.engines.cpu.rounding import Patches, drawn_patches, round_codebook, round_taps
 from spade_core.codebook.fold import fold
-from spade_core.config import STYLE_DIM, GeneratorConfig
+from spade_core.config import GeneratorConfig
 from spade_core.models.generator import Generator
 from spade_core.models.spade import SPADE, ResidualBlock
 from spade_core.models.symbol_table import symbol_table
@@ -48,17 +48,6 @@ class PackedNorm:
     instance: bool
     scale: Float32 | None = None
     interior: Array | None = None
-
-
-@dataclass(frozen=True)
-class PackedConv:
-    """One conv: its packed weight, and its bias float32 [CB * 32]."""
-
-    in_channels: int
-    out_channels: int
-    kernel_size: int
-    weight: Packed
-    bias: Float32
 
 
 @dataclass(frozen=True)
@@ -209,12 +198,10 @@ def _check_range(spade: SPADE, isa: Isa) -> None:
 
 
 def _conv(conv: nn.Conv2d, isa: Isa) -> PackedConv:
-    out_channels, in_channels, kernel_size, _ = conv.weight.shape
-    bias = np.zeros(out_channels, np.float32) if conv.bias is None else _array(conv.bias)
     weight = _array(conv.weight)
     if input_dtype(isa) == "bf16":
-        weight = round_taps(weight.reshape(out_channels, in_channels, -1)).reshape(weight.shape)
-    return PackedConv(in_channels, out_channels, kernel_size, pack_conv(isa, weight), pad_channels(bias))
+        weight = round_taps(weight.reshape(*weight.shape[:2], -1)).reshape(weight.shape)
+    return pack_conv(isa, weight, None if conv.bias is None else _array(conv.bias))
 
 
 def _start(generator: Generator, isa: Isa) -> PackedStart:
@@ -228,8 +215,7 @@ def _start(generator: Generator, isa: Isa) -> PackedStart:
     h0, w0 = config.level_sizes[0]
     order = torch.arange(16 * config.nf * h0 * w0).view(-1, BLOCK, h0, w0).permute(2, 0, 3, 1).flatten()
     weight, bias = _array(fc.weight[order]), _array(fc.bias[order])
-    conv = PackedConv(STYLE_DIM, len(bias), 1, pack_conv(isa, weight[:, :, None, None]), bias)
-    return PackedStart(conv, None, bias)
+    return PackedStart(pack_conv(isa, weight[:, :, None, None], bias), None, bias)
 
 
 def _array(tensor: Tensor) -> Float32:

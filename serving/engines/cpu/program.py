@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,16 +12,16 @@ import numpy.typing as npt
 
 from kernels.constants import EPSILON
 from kernels.isa import Isa, input_dtype, isa_dtype
-from kernels.layouts import BLOCK, Array, Float32, aligned_empty, blocks, storage_dtype, to_storage
-from kernels.ops.conv import conv
+from kernels.layouts import BLOCK, Array, aligned_empty, blocks, storage_dtype, to_storage
+from kernels.ops.conv import PackedConv, conv
 from kernels.ops.embed import embed
 from kernels.ops.image import image
-from kernels.ops.modulate import modulate
+from kernels.ops.modulate import Modulation, modulate
 from kernels.ops.modulated_conv import Shortcut, modulated_conv
 from kernels.ops.norm import norm
-from kernels.program import Entries, Pool, Program, Step, run
+from kernels.program import Entries, Pool, Program, Step
 from serving.engines.cpu.codebooks import MapCodebooks
-from serving.engines.cpu.pack import PackedBlock, PackedConv, PackedGenerator, PackedNorm
+from serving.engines.cpu.pack import PackedBlock, PackedGenerator, PackedNorm
 from spade_core.config import level_sizes
 from spade_core.types import Style, Symbols
 
@@ -30,18 +30,6 @@ Output = Literal["values", "pixels"]
 
 LARGE = 64 * 64  # pixels of the smallest large map
 _PLAIN = ("x0", "x1", "dx")  # the buffers of plain maps: a block's input, its output, and the map between its convs
-
-
-@dataclass(frozen=True, eq=False)
-class _Modulation:
-    """How a conv's input is modulated; see `kernels.ops.modulate.modulate`."""
-
-    x: Array
-    entries: Entries | None
-    index: npt.NDArray[np.int32] | None
-    mean: Float32 | None
-    rstd: Float32 | None
-    shift: int
 
 
 class ConvProgram:
@@ -108,7 +96,7 @@ class ConvProgram:
 
     def run(self, pool: Pool) -> float:
         """Synthesise the batch that `set` prepared. Returns the seconds."""
-        return sum(run(self._program, pool).values())
+        return sum(pool.run(self._program).values())
 
     # ---- Memory ----
 
@@ -146,7 +134,8 @@ class ConvProgram:
         if start.style is not None:
             # The style as the channels of one pixel per image, with its padding.
             self._style = np.zeros((self._n, 3, blocks(start.style.in_channels), 3, BLOCK), self._input_dtype)
-            self._conv(start.style, self._style, x.reshape(self._n, 1, -1, 1, BLOCK))
+            y = x.reshape(self._n, 1, -1, 1, BLOCK)
+            self._steps.append(conv(self._isa, self._style, start.style, y))
         elif start.table is not None:
             self._patches = np.zeros((self._n * size[0] * size[1], 9), np.int32)
             step = embed(self._isa, start.table, start.bias, self._patches, x, relu=False, zero_row=False)
@@ -164,68 +153,53 @@ class ConvProgram:
         size, level, shift = self._sizes[block.level], block.level, block.shift
         dx = self._map("dx", images, block.conv_0.out_channels, size)
         out = self._map(out_name, images, block.conv_1.out_channels, size)
-        first = self._modulation(block.norm_0, number, level, x, shift, images)
-        self._modulated_conv(first, block.conv_0, dx)
+        first = self._modulation(block.norm_0, number, level, x, images, shift)
+        self._modulated_conv(x, first, block.conv_0, dx)
         if block.norm_s is None or block.conv_s is None:
-            last = self._modulation(block.norm_1, number + 1, level, dx, 0, images)
-            self._modulated_conv(last, block.conv_1, out, x, shift)
+            last = self._modulation(block.norm_1, number + 1, level, dx, images)
+            self._modulated_conv(dx, last, block.conv_1, out, x, residual_shift=shift)
             return out
-        beside = self._modulation(block.norm_s, number + 1, level, x, shift, images)
+        beside = replace(self._modulation(block.norm_s, number + 1, level, x, images, shift), leaky=False)
         if is_large(size):
-            shortcut = Shortcut(
-                x, beside.entries, beside.index, block.conv_s.weight, block.conv_s.in_channels, beside.mean,
-                beside.rstd, shift,
-            )  # fmt: skip
-            last = self._modulation(block.norm_1, number + 2, level, dx, 0, images)
-            self._modulated_conv(last, block.conv_1, out, shortcut=shortcut)
+            last = self._modulation(block.norm_1, number + 2, level, dx, images)
+            self._modulated_conv(dx, last, block.conv_1, out, shortcut=Shortcut(x, beside, block.conv_s))
         else:
             residual = self._map("shortcut", images, block.conv_s.out_channels, size)
-            self._modulated_conv(beside, block.conv_s, residual, leaky=False)
-            last = self._modulation(block.norm_1, number + 2, level, dx, 0, images)
-            self._modulated_conv(last, block.conv_1, out, residual)
+            self._modulated_conv(x, beside, block.conv_s, residual)
+            last = self._modulation(block.norm_1, number + 2, level, dx, images)
+            self._modulated_conv(dx, last, block.conv_1, out, residual)
         return out
 
-    def _modulation(self, by: PackedNorm, number: int, level: int, x: Array, shift: int, images: slice) -> _Modulation:
+    def _modulation(
+        self, packed: PackedNorm, number: int, level: int, x: Array, images: slice, shift: int = 0
+    ) -> Modulation:
         mean = rstd = None
-        if by.instance:  # of x before the upsampling, which keeps mean and variance
-            mean, rstd = np.empty((2, len(x), blocks(by.channels) * BLOCK), np.float32)
+        if packed.instance:  # of x before the upsampling, which keeps mean and variance
+            mean, rstd = np.empty((2, len(x), blocks(packed.channels) * BLOCK), np.float32)
             self._steps.append(norm(self._isa, x, mean, rstd, epsilon=EPSILON))
         entries = Entries(
-            self._entries[number, images], self._entry_rows[number, images], blocks(by.channels), self._dtype
+            self._entries[number, images], self._entry_rows[number, images], blocks(packed.channels), self._dtype
         )
-        return _Modulation(x, entries, self._index[level][images], mean, rstd, shift)
+        return Modulation(entries, self._index[level][images], mean, rstd, shift)
 
     def _modulated_conv(
-        self, by: _Modulation, of: PackedConv, y: Array, residual: Array | None = None, residual_shift: int = 0,
-        leaky: bool = True, shortcut: Shortcut | None = None,
+        self, x: Array, modulation: Modulation, packed: PackedConv, y: Array, residual: Array | None = None, *,
+        residual_shift: int = 0, shortcut: Shortcut | None = None,
     ) -> None:  # fmt: skip
         n, height, _, width, _ = y.shape
         if is_large((height, width)):
             step = modulated_conv(
-                self._isa, by.x, by.entries, by.index, of.weight, of.bias, residual, y, mean=by.mean, rstd=by.rstd,
-                shift=by.shift, leaky=leaky, in_channels=of.in_channels, out_channels=of.out_channels,
-                kernel_size=of.kernel_size, residual_shift=residual_shift, shortcut=shortcut,
-            )  # fmt: skip
+                self._isa, x, modulation, packed, y, residual, residual_shift=residual_shift, shortcut=shortcut
+            )
             self._steps.append(step)
             return
-        hidden = self._map("hidden", slice(0, n), of.in_channels, (height, width), border=1)
-        step = modulate(
-            self._isa, by.x, by.entries, by.index, hidden, mean=by.mean, rstd=by.rstd, shift=by.shift, leaky=leaky
-        )
-        self._steps.append(step)
-        self._conv(of, hidden, y, residual, residual_shift)
-
-    def _conv(self, of: PackedConv, x: Array, y: Array, residual: Array | None = None, shift: int = 0) -> None:
-        self._steps.append(
-            conv(
-                self._isa, x, of.weight, of.bias, residual, y, in_channels=of.in_channels,
-                out_channels=of.out_channels, kernel_size=of.kernel_size, residual_shift=shift,
-            )
-        )  # fmt: skip
+        hidden = self._map("hidden", slice(0, n), packed.in_channels, (height, width), border=1)
+        self._steps.append(modulate(self._isa, x, modulation, hidden))
+        self._steps.append(conv(self._isa, hidden, packed, y, residual, residual_shift=residual_shift))
 
     def _image(self, x: Array, images: slice) -> None:
         y = self._map("dx", images, self._packed.conv_img.out_channels, self._sizes[-1])
-        self._modulated_conv(_Modulation(x, None, None, None, None, 0), self._packed.conv_img, y)
+        self._modulated_conv(x, Modulation(), self._packed.conv_img, y)
         self._steps.append(image(self._isa, y, self.values[images], self.pixels[images]))
 
 
