@@ -1,4 +1,4 @@
-"""Label and instance maps: files to arrays, NEAREST resize, edges, range checks, and the symbols a generator reads."""
+"""Label and instance maps: read from files, resized, checked, and turned into the symbols that a generator reads."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _FIXES = {
 
 
 def read_label_map(source: Path | bytes, *, colours: ColourTable | None = None, max_pixels: int = MAX_PIXELS) -> Map:
-    """A PNG file -> ids uint8 [H, W], as stored.
+    """Read a PNG file: ids uint8 [H, W], as stored.
 
-    Grey of 1 to 16 bits and palette images hold the ids themselves (palette: the indices). RGB goes through `colours`;
-    without it, RGB with three equal channels is read as grey. Raises LabelMapError.
+    Pixels of a grey image (1 to 16 bits) are the ids; of a palette image, the indices are. An RGB image is looked up in
+    `colours`. Without `colours`, an RGB image whose three channels are equal is read as grey. Raises LabelMapError.
     """
     png = read_png(source, max_pixels=max_pixels)
     if png.kind == "rgb":
@@ -78,9 +78,9 @@ def _from_rgb(rgb: npt.NDArray[Any], colours: ColourTable | None) -> Map:
 
 
 def read_instance_map(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.int32]:
-    """A PNG file -> instance ids int32 [H, W]: grey (to 16 bits), palette, or RGB as r + 256 g + 65536 b.
+    """Read a PNG file: instance ids int32 [H, W], from grey (1 to 16 bits), palette, or RGB as r + 256 g + 65536 b.
 
-    Only edges between ids are used, so any ids will do. Raises LabelMapError.
+    The ids may be any: a generator reads only the edges between them. Raises LabelMapError.
     """
     png = read_png(source, max_pixels=max_pixels)
     values = png.pixels.astype(np.int32)
@@ -88,11 +88,11 @@ def read_instance_map(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> 
 
 
 def resize_nearest_centred(maps: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
-    """Bring maps read from files to a size: [H, W] or [N, H, W] -> [.., height, width] of the same dtype.
+    """Resize maps that were read from files: [H, W] or [N, H, W] -> [.., height, width] of the same dtype.
 
-    Takes the pixels that Pillow's NEAREST takes: source row floor((i + 0.5) * H / height), the one under the middle of
-    the new row. A label map so stays under its photo, whose bicubic resize is centred too. Inside the network a
-    label map is brought to each level by another grid, floor(i * H / h): see `kernels.ops.plan` and
+    Takes the pixels that Pillow's NEAREST takes: source row floor((i + 0.5) * H / height), the row under the middle of
+    the new row. So a label map stays under its photo, whose bicubic resize is centred too. Inside the network, the
+    label map of each level is made by another grid, floor(i * H / h): see `kernels.ops.plan`, and
     `F.interpolate(mode="nearest")` in the dense form. Raises LabelMapError.
     """
     if maps.ndim not in (2, 3) or 0 in maps.shape:
@@ -109,16 +109,16 @@ def resize_nearest_centred(maps: npt.NDArray[Any], height: int, width: int) -> n
 
 
 def _centred_sources(size: int, new_size: int) -> npt.NDArray[np.int64]:
-    """floor((i + 0.5) * size / new_size) for each i, rounded as Pillow rounds: it adds the step up in float64."""
+    """floor((i + 0.5) * size / new_size) for each i. Adds up the steps in float64 as Pillow does, errors included."""
     steps = np.full(new_size, size / new_size)
     steps[0] *= 0.5
     return np.add.accumulate(steps).astype(np.int64)
 
 
 def check_pair(labels: Map, instances: npt.NDArray[np.int32], name: str) -> None:
-    """Maps of one image [H, W], as read from files, have one size: `name` is the instance map's. Raises LabelMapError.
+    """Check that the two maps of one image, each [H, W] as read from its file, have one size. Raises LabelMapError.
 
-    Maps of two sizes, each resized by itself, would put edges beside their objects.
+    If each were resized from a size of its own, edges could lie beside their objects. `name` names the instance map.
     """
     if instances.shape != labels.shape:
         raise LabelMapError(
@@ -132,9 +132,10 @@ def _size(one: npt.NDArray[Any]) -> str:
 
 
 def check_labels(labels: Labels, config: GeneratorConfig) -> Labels:
-    """Ids uint8 [N, H, W] -> ids 0 .. classes - 1, with 255 turned into label_nc where the config has "don't care".
+    """Check ids uint8 [N, H, W], and return ids 0 .. classes - 1.
 
-    The input is left as it is. Raises LabelMapError, naming the first bad id, its pixels and the fix.
+    Where the config has "don't care", 255 becomes label_nc, in a copy. Raises LabelMapError, which names the first bad
+    id, its pixels and the fix.
     """
     ids = np.where(labels == DONT_CARE, np.uint8(config.label_nc), labels) if config.dont_care else labels
     if ids.size and int(ids.max()) >= config.classes:
@@ -163,9 +164,9 @@ def _bad_id(ids: Labels, config: GeneratorConfig) -> LabelMapError:
 
 
 def to_symbols(labels: Labels, edges: Edges | None, config: GeneratorConfig) -> Symbols:
-    """Checked labels and edges [N, H, W] -> symbols uint16 [N, H, W]: label, or 2 label + edge.
+    """Join checked labels and edges, each [N, H, W]: symbols uint16 [N, H, W], `label` or `2 label + edge`.
 
-    Raises LabelMapError.
+    `edges` is None exactly where the config reads none. Raises LabelMapError.
     """
     if (edges is not None) != config.instance_edges:
         raise LabelMapError(
@@ -180,9 +181,10 @@ def to_symbols(labels: Labels, edges: Edges | None, config: GeneratorConfig) -> 
 
 
 def prepare(labels: Labels, instances: Instances | None, config: GeneratorConfig) -> Symbols:
-    """What a request holds -> what a generator reads: every check of this file, then symbols uint16 [N, H, W].
+    """Check the maps of a request in every way, and make the symbols uint16 [N, H, W] that a generator reads.
 
-    labels uint8 [N, H, W]; instances int32 [N, H, W] exactly when config.instance_edges. Raises LabelMapError.
+    `labels` are uint8 [N, H, W]. `instances` are int32 [N, H, W] where config.instance_edges, else None. Raises
+    LabelMapError.
     """
     _check_array("labels", labels, np.uint8)
     _check_instances(labels, instances, config)
@@ -191,7 +193,7 @@ def prepare(labels: Labels, instances: Instances | None, config: GeneratorConfig
 
 
 def _symbols(labels: Labels, instances: Instances | None, config: GeneratorConfig) -> Symbols:
-    """Do what `check_labels`, `instance_edges` and `to_symbols` do, in one pass of a kernel."""
+    """Check the ids and make the symbols in one pass of a kernel."""
     made, known = symbols(labels, instances, config.classes, config.label_nc if config.dont_care else None)
     if not known:
         check_labels(labels, config)  # raises with the first bad id

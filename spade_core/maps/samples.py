@@ -1,4 +1,4 @@
-"""The label maps that verification and benchmarks run on: real ones from a folder, or drawn ones."""
+"""Label maps for verification and benchmarks: real ones from a folder, or drawn ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from spade_core.models.style import style_from_seed
 
 @dataclass(frozen=True)
 class Maps:
-    """Input: labels, instances and symbols [N, H, W], style [N, 256]; instances and style None where unused."""
+    """The inputs of a generator for N images.
+
+    Attributes:
+        labels: uint8 [N, H, W].
+        instances: int32 [N, H, W]; None where the generator reads no edges.
+        symbols: int32 [N, H, W], made of both.
+        style: float32 [N, 256]; None where the generator has no style input.
+    """
 
     labels: npt.NDArray[np.uint8]
     instances: npt.NDArray[np.int32] | None
@@ -35,7 +42,10 @@ class Maps:
 
 
 def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> Maps:
-    """The first `count` maps of `folder` (its label/ and inst/, if any) at the model's size, or drawn ones."""
+    """Read the first `count` maps of `folder` at the model's size; without a folder, draw `count` maps.
+
+    Instance maps are read from the folder's inst/; where there is none, all instance ids are 0. Raises ValueError.
+    """
     size = (config.height, config.width)
     if folder is None:
         labels, instances = drawn_maps(config, count)
@@ -56,9 +66,9 @@ def read_maps(config: GeneratorConfig, folder: Path | None, count: int = 8) -> M
 
 
 def label_map_paths(folder: Path) -> list[Path]:
-    """The label maps of `folder`, or of its label/, by name. Raises ValueError where there are none."""
+    """Find the label maps of `folder`/label or, where there is no label/, of `folder`. Raises ValueError for none."""
     label_dir = _label_folder(folder)
-    # Without a label/, instance maps may lie beside the label maps.
+    # Where there is no label/, inst/ lies among the label maps.
     paths = find_files(label_dir, (".png",), exclude=folder / "inst")
     if not paths:
         raise ValueError(f"[maps] expected PNG label maps in {label_dir} but found none")
@@ -66,7 +76,7 @@ def label_map_paths(folder: Path) -> list[Path]:
 
 
 def instance_map_path(folder: Path, labels: Path) -> Path:
-    """Where the instance map of the label map `labels`, one of `label_map_paths(folder)`, is to be."""
+    """The path that the instance map of a label map has: `labels` is one of `label_map_paths(folder)`."""
     return folder / "inst" / labels.relative_to(_label_folder(folder))
 
 
@@ -75,7 +85,7 @@ def _label_folder(folder: Path) -> Path:
 
 
 def drawn_maps(config: GeneratorConfig, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """Labels and instances [count, H, W]: landscapes, or rectangles where the classes are not known by name."""
+    """Draw labels and instances [count, H, W]: landscapes, or rectangles where the preset's classes have no names."""
     if config.preset in SCENE_IDS and max(SCENE_IDS[config.preset]) < config.classes:
         drawn = [demo_map(seed, config) for seed in range(count)]
         return np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])

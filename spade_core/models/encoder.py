@@ -1,4 +1,4 @@
-"""The style encoder: an image to the mean and log-variance of its style (SPADE paper, figure 14)."""
+"""The style encoder: maps an image to the mean and log-variance of its style (SPADE paper, figure 14)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kernels.constants import EPSILON, SLOPE
 from spade_core.config import STYLE_DIM
 
-ENCODER_SIZE = 256  # the image is brought to this size; six stride-2 convs leave 4x4
+ENCODER_SIZE = 256  # side of the image that the convs read; six convs of stride 2 leave 4x4
 
 
 class StyleEncoder(nn.Module):
@@ -33,7 +33,7 @@ class StyleEncoder(nn.Module):
         self.fc_var = nn.Linear(8 * nf * 4 * 4, STYLE_DIM)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [N, 3, H, W] in -1..1 -> mean and log-variance, each [N, 256]."""
+        """Encode images [N, 3, H, W] in -1..1: mean and log-variance of the style, each [N, 256]."""
         x = image
         if x.shape[2:] != (ENCODER_SIZE, ENCODER_SIZE):
             x = F.interpolate(x, size=(ENCODER_SIZE, ENCODER_SIZE), mode="bilinear", align_corners=False)

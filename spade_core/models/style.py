@@ -1,4 +1,4 @@
-"""Where a style vector comes from: a seed, or a reference image."""
+"""Style vectors: sampled from a seed, or taken from a photo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spade_core.types import Style
 
 
 def style_from_seed(seed: int) -> npt.NDArray[np.float32]:
-    """The style [256] of a seed >= 0, standard normal; the same for every engine, client and machine."""
+    """Sample the style [256] of a seed >= 0 from the standard normal: the same on every engine, client and machine."""
     if seed < 0:
         raise ValueError(f"[style] expected a seed of 0 or more but got {seed}")
     return np.random.Generator(np.random.PCG64(seed)).standard_normal(STYLE_DIM, dtype=np.float32)
@@ -22,10 +22,10 @@ def style_from_seed(seed: int) -> npt.NDArray[np.float32]:
 def style_from_image(
     encoder: StyleEncoder, photo: npt.NDArray[np.uint8], config: GeneratorConfig, seed: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """The style [256] of an RGB photo uint8 [H, W, 3]: the encoder's mean or, with a seed, a sample.
+    """Encode an RGB photo uint8 [H, W, 3] as a style [256]: the mean or, with a seed, a sample around the mean.
 
-    The photo is first resized to the model's size as in training, by bicubic: the encoder's own resize picks single
-    pixels of a large photo, and reads its grain as style.
+    As in training, bicubic resizes the photo to the model's size first. The encoder's own bilinear resize picks single
+    pixels of a large photo, so its grain would count as style. Raises ValueError.
     """
     if photo.ndim != 3 or photo.shape[2] != 3:
         raise ValueError(f"[style] expected an RGB image [H, W, 3] but got shape {photo.shape}")
@@ -43,7 +43,7 @@ def style_from_image(
 
 
 def check_style(style: Style | None, batch: int, config: GeneratorConfig) -> Style | None:
-    """The style as float32 [N, 256], or None where the model takes none. Raises ValueError."""
+    """Check the style of `batch` images: float32 [N, 256], or None where the model takes none. Raises ValueError."""
     if not config.style:
         if style is not None:
             raise ValueError(
