@@ -1,4 +1,4 @@
-"""Photos: a file to upright RGB uint8, and the one resize of photos. Training, evaluation and styles read them here."""
+"""Photos: read from a file to upright RGB, and resized. Training, evaluation and style images all use this file."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _UPRIGHT = {
 
 
 class PhotoError(ValueError):
-    """A file that is no usable photo; the message holds the file, what was found and how to mend it."""
+    """A file is no usable photo. The message names the file, what was found and how to mend it."""
 
 
 def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
-    """An image file of any format of Pillow -> RGB uint8 [H, W, 3], turned upright by its EXIF orientation.
+    """Read an image file of any format that Pillow reads: RGB uint8 [H, W, 3], turned upright by EXIF orientation.
 
-    Grey of 16 bits (modes I;16 and I) is scaled so that 65535 becomes 255. Alpha is left out: a transparent pixel keeps
-    the colour that is stored under it. Palettes, CMYK and other modes become RGB as Pillow converts them. The first
-    frame of an animation counts. Raises PhotoError.
+    16-bit grey (modes I;16 and I) is scaled: 65535 becomes 255. Alpha is dropped: a transparent pixel keeps its stored
+    colour. Pillow converts palettes, CMYK and other modes to RGB. An animation gives its first frame.
+    Raises PhotoError.
     """
     try:
         with Image.open(path) as image:
@@ -46,7 +46,7 @@ def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
 
 
 def resize_photo(photo: Photo, height: int, width: int) -> Photo:
-    """RGB uint8 [H, W, 3] -> [height, width, 3] by Pillow's bicubic, which averages where the photo shrinks."""
+    """Resize RGB uint8 [H, W, 3] to [height, width, 3] by Pillow's bicubic, which averages where a photo shrinks."""
     if photo.shape[:2] == (height, width):
         return photo
     return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
@@ -80,7 +80,7 @@ def _rgb(image: Image.Image, path: Path) -> Photo:
 
 
 def _grey16(grey: npt.NDArray[np.integer], path: Path) -> Photo:
-    """Pillow's convert("RGB") cuts values at 255, which makes a 16-bit photo white."""
+    """Scale 16-bit grey to RGB. Pillow's convert("RGB") would cut values at 255, so the photo would become white."""
     low, high = int(grey.min()), int(grey.max())
     if low < 0 or high > 65535:
         raise PhotoError(

@@ -1,4 +1,4 @@
-"""Files of label maps to files of images, by an engine here or a server elsewhere. A bad file fails alone."""
+"""Turns files of label maps into files of images, by an engine here or a server elsewhere. A bad file fails alone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
 class SynthesizeError(ValueError):
-    """Arguments that name no label map, or two for one image; the message holds them."""
+    """Paths name no label map, or clash. The message holds the paths."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make: where its maps are and where it goes."""
+    """One image to make: the paths of its maps, and of the image."""
 
     labels: Path
     instances: Path | None
@@ -38,21 +38,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that gave no image, and why."""
+    """A label map that gave no image, and the reason."""
 
     path: Path
     reason: str
 
 
 def find_jobs(labels: Sequence[Path], instances: Path | None, out: Path, image_format: str) -> list[Job]:
-    """The images to make: each path a PNG or a folder of them (searched as deep as it goes, its layout kept in `out`).
+    """Find the images to make. Each path is a PNG file, or a folder whose layout, at any depth, is kept in `out`.
 
-    `instances` is a folder of the same names and layout or, for one label map, a file. Raises SynthesizeError.
+    `instances` is a folder of the same layout and names or, for a single label map, a file. Raises SynthesizeError.
     """
     found: list[tuple[Path, Path]] = []  # (file, its name under a root)
     for path in labels:
         if path.is_dir():
-            # Images of an earlier run may lie in the same folder.
+            # An earlier run may have written its images into the same folder.
             inside = find_files(path, (".png",), exclude=out)
             if not inside:
                 raise SynthesizeError(f"[synthesize] expected PNG label maps in {path} but found none")
@@ -80,7 +80,7 @@ def find_jobs(labels: Sequence[Path], instances: Path | None, out: Path, image_f
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
-    """No image replaces another, nor a map that is read. Raises SynthesizeError."""
+    """Check that no image replaces another image, or a map that is read. Raises SynthesizeError."""
     read = {path.resolve() for job in jobs for path in (job.labels, job.instances) if path is not None}
     taken: dict[Path, Path] = {}
     for job in jobs:
@@ -114,7 +114,10 @@ def synthesize_local(
     image_format: str,
     done: Callable[[Job, Failure | None], None],
 ) -> list[Failure]:
-    """Run the jobs through an engine of this process, `batch` maps at a time; maps are brought to the model's size."""
+    """Run the jobs through an engine of this process, `batch` maps at a time, each resized to the model's size.
+
+    `style` float32 [256] is used for all images. `done` hears of each job as it ends. Returns the jobs that failed.
+    """
     failures: list[Failure] = []
     encoding = read_encoding({"format": image_format})
 
@@ -156,7 +159,7 @@ def _read(job: Job, config: GeneratorConfig, colours: ColourTable | None) -> tup
         whole_instances = read_instance_map(job.instances)
         check_pair(whole, whole_instances, f"'{job.instances}'")
         instances = resize_nearest_centred(whole_instances, *size)[None]
-    prepare(labels, instances, config)  # so that a bad map fails here, alone
+    prepare(labels, instances, config)  # a bad map fails here, before it joins a batch
     return labels, instances
 
 
@@ -171,7 +174,10 @@ def synthesize_remote(
     image_format: str,
     done: Callable[[Job, Failure | None], None],
 ) -> list[Failure]:
-    """Send the jobs to a server, `in_flight` at once, for it to batch. Each thread has a connection of its own."""
+    """Send the jobs to a server, `in_flight` at once; the server forms batches. Each thread has its own connection.
+
+    `style` float32 [256] is used for all images. `done` hears of each job as it ends. Returns the jobs that failed.
+    """
     local = threading.local()
     failures: list[Failure] = []
 
@@ -207,7 +213,7 @@ def synthesize_remote(
 
 
 def write_image(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: an interrupted run leaves no half image."""
+    """Write an image file whole or not at all, so that an interrupted run leaves no half image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda draft: draft.write_bytes(data))
 

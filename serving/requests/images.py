@@ -1,4 +1,4 @@
-"""What `spade_image` does beside synthesis: label map files to tensors of the model's size, images to files."""
+"""The files of `spade_image`: PNG maps are decoded to the model's size, and images are encoded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spade_core.types import Images
 
 MAX_BYTES = 16 << 20  # of one label or instance map file
 MAX_COLOURS = 1 << 16  # characters of a colour table in a request
-MAX_PIXELS = 1 << 24  # of one label or instance map, read off its header before anything is unpacked
+MAX_FILE_PIXELS = 1 << 24  # of one label or instance map; the header tells before anything is unpacked
 
 # format: (Pillow's name, default quality)
 _FORMATS: dict[str, tuple[str, int | None]] = {"png": ("PNG", None), "jpeg": ("JPEG", 90), "webp": ("WEBP", 90)}
@@ -40,7 +40,7 @@ class Encoding:
 
 
 def read_encoding(parameters: Mapping[str, Any]) -> Encoding:
-    """The request parameters `format` (default png) and `quality`. Raises ValueError."""
+    """Read the request parameters `format` (default png) and `quality`. Raises ValueError."""
     name = parameters.get("format", "png")
     if name not in _FORMATS:
         raise ValueError(f"[spade_image] expected format {', '.join(_FORMATS)} but got {name!r}")
@@ -55,7 +55,7 @@ def read_encoding(parameters: Mapping[str, Any]) -> Encoding:
 
 
 def read_colours(parameters: Mapping[str, Any]) -> ColourTable | None:
-    """The request parameter `colours`, the text of a colour table (CSV or JSON). Raises ValueError."""
+    """Read the request parameter `colours`, the text of a colour table (CSV or JSON). Raises ValueError."""
     text = parameters.get("colours")
     if text is None:
         return None
@@ -79,9 +79,9 @@ def decode_maps(
     config: GeneratorConfig,
     colours: ColourTable | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """PNG files [N, bytes] -> `labels` uint8 [N, H, W] and, where given, `instances` int32, of the model's size.
+    """Decode PNG files [N, bytes] to the model's size: `labels` uint8 [N, H, W] and, if given, `instances` int32.
 
-    `colours` reads label maps in RGB. Raises ValueError, naming the item when there are several.
+    `colours` looks up label maps in RGB. Raises ValueError, which names the item.
     """
     labels = _decode_all("label_map", label_maps, partial(read_label_map, colours=colours))
     maps = {"labels": _resized(labels, config)}
@@ -98,7 +98,7 @@ def _resized(maps: Sequence[npt.NDArray[Any]], config: GeneratorConfig) -> npt.N
 
 
 def _decode_all(name: str, files: npt.NDArray[np.uint8], read: Any) -> list[npt.NDArray[Any]]:
-    # A PNG file ends in a checksum of its own that is not zero: zeros after the file are padding.
+    # The last bytes of a PNG file are a checksum, which is never 0: zeros at the end are padding.
     return [_decode(f"{name} {item}", row.tobytes().rstrip(b"\0"), read) for item, row in enumerate(files)]
 
 
@@ -109,27 +109,27 @@ def _decode(name: str, data: bytes, read: Any) -> npt.NDArray[Any]:
             "save it as a grey or palette PNG, which is smaller"
         )
     try:
-        decoded: npt.NDArray[Any] = read(data, max_pixels=MAX_PIXELS)
+        decoded: npt.NDArray[Any] = read(data, max_pixels=MAX_FILE_PIXELS)
     except LabelMapError as error:
         raise LabelMapError(f"[spade_image] {name}: {error}") from error
     return decoded
 
 
 def encode_images(images: Images, encoding: Encoding) -> Sequence[bytes]:
-    """Images [N, H, W, 3] -> N files."""
+    """Encode images [N, H, W, 3] as N files."""
     return [_encode(image, encoding) for image in images]
 
 
 def _encode(image: npt.NDArray[np.uint8], encoding: Encoding) -> bytes:
     file = io.BytesIO()
-    # Level 1: noise-like images hardly shrink further, and the default level takes several times as long.
+    # Level 1 of PNG: higher levels take several times as long, and hardly shrink images, which are like noise.
     options = {"compress_level": 1} if encoding.quality is None else {"quality": encoding.quality}
     Image.fromarray(image).save(file, _FORMATS[encoding.format][0], **options)
     return file.getvalue()
 
 
 def pad_files(files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """N files -> uint8 [N, L], each padded with zeros to the longest, and their lengths int32 [N, 1]."""
+    """Stack N files as uint8 [N, L], padded with zeros to the longest, and give their lengths int32 [N, 1]."""
     lengths = np.array([[len(file)] for file in files], np.int32)
     padded = np.zeros((len(files), int(lengths.max())), np.uint8)
     for row, file in zip(padded, files, strict=True):

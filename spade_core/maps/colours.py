@@ -1,4 +1,4 @@
-"""Colours of classes: tables that turn an RGB label map into ids, and palettes to draw label maps with."""
+"""Colours of classes: tables that turn RGB label maps into ids, and palettes that draw label maps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RGB = tuple[int, int, int]
 
 
 class ColourTableError(ValueError):
-    """A colour table that cannot be used; the message holds the line, the value and how to mend it."""
+    """A colour table cannot be used. The message holds the line, the value and how to mend the table."""
 
 
 @dataclass(frozen=True)
 class ColourTable:
-    """Which colour stands for which id. An id may have several colours; a colour has one id.
+    """The ids that colours stand for. An id may have several colours; a colour has one id.
 
     Attributes:
         ids: class ids, 0..255.
@@ -58,7 +58,7 @@ class ColourTable:
 
     @staticmethod
     def load(path: Path) -> ColourTable:
-        """A `.csv` file (header id,r,g,b,name) or a `.json` file (a list of such objects). Raises ColourTableError."""
+        """Read a `.csv` file (header id,r,g,b,name) or a `.json` file (such objects). Raises ColourTableError."""
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -69,13 +69,13 @@ class ColourTable:
 
     @staticmethod
     def parse(text: str, where: str, *, is_json: bool) -> ColourTable:
-        """A table from text, JSON or CSV; `where` names the text in errors. Raises ColourTableError."""
+        """Read a table from text, JSON or CSV. `where` names the text in errors. Raises ColourTableError."""
         rows = _json_rows(text, where) if is_json else _csv_rows(text, where)
         parsed = [_row(place, row) for place, row in rows]
         return ColourTable(tuple(r[0] for r in parsed), tuple(r[1] for r in parsed), tuple(r[2] for r in parsed))
 
     def ids_of(self, rgb: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """RGB uint8 [H, W, 3] -> ids uint8 [H, W], and bool [H, W]: colour is in the table (elsewhere id 0)."""
+        """Look RGB uint8 [H, W, 3] up: ids uint8 [H, W], and bool [H, W]: the table has the colour. Where not, id 0."""
         codes = np.array([r << 16 | g << 8 | b for r, g, b in self.colours], np.uint32)
         order = np.argsort(codes)
         codes, ids = codes[order], np.array(self.ids, np.uint8)[order]
@@ -123,7 +123,7 @@ def _row(where: str, row: dict[str, Any]) -> tuple[int, RGB, str]:
 
 
 def palette(n: int) -> npt.NDArray[np.uint8]:
-    """n distinct colours uint8 [n, 3], the same every time: hues a golden angle apart, in rings of lightness."""
+    """Make n distinct colours uint8 [n, 3], always the same: hues a golden angle apart, in rings of lightness."""
     colours: dict[RGB, None] = {}
     i = 0
     while len(colours) < n:
@@ -144,7 +144,7 @@ def _demo_classes() -> tuple[tuple[str, RGB], ...]:
 
 DEMO_CLASSES: tuple[tuple[str, RGB], ...] = _demo_classes()
 
-# The public labelIds of Cityscapes. -1 (license plate) has no id in a uint8 file; 34 is in none, but has a channel.
+# The public labelIds of Cityscapes. -1 (license plate) has no id in a uint8 file. 34 has a channel, but is in no file.
 CITYSCAPES_CLASSES: tuple[tuple[str, RGB], ...] = (
     ("unlabeled", (0, 0, 0)),
     ("ego vehicle", (0, 0, 0)),
@@ -187,7 +187,7 @@ CLASSES = {"demo": DEMO_CLASSES, "cityscapes": CITYSCAPES_CLASSES}
 
 
 def class_names(config: GeneratorConfig) -> tuple[str, ...]:
-    """Name of every class of the network, don't care included: the known ones, else `class 0`, `class 1`, .."""
+    """Name every class of the network, don't care included: known names, or `class 0`, `class 1`, .."""
     known = CLASSES.get(config.preset, ())
     if len(known) == config.classes:
         return tuple(name for name, _ in known)
@@ -196,7 +196,7 @@ def class_names(config: GeneratorConfig) -> tuple[str, ...]:
 
 
 def class_palette(config: GeneratorConfig) -> npt.NDArray[np.uint8]:
-    """Drawing colours uint8 [classes, 3]: the natural or public ones where there are, else `palette`."""
+    """Choose drawing colours uint8 [classes, 3]: natural or public ones where the preset has them, else `palette`."""
     known = CLASSES.get(config.preset, ())
     if len(known) == config.classes:
         return np.array([colour for _, colour in known], np.uint8)
@@ -204,7 +204,7 @@ def class_palette(config: GeneratorConfig) -> npt.NDArray[np.uint8]:
 
 
 def draw(labels: npt.NDArray[np.uint8], colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Ids uint8 [.., H, W] and a palette uint8 [n, 3] -> RGB uint8 [.., H, W, 3]; ids of n and more are black."""
+    """Colour ids uint8 [.., H, W] with a palette uint8 [n, 3]: RGB uint8 [.., H, W, 3]. Ids of n and more are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(colours)] = colours
     return table[labels]

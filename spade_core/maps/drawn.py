@@ -1,4 +1,4 @@
-"""Label maps of made-up landscapes: something to send to a server, and to benchmark with, without a data set."""
+"""Label maps of made-up landscapes, to try a server or run a benchmark without a data set."""
 
 from __future__ import annotations
 
@@ -22,11 +22,22 @@ SCENE_IDS: dict[str, tuple[int, ...]] = {
     "ade20k": (3, 3, 3, 17, 69, 22, 10, 5, 47, 35, 17, 7, 26, 26, 67, 77),
     "cityscapes": (23, 23, 23, 22, 22, 6, 22, 21, 6, 22, 22, 7, 11, 11, 21, 5),
 }
-FIRST_THING = 1000  # instance ids from here on are houses and boats; below, a region has its label id
+FIRST_THING = 1000  # a house or boat has an instance id of this or more; any other region has its label as the id
 
 
 @dataclass
 class _Canvas:
+    """A label map and an instance map that are painted together.
+
+    Attributes:
+        random: draws the scene.
+        ids: label of each class name.
+        aspect: width / height.
+        scale: pixels in one image height, the unit of all coordinates.
+        labels, instances: the two maps.
+        things: houses and boats painted so far.
+    """
+
     random: np.random.Generator
     ids: dict[str, int]
     aspect: float
@@ -36,12 +47,14 @@ class _Canvas:
     things: int = 0
 
     def paint(self, name: str, outline: Points, *, thing: bool = False) -> None:
+        """Fill an outline with a class; a `thing` gets the next instance id."""
         corners = [(float(x), float(y)) for x, y in outline * self.scale]
         ImageDraw.Draw(self.labels).polygon(corners, fill=self.ids[name])
         instance = FIRST_THING + self.things if thing else self.ids[name]
         ImageDraw.Draw(self.instances).polygon(corners, fill=instance)
 
     def stands_on(self, x: float, y: float, *names: str) -> bool:
+        """Whether (x, y) lies inside the image, on one of the classes."""
         column, row = int(x * self.scale), int(y * self.scale)
         inside = 0 <= column < self.labels.width and 0 <= row < self.labels.height
         return inside and self.labels.getpixel((column, row)) in {self.ids[name] for name in names}
@@ -50,9 +63,10 @@ class _Canvas:
 def demo_map(
     seed: int, config: GeneratorConfig, *, height: int | None = None, width: int | None = None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """A landscape: labels uint8 [H, W] in the ids of config.preset, instances int32 [H, W]. Same seed, same map.
+    """Draw a landscape: labels uint8 [H, W] in the ids of config.preset, and instances int32 [H, W].
 
-    The size is the config's unless given. Raises LabelMapError for a preset without landscape classes.
+    The same seed gives the same map. The size is the config's unless given. Raises LabelMapError for a preset without
+    landscape classes.
     """
     if config.preset not in SCENE_IDS or max(SCENE_IDS[config.preset]) >= config.classes:
         raise LabelMapError(
@@ -60,7 +74,7 @@ def demo_map(
             f"{config.classes} classes; draw your own maps for it"
         )
     size = (width or config.width, height or config.height)
-    # The scene is drawn in the demo ids, where every class is one of its own; the preset's may merge some.
+    # The scene is drawn in the demo's ids, which tell all classes apart. A preset's ids may merge some of them.
     canvas = _Canvas(
         np.random.default_rng(seed),
         {name: i for i, name in enumerate(NAMES)},
@@ -131,7 +145,7 @@ def _mountains(c: _Canvas, horizon: float) -> None:
 
 
 def _things(c: _Canvas, horizon: float) -> None:
-    """Trees, houses, rocks, flowers and boats, the far ones first."""
+    """Place trees, houses, rocks, flowers and boats, the far ones first."""
     r = c.random
     wanted = ["tree"] * r.integers(4, 30) + ["house"] * r.integers(0, 5) + ["rock"] * r.integers(0, 7)
     wanted += ["flower"] * r.integers(0, 4) * 6 + ["boat"] * r.integers(0, 4)
@@ -184,7 +198,7 @@ def _boat(c: _Canvas, foot: Points, size: float) -> None:
 
 
 def _winding(c: _Canvas, name: str, horizon: float, width: float) -> None:
-    """A road or river from the bottom edge to the horizon, narrowing with distance."""
+    """Paint a road or river from the bottom edge to the horizon, narrower with distance."""
     r = c.random
     t = np.linspace(0, 1, 60)  # 0 horizon, 1 bottom edge
     far, near = r.uniform(0.2, 0.8, 2) * c.aspect
@@ -195,12 +209,15 @@ def _winding(c: _Canvas, name: str, horizon: float, width: float) -> None:
 
 
 def _land(c: _Canvas, name: str, crest: Points) -> None:
-    """Everything below the line `crest`."""
+    """Paint everything below the line `crest`."""
     c.paint(name, np.concatenate([crest, [[c.aspect + 0.1, 1.1], [-0.1, 1.1]]]))
 
 
 def _ridge(c: _Canvas, y: float, height: float, peaks: float, rough: float) -> Points:
-    """A line across the image: octaves of linear value noise, each `rough` times the last; `peaks` per image height."""
+    """Make a line across the image from octaves of linear value noise.
+
+    The first octave has `peaks` peaks in one image height; the height of each is `rough` times the octave before.
+    """
     x = np.linspace(-0.1, c.aspect + 0.1, 160)
     line = np.zeros_like(x)
     for octave in range(5):
@@ -211,7 +228,7 @@ def _ridge(c: _Canvas, y: float, height: float, peaks: float, rough: float) -> P
 
 
 def _blob(random: np.random.Generator, rough: float) -> Points:
-    """A closed outline around 0 of radius about 1: a circle and five harmonics."""
+    """Make a closed outline around 0 with a radius of about 1: a circle plus five harmonics."""
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     radius = np.ones_like(angle)
     for k in range(2, 7):

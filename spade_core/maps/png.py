@@ -1,4 +1,4 @@
-"""PNG files as raw sample values: which image libraries scale and repaint, and label maps need as stored."""
+"""PNG files as raw samples. Image libraries scale samples and apply palettes; a label map needs samples as stored."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 
 class LabelMapError(ValueError):
-    """A label or instance map that cannot be used; the message holds what was found and how to mend it."""
+    """A label or instance map cannot be used. The message says what was found and how to mend the map."""
 
 
 @dataclass(frozen=True)
 class Png:
-    """The pixels of a PNG as stored.
+    """The pixels of a PNG file as stored.
 
     Attributes:
         kind: grey, palette (pixels are indices) or rgb.
@@ -61,9 +61,9 @@ class _Header:
 
 
 def read_png(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Png:
-    """A still PNG of grey, palette, RGB or opaque RGBA -> its raw samples.
+    """Read the raw samples of a still PNG: grey, palette, RGB or opaque RGBA.
 
-    Sizes are checked before a pixel is decoded. Raises LabelMapError for everything else, and only that.
+    The size is checked before a pixel is decoded. Raises LabelMapError, and no other error, for every other input.
     """
     name, data = _load(source)
     header, packed = _chunks(name, data, max_pixels)
@@ -101,7 +101,7 @@ def _damaged(name: str, what: str) -> LabelMapError:
 
 
 def _chunks(name: str, data: bytes, max_pixels: int) -> tuple[_Header, bytes]:
-    """Only the header and the pixel data: nothing else of the file reaches a decoder."""
+    """Split off the header and the compressed pixel data, the only parts of a file that reach a decoder."""
     header: _Header | None = None
     parts: list[bytes] = []
     at = len(_SIGNATURE)
@@ -152,7 +152,7 @@ def _parse_header(name: str, body: bytes, max_pixels: int) -> _Header:
 
 
 def _check_length(name: str, header: _Header, packed: bytes) -> None:
-    """Pillow fills rows that are missing with zeros, and zero is a label: so the rows are counted first."""
+    """Count the bytes of pixel data: Pillow fills missing rows with zeros, and zero is a label."""
     wanted, found = _raw_bytes(header), 0
     stream, rest = zlib.decompressobj(), packed
     try:
@@ -166,7 +166,7 @@ def _check_length(name: str, header: _Header, packed: bytes) -> None:
 
 
 def _raw_bytes(header: _Header) -> int:
-    """Bytes of all rows, each with its filter byte."""
+    """Count the bytes of all rows, each with its filter byte."""
     passes = _ADAM7 if header.interlace else ((0, 0, 1, 1),)
     total = 0
     for x, y, dx, dy in passes:
@@ -177,12 +177,12 @@ def _raw_bytes(header: _Header) -> int:
 
 
 def _decode(name: str, header: _Header, packed: bytes) -> npt.NDArray[Any]:
-    # Indices are stored exactly as grey samples are: called grey, no palette can touch them.
+    # Indices are stored as grey samples are. A header that says grey keeps Pillow from applying the palette.
     colour = 0 if header.colour == 3 else header.colour
     body = struct.pack(">IIBBBBB", header.width, header.height, header.bits, colour, 0, 0, header.interlace)
     file = _SIGNATURE + _chunk(b"IHDR", body) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
     try:
-        # Not Image.open: it would guess other formats, and warn about sizes that were allowed above.
+        # Image.open would guess other formats, and warn about sizes that were allowed above.
         with PngImagePlugin.PngImageFile(io.BytesIO(file)) as image:
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:

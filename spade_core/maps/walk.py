@@ -18,13 +18,13 @@ Identity = tuple[int, int]  # device and inode of a folder
 
 
 def find_files(root: Path, suffixes: Sequence[str], *, stem_end: str = "", exclude: Path | None = None) -> list[Path]:
-    """The files below `root`, sorted, as deep as folders go. Linked folders are entered, loops of links are not.
+    """Find the files below `root`, at any depth, sorted. Linked folders are entered; loops of links are not.
 
-    What is left out is counted by kind in one line of the log.
+    One line of the log counts by kind what is left out.
 
     Args:
         suffixes: file types in lower case, such as `.png`; a file's own may be in any case.
-        stem_end: only files whose name before the suffix ends so.
+        stem_end: the end that a file's name must have before its suffix.
         exclude: a folder that is not entered.
 
     Raises OSError for a folder that cannot be read.
@@ -54,7 +54,7 @@ def _walk(folder: Path, above: frozenset[Identity], exclude: Path | None, left_o
         listed = list(entries)
     for entry in listed:
         path = folder / entry.name
-        # DirEntry knows most answers without a system call; Path.is_dir also answers for a link to itself.
+        # DirEntry mostly needs no system call. Only Path.is_dir has an answer for a link to itself.
         is_folder = path.is_dir() if entry.is_symlink() else entry.is_dir()
         if entry.name.startswith("."):
             left_out[_HIDDEN] += 1
@@ -67,9 +67,9 @@ def _walk(folder: Path, above: frozenset[Identity], exclude: Path | None, left_o
 
 
 def by_stem(files: Sequence[Path], root: Path, stem_end: str = "") -> dict[str, Path]:
-    """Files below `root` by their name: the path below `root` without `stem_end` and suffix, parts joined by `/`.
+    """Index files below `root` by `stem_of`.
 
-    Of files that differ in nothing but the suffix, the last by name is taken, and the log counts the others.
+    Of files that differ in their suffix only, the last by name is taken, and a line of the log counts the others.
     """
     named = {stem_of(path, root, stem_end): path for path in files}
     if len(named) < len(files):
@@ -84,5 +84,5 @@ def by_stem(files: Sequence[Path], root: Path, stem_end: str = "") -> dict[str, 
 
 
 def stem_of(path: Path, root: Path, stem_end: str = "") -> str:
-    """The name of a file that its partners in other folders share: `root`/town/a_label.PNG -> town/a."""
+    """The name that a file shares with its partners in other folders: `root`/town/a_label.PNG -> town/a."""
     return path.relative_to(root).with_suffix("").as_posix().removesuffix(stem_end)

@@ -139,7 +139,10 @@ def scene_pixels(seed: int, data: DataConfig, model: GeneratorConfig) -> Pixels:
 
 
 def read_example(example: Example, model: GeneratorConfig, colours: ColourTable | None = None) -> Pixels:
-    """The files of an example, checked against each other; `colours` reads a label map in RGB. Raises DataError."""
+    """Read the files of an example, and check that their sizes fit. Raises DataError.
+
+    `colours` looks up a label map in RGB.
+    """
     path = example.labels
     instances = None
     try:
@@ -153,7 +156,7 @@ def read_example(example: Example, model: GeneratorConfig, colours: ColourTable 
     except (LabelMapError, PhotoError) as error:
         raise DataError(f"[data] expected readable files but got an error at '{path}': {error}") from None
     if image.shape[:2] != labels.shape:
-        # Prepared data sets differ by a pixel here and there; an image of another shape is a wrong pair.
+        # In prepared data sets, sizes differ by a pixel here and there. Another aspect means a wrong pair.
         if abs(image.shape[0] * labels.shape[1] / (image.shape[1] * labels.shape[0]) - 1) > 0.05:
             raise DataError(
                 f"[data] expected '{example.image}' to have the aspect of its label map, {labels.shape[1]}x"
@@ -161,7 +164,7 @@ def read_example(example: Example, model: GeneratorConfig, colours: ColourTable 
             )
         image = resize_photo(image, labels.shape[0], labels.shape[1])
     if model.preset == "cityscapes":
-        # labelIds stores the license plate, -1, as 255, which the network has no class for: unlabeled.
+        # labelIds files store the license plate, -1, as 255. The network has no such class: 0 is unlabeled.
         labels = np.where(labels == 255, np.uint8(0), labels)
     return Pixels(labels, instances, image)
 

@@ -1,4 +1,4 @@
-"""Folder layouts of data sets: which label map, image and instance map belong together."""
+"""Folder layouts of data sets: finds the label map, image and instance map that belong together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class DataError(ValueError):
-    """A data set that cannot be read; the message holds the folder or file expected, and what was there."""
+    """A data set cannot be read. The message names the folder or file expected, and what was there."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Example:
 
 @dataclass(frozen=True)
 class _Folders:
-    """One layout: three folders under the root, and how a label map's name becomes the others'."""
+    """One layout: three folders under the root, and the ends of file names in each. `instances` may be empty: none."""
 
     labels: str
     images: str
@@ -54,10 +54,10 @@ LAYOUTS = tuple(_LAYOUTS)
 
 
 def find_examples(layout: str, root: Path, config: GeneratorConfig) -> list[Example]:
-    """The examples of a data set, sorted by name. Instance maps exactly where config.instance_edges.
+    """Find the examples of a data set, sorted by name, with instance maps exactly where config.instance_edges.
 
-    `folder` is labels/*.png, images/*, and instances/*.png, searched as deep as they go; `coco`, `ade20k` and
-    `cityscapes` are the layouts these data sets are published and prepared in. Raises DataError.
+    The layout `folder` is labels/, images/ and instances/, each searched at any depth. `coco`, `ade20k` and
+    `cityscapes` are the layouts in which these data sets are published and prepared. Raises DataError.
     """
     examples = []
     for _, example in pair_files(layout, root, config.instance_edges):
@@ -74,9 +74,9 @@ def has_instances(layout: str, root: Path) -> bool:
 
 
 def pair_files(layout: str, root: Path, instances: bool) -> list[tuple[Path, Example | DataError]]:
-    """Every label map of a data set, sorted, with its example, or with the error that names the missing partner.
+    """Pair every label map of a data set, sorted, with its example, or with an error that names a missing partner.
 
-    Instance maps belong to an example exactly where `instances`. Raises DataError where there is no label map at all.
+    An example has an instance map exactly where `instances`. Raises DataError where there is no label map at all.
     """
     names = _LAYOUTS[layout]
     labels, images = _folder(layout, root, names.labels), _folder(layout, root, names.images)

@@ -1,8 +1,10 @@
-"""A label map and its image, brought to the model's size together: labels NEAREST, images bicubic."""
+"""Brings a label map and its image to the model's size together: NEAREST for labels, bicubic for images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from trainer.data.layouts import DataError
 
 @dataclass(frozen=True)
 class Pixels:
-    """One example of one size.
+    """One example, whose maps and image have one size.
 
     Attributes:
         labels: uint8 [H, W].
@@ -31,11 +33,17 @@ class Pixels:
 def preprocess(
     pixels: Pixels, mode: str, load_size: int, flip: bool, config: GeneratorConfig, random: np.random.Generator
 ) -> Pixels:
-    """Bring an example to the model's size by one of the modes; then mirror it, one time in two, where `flip`.
+    """Bring an example to the model's size by one of the modes; where `flip`, mirror one example in two.
 
-    resize_and_crop: to load_size wide, at the model's aspect, then a random crop. crop: a random crop.
-    scale_width, scale_shortside: that side to load_size, the aspect kept, sizes rounded to what the model takes;
-    with `_and_crop`, then a random crop. fixed: to the model's size. none: to the nearest size the model takes.
+    Modes:
+        resize_and_crop: resize to load_size wide at the model's aspect, then crop at random.
+        crop: crop at random.
+        scale_width, scale_shortside: resize the width or the shorter side to load_size; the aspect stays, and the size
+            is rounded to one that the model takes.
+        scale_width_and_crop, scale_shortside_and_crop: the same without rounding, then crop at random.
+        fixed: resize to the model's size.
+        none: resize to the nearest size that the model takes.
+
     Raises DataError where the crop does not fit.
     """
     height, width = _target(pixels.labels.shape, mode, load_size, config)
@@ -48,7 +56,7 @@ def preprocess(
 
 
 def resized(pixels: Pixels, height: int, width: int) -> Pixels:
-    """The example at height x width: labels and instances NEAREST, the image bicubic."""
+    """Resize an example to height x width: labels and instances by NEAREST, the image by bicubic."""
     image = resize_photo(pixels.image, height, width)
     instances = None if pixels.instances is None else resize_nearest_centred(pixels.instances, height, width)
     return Pixels(resize_nearest_centred(pixels.labels, height, width), instances, image)
@@ -83,7 +91,6 @@ def _cropped(pixels: Pixels, mode: str, config: GeneratorConfig, random: np.rand
     return _map(pixels, lambda a: a[top : top + config.height, left : left + config.width])
 
 
-def _map(pixels: Pixels, change: object) -> Pixels:
-    assert callable(change)
+def _map(pixels: Pixels, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Pixels:
     instances = None if pixels.instances is None else change(pixels.instances)
     return Pixels(change(pixels.labels), instances, change(pixels.image))
