@@ -53,7 +53,7 @@ def arranged(label_map: Image.Image, images: list[Image.Image]) -> Image.Image:
 
 
 def spade(*arguments: object) -> None:
-    command = [sys.executable, "-m", "serving.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "serving.cli", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

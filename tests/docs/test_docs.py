@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tritonclient.grpc import model_config_pb2
 
 from serving.cli.main import main as spade
-from spade_core.config import PRESETS
+from serving.engines.names import ENGINES, PRECISIONS
+from serving.triton.model_config import ModelOptions, spade_config, spade_image_config
+from spade_core.config import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
@@ -54,7 +57,7 @@ def test_modules_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", OF_TODAY)
 def test_commands_are_modules_that_run(page: str) -> None:
-    named = {name for piece in code(page) for name in re.findall(r"python -m ([\w.]+)", piece)}
+    named = {name for piece in code(page) for name in re.findall(r"(?:python|torchrun)[^\n]* -m ([\w.]+)", piece)}
     missing = [name for name in sorted(named) if name.split(".")[0] in PACKAGES and not runs(name)]
     assert not missing
 
@@ -107,6 +110,33 @@ def test_the_readme_names_every_command() -> None:
 def test_every_preset_has_its_ids_described() -> None:
     described = text("docs/label-maps.md")
     assert not [name for name in PRESETS if f"| `{name}` |" not in described]
+
+
+@pytest.mark.parametrize(
+    "model", [spade_config(ModelOptions()), spade_image_config(ModelOptions(), preset("demo"))], ids=["spade", "image"]
+)
+def test_every_tensor_of_a_model_is_described(model: model_config_pb2.ModelConfig) -> None:
+    section = text("docs/serving.md").split(f"## Model `{model.name}`")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    rows = {name: line for line in lines for name in re.findall(r"`(\w+)`", line.split(" | ")[0])}
+    tensors = [*model.input, *model.output]
+    assert len(tensors) > 5
+    assert not {tensor.name for tensor in tensors} - set(rows)
+    for tensor in tensors:
+        kind = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+        assert f"| {kind} [N, " in rows[tensor.name] or "| as above |" in rows[tensor.name]
+
+
+def test_every_request_parameter_is_described() -> None:
+    serving = [path for path in SOURCES if path.startswith("serving/")]
+    read = {name for path in serving for name in re.findall(r"""parameters\.get\(["'](\w+)["']""", text(path))}
+    assert {"quality", "sent_unix_us"} <= read
+    assert not [name for name in sorted(read) if f"`{name}`" not in text("docs/serving.md")]
+
+
+def test_every_engine_and_precision_is_described() -> None:
+    described = "".join(text(page) for page in PAGES if page != "docs/commands.md")
+    assert not [name for name in (*ENGINES, *PRECISIONS) if not re.search(rf"`[^`\n]*\b{name}`", described)]
 
 
 @pytest.mark.parametrize(
