@@ -173,6 +173,11 @@ def _check(config: TrainConfig) -> None:
             f"[config] expected model.preset 'demo' for the layout 'scenes', whose ids it has, "
             f"but got {config.model.preset!r}"
         )
+    if config.data.layout == "scenes" and config.data.colours:
+        raise ConfigError(
+            f"[config] expected no data.colours for the layout 'scenes', which holds ids, but got "
+            f"{config.data.colours!r}; leave it out"
+        )
     if config.data.layout != "scenes" and not config.data.root:
         raise ConfigError(
             f"[config] expected data.root to be the folder of the data set '{config.data.layout}' but got none; "

@@ -1,4 +1,4 @@
-"""The stream: a position is one image, whoever makes it; a batch brings its plan."""
+"""The stream of training images: a position gives one image in any process, and a batch brings its plan."""
 
 from __future__ import annotations
 
@@ -113,6 +113,18 @@ def test_a_16_bit_photo_is_not_white(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 32896, np.uint16)).save(tmp_path / "photo.png")
     pixels = read_example(Example(tmp_path / "labels.png", tmp_path / "photo.png", None), small().model)
     assert (pixels.image == 128).all()
+
+
+@pytest.mark.parametrize("mode", ["fixed", "crop"])
+def test_a_photo_of_another_size_is_resampled_once(tmp_path: Path, mode: str) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (130, 128, 3), np.uint8)
+    side = 32 if mode == "crop" else 48
+    for name, pixels in (("labels", np.zeros((side, side), np.uint8)), ("images", photo)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+    stream = Stream(small(data={"layout": "folder", "root": str(tmp_path), "preprocess": mode, "flip": False}))
+    expected = Image.fromarray(photo).resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(stream[0].image, np.asarray(expected))
 
 
 def test_label_maps_in_colours_are_trained_on_through_a_table(tmp_path: Path) -> None:

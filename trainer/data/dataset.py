@@ -26,7 +26,7 @@ from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
 from spade_core.maps.colours import ColourTable
 from spade_core.maps.label_maps import LabelMapError, check_pair, prepare, read_instance_map, read_label_map
 from spade_core.models.label_patches import LabelPatches, label_patches
-from spade_core.photos import PhotoError, read_photo, resize_photo
+from spade_core.photos import PhotoError, read_photo
 from trainer.config import DataConfig, TrainConfig
 from trainer.data.layouts import DataError, Example, find_examples
 from trainer.data.preprocess import Pixels, preprocess
@@ -141,7 +141,7 @@ def scene_pixels(seed: int, data: DataConfig, model: GeneratorConfig) -> Pixels:
 def read_example(example: Example, model: GeneratorConfig, colours: ColourTable | None = None) -> Pixels:
     """Read the files of an example, and check that their sizes fit. Raises DataError.
 
-    `colours` looks up a label map in RGB.
+    `colours` looks up a label map in RGB. The photo keeps its own size, so that it is resampled only once.
     """
     path = example.labels
     instances = None
@@ -155,14 +155,12 @@ def read_example(example: Example, model: GeneratorConfig, colours: ColourTable 
         image = read_photo(path)
     except (LabelMapError, PhotoError) as error:
         raise DataError(f"[data] expected readable files but got an error at '{path}': {error}") from None
-    if image.shape[:2] != labels.shape:
-        # In prepared data sets, sizes differ by a pixel here and there. Another aspect means a wrong pair.
-        if abs(image.shape[0] * labels.shape[1] / (image.shape[1] * labels.shape[0]) - 1) > 0.05:
-            raise DataError(
-                f"[data] expected '{example.image}' to have the aspect of its label map, {labels.shape[1]}x"
-                f"{labels.shape[0]}, but got {image.shape[1]}x{image.shape[0]}; are the two a pair?"
-            )
-        image = resize_photo(image, labels.shape[0], labels.shape[1])
+    # In prepared data sets, sizes differ by a pixel here and there. Another aspect means a wrong pair.
+    if abs(image.shape[0] * labels.shape[1] / (image.shape[1] * labels.shape[0]) - 1) > 0.05:
+        raise DataError(
+            f"[data] expected '{example.image}' to have the aspect of its label map, {labels.shape[1]}x"
+            f"{labels.shape[0]}, but got {image.shape[1]}x{image.shape[0]}; are the two a pair?"
+        )
     if model.preset == "cityscapes":
         # labelIds files store the license plate, -1, as 255. The network has no such class: 0 is unlabeled.
         labels = np.where(labels == 255, np.uint8(0), labels)

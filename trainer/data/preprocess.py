@@ -17,12 +17,12 @@ from trainer.data.layouts import DataError
 
 @dataclass(frozen=True)
 class Pixels:
-    """One example, whose maps and image have one size.
+    """One example. The image of an example as read may have another size than the maps; `resized` gives all one size.
 
     Attributes:
         labels: uint8 [H, W].
         instances: int32 [H, W] or None.
-        image: RGB uint8 [H, W, 3].
+        image: RGB uint8 [h, w, 3], of the maps' aspect.
     """
 
     labels: npt.NDArray[np.uint8]
