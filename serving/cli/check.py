@@ -1,4 +1,4 @@
-"""`spade check`: what is in a data set, and which of its files are bad."""
+"""`spade check`: the contents of a data set, and its bad files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from trainer.data.layouts import LAYOUTS, has_instances
 
 if TYPE_CHECKING:
     from trainer.data.check import DataSet, Report
+
+
+_SIZES = 8  # sizes that are listed, the most frequent first
 
 
 @click.command(cls=Command, short_help="Read a data set: bad files, classes, sizes.")
@@ -71,6 +74,7 @@ def _model(layout: str, data: Path, preset: str | None, classes: int | None) -> 
 
 
 def _show(report: Report, data: DataSet) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from trainer.data.check import names_of
@@ -81,12 +85,14 @@ def _show(report: Report, data: DataSet) -> None:
     table.add_column("label maps", justify="right")
     for label in report.pixels.nonzero()[0]:
         share = f"{report.pixels[label] / total:.2%}"
-        table.add_row(str(label), names[label], share, str(report.maps[label]))
+        table.add_row(str(label), escape(names[label]), share, str(report.maps[label]))
     stdout().print(table)
     if data.config is not None:
         absent = [f"{i} {names[i]}" for i in range(data.config.label_nc) if not report.pixels[i]]
         say(f"classes in no label map: {', '.join(absent) or 'none'}")
-    sizes = [f"{width}x{height} ({count})" for (height, width), count in report.sizes.most_common()]
+    sizes = [f"{width}x{height} ({count})" for (height, width), count in report.sizes.most_common(_SIZES)]
+    if more := len(report.sizes) - len(sizes):
+        sizes.append(f"and {more} more")
     say(f"sizes, width x height: {', '.join(sizes) or 'none'}")
     partners = "photo and instance map" if data.instances else "photo"
     say(f"{report.label_maps - len(report.bad)} of {report.label_maps} label maps are good, with their {partners}")

@@ -18,9 +18,9 @@ Identity = tuple[int, int]  # device and inode of a folder
 
 
 def find_files(root: Path, suffixes: Sequence[str], *, stem_end: str = "", exclude: Path | None = None) -> list[Path]:
-    """Find the files below `root`, at any depth, sorted. Linked folders are entered; loops of links are not.
+    """Find the files below `root`, at any depth, sorted. Linked folders are entered, but not in circles.
 
-    One line of the log counts by kind what is left out.
+    One line of the log counts, by kind, the files and folders that are left out.
 
     Args:
         suffixes: file types in lower case, such as `.png`; a file's own may be in any case.

@@ -12,8 +12,8 @@ from PIL import Image
 
 from serving.cli.main import main
 from spade_core.config import PRESETS
-from spade_core.maps.colours import DEMO_COLOURS, class_palette, draw
-from trainer.data.check import DataSet, check_data, find_pairs
+from spade_core.maps.colours import DEMO_COLOURS, ColourTable, class_palette, draw
+from trainer.data.check import DataSet, check_data, find_pairs, names_of
 from trainer.data.layouts import DataError
 from trainer.scenes.files import write_scenes
 
@@ -76,6 +76,26 @@ def test_every_bad_file_is_listed_and_the_rest_is_read(scenes: Path, tmp_path: P
         assert re.search(text, line), line
     assert "1 of 6 label maps are good, with their photo and instance map" in result.output
     assert (tmp_path / "out/contact_sheet.png").is_file()
+
+
+def test_names_of_ids_follow_the_table_then_the_model(scenes: Path) -> None:
+    table = ColourTable((0, 7), ((0, 0, 0), (1, 1, 1)), ("[heaven]", ""))
+    names = names_of(DataSet("folder", scenes, PRESETS["coco"], table))
+    assert (names[0], names[7], names[181], names[255]) == ("[heaven]", "class 7", "class 181", "don't care")
+
+
+def test_many_sizes_are_cut_short_and_names_are_no_markup(scenes: Path, tmp_path: Path) -> None:
+    for i in range(12):
+        Image.new("L", (10 + i, 10 + i)).save(scenes / "labels" / f"a{i:02}.png")
+        Image.new("RGB", (10 + i, 10 + i)).save(scenes / "images" / f"a{i:02}.png")
+    (tmp_path / "table.csv").write_text("id,r,g,b,name\n0,0,0,0,[heaven]\n")
+    for path in (scenes / "instances").iterdir():
+        path.unlink()
+    (scenes / "instances").rmdir()
+    result = spade(scenes, "--colours", tmp_path / "table.csv", "--out", tmp_path / "out")
+    assert "sizes, width x height: 96x64 (6), 10x10 (1), " in result.output
+    assert ", and 5 more\n" in result.output
+    assert " 0   [heaven] " in result.output
 
 
 def test_without_a_model_any_ids_are_good(scenes: Path, tmp_path: Path) -> None:

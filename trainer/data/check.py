@@ -1,4 +1,4 @@
-"""A whole data set read before training: every bad file, the classes and sizes that occur, and a sheet to look at."""
+"""Reads a whole data set before training: finds bad files, counts classes and sizes, and draws a contact sheet."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from kernels.constants import DONT_CARE
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.maps.colours import ColourTable, class_names, class_palette, palette
 from spade_core.maps.label_maps import LabelMapError, check_labels, resize_nearest_centred
@@ -28,19 +29,18 @@ SHOWN = 24
 """Pairs on the contact sheet."""
 
 _COLUMNS, _SHEET_HEIGHT = 6, 128
-# Reads label maps of any ids, 255 included.
-_ANY_MODEL = replace(PRESETS["demo"], preset="any")
-_AT_ONCE = 256  # pairs handed to the threads at a time, so that an interrupt is heard
+_ANY_MODEL = replace(PRESETS["demo"], preset="any")  # `read_example` then leaves ids as stored
+_AT_ONCE = 256  # pairs handed to the threads at a time
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is checked, and for which model.
+    """A data set to check, and the model that is to read it.
 
     Attributes:
         layout, root: as in training.
-        config: the model that is to read the data; None: any ids are good, instance maps are read where there are any.
-        colours: reads label maps in RGB.
+        config: the model. None: any ids are good, and instance maps are read if there is a folder of them.
+        colours: looks up label maps in RGB.
     """
 
     layout: str
@@ -64,10 +64,10 @@ class BadFile:
 
 @dataclass(frozen=True)
 class Report:
-    """What a data set holds.
+    """The findings of a check.
 
     Attributes:
-        label_maps: how many there are, bad ones included.
+        label_maps: number of label maps, bad ones included.
         bad: pairs that training could not use.
         sizes: good pairs by (height, width) of the label map.
         pixels: int64 [256], pixels of each id in good label maps, as training reads them.
@@ -85,7 +85,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Pair:
-    """One good pair: its size, pixels of each id [256], and the two as they go on the sheet, or None."""
+    """One good pair: the size, the pixels of each id [256], and label map and photo if the sheet shows them."""
 
     size: tuple[int, int]
     pixels: npt.NDArray[np.int64]
@@ -97,14 +97,14 @@ Pairs = Sequence[tuple[Path, Example | DataError]]
 
 
 def find_pairs(data: DataSet) -> Pairs:
-    """The label maps of a data set and their partners. Raises DataError where there is no label map."""
+    """Pair the label maps of a data set with their partners. Raises DataError where there is no label map."""
     return pair_files(data.layout, data.root, data.instances)
 
 
 def check_data(data: DataSet, pairs: Pairs, done: Callable[[int], None]) -> Report:
     """Read every file of a data set as training does. No bad file stops the check.
 
-    `pairs` are those of `find_pairs`; `done` hears how many more were read.
+    `pairs` come from `find_pairs`. `done` hears how many more label maps were read.
     """
     shown = {round(i * (len(pairs) - 1) / (SHOWN - 1)) for i in range(SHOWN)}
     tasks = [(path, example, i in shown) for i, (path, example) in enumerate(pairs)]
@@ -125,14 +125,17 @@ def check_data(data: DataSet, pairs: Pairs, done: Callable[[int], None]) -> Repo
     return Report(len(pairs), tuple(bad), sizes, pixels, maps, _sheet(sheet, data))
 
 
-_Task = tuple[Path, Example | DataError, bool]  # the label map, its partners or which is missing, is on the sheet
+_Task = tuple[Path, Example | DataError, bool]  # a label map, its example or the error, and whether the sheet shows it
 
 
 def _in_threads(read: Callable[[_Task], _Pair | BadFile], tasks: Sequence[_Task]) -> Iterator[_Pair | BadFile]:
-    """Results in order. Decoders of images run outside the interpreter's lock."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    """Yield results in order. Image decoders release the interpreter's lock, so threads read several files at once."""
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
         for first in range(0, len(tasks), _AT_ONCE):
             yield from pool.map(read, tasks[first : first + _AT_ONCE])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt waits for no file
 
 
 def _read(data: DataSet, task: _Task) -> _Pair | BadFile:
@@ -151,7 +154,7 @@ def _read(data: DataSet, task: _Task) -> _Pair | BadFile:
 
 
 def _sheet(pairs: Sequence[tuple[Map, Photo]], data: DataSet) -> Image.Image | None:
-    """All pairs at the first one's aspect."""
+    """Draw the pairs, all at the aspect of the first."""
     if not pairs:
         return None
     height, width = pairs[0][0].shape
@@ -166,18 +169,20 @@ def _palette(data: DataSet) -> npt.NDArray[np.uint8]:
         return class_palette(data.config)
     colours = palette(256)
     if data.colours is not None:
-        # Of several colours of an id the first is drawn.
+        # Going backwards leaves each id its first colour.
         for label, colour in reversed(list(zip(data.colours.ids, data.colours.colours, strict=True))):
             colours[label] = colour
     return colours
 
 
 def names_of(data: DataSet) -> tuple[str, ...]:
-    """A name for each id 0..255: the model's or the colour table's where they name it, else `class 7`."""
+    """Name each id 0..255 of a file: by the colour table, else by the model, else `class 7`."""
     names = [f"class {i}" for i in range(256)]
     if data.config is not None:
         known = class_names(data.config)
         names[: len(known)] = known
+        if data.config.dont_care:
+            names[DONT_CARE] = known[-1]
     if data.colours is not None:
         for label, name in zip(data.colours.ids, data.colours.names, strict=True):
             names[label] = name or names[label]
