@@ -32,7 +32,7 @@ def text() -> str:
 def main() -> None:
     if sys.argv[1:] == ["--check"]:
         if DOC.read_text() != text():
-            sys.exit(f"error: {DOC} is not what the commands say of themselves; run python scripts/commands_doc.py")
+            sys.exit(f"error: {DOC} differs from the commands' own help; run python scripts/commands_doc.py")
     else:
         DOC.write_text(text())
 

@@ -1,6 +1,6 @@
 """Make .venv and install SPADE Serve into it: `python3 scripts/install.py [EXTRA]`. Needs Python and a C++ compiler.
 
-Does nothing when the last run installed the same thing from the same files.
+A second run with the same files and the same extra installs nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def check_machine() -> None:
 
 
 def fingerprint() -> str:
-    """Changes with everything the installation is made from: requirements, build files, native sources, Python."""
+    """A hash of everything the installation is made from: requirements, build files, native sources, Python."""
     digest = hashlib.sha256(f"{sys.version} {TORCH} {TRITON}".encode())
     native = [p for suffix in ("cpp", "cu", "h", "hpp") for p in (ROOT / "kernels").rglob(f"*.{suffix}")]
     for path in [ROOT / "pyproject.toml", ROOT / "CMakeLists.txt", *sorted(native)]:
@@ -71,7 +71,7 @@ def fingerprint() -> str:
 
 
 def install_torch() -> None:
-    """The CUDA build where there is an NVIDIA GPU, else the CPU build, which is a tenth of the size."""
+    """Install PyTorch: the CUDA build where there is an NVIDIA GPU, else the CPU build, a tenth of the size."""
     if shutil.which("nvidia-smi"):
         print(f"installing {TORCH} with CUDA", flush=True)
         pip("install", "--quiet", TORCH)
@@ -84,19 +84,19 @@ def install_torch() -> None:
 
 
 def needs_nvcc() -> bool:
-    """Whether the tests of the CUDA kernels need the compiler from PyPI: there is no other, and it has one for here."""
+    """Whether the tests of the CUDA kernels need nvcc from PyPI: the machine has no nvcc, and PyPI has one for it."""
     there = shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").exists()
     return not there and sys.platform == "linux" and platform.machine() in {"x86_64", "aarch64"}
 
 
 def install_triton() -> None:
-    """A `tritonserver` on PATH (NVIDIA's container) is taken; elsewhere the one in the nvidia-pytriton wheel."""
+    """Install the `tritonserver` of the nvidia-pytriton wheel, unless PATH has one, as in NVIDIA's container."""
     if shutil.which("tritonserver"):
         return
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         print("no Triton for this platform outside NVIDIA's container: `spade serve` will not run", flush=True)
         return
-    # Its dependencies belong to a Python API that nothing here uses, and pin an old numpy.
+    # Without dependencies: they serve a Python API that this project leaves unused, and they pin an old numpy.
     pip("install", "--quiet", "--no-deps", TRITON)
 
 

@@ -1,8 +1,8 @@
 """The real TensorRT bindings, importable without TensorRT, and their types, for the checks of export/ and serving/.
 
-The bindings' wheel is on PyPI; the libraries it is linked to come with a GPU driver's worth of other things. Here three
-libraries that export only the functions the bindings look up stand in for them: every class, method and enum is then
-the real one, and what would build or run an engine gets a null pointer.
+The bindings' wheel is on PyPI. The libraries that the wheel links to are gigabytes. This script compiles three small
+libraries in their place, which export the functions that the bindings look up. Every class, method and enum is then the
+real one, and a call that would build or run an engine gets a null pointer.
 
     build/tensorrt/site       tensorrt, for PYTHONPATH
     build/tensorrt/libs       the three libraries, for LD_LIBRARY_PATH
@@ -45,14 +45,14 @@ def main() -> None:
 def install_bindings() -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     run([*pip, "--no-deps", "--target", str(FOLDER / "site"), WHEEL], "install the TensorRT bindings from PyPI")
-    # The metapackage's `tensorrt` is this very package under its public name.
+    # The metapackage `tensorrt` is this package under its public name.
     (FOLDER / "site" / "tensorrt").symlink_to("tensorrt_bindings")
 
 
 def compile_libraries() -> None:
     (FOLDER / "libs").mkdir()
     extension = next((FOLDER / "site" / "tensorrt_bindings").glob("tensorrt*.so"))
-    # The names are in the extension itself: whatever of TensorRT's C interface it mentions.
+    # The extension holds the names of all functions of TensorRT's C interface that it looks up.
     names = set(re.findall(rb"\x00((?:create|get|init)\w*?(?:_INTERNAL|PluginRegistry|ParserVersion|InferPlugins))\x00",
                            extension.read_bytes()))  # fmt: skip
     source = FOLDER / "libs" / "null.c"
@@ -75,12 +75,12 @@ def generate_typings() -> None:
 
 
 def mended(text: str) -> str:
-    """A stub without what the bindings' signatures say but no Python function can, and with names resolved."""
+    """A stub with valid Python signatures where the bindings' own are not Python, and with names resolved."""
     text = re.sub(r"\bin: ", "in_: ", text)
     text = re.sub(r"channel_axis: typing.SupportsInt\)", "channel_axis: typing.SupportsInt = 0)", text)
     text = re.sub(r"(_flag\(self, flag: )\.\.\.\)", r"\1OnnxParserFlag)", text)
     text = re.sub(r"(def get_error\(.*\) -> )\.\.\.:", r"\1ParserError:", text)
-    # `tensorrt.bool` is a data type, and hides the type of every flag.
+    # `tensorrt.bool` is a data type that would hide the type of every flag.
     text = re.sub(r"(: |-> )bool\b", r"\1builtins.bool", text)
     return text.replace(
         "from __future__ import annotations\n", "from __future__ import annotations\nimport builtins\n", 1
@@ -88,7 +88,7 @@ def mended(text: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """This one, with the bindings and the libraries on their paths."""
+    """The environment of this process, with the bindings and the libraries on their paths."""
     return os.environ | {"PYTHONPATH": str(FOLDER / "site"), "LD_LIBRARY_PATH": str(FOLDER / "libs")}
 
 
