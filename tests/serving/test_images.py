@@ -1,4 +1,4 @@
-"""Files to maps of the model's size, and images to files."""
+"""Files of `spade_image`: PNG maps are decoded to the model's size, and images are encoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the work and doing it here: layouts are kept, a bad file fails alone, no half image is left."""
+"""`synthesize` on this machine: layouts are kept, a bad file fails alone, and no half image is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour tables from files, with every fault named, and palettes to draw with."""
+"""Colour tables are read from files, with every fault named; palettes draw label maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up landscapes: repeatable, in range for every preset, and as varied as real maps."""
+"""Made-up landscapes are repeatable, in range for every preset, and as varied as real maps."""
 
 from __future__ import annotations
 

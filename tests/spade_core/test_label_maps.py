@@ -1,4 +1,4 @@
-"""Label maps: what is read, how it is resized and checked, and what each refusal says."""
+"""Label maps are read as stored, resized by Pillow's grid, and checked; each refusal names its reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def saved(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 
 def grey_png(pixels: npt.NDArray[Any], *, bits: int = 8, colour: int = 0, rows: bytes | None = None) -> bytes:
-    """A PNG written by hand: samples [H, W] of `bits` bits (or bytes [H, W*channels] of 8), filter 0."""
+    """Write a PNG by hand: samples [H, W] of `bits` bits, or bytes [H, W * channels], with filter 0."""
     height, width = pixels.shape
     if bits < 8:
         spread = (pixels[..., None] >> np.arange(bits - 1, -1, -1)) & 1  # [H, W, bits]
@@ -124,7 +124,7 @@ def test_rgb_instance_maps_are_panoptic_ids() -> None:
 
 
 def test_a_path_is_read_and_interlacing_is_no_obstacle(tmp_path: Path) -> None:
-    # Adam7 of a 1x1 image is its first pass alone, so the rows are the same and only the flag differs.
+    # Adam7 stores a 1x1 image as its first pass only: the rows stay the same, and the flag alone differs.
     body = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 1)
     path = tmp_path / "map.png"
     path.write_bytes(png_of(chunk(b"IHDR", body), chunk(b"IDAT", zlib.compress(b"\0\x2a"))))
@@ -333,7 +333,7 @@ def test_a_row_comes_from_the_middle_of_the_rows_it_stands_for() -> None:
 
 
 def test_pillow_adds_its_step_up_and_the_sum_is_not_the_product() -> None:
-    """At some sizes the exact formula takes other rows than Pillow: without them the test above could not tell."""
+    """At some sizes the exact formula takes other rows than Pillow. These sizes show that the sum is needed."""
     size, new_size = 2148, 1553
     exact = [(2 * i + 1) * size // (2 * new_size) for i in range(new_size)]
     assert exact != by_pillow(np.arange(size, dtype=np.int32)[:, None], new_size, 1)[:, 0].tolist()

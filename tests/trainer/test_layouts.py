@@ -1,4 +1,4 @@
-"""Layouts: what belongs together is found, and what is missing is named."""
+"""Layouts: files that belong together are found, and a missing file is named."""
 
 from __future__ import annotations
 

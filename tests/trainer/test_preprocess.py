@@ -1,4 +1,4 @@
-"""Preprocess modes: the sizes they give, and that label map and image stay together."""
+"""Preprocess modes give their sizes, and keep label map and image together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pixels(height: int, width: int) -> Pixels:
     ],
 )
 def test_sizes(mode: str, load_size: int, expected: tuple[int, int]) -> None:
-    # The model takes multiples of 32: 152 is nearer to 160, and 152 / 216 * 96 = 67.6 to 64.
+    # The model takes multiples of 32: 152 is rounded to 160, and 152 / 216 * 96 = 67.6 to 64.
     out = preprocess(pixels(152, 216), mode, load_size, False, CONFIG, np.random.default_rng(0))
     assert out.labels.shape == expected
     assert out.image.shape == (*expected, 3)
@@ -67,7 +67,7 @@ def test_a_flip_mirrors_every_other_time() -> None:
 @pytest.mark.parametrize("mode", ["fixed", "resize_and_crop", "scale_shortside_and_crop"])
 @pytest.mark.parametrize("edge", range(500, 508))
 def test_labels_stay_under_their_photo(mode: str, edge: int) -> None:
-    """The photo is white where the label map is 1: after resize, crop and flip, a label still names its own pixel."""
+    """The photo is white where the label map is 1. After resize, crop and flip, each label names its own pixel."""
     labels = np.zeros((1024, 1024), np.uint8)
     labels[:, edge:] = 1
     source = Pixels(labels, labels.astype(np.int32), np.repeat(labels[..., None] * 255, 3, axis=2))
