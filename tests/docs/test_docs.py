@@ -68,11 +68,14 @@ def test_links_lead_somewhere(page: str) -> None:
     assert not broken
 
 
-def test_sources_name_pages_that_exist() -> None:
-    sources = [path for path in SOURCES if path.split("/")[0] != "tests"]
-    named = {(path, page) for path in sources for page in re.findall(r"\bdocs/[\w/-]+\.md\b", text(path))}
-    assert len(named) > 3
-    assert not [(path, page) for path, page in sorted(named) if page not in TRACKED]
+def test_sources_name_paths_and_modules_that_exist() -> None:
+    sources = [path for path in SOURCES if path.split("/")[0] != "tests" and not path.endswith(".toml")]
+    paths = {(path, named) for path in sources for named in PATH.findall(text(path)) if "{" not in named}
+    modules = {(path, named) for path in sources for named in re.findall(r"python -m ([\w.]*\w)", text(path))}
+    assert len(paths) > 10
+    assert len(modules) > 10
+    assert not [(path, named) for path, named in sorted(paths) if not exists(named)]
+    assert not [(path, named) for path, named in sorted(modules) if named.split(".")[0] in PACKAGES and not runs(named)]
 
 
 def test_the_site_shows_every_page() -> None:
