@@ -26,7 +26,7 @@ SHOWN = {
     "kernels/README.md": "kernels.md",
 } | {f"benchmarks/results/{path.name}": f"results/{path.name}" for path in ROOT.glob("benchmarks/results/*.json")}
 
-LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
+LINK = re.compile(r"(?P<text>!?\[[^]]*\])\((?!\w+:|#)(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 LOADED = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc=["']?https?:|<link[^>]*rel=["']?stylesheet[^>]*https?:""")
 
 
@@ -38,15 +38,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Point each relative link at the site's page of the file that the link names in the repository."""
+    """Point each relative link at the site's page of the file that the link names in the repository.
+
+    The site shows no sources: a link to one becomes its text.
+    """
     origin = {uri: path for path, uri in SHOWN.items()}
     folder = Path(origin.get(page.file.src_uri, f"docs/{page.file.src_uri}")).parent
     here = Path(page.file.src_uri).parent
 
     def in_site(match: re.Match[str]) -> str:
-        path = os.path.normpath(folder / match[1])
-        uri = SHOWN.get(path, path.removeprefix("docs/") if path.startswith("docs/") else None)
-        return match[1] if uri is None else os.path.relpath(uri, here)
+        path = os.path.normpath(folder / match["path"])
+        if path in SHOWN or path.startswith("docs/"):
+            uri = SHOWN.get(path) or path.removeprefix("docs/")
+            return f"{match['text']}({os.path.relpath(uri, here)}{match['anchor'] or ''})"
+        return match["text"].strip("[]") if (ROOT / path).exists() else match[0]
 
     return LINK.sub(in_site, markdown)
 
