@@ -1,7 +1,7 @@
 """A generator as an ONNX file: the dense graph, or the codebook graph with the plan's tensors as inputs.
 
-Batch-norm statistics are folded into the weights (checkpoints hold spectral norm folded already). Precision is the
-graph's own: weights and activations are float32, float16 or bfloat16, style and float images stay float32.
+Batch-norm statistics are folded into the weights (checkpoints hold spectral norm folded already). The graph itself has
+the precision: weights and activations are float32, float16 or bfloat16; style and float images stay float32.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,15 +32,15 @@ Precision = Literal["fp32", "fp16", "bf16"]
 Form = Literal["dense", "codebook"]
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-OPSET = 25  # the highest that TensorRT 11.4 reads; ONNX Runtime reads higher ones
+OPSET = 25  # the highest that TensorRT 11.4 reads
 MAX_BATCH = 256
-# A protobuf message ends at 2 GiB; what is left is for everything but the weights.
+# A protobuf message holds at most 2 GiB. 64 MiB are left for the graph, so weights may take the rest.
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**26
 PREFIX = "spade."
 DOMAIN = "spade"
 
-# Runtimes inline the bodies; TensorRT takes a registered plugin of the same name before them
-# (export/tensorrt/plugin.py). Two functions, not one with an attribute: a plugin's kernel is then chosen by its name.
+# Runtimes inline the bodies. TensorRT prefers a registered plugin of the same name (export/tensorrt/plugin.py). There
+# are two functions rather than one with an attribute, so that the name alone chooses the plugin's kernel.
 _MODULATE_BODY = """
     per_pixel = Gather <axis = 0> (entries, index)
     channels_first = Transpose <perm = [0, 3, 1, 2]> (per_pixel)
@@ -56,66 +56,85 @@ class ExportError(ValueError):
     """A generator that cannot be exported as asked; the message holds the value and the fix."""
 
 
-def export_dense(
-    generator: Generator,
-    path: Path,
-    *,
-    precision: Precision = "fp32",
-    image: ImageKind = "float",
-    size: tuple[int, int] | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write the dense graph: standard operators only.
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a generator is exported.
 
-    Inputs: labels uint8 [N, H, W]; instances int32 [N, H, W] and style float32 [N, 256] where the model has them.
-    Output: image float32 [N, 3, H, W] in -1..1, or uint8 [N, H, W, 3]. The batch is dynamic; H x W is `size`, else the
-    configuration's. Labels are not checked in the graph. `metadata` joins the model's properties. Raises ExportError.
+    Attributes:
+        precision: of weights and activations.
+        image: the output: float32 [N, 3, H, W] in -1..1, or uint8 [N, H, W, 3].
+        size: height and width; None is the size of the configuration.
+        metadata: more properties of the model.
     """
-    sized = _sized(generator, size)
-    config = sized.config
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+
+    precision: Precision = "fp32"
+    image: ImageKind = "float"
+    size: tuple[int, int] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def export_graph(generator: Generator, path: Path, form: Form, options: ExportOptions = ExportOptions()) -> None:
+    """Write the dense or the codebook graph of a generator. The batch is dynamic. Raises ExportError.
+
+    Inputs of the dense graph: labels uint8 [N, H, W]; instances int32 [N, H, W] and style float32 [N, 256] where the
+    model has them. The graph does not check labels. All operators are standard.
+
+    Inputs of the codebook graph: for each level i, smallest first, int32 patches3_i [U3, k*k], patches5_i [U5, k*k]
+    and index_i [N, h, w], as in `kernels.ops.plan.Level`, with dynamic patch counts; and style float32 [N, 256] or,
+    without a style input, start int32 [N, h0, w0], the symbols at the start size. Operators are standard, except the
+    modulate step, which is a local function (`functions`).
+    """
+    sized = _sized(generator, options.size)
+    graph = (DenseGraph if form == "dense" else CodebookGraph)(sized, DTYPES[options.precision], options.image)
+    model = _traced(graph, (_dense_example if form == "dense" else _codebook_example)(sized.config))
+    if form == "codebook":
+        _fuse_leaky_relu(model.graph)
+        model.functions.extend(functions())
+    _describe(model, sized.config, form, options)
+    save(model, path)
+
+
+@dataclass(frozen=True)
+class _Example:
+    """Example inputs for the exporter, which tell it shapes and dtypes.
+
+    Attributes:
+        shapes: which axes are dynamic, in the nesting of args and kwargs.
+        names: of the graph's inputs, in order.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shapes: Any
+    names: Sequence[str]
+
+
+def _dense_example(config: GeneratorConfig) -> _Example:
+    batch = _axis("batch", MAX_BATCH)
     # A batch of two: the exporter takes a size of one for a constant.
     kwargs: dict[str, Any] = {"labels": torch.zeros((2, config.height, config.width), dtype=torch.uint8)}
     if config.instance_edges:
         kwargs["instances"] = torch.zeros((2, config.height, config.width), dtype=torch.int32)
     if config.style:
         kwargs["style"] = torch.zeros((2, STYLE_DIM))
-    graph = DenseGraph(sized, DTYPES[precision], image)
-    model = _traced(graph, (), kwargs, {name: {0: batch} for name in kwargs}, list(kwargs))
-    _finish(model, path, config, {"form": "dense", "precision": precision, "image": image}, metadata)
+    return _Example((), kwargs, {name: {0: batch} for name in kwargs}, list(kwargs))
 
 
-def export_codebook(
-    generator: Generator,
-    path: Path,
-    *,
-    precision: Precision = "fp32",
-    image: ImageKind = "float",
-    size: tuple[int, int] | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write the codebook graph: standard operators, and the modulate step as local functions (`functions`).
-
-    Inputs, for each level i (smallest first), int32: patches3_i [U3, k*k], patches5_i [U5, k*k], index_i [N, h, w], as
-    `kernels.ops.plan.Level` has them; and style float32 [N, 256] or, without a style input, start int32 [N, h0, w0],
-    the symbols at the start size. Batch and patch counts are dynamic. Output and arguments as `export_dense`.
-    """
-    sized = _sized(generator, size)
-    config = sized.config
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+def _codebook_example(config: GeneratorConfig) -> _Example:
+    batch = _axis("batch", MAX_BATCH)
     h0, w0 = config.level_sizes[0]
     start = torch.zeros((2, STYLE_DIM)) if config.style else torch.zeros((2, h0, w0), dtype=torch.int32)
     names, levels, dynamic = ["style" if config.style else "start"], [], []
     for i, (height, width) in enumerate(config.level_sizes):
         shapes = ((3, config.spade_kernel**2), (4, config.spade_kernel**2), (2, height, width))
         levels.append(tuple(torch.zeros(shape, dtype=torch.int32) for shape in shapes))
-        dynamic.append(({0: _rows(f"u3_{i}")}, {0: _rows(f"u5_{i}")}, {0: batch}))
+        dynamic.append(({0: _axis(f"u3_{i}")}, {0: _axis(f"u5_{i}")}, {0: batch}))
         names += [f"patches3_{i}", f"patches5_{i}", f"index_{i}"]
-    graph = CodebookGraph(sized, DTYPES[precision], image)
-    model = _traced(graph, (start, levels), {}, ({0: batch}, dynamic), names)
-    _fuse_leaky_relu(model.graph)
-    model.functions.extend(functions())
-    _finish(model, path, config, {"form": "codebook", "precision": precision, "image": image}, metadata)
+    return _Example((start, levels), {}, ({0: batch}, dynamic), names)
+
+
+def _axis(name: str, largest: int | None = None) -> Any:
+    return torch.export.Dim(name, min=1, max=largest)
 
 
 def read_metadata(model: Any) -> dict[str, str]:
@@ -126,12 +145,8 @@ def read_metadata(model: Any) -> dict[str, str]:
     return found
 
 
-def _rows(name: str) -> Any:
-    return torch.export.Dim(name, min=1)
-
-
 def _sized(generator: Generator, size: tuple[int, int] | None) -> Generator:
-    """A copy in eval mode whose configuration has the image size asked for."""
+    """A copy of the generator in eval mode, with the image size in its configuration."""
     config = generator.config
     size = size or (config.height, config.width)
     if config.style and size != (config.height, config.width):
@@ -144,22 +159,22 @@ def _sized(generator: Generator, size: tuple[int, int] | None) -> Generator:
     return generator
 
 
-def _traced(graph: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, names: Sequence[str]) -> Any:
+def _traced(graph: nn.Module, example: _Example) -> Any:
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
-    exporter.setLevel(logging.ERROR)  # a line for each operator of torchvision, which is not installed
+    exporter.setLevel(logging.ERROR)  # hides a line for each operator of torchvision, which is not installed
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter's notes on its own internals
+            warnings.simplefilter("ignore")  # the exporter warns about its own internals
             program = torch.onnx.export(
                 graph,
-                args,
-                kwargs=kwargs,
+                example.args,
+                kwargs=example.kwargs,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=names,
+                input_names=example.names,
                 output_names=["image"],
-                dynamic_shapes=shapes,
+                dynamic_shapes=example.shapes,
                 verbose=False,
             )
     finally:
@@ -179,7 +194,7 @@ def functions() -> list[Any]:
 
 
 def _fuse_leaky_relu(graph: Any) -> None:
-    """A Modulate that is read by a leaky ReLU alone becomes a ModulateLeaky: the kernel then writes the map once."""
+    """Turn each Modulate whose only reader is a leaky ReLU into a ModulateLeaky, so the kernel writes the map once."""
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
         for name in node.input:
@@ -192,25 +207,25 @@ def _fuse_leaky_relu(graph: Any) -> None:
             graph.node.remove(after[0])
 
 
-def _finish(
-    model: Any, path: Path, config: GeneratorConfig, form: Mapping[str, str], metadata: Mapping[str, str] | None
-) -> None:
+def _describe(model: Any, config: GeneratorConfig, form: Form, options: ExportOptions) -> None:
+    """Replace the exporter's properties, which hold stack traces of this machine, by the model's own."""
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input):
-        del part.metadata_props[:]  # the exporter's, with stack traces of the machine it ran on
+        del part.metadata_props[:]
     for part in (*model.graph.output, *model.graph.initializer):
         del part.metadata_props[:]
-    model.producer_name, model.graph.name = "spade-serve", f"spade_{form['form']}"
+    model.producer_name, model.graph.name = "spade-serve", f"spade_{form}"
     properties = {
-        **(metadata or {}),
+        **options.metadata,
         "format": "1",
-        **form,
+        "form": form,
+        "precision": options.precision,
+        "image": options.image,
         "preset": config.preset,
         "config": json.dumps(config.to_dict()),
         "classes": json.dumps(class_names(config)),
         "palette": json.dumps(class_palette(config).tolist()),
     }
     onnx.helper.set_model_props(model, {PREFIX + key: value for key, value in properties.items()})
-    save(model, path)
 
 
 def save(model: Any, path: Path, external_above_bytes: int = EXTERNAL_ABOVE_BYTES) -> None:

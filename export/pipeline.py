@@ -9,7 +9,7 @@ from pathlib import Path
 from export.feeds import codebook_feed, dense_feed
 from export.graphs import ImageKind
 from export.int8 import quantise
-from export.onnx import Form, Precision, export_codebook, export_dense
+from export.onnx import ExportOptions, Form, Precision, export_graph
 from export.verify import Row, check_file, compare, refuse_wrong
 from spade_core.config import GeneratorConfig
 from spade_core.maps.samples import read_maps
@@ -34,8 +34,7 @@ def export_onnx(
     Raises ExportError, VerifyError.
     """
     report(f"tracing the {form} graph in {precision}")
-    write = export_dense if form == "dense" else export_codebook
-    write(generator, path, precision=precision, image=image, size=size, metadata=metadata)
+    export_graph(generator, path, form, ExportOptions(precision, image, size, metadata))
     report("checking the graph")
     return check_file(path)
 

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spade_core.files.convert import read_state_dict
+from spade_core.files.faults import key_faults, refuse_faults
+from spade_core.files.pickled import read_state_dict
 from spade_core.losses import Difference, LossError, perceptual_loss
 from spade_core.mean_difference import mean_difference
 from trainer.evaluation.judges import feature_maps, load_torchscript
@@ -117,17 +118,12 @@ def _load_vgg(path: Path) -> VGG19:
     state = _read_weights(path)
     module = VGG19()
     wanted = module.state_dict()
-    faults = [f"missing {key}" for key in wanted if key not in state]
-    faults += [
-        f"{key} is {list(state[key].shape)}, not {list(tensor.shape)}"
-        for key, tensor in wanted.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    if faults:
-        raise LossError(
-            f"[loss] expected torchvision's VGG19 weights in '{path}' but got {len(faults)} faults: "
-            f"{'; '.join(faults)}; save torchvision.models.vgg19(weights='DEFAULT').state_dict()"
-        )
+    used = {key: state[key] for key in wanted if key in state}  # the file also holds the layers behind relu5_1
+    refuse_faults(
+        LossError, key_faults(used, wanted), path,
+        "[loss] expected torchvision's VGG19 weights",
+        "save torchvision.models.vgg19(weights='DEFAULT').state_dict()",
+    )  # fmt: skip
     module.load_state_dict({key: state[key].float() for key in wanted})
     return module.eval()
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.common.maps import labels_name
 from benchmarks.common.report import write_report
-from export.onnx import DTYPES, export_codebook, export_dense
+from export.onnx import DTYPES, ExportOptions, Form, export_graph
 from export.verify import Row, check_file, compare
 from kernels.constants import DONT_CARE
 from serving.engines.choose import load_checkpoint
@@ -32,7 +32,7 @@ from spade_core.maps.label_maps import prepare
 from spade_core.maps.samples import Maps, read_maps
 from spade_core.models.generator import Generator
 
-EXPORTS = {"dense": export_dense, "codebook": export_codebook}
+FORMS: tuple[Form, ...] = get_args(Form)
 COCO = PRESETS["coco"]  # whose ids the label maps of --labels have
 
 
@@ -48,14 +48,14 @@ def maps_for(config: GeneratorConfig, labels: Path | None, count: int) -> Maps:
 
 
 def measure(
-    generator: Generator, maps: Maps, forms: Sequence[str], precisions: Sequence[Any], folder: Path
+    generator: Generator, maps: Maps, forms: Sequence[Form], precisions: Sequence[Any], folder: Path
 ) -> tuple[list[Row], dict[str, float]]:
     """Export, check and run every form in every precision. Also the size of each file in MB, by `form precision`."""
     rows, megabytes = [], {}
     for form in forms:
         for precision in precisions:
             path = folder / f"{form}-{precision}.onnx"
-            EXPORTS[form](generator, path, precision=precision)
+            export_graph(generator, path, form, ExportOptions(precision=precision))
             check_file(path)
             rows += compare(path, generator, maps.labels, maps.instances, maps.style)
             megabytes[f"{form} {precision}"] = path.stat().st_size / 1e6
@@ -78,9 +78,7 @@ def table(rows: Sequence[tuple[str, Row, float]]) -> Table:
 @click.option(
     "--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True, help="May be repeated.  [default: all]"
 )
-@click.option(
-    "--form", "forms", type=click.Choice(list(EXPORTS)), multiple=True, help="May be repeated.  [default: both]"
-)
+@click.option("--form", "forms", type=click.Choice(FORMS), multiple=True, help="May be repeated.  [default: both]")
 @click.option("--precision", "precisions", type=click.Choice(list(DTYPES)), multiple=True,
               help="May be repeated.  [default: all]")  # fmt: skip
 @click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -88,7 +86,7 @@ def table(rows: Sequence[tuple[str, Row, float]]) -> Table:
 @click.option("--maps", "count", type=click.IntRange(1), default=2, show_default=True, help="Label maps.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 def main(
-    presets: tuple[str, ...], forms: tuple[str, ...], precisions: tuple[str, ...], labels: Path | None, count: int,
+    presets: tuple[str, ...], forms: tuple[Form, ...], precisions: tuple[str, ...], labels: Path | None, count: int,
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Max error and PSNR of every exported file against PyTorch.
@@ -101,7 +99,7 @@ def main(
         maps = maps_for(checkpoint.config, labels, count)
         with tempfile.TemporaryDirectory() as folder:
             found, megabytes = measure(
-                checkpoint.generator, maps, forms or tuple(EXPORTS), precisions or tuple(DTYPES), Path(folder)
+                checkpoint.generator, maps, forms or FORMS, precisions or tuple(DTYPES), Path(folder)
             )
         rows += [(name, row, megabytes[f"{row.form} {row.precision}"]) for row in found]
     Console().print(table(rows))

@@ -27,7 +27,7 @@ from benchmarks.common.maps import Maps, labels_name, read_maps
 from benchmarks.common.report import write_report
 from export.feeds import codebook_feed, dense_feed
 from export.int8 import quantise
-from export.onnx import Form, export_codebook, export_dense
+from export.onnx import Form, export_graph
 from export.verify import RUNTIMES, open_session
 from kernels.ops.image import pixels_numpy
 from serving.engines.choose import UNTRAINED, load_checkpoint
@@ -73,7 +73,7 @@ def run(
     """
     feeds = [FEEDS[form](*maps.one(i), generator.config) for i in range(len(maps.labels))]
     files = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
-    (export_dense if form == "dense" else export_codebook)(generator, files["fp32"])
+    export_graph(generator, files["fp32"], form)
     quantise(files["fp32"], files["int8"], feeds[:calibrate])
     reference = reference_images(generator, maps)[calibrate:]
     rows, real = [], None

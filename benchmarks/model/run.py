@@ -171,11 +171,11 @@ def main(
         setting = Setting(preset_name, weights, labels, maps, Path(folder, "dense.onnx"), threads)
         turns = list(_turns(len(read_maps(setting.config, labels, maps).labels), batches))
         if {"onnxruntime", "openvino-fp32", "openvino-bf16"} & set(names):
-            from export.onnx import export_dense
+            from export.onnx import export_graph
             from serving.engines.choose import load_checkpoint
 
             console.print(f"exporting the dense graph of {preset_name} to ONNX")
-            export_dense(load_checkpoint(weights, preset_name).generator, setting.onnx)
+            export_graph(load_checkpoint(weights, preset_name).generator, setting.onnx, "dense")
         loading = track(names, "loading", console=console)
         workers = [processes.enter_context(closing(LoadedProcess(name, load_turn, name, setting))) for name in loading]
         results = {(name, batch): Result() for batch, _ in turns for name in names}

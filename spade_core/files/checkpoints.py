@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spade_core.config import ARCHITECTURES, ConfigError, GeneratorConfig
+from spade_core.files.faults import key_faults, refuse_faults
 from spade_core.files.whole_file import write_whole
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.form import AnyGenerator
@@ -120,16 +121,16 @@ def load_any(path: Path) -> tuple[AnyGenerator, StyleEncoder | None, dict[str, s
     with torch.device("meta"):  # the weights are assigned, so none is made first
         generator = new_generator(config)
         encoder = StyleEncoder(encoder_nf(parts["encoder"])) if parts["encoder"] else None
-    faults = key_faults(shapes_of(parts["generator"]), shapes_of(state_of(generator)), "generator.")
+    faults = key_faults(parts["generator"], state_of(generator), "generator.")
     if encoder is not None:
-        faults += key_faults(shapes_of(parts["encoder"]), shapes_of(state_of(encoder)), "encoder.")
+        faults += key_faults(parts["encoder"], state_of(encoder), "encoder.")
     faults += [f"surplus {key}" for key in stray]
     faults += [f"{k} is {t.dtype}" for k, t in tensors.items() if t.dtype not in _DTYPES.values()]
-    if faults:
-        raise CheckpointError(
-            f"[load] expected the keys of the configuration in '{path}' but got {len(faults)} faults: "
-            f"{'; '.join(faults)}; the file is not of this configuration: write it again"
-        )
+    refuse_faults(
+        CheckpointError, faults, path,
+        "[load] expected the keys of the configuration",
+        "the file is not of this configuration: write it again",
+    )  # fmt: skip
     refuse_non_finite("load", str(path), tensors)
     for module, part in ((generator, "generator"), (encoder, "encoder")):
         if module is not None:
@@ -175,24 +176,6 @@ def encoder_nf(tensors: Mapping[str, Tensor]) -> int:
     if first is not None and first.ndim == 4:
         return max(1, first.shape[0])
     return max(1, mean.shape[1] // 128) if mean is not None and mean.ndim == 2 else 64
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-
-
-def key_faults(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], prefix: str = ""
-) -> list[str]:
-    """Every missing, surplus and misshapen key, one text each; empty when all is well."""
-    faults = [f"missing {prefix}{key}" for key in expected if key not in found]
-    faults += [f"surplus {prefix}{key}" for key in found if key not in expected]
-    faults += [
-        f"{prefix}{key} is {list(found[key])}, not {list(shape)}"
-        for key, shape in expected.items()
-        if key in found and found[key] != shape
-    ]
-    return faults
 
 
 def refuse_non_finite(op: str, name: str, tensors: Mapping[str, Tensor]) -> None:

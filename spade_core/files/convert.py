@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kernels.constants import HIDDEN
 from spade_core.config import PRESETS, GeneratorConfig
-from spade_core.files.checkpoints import (
-    CheckpointError,
-    encoder_nf,
-    fill,
-    key_faults,
-    refuse_non_finite,
-    save,
-    shapes_of,
-    state_of,
-)
+from spade_core.files.checkpoints import encoder_nf, fill, refuse_non_finite, save, state_of
+from spade_core.files.faults import key_faults, refuse_faults
+from spade_core.files.manifest import sha256
+from spade_core.files.pickled import ConvertError, read_state_dict
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
+from spade_core.models.spectral import SPECTRAL_EPS
 
 PUBLISHED = ("coco", "ade20k", "cityscapes")
 _WIDTH_KEYS = tuple(f"{block}.conv_{i}.weight" for block in ("head_0", "G_middle_0", "G_middle_1") for i in (0, 1))
-NORMALISE_EPS = 1e-12  # of spectral norm, as the reference trains it
-
-_NOT_WEIGHTS = {
-    b"<": "a web page: download the file itself, not the page about it",
-    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
-}
-
-
-class ConvertError(CheckpointError):
-    """Weights that cannot be converted; the message holds the file, the keys and how to go on."""
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What `convert` did.
+    """The result of `convert`.
 
     Attributes:
-        folded: keys of the convs whose spectral norm was folded in.
-        dropped: keys left out, since inference needs none of them.
-        generator_parameters, encoder_parameters: trained numbers; 0 without an encoder.
+        out: the checkpoint that was written.
+        folded: keys of the weights whose spectral norm was folded in.
+        dropped: keys that inference does not need.
+        generator_parameters, encoder_parameters: number of trained values; 0 without an encoder.
     """
 
     out: Path
@@ -79,9 +61,10 @@ class _Folded:
 def convert(
     generator_pth: Path, encoder_pth: Path | None, out: Path, *, config: GeneratorConfig | None = None
 ) -> ConversionReport:
-    """Published weights -> a checkpoint at `out`. The preset is found from the shapes, unless `config` is given.
+    """Write published weights as a checkpoint at `out`. Without `config`, the shapes tell the preset.
 
-    Raises ConvertError (wrong file, unknown architecture, or keys that differ: all named) and CheckpointError.
+    Raises ConvertError for a wrong file, an unknown architecture or keys that differ (naming every key), and
+    CheckpointError.
     """
     state = read_state_dict(generator_pth)
     _refuse_other_network(generator_pth, state, "generator")
@@ -111,9 +94,9 @@ def convert(
 
 
 def find_config(path: Path, tensors: Mapping[str, Tensor]) -> GeneratorConfig:
-    """The preset whose number of input channels the weights have, with the weights' own nf, norm, kernel and start.
+    """The preset with as many input channels as the weights, with the weights' own nf, norm, kernel and start.
 
-    Image size, and `normal` against `more`, show in no shape: the preset decides. Raises ConvertError.
+    No shape tells the image size, or `normal` from `more`: both come from the preset. Raises ConvertError.
     """
     shared = next((t.shape for k, t in tensors.items() if k.endswith(".mlp_shared.0.weight") and t.ndim == 4), None)
     semantic_nc = None if shared is None else shared[1]
@@ -125,7 +108,7 @@ def find_config(path: Path, tensors: Mapping[str, Tensor]) -> GeneratorConfig:
             f"'{path}'; give a config: classes, image size and upsampling cannot be read off these weights"
         )
     preset = PRESETS[name]
-    # An absent or odd key decides nothing here: the check against the config names it, with all others.
+    # A key that is missing or has an odd shape is ignored here; `_check` names it with all others.
     fc = tensors.get("fc.weight")
     widths = [tensors[k].shape[0] // 16 for k in _WIDTH_KEYS if k in tensors and tensors[k].ndim]
     fields = preset.to_dict() | {
@@ -144,10 +127,11 @@ def find_config(path: Path, tensors: Mapping[str, Tensor]) -> GeneratorConfig:
 
 
 def fold_spectral_norm(path: Path, state: Mapping[str, Tensor]) -> _Folded:
-    """`weight_orig` / (u^T W v) for every conv with spectral norm, W = weight_orig as [out, -1], in float64.
+    """Fold spectral norm into the weights: weight = weight_orig / (u^T W v), W = weight_orig as [out, -1], in float64.
 
-    Without `weight_v` (files of old PyTorch) v = normalize(W^T u); a `weight` beside `weight_orig` is a stale copy.
-    Raises ConvertError, naming every conv whose vectors are missing or do not fit.
+    Miyato et al., arXiv 1802.05957, equation 8 and algorithm 1. Old PyTorch saved no `weight_v`: v is then
+    normalize(W^T u). Old PyTorch also saved a stale `weight` beside `weight_orig`, which is dropped. Raises
+    ConvertError, naming every conv whose vectors are missing or do not fit.
     """
     tensors: dict[str, Tensor] = {}
     folded, dropped, faults = [], [], []
@@ -166,11 +150,11 @@ def fold_spectral_norm(path: Path, state: Mapping[str, Tensor]) -> _Folded:
                 folded.append(name)
         else:
             tensors[key] = tensor
-    if faults:
-        raise ConvertError(
-            f"[convert] expected spectral norm's vectors beside every weight_orig in '{path}' but got "
-            f"{len(faults)} faults: {'; '.join(faults)}; the file is not as training saved it: fetch it again"
-        )
+    refuse_faults(
+        ConvertError, faults, path,
+        "[convert] expected spectral norm's vectors beside every weight_orig",
+        "the file is not as training saved it: fetch it again",
+    )  # fmt: skip
     return _Folded(tensors, tuple(folded), tuple(dropped))
 
 
@@ -188,7 +172,7 @@ def _folded_weight(weight: Tensor, u: Tensor, v: Tensor | None) -> Tensor:
     matrix, left = weight.double().flatten(1), u.double()  # [out, in * k * k], [out]
     right = matrix.T @ left if v is None else v.double()
     if v is None:
-        right = right / right.norm().clamp_min(NORMALISE_EPS)
+        right = right / right.norm().clamp_min(SPECTRAL_EPS)
     sigma = left @ matrix @ right
     return (weight.double() / sigma).float()
 
@@ -205,71 +189,14 @@ def _encoder(path: Path) -> tuple[StyleEncoder, _Folded]:
 
 
 def _check(path: Path, tensors: Mapping[str, Tensor], module: nn.Module, kind: str) -> None:
-    faults = key_faults(shapes_of(tensors), shapes_of(state_of(module)))
+    faults = key_faults(tensors, state_of(module))
     faults += [f"{key} is {tensor.dtype}" for key, tensor in tensors.items() if not tensor.is_floating_point()]
-    if faults:
-        raise ConvertError(
-            f"[convert] expected the keys of {kind} in '{path}' but got {len(faults)} faults: {'; '.join(faults)}; "
-            "give the config that these weights were trained with"
-        )
+    refuse_faults(
+        ConvertError, faults, path,
+        f"[convert] expected the keys of {kind}",
+        "give the config that these weights were trained with",
+    )  # fmt: skip
     refuse_non_finite("convert", str(path), tensors)
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A pickled state dict of tensors, nothing else: no code of the file is run. Raises ConvertError."""
-    state = _unpickle(path)
-    if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
-        raise ConvertError(
-            f"[convert] expected a state dict of tensors but got {type(state).__name__} in '{path}'; "
-            "save `network.state_dict()`"
-        )
-    odd = {key: type(value).__name__ for key, value in state.items() if not isinstance(value, Tensor)}
-    if odd or not state:
-        raise ConvertError(
-            f"[convert] expected a state dict of tensors but got {odd or 'an empty one'} in '{path}'; "
-            "give the network's own file (latest_net_G.pth), or save the inner state dict by itself"
-        )
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def _unpickle(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            start = file.read(24)
-    except OSError as error:
-        raise ConvertError(
-            f"[convert] expected a readable file but got '{path}': {error.strerror or error}; check the path"
-        ) from None
-    if start[8:9] == b"{":
-        raise ConvertError(
-            f"[convert] expected PyTorch weights but got '{path}', a safetensors file; give it to --weights as it is"
-        )
-    for magic, text in _NOT_WEIGHTS.items():
-        if start.lstrip().startswith(magic):
-            raise ConvertError(f"[convert] expected PyTorch weights but got '{path}', {text}")
-    try:
-        # Files of PyTorch before 1.6 are no zip archives and cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=start.startswith(b"PK\x03\x04"))
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"(?:GLOBAL|function) (\S+)", str(error))
-        if refused is None:
-            raise _unreadable(path, error) from None
-        raise ConvertError(
-            f"[convert] expected tensors only but got an object of {refused[1]} in '{path}'; such a file could run "
-            "code, so it is not read: save `network.state_dict()` where you trust it"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> ConvertError:
-    # PyTorch's own text advises to load with weights_only=False; only its last reason is passed on.
-    cause = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
-    reason = cause[1] if cause else (str(error).splitlines() or [type(error).__name__])[0]
-    return ConvertError(
-        f"[convert] expected PyTorch weights but got '{path}' with {path.stat().st_size} bytes, which cannot be read "
-        f"({reason}); it is truncated or another kind of file: fetch it again"
-    )
 
 
 def _refuse_other_network(path: Path, state: Mapping[str, Tensor], wanted: str) -> None:
@@ -298,9 +225,7 @@ def _metadata(generator_pth: Path, encoder_pth: Path | None) -> dict[str, str]:
     fields = {"trained": "true"}
     for part, path in (("generator", generator_pth), ("encoder", encoder_pth)):
         if path is not None:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            fields |= {f"source.{part}": path.name, f"source.{part}.sha256": digest}
+            fields |= {f"source.{part}": path.name, f"source.{part}.sha256": sha256(path)}
     return fields
 
 

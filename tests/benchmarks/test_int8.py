@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.model.int8 import main, run, table, why_unjudged
 from export.int8 import main_convs, quantise
-from export.onnx import ExportError, export_codebook
+from export.onnx import ExportError, ExportOptions, export_graph
 from export.verify import check_file
 from serving.engines.choose import UNTRAINED
 from spade_core.config import preset
@@ -61,7 +61,7 @@ def test_both_runtimes_run_it_and_the_image_is_close(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_quantised_is_said(tmp_path: Path) -> None:
-    export_codebook(seeded_generator(CONFIG), tmp_path / "half.onnx", precision="fp16")
+    export_graph(seeded_generator(CONFIG), tmp_path / "half.onnx", "codebook", ExportOptions(precision="fp16"))
     with pytest.raises(ExportError, match="expected a float32 file to quantise but got fp16"):
         quantise(tmp_path / "half.onnx", tmp_path / "out.onnx", [])
     assert not (tmp_path / "out.onnx").exists()

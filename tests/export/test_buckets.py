@@ -12,7 +12,7 @@ from small import small
 
 from export.buckets import LEAST, bucket, bucketed
 from export.feeds import level_feed, start_feed
-from export.onnx import export_codebook
+from export.onnx import export_graph
 from export.verify import MAX_ERROR_FP32, open_session
 from kernels.ops.plan import plan
 from spade_core.maps.label_maps import prepare
@@ -34,7 +34,7 @@ def test_there_are_few_buckets() -> None:
 
 def test_padding_changes_no_pixel(tmp_path: Path) -> None:
     config = small("coco", height=64, width=64)
-    export_codebook(seeded_generator(config), tmp_path / "m.onnx")
+    export_graph(seeded_generator(config), tmp_path / "m.onnx", "codebook")
     labels = np.zeros((2, 64, 64), np.uint8)
     labels[0, 10:30, 5:50], labels[1, 20:] = 3, 255
     symbols = prepare(labels, labels.astype(np.int32), config)

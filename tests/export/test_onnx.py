@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
 import pytest
 from small import small, some_maps
 
-from export.onnx import OPSET, ExportError, export_codebook, export_dense, functions, read_metadata, save
+from export.onnx import OPSET, ExportError, ExportOptions, Form, Precision, export_graph, functions, read_metadata, save
 from export.verify import check_file, compare, open_session, refuse_wrong
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.models.seeded import seeded_generator
 
-EXPORTS: dict[str, Callable[..., None]] = {"dense": export_dense, "codebook": export_codebook}
+FORMS = get_args(Form)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-@pytest.mark.parametrize("form", EXPORTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_goes_round(name: str, form: str, tmp_path: Path) -> None:
+def test_every_preset_goes_round(name: str, form: Form, tmp_path: Path) -> None:
     config = small(name)
     generator = seeded_generator(config)
-    EXPORTS[form](generator, tmp_path / "m.onnx", metadata={"weights": "untrained"})
+    export_graph(generator, tmp_path / "m.onnx", form, ExportOptions(metadata={"weights": "untrained"}))
     metadata = check_file(tmp_path / "m.onnx")
     assert GeneratorConfig.from_dict(json.loads(metadata["config"])) == config
     assert (metadata["form"], metadata["precision"], metadata["weights"]) == (form, "fp32", "untrained")
@@ -40,10 +39,10 @@ def test_every_preset_goes_round(name: str, form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "precision", "norm"), [("dense", "bf16", "instance"), ("codebook", "fp16", "batch")])
-def test_half_precision_and_bytes(form: str, precision: str, norm: str, tmp_path: Path) -> None:
+def test_half_precision_and_bytes(form: Form, precision: Precision, norm: str, tmp_path: Path) -> None:
     config = small("coco", norm=norm, height=64, width=64)  # instance norm needs more than one pixel at the start
     generator = seeded_generator(config)
-    EXPORTS[form](generator, tmp_path / "m.onnx", precision=precision, image="uint8")
+    export_graph(generator, tmp_path / "m.onnx", form, ExportOptions(precision=precision, image="uint8"))
     check_file(tmp_path / "m.onnx")
     model = onnx.load(str(tmp_path / "m.onnx"))
     half = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
@@ -57,7 +56,7 @@ def test_half_precision_and_bytes(form: str, precision: str, norm: str, tmp_path
 @pytest.fixture(scope="module")
 def codebook_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("codebook") / "m.onnx"
-    export_codebook(seeded_generator(small("demo")), path)
+    export_graph(seeded_generator(small("demo")), path, "codebook")
     return path
 
 
@@ -132,7 +131,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 def test_a_model_with_a_style_has_one_size(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"expected 32x32, the one size .* but got 64x64"):
-        export_dense(seeded_generator(small("demo")), tmp_path / "m.onnx", size=(64, 64))
+        export_graph(seeded_generator(small("demo")), tmp_path / "m.onnx", "dense", ExportOptions(size=(64, 64)))
 
 
 def test_a_foreign_file_has_no_properties(tmp_path: Path) -> None:

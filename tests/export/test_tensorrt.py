@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from small import small
 
-from export.onnx import export_dense
+from export.onnx import ExportOptions, export_graph
 from export.tensorrt.profiles import ProfileError, input_ranges
 from kernels.cuda.host.toolkit import ToolkitError, compile_ptx
 from spade_core.models.seeded import seeded_generator
@@ -84,7 +84,7 @@ def test_every_name_is_in_the_real_bindings(stubs: ModuleType) -> None:
 
 
 def test_the_build_runs_up_to_the_first_call_of_the_library(stubs: ModuleType, tmp_path: Path) -> None:
-    export_dense(seeded_generator(small("ade20k")), tmp_path / "m.onnx", image="uint8")
+    export_graph(seeded_generator(small("ade20k")), tmp_path / "m.onnx", "dense", ExportOptions(image="uint8"))
     message = probe(stubs, "build", tmp_path / "m.onnx")
     assert message.startswith("[tensorrt] expected a TensorRT builder but got none")
     assert "tensorrt-cu13-libs" in message

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from small import small, some_maps
 
-from export.onnx import export_dense
+from export.onnx import ExportOptions, export_graph
 from export.verify import LEVEL, Row, VerifyError, check_file, compare, refuse_wrong, supported_operators
 from spade_core.models.generator import Generator
 from spade_core.models.seeded import seeded_generator
@@ -25,7 +25,7 @@ def generator() -> Generator:
 @pytest.fixture(scope="module")
 def file(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dense") / "m.onnx"
-    export_dense(generator, path, image="uint8")
+    export_graph(generator, path, "dense", ExportOptions(image="uint8"))
     return path
 
 

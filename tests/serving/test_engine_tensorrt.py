@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import fake_gpu
 import numpy as np
 import pytest
 from served import TINY, blocks
 
-from export.onnx import export_codebook, export_dense
+from export.onnx import ExportOptions, Form, export_graph
 from export.verify import check_file
 from serving.engines.reference import TorchEngine
 from serving.engines.timings import Timings
@@ -34,8 +34,8 @@ INSTANCES = LABELS.astype(np.int32)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both graphs, each with a file that stands for its engine and a manifest."""
     root = tmp_path_factory.mktemp("engines")
-    for form, write in (("dense", export_dense), ("codebook", export_codebook)):
-        write(seeded_generator(TINY), root / form / "spade.onnx", image="uint8")
+    for form in get_args(Form):
+        export_graph(seeded_generator(TINY), root / form / "spade.onnx", form, ExportOptions(image="uint8"))
         facts: dict[str, Any] = dict(check_file(root / form / "spade.onnx"))
         (root / form / "spade.plan").write_bytes(b"engine")
         write_manifest(root / form, facts | {"options": {"batch": [2, 2, 4], "strip_weights": False}})

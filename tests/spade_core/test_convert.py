@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.files.checkpoints import CheckpointError, load
-from spade_core.files.convert import ConvertError, convert
+from spade_core.files.convert import convert
+from spade_core.files.pickled import ConvertError
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 from spade_core.models.one_hot import one_hot

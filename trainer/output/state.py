@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spade_core.files.checkpoints import refuse_non_finite
+from spade_core.files.faults import key_faults, refuse_faults
 from spade_core.files.whole_file import write_whole
 from trainer.networks import Networks
 from trainer.training import Optimisers
@@ -66,17 +67,12 @@ def load_state(path: Path, networks: Networks, optimisers: Optimisers) -> tuple[
         raise StateError(f"[train] expected format {FORMAT} but got {header.get('format')!r} in '{path}'")
     _start_adam(optimisers)
     wanted = dict(_tensors(networks, optimisers))
-    faults = [f"missing {k}" for k in wanted if k not in found] + [f"surplus {k}" for k in found if k not in wanted]
-    faults += [
-        f"{k} is {list(found[k].shape)}, not {list(t.shape)}"
-        for k, t in wanted.items()
-        if k in found and found[k].shape != t.shape
-    ]
-    if faults:
-        raise StateError(
-            f"[train] expected the networks of the configuration in '{path}' but got {len(faults)} faults: "
-            f"{'; '.join(faults[:8])}; give another run.out, or the configuration this run was started with"
-        )
+    refuse_faults(
+        StateError, key_faults(found, wanted), path,
+        "[train] expected the networks of the configuration",
+        "give another run.out, or the configuration this run was started with",
+        most=8,
+    )  # fmt: skip
     with torch.no_grad():
         for key, tensor in wanted.items():
             tensor.copy_(found[key])
