@@ -1,1 +1,1 @@
-"""The codebook form: gamma and beta once per distinct label patch."""
+"""The codebook form: gamma and beta are computed once for each distinct label patch."""

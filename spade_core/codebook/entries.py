@@ -1,4 +1,4 @@
-"""The codebook: (a, b) of every distinct label patch of a level."""
+"""The codebook: an entry (a, b) for every distinct label patch of a level."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from spade_core.codebook.fold import Folded
 from spade_core.codebook.modulate import ByEntry
 from spade_core.models.symbol_table import embed
 
-# Gathered rows are nine times the hidden map; a slice of them stays near the cache and bounds the memory of maps
-# whose every pixel differs.
+# Gathered rows hold nine hidden rows each. A slice of this many fits the cache, and bounds the memory when all patches
+# differ.
 GATHER_ROWS = 4096
-# Products have a multiple of so many rows: hardly two maps have as many patches, and on the CPU every new shape of a
-# product is compiled anew and its code kept.
+# Matrix products get a multiple of this many rows. On the CPU, PyTorch compiles and keeps code for every new shape of a
+# product, and the number of patches differs from map to map.
 ROW_STEP = 256
-# Products per tap pay where this many windows share a hidden row: below, adding them up costs what they save. In bf16
-# the products are so much cheaper that it never pays.
+# Products per tap are faster from this many windows per hidden row on; below, adding them up costs what they save. In
+# bf16 the products are so cheap that they are never faster.
 PER_TAP = 1.5
 
 
@@ -31,10 +31,10 @@ class LevelTensors:
     """One level of a plan as tensors on the generator's device.
 
     Attributes:
-        patches3: [U3, k*k] symbols.
-        patches5: [U5, k*k] rows of patches3, U3 = outside.
-        index: [N, h, w] rows of patches5.
-        order: the index sorted, which saves a gradient on the CPU the sorting.
+        patches3: int32 [U3, k*k], symbols of each distinct patch.
+        patches5: int32 [U5, k*k], rows of patches3; U3 means outside the image.
+        index: int32 [N, h, w], rows of patches5.
+        order: `by_entry` of the index. A gradient on the CPU needs it, and sorts the index itself if it is None.
     """
 
     patches3: Tensor
@@ -58,9 +58,12 @@ def level_tensors(levels: Sequence[Level], device: torch.device) -> dict[tuple[i
 
 
 def codebook(folded: Folded, level: LevelTensors) -> Tensor:
-    """(a, b) of every distinct patch [U5, 2C]."""
+    """The entry of every distinct patch [U5, 2C], a before b, so that SPADE is a * norm(x) + b.
+
+    The 1 + gamma and beta of SPADE paper, equation 1, or, with batch-norm statistics folded in, a of x itself.
+    """
     actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
-    actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128], the last row is outside: the second conv pads with zeros
+    actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128]; the last row, outside, is zero like the second conv's padding
     half = actv.dtype == torch.bfloat16 or torch.is_autocast_enabled(actv.device.type)
     if not half and PER_TAP * actv.shape[0] <= level.patches5.shape[0]:
         return _per_tap(folded, actv, level.patches5)
@@ -81,7 +84,10 @@ def _gather(actv: Tensor, rows: Tensor) -> Tensor:
 
 
 class _GatherHalf(torch.autograd.Function):
-    """Rows in bfloat16, as autocast would make of them after gathering; their gradients add up in actv's own dtype."""
+    """Gather rows in autocast's dtype; their gradients are summed in the dtype of actv.
+
+    Casting before gathering moves half the bytes of autocast, which would cast after.
+    """
 
     @staticmethod
     def forward(ctx: Any, actv: Tensor, rows: Tensor) -> Tensor:
@@ -97,7 +103,7 @@ class _GatherHalf(torch.autograd.Function):
 
 
 def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:
-    """Multiply each hidden row once with every tap, then add up the nine products of a window: U3, not U5, rows."""
+    """Multiply each hidden row with every tap, then add the products of each window: U3 rows multiplied, not U5."""
     taps, hidden, width = windows.shape[1], actv.shape[1], folded.weight.shape[1]
     if folded.weight.is_contiguous():
         weight = folded.weight.view(taps, hidden, width).transpose(0, 1).reshape(hidden, -1)  # [128, k*k * 2C]

@@ -1,4 +1,4 @@
-"""The parameters of a SPADE norm, rearranged for the codebook; batch-norm statistics fold in."""
+"""The parameters of a SPADE norm, rearranged for the codebook, with batch-norm statistics folded in."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Folded:
     """The parameters of one SPADE norm, rearranged for the codebook.
 
     Attributes:
-        table: [k*k * (symbols + 1), 128], row t * (symbols + 1) + s: what symbol s adds at tap t; outside adds zero.
+        table: [k*k * (symbols + 1), 128]; row t * (symbols + 1) + s is what symbol s adds at tap t, outside zero.
         shared_bias: [128].
-        weight, bias: [k*k * 128, 2C] and [2C]: gathered hidden rows -> (a, b), the `1 +` in the bias. While training,
-            weight is a view of [2C, k*k * 128]: a product reads either, and nothing is transposed in memory.
-        norm: applied to x before a*x + b; None when its statistics are folded into weight and bias.
+        weight, bias: [k*k * 128, 2C] and [2C], gathered hidden rows -> (a, b); the bias holds the 1 of 1 + gamma.
+            While training, weight is a view of [2C, k*k * 128], so that nothing is transposed in memory.
+        norm: applied to x before a*x + b; None when the statistics are folded into weight and bias.
     """
 
     table: Tensor
@@ -34,7 +34,11 @@ class Folded:
 
 
 def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None) -> Folded:
-    """Rearrange one norm's parameters; in eval mode batch-norm statistics fold in too, in float64."""
+    """Rearrange the parameters of one norm, as `dtype` or their own.
+
+    In eval mode batch-norm statistics are folded in, in float64: with g = 1 + gamma, r = 1 / sqrt(variance + eps),
+    SPADE paper, equation 1, g * (x - mean) * r + beta is a * x + b, where a = g * r and b = beta - g * mean * r.
+    """
     norm = spade.param_free_norm
     shared, gamma, beta = spade.mlp_shared[0], spade.mlp_gamma, spade.mlp_beta
     assert isinstance(shared, nn.Conv2d)
@@ -64,5 +68,5 @@ def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None
 
 
 def fold_generator(generator: AnyGenerator, dtype: torch.dtype | None = None) -> dict[SPADE, Folded]:
-    """`fold` of every norm. Inference does this once."""
+    """`fold` of every norm of a generator; done once for inference."""
     return {m: fold(m, generator.config, dtype) for m in generator.modules() if isinstance(m, SPADE)}

@@ -1,9 +1,9 @@
-"""a[index] * norm(x) + b[index], the step in which the codebook form meets the image, and its gradient.
+"""Modulation, a[index] * norm(x) + b[index] (SPADE paper, equation 1, through the codebook), and its gradient.
 
-What is kept for the gradient is x and the codebook: neither gamma and beta at every pixel nor norm(x). Training's batch
-norm is folded into the entries once its statistics are known, y = (a / s) * x + (b - a * m / s), and so is its
-gradient: the means over all pixels that it needs are sums over the codebook. On the CPU what is gathered is made a
-slice at a time, so that it stays in the cache, and the sums read the pixels in the order of their entries.
+The gradient keeps x and the codebook. It needs neither norm(x) nor gamma and beta at every pixel. In training, batch
+norm is folded into the entries once its mean m and deviation s are known: y = (a / s) * x + (b - a * m / s). The
+gradient of batch norm needs means over all pixels; they are sums over the codebook. On the CPU, entries are gathered a
+slice of pixels at a time, which stays in the cache, and the sums read the pixels in the order of their entries.
 """
 
 from __future__ import annotations
@@ -18,34 +18,45 @@ from torch import Tensor, nn
 
 from spade_core.codebook.on_cuda import library_for, modulate_on_kernels
 
-# Values of a slice: a few such buffers fit a core's second-level cache.
+# Values in a slice: a few buffers of this size fit a core's second-level cache.
 SLICE = 1 << 17
 
 
 @dataclass(frozen=True)
 class ByEntry:
-    """The pixels of an index [N, h, w] by their entries: pixels int32 [N*h*w], those of entry u from starts[u] on."""
+    """The pixels of an index [N, h, w], sorted by their entries.
+
+    Attributes:
+        pixels: int32 [N*h*w], positions of pixels.
+        starts: int32 [entries]; the pixels of entry u begin at starts[u].
+    """
 
     pixels: Tensor
     starts: Tensor
 
     def to(self, device: torch.device) -> ByEntry:
-        """The same on `device`."""
+        """A copy on `device`."""
         return ByEntry(self.pixels.to(device), self.starts.to(device))
 
 
 def by_entry(index: Tensor, entries: int) -> ByEntry:
-    """Sort the pixels of an index, whose rows are 0 .. entries - 1; within an entry they keep their order."""
+    """Sort the pixels of an index with values 0 .. entries - 1; the pixels of one entry keep their order."""
     rows = index.flatten()
     counts = torch.bincount(rows, minlength=entries)
     return ByEntry(torch.argsort(rows, stable=True).int(), (counts.cumsum(0) - counts).int())
 
 
 def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None, order: ByEntry | None = None) -> Tensor:
-    """a[index] * norm(x) + b[index]: x [N, C, h, w] (channels last), entries [U5, 2C], index [N, h, w].
+    """a[index] * norm(x) + b[index] [N, C, h, w], channels last.
 
-    On a CUDA device the installed CUDA kernels compute it, where there are any. `order` is `by_entry` of the index; a
-    gradient without it sorts the index itself.
+    On a CUDA device the installed CUDA kernels compute the map and its gradient, if there are any.
+
+    Args:
+        x: [N, C, h, w], channels last.
+        entries: [U5, 2C], a before b.
+        index: int32 [N, h, w], rows of entries.
+        norm: a norm without affine parameters, or None when its statistics are in the entries.
+        order: `by_entry` of the index. A gradient needs it, and sorts the index itself if it is None.
     """
     library = library_for(x)
     if library is not None:
@@ -62,8 +73,8 @@ def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None, 
 
 
 def _apply(x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
-    """entries [U5, 2C] at x's own precision, a slice of pixels at a time."""
-    # Written into a tensor of its own: a view could not be changed in place by what comes next.
+    """a[index] * x + b[index] at the precision of x, a slice of pixels at a time."""
+    # A new tensor, since autograd forbids the next layer to change a view in place.
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     rows, written, pixels = as_rows(x), as_rows(out), index.flatten()
     entries = entries.to(x.dtype)
@@ -74,7 +85,7 @@ def _apply(x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
 
 
 class _Modulate(torch.autograd.Function):
-    """`modulate` without a norm."""
+    """`modulate` without a norm: dL/dx = a * g, dL/da = sum of x * g, dL/db = sum of g over the pixels of an entry."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, entries: Tensor, index: Tensor, order: ByEntry | None) -> Tensor:
@@ -139,7 +150,7 @@ def _sums_by_entry(
 ) -> tuple[Tensor, Tensor]:
     """Sums of (x - mean) * grad and of grad [N*h*w, C] over the pixels of each entry: [U5, C] each, at least float32.
 
-    They add up in float32 whatever they are of: a long sum in bfloat16 stops growing.
+    The sums are at least float32, since a long sum in bfloat16 stops growing.
     """
     wide = torch.promote_types(entries.dtype, torch.float32)
     products = torch.empty_like(grad)
@@ -148,7 +159,7 @@ def _sums_by_entry(
         if mean is not None:
             values -= mean
         products[part] = values.mul_(grad[part].to(wide))
-    if x.device.type != "cpu":  # where many pixels of one entry would wait for each other
+    if x.device.type != "cpu":  # sorts the pixels: atomic additions to one entry would wait for each other
         sums = [
             torch.ops.aten.embedding_dense_backward(terms.to(wide), index.flatten(), len(entries), -1, False)
             for terms in (products, grad)
@@ -160,7 +171,7 @@ def _sums_by_entry(
 
 
 def slices(rows: Tensor) -> Iterator[slice]:
-    """Parts of rows [.., C] that stay in the cache; on a GPU, where they need not, one of all."""
+    """Parts of rows [.., C]: on the CPU small enough for the cache, on a GPU one part with all rows."""
     count = rows.shape[0]
     step = max(1, SLICE // rows.shape[1]) if rows.device.type == "cpu" else max(1, count)
     for start in range(0, count, step):
@@ -168,5 +179,5 @@ def slices(rows: Tensor) -> Iterator[slice]:
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """[N, C, h, w] -> [N*h*w, C], of channels-last maps a view."""
+    """[N, C, h, w] -> [N*h*w, C]; a view of channels-last maps, a copy of others."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

@@ -29,12 +29,12 @@ _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or written; the message holds the file, the fault and how to mend it."""
+    """A checkpoint that cannot be read or written; the message holds the file, the fault and the fix."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds, ready to run: modules in eval mode, float32, on the CPU.
+    """The content of a checkpoint file, ready to run: modules in eval mode, float32, on the CPU.
 
     Attributes:
         metadata: free fields (source, class names, ..), strings.
@@ -48,11 +48,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint's header tells without reading the weights.
+    """The facts in a checkpoint's header, read without the weights.
 
     Attributes:
         dtype: of the weights on disk, `float32` or `bfloat16`.
-        generator_parameters, encoder_parameters: numbers on disk, running statistics included.
+        generator_parameters, encoder_parameters: number of values on disk, running statistics included.
     """
 
     config: GeneratorConfig
@@ -112,13 +112,13 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_any(path: Path) -> tuple[AnyGenerator, StyleEncoder | None, dict[str, str]]:
-    """As `load`, of a SPADE generator or a baseline: generator, encoder (None without one), metadata."""
+    """Read a checkpoint of any architecture: generator, encoder or None, metadata. Raises CheckpointError."""
     with _opened(path) as file:
         config, metadata = _header(path, file)
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     parts = {part: _strip(tensors, f"{part}.") for part in ("generator", "encoder")}
     stray = sorted(k for k in tensors if not k.startswith(("generator.", "encoder.")))
-    with torch.device("meta"):  # the weights are assigned, so none is made first
+    with torch.device("meta"):  # `fill` assigns the weights, so none are allocated here
         generator = new_generator(config)
         encoder = StyleEncoder(encoder_nf(parts["encoder"])) if parts["encoder"] else None
     faults = key_faults(parts["generator"], state_of(generator), "generator.")
@@ -155,14 +155,14 @@ def info(path: Path) -> CheckpointInfo:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors that a checkpoint holds: all but `num_batches_tracked`, which only counts."""
+    """The tensors that a checkpoint holds: all except `num_batches_tracked`, a counter that inference never reads."""
     return {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put checked `tensors`, as float32, into a module made on the meta device, and set it to eval mode.
 
-    They are copied: tensors mapped from a file would change, or end the process, with the file.
+    The tensors are copied: a tensor mapped from a file changes, or ends the process, when the file changes.
     """
     counts = {k: torch.zeros((), dtype=torch.int64) for k in module.state_dict() if k.endswith("num_batches_tracked")}
     copies = {key: tensor.to(torch.float32, copy=True) for key, tensor in tensors.items()}
@@ -171,7 +171,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def encoder_nf(tensors: Mapping[str, Tensor]) -> int:
-    """Width of an encoder's first conv, read off it or, without it, off the mean's Linear(8 nf * 16); else 64."""
+    """Width of an encoder's first conv, told by its shape, or by the shape of fc_mu, a Linear(8 nf * 16); else 64."""
     first, mean = tensors.get("layer1.0.weight"), tensors.get("fc_mu.weight")
     if first is not None and first.ndim == 4:
         return max(1, first.shape[0])
@@ -180,7 +180,7 @@ def encoder_nf(tensors: Mapping[str, Tensor]) -> int:
 
 def refuse_non_finite(op: str, name: str, tensors: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError, naming each key that holds NaN or infinity."""
-    # NumPy: a thread team for each of hundreds of small tensors costs more than the check.
+    # NumPy, since PyTorch starts its threads for each of hundreds of small tensors, which costs more than the check.
     bad = [key for key, tensor in tensors.items() if not np.isfinite(tensor.detach().float().numpy()).all()]
     if bad:
         raise CheckpointError(
@@ -216,7 +216,7 @@ def _opened(path: Path) -> Any:
         raise CheckpointError(
             f"[load] expected a readable checkpoint but got '{path}': {error.strerror or error}; check the path"
         ) from None
-    # A safetensors file starts with the length of its header, whose bytes may be anything, and then the header's "{".
+    # A safetensors file starts with the length of its header, eight bytes of any value, and then the header's "{".
     if start[8:] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
         raise CheckpointError(
             f"[load] expected a safetensors checkpoint but got '{path}', a PyTorch file; run `spade convert` on it"

@@ -70,7 +70,7 @@ def convert(
     _refuse_other_network(generator_pth, state, "generator")
     weights = fold_spectral_norm(generator_pth, state)
     config = config or find_config(generator_pth, weights.tensors)
-    with torch.device("meta"):  # shapes only, until the weights are known to fit
+    with torch.device("meta"):  # only shapes, until the weights are known to fit
         generator = Generator(config)
     _check(generator_pth, weights.tensors, generator, f"a '{config.preset}' generator ({_describe(config)})")
     fill(generator, weights.tensors)

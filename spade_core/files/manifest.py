@@ -1,4 +1,4 @@
-"""A folder's manifest: the sha256 of every file in it, and facts about them. What it does not match is refused."""
+"""The manifest of a folder: the sha256 of every file, and facts. A folder that differs from its manifest is refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 class ManifestError(ValueError):
-    """A folder that is not what its manifest says; the message names every file at fault."""
+    """A folder that differs from its manifest; the message names every file at fault."""
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
-    """Hash the files `names` of `folder`, or all, into its manifest.json; on disk when this returns.
+    """Write manifest.json of `folder`, with the hashes of the files `names`, or of all; on disk when this returns.
 
     `facts` are JSON values.
     """
@@ -29,9 +29,11 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], names: Iterable[str] 
 
 
 def verify_manifest(folder: Path, *, alone: bool = True, holds: str | None = None) -> dict[str, Any]:
-    """The facts, when every file is there and as it was written and, if `alone`, no other is. Raises ManifestError.
+    """The facts of a folder whose files equal its manifest. Raises ManifestError.
 
-    `holds` is a file that must be among them.
+    Args:
+        alone: refuse files that the manifest does not list.
+        holds: a file that the manifest must list.
     """
     try:
         manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))
@@ -65,6 +67,7 @@ def verify_manifest(folder: Path, *, alone: bool = True, holds: str | None = Non
 
 
 def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -73,6 +76,6 @@ def sha256(path: Path) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-    """Files below `folder`, but the manifest and what Python compiles, by relative path."""
+    """Relative paths of the files below `folder`, without the manifest and Python's compiled files."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(str(name) for name in files if str(name) != NAME and "__pycache__" not in name.parts)

@@ -1,1 +1,1 @@
-"""Networks of the SPADE family: generator, encoder, discriminator, baselines, and their registry."""
+"""The networks of the SPADE family: generators and their registry, encoder, discriminator."""

@@ -1,4 +1,4 @@
-"""What a generator costs: parameters and multiply-adds, counted, not estimated."""
+"""The costs of a generator: parameters and multiply-adds, counted on the network itself."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from spade_core.models.registry import ABLATIONS, ablation, new_generator
 
 
 def parameters(config: GeneratorConfig) -> int:
-    """Number of trained values of the generator, running statistics not included."""
+    """Number of trained values of the generator, without running statistics."""
     with torch.device("meta"):
         return sum(p.numel() for p in new_generator(config).parameters())
 
 
 def dense_macs(config: GeneratorConfig) -> int:
-    """Multiply-adds of one image at the configured size in the dense form: its convs and matrix products."""
+    """Multiply-adds of the convs and matrix products for one image of the configured size, in the dense form."""
     with torch.device("meta"), torch.no_grad():
         generator = new_generator(config)
         symbols = torch.zeros((1, config.height, config.width), dtype=torch.int32)
@@ -28,6 +28,6 @@ def dense_macs(config: GeneratorConfig) -> int:
 
 
 def baseline_costs(config: GeneratorConfig) -> list[tuple[str, int, int]]:
-    """(name, parameters, dense multiply-adds) of every one of ABLATIONS, at the size of `config`."""
+    """(name, parameters, dense multiply-adds) of each of ABLATIONS, at the size of `config`."""
     configs = {name: ablation(config, name) for name in ABLATIONS}
     return [(name, parameters(one), dense_macs(one)) for name, one in configs.items()]

@@ -1,4 +1,4 @@
-"""The multiscale PatchGAN discriminator (SPADE paper, figure 13; pix2pixHD, section 3.2)."""
+"""The multiscale PatchGAN discriminator (SPADE paper, appendix A, figure 13; pix2pixHD, section 3.2, equation 3)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from spade_core.models.label_patches import KERNEL, PADDING, STRIDE, LabelPatche
 from spade_core.models.symbol_table import embed, symbol_table
 
 SCALES = 2  # num_D of the paper
-LAYERS = 4  # convs of each before the last
+LAYERS = 4  # convs of a PatchGAN before the last
 
 
 class PatchDiscriminator(nn.Module):
     """One PatchGAN: `layers` convs 4x4 that double the width up to 8 ndf, then one to a score per patch.
 
-    All but the first and the last have instance norm and no bias; spectral norm comes from `with_spectral_norm`.
+    The convs between the first and the last have instance norm and no bias. `with_spectral_norm` adds spectral norm.
     """
 
     def __init__(self, in_channels: int, ndf: int, layers: int) -> None:
@@ -43,7 +43,7 @@ class PatchDiscriminator(nn.Module):
         return self._rest(self.model0(x))
 
     def judge(self, labels: Tensor, image: Tensor) -> list[Tensor]:
-        """As `forward`, of image [N, 3, H, W] and what the map adds to the first conv, [N, ndf, h, w]."""
+        """The outputs of `forward`, from what the map adds to the first conv [N, ndf, h, w] and image [N, 3, H, W]."""
         weight = self.first.weight[:, -image.shape[1] :]
         x = labels + F.conv2d(image, weight, stride=STRIDE, padding=PADDING)
         return self._rest(F.leaky_relu(x, SLOPE, inplace=True))
@@ -64,13 +64,15 @@ class PatchDiscriminator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """`scales` PatchGANs, each on the input halved once more by a 3x3 average; keys `discriminator_i.modelN.*`.
+    """PatchGANs on the input at full size, at half, and so on, halved by a 3x3 average.
+
+    The keys are `discriminator_i.modelN.*`.
 
     Args:
         semantic_nc: channels of the one-hot map.
         ndf: width of the first conv, 64 in the paper.
         scales: number of PatchGANs, 2 in the paper.
-        layers: convs of each before the last, 4 in the paper.
+        layers: convs of each PatchGAN before the last, 4 in the paper.
     """
 
     def __init__(self, semantic_nc: int, ndf: int = 64, scales: int = SCALES, layers: int = LAYERS) -> None:
@@ -82,8 +84,8 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         """One-hot map and image, concatenated in this order, [N, semantic_nc + 3, H, W], image in -1..1.
 
-        Returns for each scale, the full size first, the outputs of all its layers, its scores [N, 1, h, w] last.
-        Fake and real images may share a batch: no norm mixes images.
+        Returns for each scale, the full size first, the outputs of all layers, the scores [N, 1, h, w] last. Fake and
+        real images may share a batch, since no norm mixes images.
         """
         outputs = []
         for i in range(self.scales):
@@ -93,13 +95,13 @@ class Discriminator(nn.Module):
         return outputs
 
     def label_features(self, symbols: Tensor, patches: LabelPatches, config: GeneratorConfig) -> list[Tensor]:
-        """What the label maps add to the first conv of each scale [N, ndf, h, w], its bias included.
+        """What the label maps add to the first conv of each scale [N, ndf, h, w], the bias included.
 
-        The same for every image judged with these maps and weights: made once for fake and real.
+        Every image judged with these maps and weights shares these features, so fake and real images need them once.
 
         Args:
-            symbols: [N, H, W].
-            patches: theirs, from `label_patches`.
+            symbols: integers [N, H, W].
+            patches: `label_patches` of the symbols.
         """
         found = []
         halved: Tensor | None = None
@@ -116,7 +118,7 @@ class Discriminator(nn.Module):
         return found
 
     def judge(self, labels: Sequence[Tensor], image: Tensor) -> list[list[Tensor]]:
-        """As `forward`, of `label_features` and images [N, 3, H, W]."""
+        """The outputs of `forward`, from `label_features` and images [N, 3, H, W]."""
         outputs = []
         for i, features in enumerate(labels):
             outputs.append(self._scale(i).judge(features, image))

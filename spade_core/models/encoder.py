@@ -1,4 +1,4 @@
-"""The style encoder: maps an image to the mean and log-variance of its style (SPADE paper, figure 14)."""
+"""The style encoder: an image to the mean and log-variance of its style (SPADE paper, appendix A, figure 14)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kernels.constants import EPSILON, SLOPE
 from spade_core.config import STYLE_DIM
 
-ENCODER_SIZE = 256  # side of the image that the convs read; six convs of stride 2 leave 4x4
+ENCODER_SIZE = 256  # height and width the image is resized to; six stride-2 convs leave 4x4
 
 
 class StyleEncoder(nn.Module):

@@ -1,4 +1,4 @@
-"""Untrained weights from a seed: what runs when no checkpoint is given."""
+"""Untrained weights from a seed, for runs without a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kernels.constants import HIDDEN
+from kernels.constants import HIDDEN, SLOPE
 from spade_core.config import GeneratorConfig
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 from spade_core.models.spade import SPADE, ResidualBlock
 
-# Standard deviation of the image before tanh: most pixels then lie where tanh is neither flat nor saturated.
+# Standard deviation of the image before tanh. Most pixels then avoid the flat ends of tanh.
 IMAGE_STD = 0.6
-# Of gamma and beta: as strong as what they modulate, so that the layout shows through the noise.
+# Standard deviation of gamma and beta: nearly as strong as x, so that the layout shows through the noise.
 MODULATION_STD = 0.8
 
 
 def seeded_generator(config: GeneratorConfig, seed: int = 0) -> Generator:
     """A generator in eval mode with random weights that keep every layer's variance near 1 and the image's at 0.6^2.
 
-    The same seed gives the same weights; nothing is measured on data, so no rounding of the machine enters.
+    The same seed gives the same weights on every machine: nothing is measured on data.
     """
     random = torch.Generator().manual_seed(seed)
     generator = Generator(config)
@@ -30,7 +30,7 @@ def seeded_generator(config: GeneratorConfig, seed: int = 0) -> Generator:
         if isinstance(generator.fc, nn.Linear):
             _fill(generator.fc.weight, generator.fc.in_features, 1.0, random)
         else:
-            # One-hot input: nine ones (eighteen with edges) enter, whatever the number of classes.
+            # A 3x3 patch of a one-hot map holds nine ones, for any number of classes.
             assert isinstance(generator.fc, nn.Conv2d)
             _fill(generator.fc.weight, 9, 1.0, random)
         assert isinstance(generator.fc.bias, Tensor)
@@ -48,7 +48,7 @@ def seeded_generator(config: GeneratorConfig, seed: int = 0) -> Generator:
 
 
 def seeded_encoder(nf: int, seed: int = 0) -> StyleEncoder:
-    """A style encoder in eval mode with random weights; its mean has variance near 1."""
+    """A style encoder in eval mode with random weights; the mean it returns has variance near 1."""
     random = torch.Generator().manual_seed(seed)
     encoder = StyleEncoder(nf)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def seeded_encoder(nf: int, seed: int = 0) -> StyleEncoder:
     return encoder.eval()
 
 
-_LEAKY_RMS = math.sqrt((1 + 0.2**2) / 2)  # root mean square of lrelu(x), x standard normal
+_LEAKY_RMS = math.sqrt((1 + SLOPE**2) / 2)  # root mean square of leaky ReLU(x) for standard normal x
 
 
 def _fill(weight: Tensor, fan_in: int, out_std: float, random: torch.Generator) -> None:
@@ -83,8 +83,8 @@ def _fill_spade(spade: SPADE, random: torch.Generator) -> None:
 
 
 def _fill_block(block: ResidualBlock, random: torch.Generator) -> None:
-    # Running statistics stay 0 and 1, so the block itself must keep the variance: each branch carries half of it.
-    gain = 1 / math.sqrt(1 + 2 * MODULATION_STD**2)  # SPADE on unit input: (1 + gamma)^2 + beta^2
+    # Running statistics stay 0 and 1, so the block must keep the variance: each branch carries one half.
+    gain = 1 / math.sqrt(1 + 2 * MODULATION_STD**2)  # the variance after SPADE is (1 + gamma)^2 + beta^2
     for conv, share in ((block.conv_0, 1.0), (block.conv_1, math.sqrt(0.5))):
         _fill(conv.weight, conv.in_channels * 9, share * gain / _LEAKY_RMS, random)
         assert conv.bias is not None

@@ -1,9 +1,10 @@
-"""Spectral norm (Miyato et al., ICLR 2018) on the convs that the paper normalises, while training; folded at export.
+"""Spectral norm on the convs that the SPADE paper normalises, while training; folded into the weights at export.
 
-A conv with it has `weight_orig`, `weight_u` and `weight_v` in place of `weight`, the keys of published files, and each
-forward pass in training mode does one power iteration. Our own, not `torch.nn.utils.spectral_norm`: that one copies
-channels-last weights to rearrange them, reads each weight once more for u^T W v, and has its gradient made of parts; on
-the widest convs it cost more than the conv did.
+Spectral norm (Miyato et al., "Spectral Normalization for GANs", arXiv 1802.05957) divides a weight by its largest
+singular value, W / sigma(W) (equation 8). A conv with spectral norm has `weight_orig`, `weight_u` and `weight_v` in
+place of `weight`, the keys of published files. Each forward pass in training mode does one power iteration (algorithm
+1). `torch.nn.utils.spectral_norm` computes the same, but copies channels-last weights to rearrange them, reads each
+weight once more for u^T W v, and builds its gradient from several operators.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from spade_core.models.form import NormedConvs
 
-SPECTRAL_EPS = 1e-12  # of the vectors' normalisation, as the reference trains it
+SPECTRAL_EPS = 1e-12  # least norm that a vector is divided by, as in published training
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -26,9 +27,8 @@ Module = TypeVar("Module", bound=nn.Module)
 def with_spectral_norm(module: Module) -> Module:
     """Put spectral norm, in place, on the convs of a generator, encoder or discriminator that the paper normalises.
 
-    These are conv_0, conv_1 and conv_s of every residual block, and every conv followed at once by a norm; not fc,
-    conv_img or SPADE's own convs. The start of u and v comes from PyTorch's global random numbers. Returns `module`.
-    A module that has it is refused with ValueError.
+    `spectral_convs` lists the convs. u and v start from PyTorch's global random numbers. Returns `module`. Raises
+    ValueError for a module with spectral norm.
     """
     for conv in spectral_convs(module):
         if hasattr(conv, "weight_orig"):
@@ -41,7 +41,11 @@ def with_spectral_norm(module: Module) -> Module:
 
 
 def spectral_convs(module: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d]:
-    """The convs that `with_spectral_norm` takes."""
+    """The convs that take spectral norm: those in `normed_convs` of a part, and every conv just before a norm.
+
+    In a SPADE generator these are conv_0, conv_1 and conv_s of every residual block; fc, conv_img and SPADE's own convs
+    have no spectral norm.
+    """
     for part in module.modules():
         if isinstance(part, NormedConvs):
             yield from part.normed_convs()
@@ -54,9 +58,9 @@ def spectral_convs(module: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d
 def folded_state(module: nn.Module) -> dict[str, Tensor]:
     """The state dict without spectral norm: `weight` = weight_orig / (u^T W v), W = weight_orig as [out, -1].
 
-    The keys and shapes are those of the same network before `with_spectral_norm`, so that
-    `Generator(config).load_state_dict(folded_state(generator))` is the network to export; its images are those of
-    `generator.eval()`. Tensors that need no folding are shared with `module`, detached.
+    The keys and shapes equal the state of the network before `with_spectral_norm`. A new `Generator(config)` that
+    loads this state draws the images of `generator.eval()`, and can be exported. Other tensors are shared with
+    `module`, detached.
     """
     state = {key: tensor.detach() for key, tensor in module.state_dict().items()}
     for name, conv in module.named_modules():
@@ -93,32 +97,33 @@ def _normalise_weight(conv: nn.Module, inputs: Any) -> None:  # noqa: ARG001 - t
             right = F.normalize(torch.mv(matrix.t(), u), dim=0, eps=SPECTRAL_EPS)  # [k*k * in]
             u.copy_(F.normalize(torch.mv(matrix, right), dim=0, eps=SPECTRAL_EPS))
             v.copy_(right.view(taps, -1).t().flatten())
-    # Copies: a second pass before the gradient of the first moves u and v on.
+    # Copies, since a second forward pass may change u and v before the gradient of the first is computed.
     conv.weight = _Normalise.apply(weight, u.clone(), v.clone(), transposed)  # type: ignore[no-untyped-call]
 
 
 def _forget_weight(conv: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 - the signature of a hook
-    del conv.weight  # or it would keep its memory until the next pass
+    del conv.weight  # free its memory before the next pass
 
 
 def _matrix(weight: Tensor, transposed: bool) -> Tensor:
-    """[out, k*k * in], taps outermost: of channels-last weights a view."""
+    """The weight as a matrix [out, k*k * in], taps outermost; a view of channels-last weights."""
     if transposed:  # [in, out, k, k]
         weight = weight.transpose(0, 1)
     return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
 def _by_tap(v: Tensor, weight: Tensor) -> Tensor:
-    """v [in * k*k], as files have it, in the order of `_matrix`."""
-    return v.view(-1, weight.shape[2] * weight.shape[3]).t().flatten()  # [k*k * in]
+    """v [in * k*k], in the order of files -> [k*k * in], in the order of `_matrix`."""
+    return v.view(-1, weight.shape[2] * weight.shape[3]).t().flatten()
 
 
 def _scale(weight: Tensor, u: Tensor, right: Tensor, transposed: bool) -> Tensor:
+    """The estimate of the largest singular value, u^T W v (Miyato et al., algorithm 1)."""
     return torch.dot(u, torch.mv(_matrix(weight, transposed), right))
 
 
 class _Normalise(torch.autograd.Function):
-    """W / s, s = u^T W v with u and v constant; its gradient is (g - sum(g * W) / s * u v^T) / s."""
+    """W / s with s = u^T W v and constant u and v; the gradient is (g - sum(g * W) / s * u v^T) / s."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, transposed: bool) -> Tensor:
