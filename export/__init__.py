@@ -1,1 +1,1 @@
-"""Weights -> ONNX (and, from there, engines)."""
+"""Weights to ONNX files, and ONNX files to TensorRT engines."""

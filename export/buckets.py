@@ -1,7 +1,7 @@
-"""A plan's tables at a few lengths instead of any, so that an engine meets the same shapes again.
+"""Pad a plan's tables to a few lengths, so that an engine sees the same shapes again.
 
-A shape that repeats costs an engine no new shape inference, and can be replayed as a CUDA graph. Rows are added that no
-index refers to: the image is the same.
+A shape that repeats needs no new shape inference, and can be replayed as a CUDA graph. No index refers to the added
+rows, so the image stays the same.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from kernels.native import native
 from kernels.ops.plan import Level
 
-STEPS = 4  # lengths between two powers of two: at most a fifth of a long table is padding
-LEAST = 64
+STEPS = 4  # lengths between two powers of two; at most a fifth of a long table is padding
+LEAST = 64  # the shortest length
 
 
 def bucket(rows: int, largest: int) -> int:
@@ -29,10 +29,10 @@ def bucket(rows: int, largest: int) -> int:
 def padded(level: Level, rows3: int, rows5: int) -> Level:
     """A level whose tables have `rows3` and `rows5` rows, at least as many as now."""
     count3, count5 = len(level.patches3), len(level.patches5)
-    patches3 = np.zeros((rows3, level.patches3.shape[1]), np.int32)  # symbol 0, which there always is
+    patches3 = np.zeros((rows3, level.patches3.shape[1]), np.int32)  # symbol 0 always exists
     patches3[:count3] = level.patches3
     patches5 = np.full((rows5, level.patches5.shape[1]), rows3, np.int32)  # outside
-    native.rebase(level.patches5, count3, 0, rows3, patches5[:count5])  # "outside" is the row after the last
+    native.rebase(level.patches5, count3, 0, rows3, patches5[:count5])  # "outside" is the row after the last row
     return replace(level, patches3=patches3, patches5=patches5)
 
 

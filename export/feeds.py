@@ -1,4 +1,4 @@
-"""Label maps to the inputs of the two graphs, by name."""
+"""The inputs of the two graphs, by name, made from label maps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Feed = dict[str, npt.NDArray[Any]]
 def dense_feed(labels: Array, instances: Array | None, style: Array | None, config: GeneratorConfig) -> Feed:
     """Inputs of the dense graph: labels uint8 [N, H, W], instances int32 [N, H, W], style [N, 256]. Raises ValueError.
 
-    The graph itself checks nothing, so this does.
+    Checks every input, since the graph checks nothing.
     """
     prepare(labels, instances, config)
     return graph_inputs(labels, instances, check_style(style, len(labels), config))
@@ -33,14 +33,14 @@ def graph_inputs(labels: Array, instances: Array | None, style: Array | None) ->
 
 
 def codebook_feed(labels: Array, instances: Array | None, style: Array | None, config: GeneratorConfig) -> Feed:
-    """Inputs of the codebook graph, made from the plan of the maps; arguments as `dense_feed`. Raises ValueError."""
+    """Inputs of the codebook graph, from the plan of the maps. Arguments as for `dense_feed`. Raises ValueError."""
     symbols = prepare(labels, instances, config)  # [N, H, W]
     styles = check_style(style, len(labels), config)
     return level_feed(plan_levels(symbols, config)) | start_feed(symbols, styles, config)
 
 
 def start_feed(symbols: Array, style: Array | None, config: GeneratorConfig) -> Feed:
-    """The input the start map is made from: the style or, without one, the symbols at the start size [N, h0, w0]."""
+    """The input that becomes the start map: the style or, without one, the symbols at the start size [N, h0, w0]."""
     if style is not None:
         return {"style": style}
     step = 2**config.upsamplings
@@ -48,7 +48,7 @@ def start_feed(symbols: Array, style: Array | None, config: GeneratorConfig) -> 
 
 
 def level_feed(levels: list[Level]) -> Feed:
-    """A plan's tables and index of each level, smallest first."""
+    """The tables and the index of each level of a plan, smallest first."""
     feed: Feed = {}
     for i, level in enumerate(levels):
         feed |= {f"patches3_{i}": level.patches3, f"patches5_{i}": level.patches5, f"index_{i}": level.index}

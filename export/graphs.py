@@ -1,6 +1,7 @@
-"""The two computations that become ONNX graphs: dense, and codebook with the plan's tensors as inputs.
+"""The two modules that become ONNX graphs: dense, and codebook with the plan's tensors as inputs.
 
-Both take their parameters from `spade_core.codebook.fold.fold`: batch-norm statistics and the `1 +` are in the weights.
+Both take their parameters from `spade_core.codebook.fold.fold`, which folds batch-norm statistics and the 1 of
+1 + gamma into the weights.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ImageKind = Literal["uint8", "float"]
 
 
 class CodebookNorm(nn.Module):
-    """`spade_core.codebook.fold.Folded` as buffers, so that they are named in the graph, in one dtype."""
+    """`spade_core.codebook.fold.Folded` as buffers of one dtype, so that the graph names them."""
 
     table: Tensor  # [k*k * (symbols + 1), 128]
     shared_bias: Tensor  # [128]
@@ -39,7 +40,7 @@ class CodebookNorm(nn.Module):
 
 
 class DenseNorm(nn.Module):
-    """The same for convs on one-hot maps. a and b have a conv each: runtimes fuse the product and the sum into them."""
+    """The parameters of a norm as convs on one-hot maps. a and b have a conv each, with which runtimes fuse a*x + b."""
 
     shared_weight: Tensor  # [128, semantic_nc, k, k]
     shared_bias: Tensor  # [128]
@@ -53,7 +54,7 @@ class DenseNorm(nn.Module):
         folded, k = fold(spade, config, dtype), config.spade_kernel
         shared = spade.mlp_shared[0]
         assert isinstance(shared, nn.Conv2d)
-        weight = folded.weight.view(k, k, HIDDEN, -1).permute(3, 2, 0, 1)  # taps were outermost
+        weight = folded.weight.view(k, k, HIDDEN, -1).permute(3, 2, 0, 1)  # [2C, 128, k, k]
         self.register_buffer("shared_weight", shared.weight.detach().to(dtype))
         self.register_buffer("shared_bias", folded.shared_bias.detach())
         halves = zip("ab", weight.detach().chunk(2), folded.bias.detach().chunk(2), strict=True)
@@ -64,10 +65,10 @@ class DenseNorm(nn.Module):
 
 
 class DenseGraph(nn.Module):
-    """Label maps to images as the paper writes it. Takes the generator over: pass a copy.
+    """Label maps to images, as the paper writes SPADE. The graph changes the generator: pass a copy.
 
-    labels uint8 [N, H, W]; instances int32 [N, H, W] and style float32 [N, 256] where the configuration has them.
-    Labels are not checked: an id that is no class has no channel.
+    Inputs: labels uint8 [N, H, W]; instances int32 [N, H, W] and style float32 [N, 256] where the configuration has
+    them. Labels are not checked; an unknown id sets no channel.
     """
 
     def __init__(self, generator: Generator, dtype: torch.dtype, image: ImageKind) -> None:
@@ -77,7 +78,7 @@ class DenseGraph(nn.Module):
 
     def forward(self, labels: Tensor, instances: Tensor | None = None, style: Tensor | None = None) -> Tensor:
         config = self.config
-        # TensorRT converts uint8 to floating point only.
+        # Floating point, since TensorRT converts uint8 to nothing else.
         ids = labels.to(torch.float32)
         if config.dont_care:
             ids = torch.where(ids == DONT_CARE, float(config.label_nc), ids)
@@ -108,8 +109,9 @@ class DenseGraph(nn.Module):
 
 
 class CodebookGraph(nn.Module):
-    """A plan to images: gamma and beta once per distinct patch, read back by its index. Takes the generator over.
+    """A plan to images: gamma and beta once per distinct patch, read through the index.
 
+    The graph changes the generator: pass a copy. Inputs:
     start: style float32 [N, 256] or, without a style input, symbols int32 [N, h0, w0] of the start size.
     levels: patches3 int32 [U3, k*k], patches5 int32 [U5, k*k], index int32 [N, h, w] of each level, smallest first.
     """
@@ -135,7 +137,7 @@ class CodebookGraph(nn.Module):
 
 
 def _with_folded(generator: Generator, kind: type[nn.Module], dtype: torch.dtype) -> Generator:
-    """The generator itself, in `dtype`, with each SPADE's convs replaced by a `folded` of them."""
+    """The same generator in `dtype`, where each SPADE has a `folded` of class `kind` in place of its convs and norm."""
     for spade in [module for module in generator.modules() if isinstance(module, SPADE)]:
         spade.folded = kind(spade, generator.config, dtype)
         del spade.mlp_shared, spade.mlp_gamma, spade.mlp_beta, spade.param_free_norm
@@ -143,7 +145,7 @@ def _with_folded(generator: Generator, kind: type[nn.Module], dtype: torch.dtype
 
 
 def modulate(x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
-    """a[index] * x + b[index], a node spade::Modulate: x [N, C, h, w], entries [U5, 2C], index [N, h, w]."""
+    """a[index] * x + b[index] as a node spade::Modulate: x [N, C, h, w], entries [U5, 2C], index [N, h, w]."""
     return torch.onnx.ops.symbolic("spade::Modulate", (x, entries, index), dtype=x.dtype, shape=x.shape, version=1)
 
 
@@ -174,7 +176,7 @@ def _symbols_one_hot(symbols: Tensor, config: GeneratorConfig, dtype: torch.dtyp
 
 
 def _edges(instances: Tensor, dtype: torch.dtype) -> Tensor:
-    """Instance ids int32 [N, H, W] -> 1 where an id differs from a neighbour's, else 0 [N, H, W]."""
+    """Instance ids int32 [N, H, W] -> [N, H, W], 1 where an id differs from a neighbour's id, else 0."""
     across = (instances[:, :, 1:] != instances[:, :, :-1]).to(dtype)
     down = (instances[:, 1:, :] != instances[:, :-1, :]).to(dtype)
     sides = (F.pad(across, (1, 0)), F.pad(across, (0, 1)), F.pad(down, (0, 0, 1, 0)), F.pad(down, (0, 0, 0, 1)))
@@ -182,9 +184,9 @@ def _edges(instances: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _finish(x: Tensor, image: ImageKind) -> Tensor:
-    """The image before tanh [N, 3, H, W] -> float32 the same in -1..1, or uint8 [N, H, W, 3] truncated."""
+    """The image before tanh [N, 3, H, W] -> float32 [N, 3, H, W] in -1..1, or uint8 [N, H, W, 3], truncated."""
     x = torch.tanh(x.to(torch.float32))
     if image == "float":
         return x
-    # The cast comes last: TensorRT has uint8 at the border of a network only.
+    # The cast comes last, since TensorRT has uint8 only as a network's input or output.
     return ((x + 1) * 127.5).permute(0, 2, 3, 1).to(torch.uint8)

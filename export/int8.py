@@ -1,7 +1,7 @@
 """An experiment: the main convs of an exported graph in INT8, quantised by ONNX Runtime and calibrated on label maps.
 
-Weights are quantised per channel, activations per tensor, both symmetric as TensorRT asks; everything else keeps its
-precision. The file holds QuantizeLinear and DequantizeLinear nodes, which ONNX Runtime, OpenVINO and TensorRT all read.
+Weights are quantised per channel, activations per tensor, both symmetric, as TensorRT demands. All other operators
+keep their precision. ONNX Runtime, OpenVINO and TensorRT read the file's QuantizeLinear and DequantizeLinear nodes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAIN_CONV = re.compile(r"generator\..+\.conv_[01s]\.weight")
 
 
 def main_convs(model: Any) -> list[str]:
-    """Names of the nodes that are the residual blocks' own convs: not SPADE's, not the last."""
+    """Names of the nodes that are a residual block's own convs (conv_0, conv_1, conv_s)."""
     return [
         node.name
         for node in model.graph.node
@@ -32,9 +32,9 @@ def main_convs(model: Any) -> list[str]:
 
 
 def quantise(path: Path, out: Path, feeds: Iterable[Feed]) -> int:
-    """Write `out`, the float32 file `path` with its main convs in INT8, calibrated on `feeds`. Returns their number.
+    """Write the float32 file `path` to `out` with its main convs in INT8, calibrated on `feeds`.
 
-    Raises ExportError for a file of another precision, or without feeds.
+    Returns the number of INT8 convs. Raises ExportError for a file of another precision, or without feeds.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -60,7 +60,7 @@ def quantise(path: Path, out: Path, feeds: Iterable[Feed]) -> int:
     reader = Reader()
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it recommends a pass of its own, which the exporter's constant folding has done
+    root.setLevel(logging.ERROR)  # hides advice to preprocess, which the exporter's constant folding already did
     try:
         with tempfile.TemporaryDirectory() as folder:
             save(model, Path(folder, "inlined.onnx"))

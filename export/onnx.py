@@ -53,7 +53,7 @@ FUNCTIONS = {
 
 
 class ExportError(ValueError):
-    """A generator that cannot be exported as asked; the message holds the value and the fix."""
+    """A generator that cannot be exported as requested; the message holds the value and the fix."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _axis(name: str, largest: int | None = None) -> Any:
 
 
 def read_metadata(model: Any) -> dict[str, str]:
-    """The properties that `spade export` wrote into a model, without their prefix. Raises ExportError."""
+    """The properties of a model that `spade export` wrote, without their prefix. Raises ExportError."""
     found = {p.key.removeprefix(PREFIX): p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
     if "config" not in found:
         raise ExportError("[export] expected an ONNX file of `spade export` but got one without its properties")
@@ -229,7 +229,7 @@ def _describe(model: Any, config: GeneratorConfig, form: Form, options: ExportOp
 
 
 def save(model: Any, path: Path, external_above_bytes: int = EXTERNAL_ABOVE_BYTES) -> None:
-    """Write a model, whole or not at all; weights above the limit go to a file `<name>.<hex>.data` beside it."""
+    """Write a model, whole or not at all. Weights above the limit go to a file `<name>.<hex>.data` beside the model."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = path.with_name(f"{path.name}.{secrets.token_hex(4)}.data")
     old = set(path.parent.glob(f"{path.name}.*.data"))

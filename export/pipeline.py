@@ -1,4 +1,4 @@
-"""The first half of `spade export`: weights to an ONNX file, checked, and compared with PyTorch."""
+"""The first half of `spade export`: weights to an ONNX file that is checked and compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def export_onnx(
     metadata: Mapping[str, str],
     report: Report,
 ) -> dict[str, str]:
-    """Write the graph and check it (onnx.checker, shape inference, TensorRT's operators). Returns its properties.
+    """Write the graph and check the file with `check_file`. Returns the properties of the model.
 
     Raises ExportError, VerifyError.
     """
@@ -42,9 +42,9 @@ def export_onnx(
 def verify_onnx(
     generator: Generator, path: Path, *, size: tuple[int, int] | None, maps: Path | None, count: int, report: Report
 ) -> Sequence[Row]:
-    """Compare the file with PyTorch's float32 dense form on up to `count` label maps of a folder, or drawn ones.
+    """Compare the file with PyTorch's float32 dense form on up to `count` label maps, of the folder `maps` or drawn.
 
-    Raises VerifyError when a runtime computes another image; its rows are in the message.
+    Raises VerifyError, with the errors in the message, when a runtime computes another image.
     """
     read = read_maps(_sized(generator, size), maps, count)
     report(f"comparing with PyTorch on {len(read.labels)} label maps")
@@ -63,7 +63,7 @@ def export_int8(
     count: int,
     report: Report,
 ) -> None:
-    """Write `out`, the float32 file `path` with its main convs in INT8, calibrated on up to `count` label maps.
+    """Write the float32 file `path` to `out` with its main convs in INT8, calibrated on up to `count` label maps.
 
     Raises ExportError, VerifyError.
     """

@@ -1,4 +1,4 @@
-"""Is an ONNX file valid, will TensorRT take its operators, and do other runtimes compute what PyTorch computes?"""
+"""Check an ONNX file: is it valid, does TensorRT support its operators, do runtimes compute PyTorch's image?"""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ OPERATORS = Path(__file__).parent / "tensorrt" / "operators.json"
 # float32 kernels order their sums differently: 1e-4 on images in -1..1, or one level of a byte that is truncated.
 MAX_ERROR_FP32 = 1e-4
 LEVEL = 2 / 255
-# What half precision costs depends on the weights; below these the graph is wrong, not merely rounded.
+# The error of half precision depends on the weights. Below these values the graph is wrong, beyond any rounding.
 MIN_PSNR_DB = {"fp16": 45.0, "bf16": 30.0, "int8": 20.0}
 
 
 class VerifyError(RuntimeError):
-    """An exported file that does not hold what it should; the message says which check failed, by how much."""
+    """An exported file that fails a check; the message says which check, and by how much."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One runtime on one file, against PyTorch's float32 dense form, images in -1..1.
+    """One runtime on one file, compared with PyTorch's float32 dense form on images in -1..1.
 
     Attributes:
-        precision: fp32, fp16, bf16, or int8 for a file of `export.int8`.
-        max_error, psnr_db: NaN where the runtime cannot run the file.
-        verdict: `ok`, `WRONG`, or why it did not run.
+        precision: fp32, fp16, bf16, or int8 for a file that `export.int8` wrote.
+        max_error, psnr_db: NaN when the runtime cannot run the file.
+        verdict: `ok`, `WRONG`, or why the runtime did not run the file.
     """
 
     runtime: str
@@ -56,14 +56,14 @@ class Row:
 
 
 def supported_operators() -> frozenset[str]:
-    """The ONNX operators TensorRT's parser supports; the file names its source."""
+    """The ONNX operators that TensorRT's parser supports; operators.json names the source."""
     return frozenset(json.loads(OPERATORS.read_text())["operators"])
 
 
 def check_file(path: Path) -> dict[str, str]:
-    """onnx.checker and strict shape inference on the whole model, and every operator against TensorRT's list.
+    """Check a file with onnx.checker and strict shape inference, and its operators against TensorRT's list.
 
-    Returns the model's properties. Raises VerifyError.
+    Returns the properties of the model. Raises VerifyError.
     """
     try:
         onnx.checker.check_model(str(path), full_check=True)
@@ -82,7 +82,7 @@ def check_file(path: Path) -> dict[str, str]:
 
 
 def _operators(model: Any) -> Iterable[str]:
-    """Operators of the graph and of the bodies of its functions; a function's own name is none."""
+    """The operators of the graph and of its functions' bodies, without the functions' own names."""
     functions = {(function.domain, function.name) for function in model.functions}
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in nodes:
@@ -132,9 +132,9 @@ def _reference(generator: Generator, labels: Array, instances: Array | None, sty
 
 
 def open_session(runtime: str, path: Path, threads: int | None = None) -> Callable[[Feed], Array]:
-    """A file in `onnxruntime` or `openvino` on the CPU, at the graph's own precision: inputs by name -> the image.
+    """Load a file in `onnxruntime` or `openvino`, on the CPU, at the graph's own precision.
 
-    Raises RuntimeError where the runtime cannot run it.
+    Returns a function from inputs by name to the image. Raises RuntimeError when the runtime cannot run the file.
     """
     if runtime == "onnxruntime":
         import onnxruntime
@@ -159,7 +159,7 @@ def open_session(runtime: str, path: Path, threads: int | None = None) -> Callab
 
 
 def _without_functions(path: Path, folder: Path) -> Path:
-    """The file itself or, since OpenVINO reads no local functions, a copy in `folder` with their bodies in place."""
+    """A file that OpenVINO reads: `path`, or a copy in `folder` with local functions replaced by their bodies."""
     if not onnx.load(str(path), load_external_data=False).functions:
         return path
     save(onnx.inliner.inline_local_functions(onnx.load(str(path))), folder / path.name)
@@ -176,7 +176,7 @@ def table(rows: Iterable[Row]) -> Table:
 
 
 def refuse_wrong(path: Path, rows: Iterable[Row]) -> None:
-    """Raises VerifyError where a runtime that runs the file does not compute what PyTorch computes, or none runs it."""
+    """Raise VerifyError if a runtime computes another image than PyTorch, or if no runtime runs the file."""
     rows = list(rows)
     wrong = [row for row in rows if row.verdict == "WRONG"]
     if wrong:

@@ -1,6 +1,7 @@
-"""An ONNX file to a TensorRT engine, on the 11.4 API. Import needs TensorRT; building needs an NVIDIA GPU.
+"""Build a TensorRT engine of an ONNX file, on the API of version 11.4.
 
-The network is strongly typed: precision is the ONNX graph's own.
+Importing this file needs TensorRT; building needs an NVIDIA GPU. The network is strongly typed: the ONNX graph has the
+precision.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ except ImportError as error:
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], bool]
-"""(phase, steps done, steps in all) -> go on? Called from TensorRT's threads."""
+"""(phase, steps done, all steps) -> whether to go on. Called from TensorRT's threads."""
 
 
 class EngineError(RuntimeError):
-    """An engine that could not be built; the message holds what TensorRT said."""
+    """An engine that could not be built; the message holds TensorRT's reason."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class EngineOptions:
     Attributes:
         batch: least, usual and largest number of maps.
         optimization_level: 0 (fast build) .. 5 (fast engine).
-        timing_cache: file of kernel timings, read where it is there and written anew; None keeps none.
-        reproducible: only timings of the cache decide; a missing one is an error.
-        version_compatible: the engine runs on later versions of TensorRT too.
-        hardware_compatible: it runs on every GPU of Ampere and later, not only on this one's kind.
-        refit: its weights can be replaced.
-        strip_weights: it holds no weights; they are put back from the ONNX file when it is loaded.
-        plugin: the modulate step by our kernel; else as the plain operators of its body.
-        workspace_bytes: most scratch memory of the GPU; None is all of it.
+        timing_cache: file of kernel timings, read if it exists and written again after the build; None keeps no file.
+        reproducible: only timings from the cache decide; a missing timing is an error.
+        version_compatible: the engine also runs on later versions of TensorRT.
+        hardware_compatible: the engine runs on every GPU of Ampere and later, beside GPUs like this machine's.
+        refit: the engine's weights can be replaced.
+        strip_weights: the engine holds no weights; loading takes them from the ONNX file.
+        plugin: the project's kernel does the modulate step; otherwise plain operators do.
+        workspace_bytes: largest scratch memory on the GPU; None allows all of it.
     """
 
     batch: Range = (1, 4, 8)
@@ -76,10 +77,11 @@ class EngineOptions:
 
 
 def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progress: Progress) -> dict[str, Any]:
-    """Build the engine of an ONNX file of `spade export`; writes `plan_path` and, beside it, `<stem>.layers.json`.
+    """Build the engine of an ONNX file that `spade export` wrote, to `plan_path`; takes minutes.
 
-    Returns facts for a manifest: configuration, form, precision, TensorRT's version, options, hash of the ONNX file.
-    Raises EngineError, ValueError. Takes minutes; `progress` may end it.
+    Writes the engine's layers beside the plan, to `<stem>.layers.json`. `progress` may end the build. Returns facts for
+    a manifest: configuration, form, precision, TensorRT's version, options, hash of the ONNX file. Raises EngineError,
+    ValueError.
     """
     metadata = read_metadata(onnx.load(str(onnx_path), load_external_data=False))
     config = GeneratorConfig.from_dict(json.loads(metadata["config"]))
@@ -87,7 +89,7 @@ def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progr
     if metadata["form"] == "codebook" and options.plugin:
         from export.tensorrt.plugin import register
 
-        ptx = _plugin_ptx()  # here, and not when TensorRT asks: an error must not cross its library
+        ptx = _plugin_ptx()  # compile now: an error inside TensorRT's callback would cross its library
         register(lambda: ptx)
     builder = _builder(logger)
     network = builder.create_network(network_flags())
@@ -125,7 +127,7 @@ def _plugin_ptx() -> str:
     try:
         return compile_ptx("modulate_codebook")
     except ToolkitError as error:
-        raise EngineError(f"{error}, or leave the plugin out (--no-plugin): its step is then plain operators") from None
+        raise EngineError(f"{error}, or leave the plugin out (--no-plugin): plain operators then do its step") from None
 
 
 def _builder(logger: trt.Logger) -> trt.Builder:
@@ -139,7 +141,7 @@ def _builder(logger: trt.Logger) -> trt.Builder:
 
 
 def network_flags() -> int:
-    """Strongly typed, as TensorRT 11 always is and 10 is when asked; plugins by their kernels' PTX."""
+    """Flags of the network: strongly typed, which TensorRT 10 must be told, and plugins that carry their PTX."""
     flags = (
         trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED,
         trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS,
@@ -148,7 +150,7 @@ def network_flags() -> int:
 
 
 def parse(network: trt.INetworkDefinition, logger: trt.Logger, onnx_path: Path) -> None:
-    """Read an ONNX file, weights beside it included, into a network. Raises EngineError with every parser error."""
+    """Read an ONNX file, and weights beside it, into a network. Raises EngineError with every parser error."""
     parser = trt.OnnxParser(network, logger)
     # A plugin for instance norm would tie the engine to this version and GPU.
     parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
@@ -158,9 +160,9 @@ def parse(network: trt.INetworkDefinition, logger: trt.Logger, onnx_path: Path) 
 
 
 def configure(build: trt.IBuilderConfig, options: EngineOptions) -> None:
-    """Set every option that is not a profile."""
+    """Set every option of the build except its profile."""
     build.builder_optimization_level = options.optimization_level
-    build.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the report holds names only
+    build.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the report then holds more than names
     if options.workspace_bytes is not None:
         build.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.hardware_compatible:
@@ -179,7 +181,7 @@ def configure(build: trt.IBuilderConfig, options: EngineOptions) -> None:
 
 
 def read_timing_cache(build: trt.IBuilderConfig, options: EngineOptions) -> None:
-    """Timings of earlier builds, or an empty cache. Raises EngineError for one of another GPU or version."""
+    """Read timings of earlier builds, or start an empty cache. Raises EngineError for another GPU or version."""
     path = options.timing_cache
     if path is None:
         return
@@ -192,13 +194,13 @@ def read_timing_cache(build: trt.IBuilderConfig, options: EngineOptions) -> None
 
 
 def write_timing_cache(build: trt.IBuilderConfig, options: EngineOptions) -> None:
-    """Keep what this build has timed."""
+    """Write the timings of this build to the cache."""
     if options.timing_cache is not None:
         _write(options.timing_cache, _bytes(build.get_timing_cache().serialize()))
 
 
 def inspect(logger: trt.Logger, plan_path: Path) -> dict[str, Any]:
-    """The engine inspector's report: {"Layers": [..], "I/O Tensors": [..]}; each layer with its tensors' formats."""
+    """The engine inspector's report: {"Layers": [..], "I/O Tensors": [..]}, with the tensor formats of each layer."""
     runtime = trt.Runtime(logger)
     engine = cast("trt.ICudaEngine | None", runtime.deserialize_cuda_engine(plan_path.read_bytes()))
     if engine is None:
@@ -210,7 +212,7 @@ def inspect(logger: trt.Logger, plan_path: Path) -> dict[str, Any]:
 
 
 class ProgressMonitor(trt.IProgressMonitor):
-    """TensorRT's phases, nested, as one callback; False from it ends the build."""
+    """Passes TensorRT's nested phases to one callback, which ends the build by returning False."""
 
     def __init__(self, progress: Progress) -> None:
         trt.IProgressMonitor.__init__(self)
@@ -243,7 +245,7 @@ class ProgressMonitor(trt.IProgressMonitor):
 
 
 def _bytes(memory: trt.IHostMemory) -> bytes:
-    return bytes(cast(Any, memory))  # it is a buffer, which the bindings' signatures do not say
+    return bytes(cast(Any, memory))  # a buffer, which the bindings do not declare
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,7 +1,7 @@
 """spade::Modulate and spade::ModulateLeaky as ahead-of-time TensorRT plugins: the engine carries the kernel's PTX.
 
-The parser takes a registered plugin before the local function of the same name that the ONNX file brings. Kernel and
-arguments are those of `kernels/cuda/modulate/modulate_codebook.cu`: inputs, then 32-bit sizes, then the output.
+The parser prefers a registered plugin to the ONNX file's local function of the same name. The kernel is in
+`kernels/cuda/modulate/modulate_codebook.cu`; its arguments are the inputs, then 32-bit sizes, then the output.
 """
 
 # No `from __future__ import annotations`: TensorRT reads the annotations below as types, and the arguments' names.
@@ -20,14 +20,16 @@ _registered: set[str] = set()
 
 
 def kernel_name(dtype: trt.DataType) -> str:
-    """The kernel for maps [N, C, h, w] of `dtype`, without a norm."""
+    """Name of the kernel for maps [N, C, h, w] of `dtype`, without a norm."""
     return f"spade_modulate_codebook_nchw_{_DTYPES[dtype]}_plain"
 
 
 def register(ptx: Callable[[], str], lazy: bool = False) -> None:
-    """Make both plugins known to TensorRT, once in a process. `ptx` is called when an engine asks for the kernel.
+    """Register both plugins with TensorRT, once in a process.
 
-    `lazy` leaves them out of TensorRT's own registry, for machines that have only its bindings.
+    Args:
+        ptx: returns the kernel's PTX; called when TensorRT builds an engine with a plugin.
+        lazy: register with the bindings only, for machines without TensorRT's library.
     """
     for name, leaky in (("spade::Modulate", False), ("spade::ModulateLeaky", True)):
         if name not in _registered:

@@ -1,4 +1,4 @@
-"""The shapes an engine is built for: least, usual and largest of every input of a graph."""
+"""The shapes that an engine is built for: least, usual and largest shape of every input of a graph."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ Shape = tuple[int, ...]
 Range = tuple[int, int, int]
 """Least, usual, largest."""
 
-# Distinct patches per pixel of a level, by its height: COCO-Stuff maps with edges, rounded up (docs/plan.md). An engine
-# is tuned for these counts and runs with any other up to the largest.
+# Distinct patches per pixel of a level, by the least height of the level: COCO-Stuff maps with edges, rounded up
+# (docs/plan.md). An engine is tuned for these counts and runs with any count up to the largest.
 SHARES3 = {256: 0.03, 128: 0.1, 64: 0.21, 32: 0.36, 16: 0.57, 0: 0.81}
 SHARES5 = {256: 0.1, 128: 0.22, 64: 0.39, 32: 0.59, 16: 0.82, 0: 0.96}
 
 
 class ProfileError(ValueError):
-    """A range of batch sizes that no engine can have; the message holds it."""
+    """An impossible range of batch sizes; the message holds the range."""
 
 
 def check_batch(batch: Range) -> Range:
-    """The range itself. Raises ProfileError unless 1 <= least <= usual <= largest."""
+    """Return the range. Raises ProfileError unless 1 <= least <= usual <= largest."""
     if not 1 <= batch[0] <= batch[1] <= batch[2]:
         raise ProfileError(f"[tensorrt] expected a batch 1 <= MIN <= OPT <= MAX but got {batch}; for instance 1,4,8")
     return batch
 
 
 def input_ranges(config: GeneratorConfig, form: str, batch: Range) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Every input of the graph of `form` -> its least, usual and largest shape. Raises ProfileError."""
+    """The least, usual and largest shape of every input of the graph of `form`. Raises ProfileError."""
     check_batch(batch)
     if form == "dense":
         image = (config.height, config.width)
