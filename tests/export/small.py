@@ -1,4 +1,4 @@
-"""What the tests of the export share: every preset, small, and label maps for it."""
+"""Small presets and label maps that the export tests share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 def small(name: str, **changes: Any) -> GeneratorConfig:
-    """A preset with its classes, edges, upsampling and style, but few channels and pixels."""
+    """A preset with the same classes, edges, upsampling and style, and few channels and pixels."""
     config = preset(name)
     least = 2**config.upsamplings
     size = {"height": least, "width": least * config.width // config.height}
@@ -23,7 +23,7 @@ def small(name: str, **changes: Any) -> GeneratorConfig:
 
 
 def some_maps(config: GeneratorConfig, batch: int, seed: int = 0) -> tuple[Array, Array | None, Array | None]:
-    """Labels uint8, instances int32 (don't care among the labels where there is one) and style, of `batch` maps."""
+    """Labels uint8 (with don't care if the preset has the class), instances int32 and style, of `batch` maps."""
     random = np.random.default_rng(seed)
     shape = (batch, config.height // 4, config.width // 4)
     labels = random.integers(0, config.label_nc, shape).repeat(4, 1).repeat(4, 2).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Run by test_tensorrt.py with the real bindings on PYTHONPATH: looks up every name that our sources use.
+"""Run by test_tensorrt.py with the real bindings on PYTHONPATH: looks up every name that the sources use.
 
 tensorrt_probe.py names FILE..     every trt.A.B and trtp.A in the files is there
 tensorrt_probe.py build ONNX       the build, up to the first call that needs TensorRT's library
@@ -31,7 +31,7 @@ def chain(node: ast.AST) -> list[str] | None:
 
 
 def names(paths: list[Path]) -> dict[str, bool]:
-    """Every such chain of the files, and whether the bindings have it. Quoted annotations are read too."""
+    """Every chain of names in the files, quoted annotations included, and whether the bindings have it."""
     found: dict[str, bool] = {}
     for path in paths:
         tree = ast.parse(path.read_text())
@@ -94,7 +94,7 @@ def options() -> dict[str, Any]:
     from export.tensorrt.builder import EngineOptions, ProgressMonitor, configure, network_flags
 
     class Config:
-        """Records what is set: the library that would hold it is not there."""
+        """Records the settings in place of TensorRT's library, which is not installed."""
 
         def __init__(self) -> None:
             self.flags: list[str] = []

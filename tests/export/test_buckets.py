@@ -42,6 +42,6 @@ def test_padding_changes_no_pixel(tmp_path: Path) -> None:
     session, start = open_session("onnxruntime", tmp_path / "m.onnx"), start_feed(symbols, None, config)
     grown = bucketed(levels, max_batch=2)
     assert [len(level.patches5) for level in grown] != [len(level.patches5) for level in levels]
-    # A matrix product may be cut in other places for another number of rows: float32 rounding, nothing more.
+    # A matrix product may split its sums elsewhere for another number of rows, which changes float32 rounding only.
     got, expected = session(level_feed(grown) | start), session(level_feed(levels) | start)
     assert not np.abs(got - expected).max() > MAX_ERROR_FP32

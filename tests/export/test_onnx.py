@@ -1,4 +1,4 @@
-"""Both ONNX graphs compute what PyTorch computes, in two runtimes, at any batch size, and say what they are."""
+"""Both ONNX graphs draw PyTorch's image, in two runtimes, at any batch size, and describe themselves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_goes_round(name: str, form: Form, tmp_path: Path) -> None:
+def test_every_preset_exports_and_runs(name: str, form: Form, tmp_path: Path) -> None:
     config = small(name)
     generator = seeded_generator(config)
     export_graph(generator, tmp_path / "m.onnx", form, ExportOptions(metadata={"weights": "untrained"}))
@@ -63,7 +63,8 @@ def codebook_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_modulate_is_a_function_that_holds_the_leaky_relu(codebook_file: Path) -> None:
     model = onnx.load(str(codebook_file))
     calls = Counter(node.op_type for node in model.graph.node)
-    # Seven blocks of two norms, each with its ReLU in it; four shortcuts, which have none; and one before conv_img.
+    # Seven blocks have two norms each, followed by a leaky ReLU; four shortcuts have a norm without one; the last leaky
+    # ReLU is before conv_img.
     assert (calls["ModulateLeaky"], calls["Modulate"], calls["LeakyRelu"]) == (14, 4, 1)
     assert [(f.domain, f.name) for f in model.functions] == [("spade", "Modulate"), ("spade", "ModulateLeaky")]
 
@@ -94,11 +95,11 @@ def _one_modulate(folder: Path, name: str) -> Path:
     return folder / "modulate.onnx"
 
 
-def test_a_file_tells_nothing_of_the_machine_it_was_made_on(codebook_file: Path) -> None:
+def test_a_file_holds_no_trace_of_the_machine_that_wrote_it(codebook_file: Path) -> None:
     assert str(Path(__file__).parents[2]).encode() not in codebook_file.read_bytes()
 
 
-def test_large_weights_lie_beside_the_file_and_old_ones_go(codebook_file: Path, tmp_path: Path) -> None:
+def test_large_weights_lie_beside_the_file_and_old_weights_are_removed(codebook_file: Path, tmp_path: Path) -> None:
     model, path = onnx.load(str(codebook_file)), tmp_path / "big.onnx"
     for _ in range(2):
         save(onnx.load(str(codebook_file)), path, external_above_bytes=1000)

@@ -1,4 +1,4 @@
-"""The plugin's kernel, launched as its description says, computes what the ONNX function it replaces computes."""
+"""The plugin's kernel, launched as the plugin describes, computes the ONNX function that the plugin replaces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMULATOR = ROOT / "tests" / "kernels" / "cuda_emulator"
 
 
 def constant(name: str) -> int:
-    """A number at the top of export/tensorrt/plugin.py, which cannot be imported without TensorRT."""
+    """A constant of export/tensorrt/plugin.py, read from the source, since importing needs TensorRT."""
     tree = ast.parse((ROOT / "export" / "tensorrt" / "plugin.py").read_text())
     values = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name]
     return int(ast.literal_eval(values[0]))
@@ -45,14 +45,14 @@ def pointer(array: np.ndarray) -> ctypes.c_void_p:
 
 @pytest.mark.parametrize("leaky", [0, 1])
 @pytest.mark.parametrize(("n", "channels", "height", "width"), [(2, 5, 3, 7), (1, 40, 8, 9), (3, 32, 4, 8)])
-def test_it_is_the_function_of_the_onnx_file(
+def test_the_kernel_computes_the_function_of_the_onnx_file(
     library: Any, n: int, channels: int, height: int, width: int, leaky: int
 ) -> None:
     random = np.random.default_rng(0)
     x = random.standard_normal((n, channels, height, width)).astype(np.float32)
     entries = random.standard_normal((11, 2 * channels)).astype(np.float32)
     index = random.integers(0, 11, (n, height, width)).astype(np.int32)
-    index.ravel()[:4] = [11, 2**31 - 1, -1, -(2**31)]  # no rows of entries: the kernel reads the last row
+    index.ravel()[:4] = [11, 2**31 - 1, -1, -(2**31)]  # outside the table: the kernel reads the last row
     out = np.full_like(x, np.nan)
     tile, sizes = constant("TILE"), np.array([n, height, width, channels, 11, 0, leaky], np.int32)
     grid = n * -(-height * width // tile) * -(-channels // tile)
@@ -65,6 +65,6 @@ def test_it_is_the_function_of_the_onnx_file(
     expected = a * x + b
     if leaky:
         expected = np.where(expected > 0, expected, 0.2 * expected)
-    bound = 4 * np.finfo(np.float32).eps * (np.abs(a * x) + np.abs(b))  # a product, a sum, a slope, each rounded once
+    bound = 4 * np.finfo(np.float32).eps * (np.abs(a * x) + np.abs(b))  # a product, a sum and a slope round once each
     assert not (np.abs(out - expected) > bound).any()
     assert not np.isnan(out).any()

@@ -1,6 +1,6 @@
-"""The TensorRT path against the real 11.4 bindings, on libraries that hold nothing: types, names, the first call.
+"""The TensorRT code on the real 11.4 bindings and empty libraries: types, names, and the first call.
 
-What needs a GPU, that is building and running an engine, is not tested here or anywhere.
+No test builds or runs an engine, which needs a GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("tensorrt")
 
 @pytest.fixture(scope="module")
 def stubs() -> ModuleType:
-    """scripts/tensorrt_stubs.py, after it has run: the bindings' wheel comes from PyPI the first time."""
+    """The module scripts/tensorrt_stubs.py after a run, which downloads the bindings from PyPI the first time."""
     script = ROOT / "scripts" / "tensorrt_stubs.py"
     subprocess.run([sys.executable, str(script)], check=True)
     spec = importlib.util.spec_from_file_location("tensorrt_stubs", script)
@@ -53,7 +53,7 @@ def probe(stubs: ModuleType, *arguments: str | Path) -> Any:
 
 
 def strict_mypy(stubs: ModuleType, *files: Path) -> str:
-    cache = stubs.FOLDER / "mypy"  # PyTorch's types take long to read the first time
+    cache = stubs.FOLDER / "mypy"  # reading PyTorch's types takes long without a cache
     command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={cache}", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=stubs.environment())
     return done.stdout
@@ -65,14 +65,14 @@ def test_every_call_has_the_types_of_the_real_bindings(stubs: ModuleType, tmp_pa
         "import tensorrt as trt\n"
         "import tensorrt.plugin as trtp\n"
         "def f(config: trt.IBuilderConfig, context: trt.IExecutionContext) -> None:\n"
-        "    config.set_flag(trt.BuilderFlag.FP16)\n"  # gone in 11
-        "    config.set_memory_pool_limit(pool=trt.MemoryPoolType.WORKSPACE, size=1)\n"  # it is pool_size
+        "    config.set_flag(trt.BuilderFlag.FP16)\n"  # removed in TensorRT 11
+        "    config.set_memory_pool_limit(pool=trt.MemoryPoolType.WORKSPACE, size=1)\n"  # the parameter is pool_size
         "    context.execute_async_v2(0)\n"
         "    trtp.aot_impl(1)\n"
     )
     output = strict_mypy(stubs, *SOURCES, wrong)
     errors = [line.split(":")[:2] for line in output.splitlines() if ": error:" in line]
-    # By name: for a file with the same content as the last run's, mypy's cache has the path of that one.
+    # Compare names, since mypy's cache keeps the path of an earlier file with the same content.
     assert [(Path(path).name, line) for path, line in errors] == [("wrong.py", f"{i}") for i in range(4, 8)], output
 
 
@@ -95,7 +95,7 @@ def test_options_become_flags_and_progress_can_end_a_build(stubs: ModuleType) ->
     found = probe(stubs, "options")
     assert found["flags"] == ["REFIT_IDENTICAL", "STRIP_PLAN", "VERSION_COMPATIBLE"]
     assert (found["level"], found["verbosity"]) == ("AMPERE_PLUS", "DETAILED")
-    assert found["going"] == [True, False, False, False]  # the last by Ctrl-C, which must not cross the library
+    assert found["going"] == [True, False, False, False]  # Ctrl-C, the last, must not cross the library
     assert found["interrupted"]
     assert found["steps"][:2] == [["tactics", 0, 3], ["tactics", 1, 3]]
     assert found["stopped"]
@@ -119,7 +119,7 @@ def test_ptx_holds_every_kernel_that_the_plugins_name() -> None:
         assert f".visible .entry spade_modulate_codebook_nchw_{dtype}_plain(" in ptx
 
 
-def test_without_nvcc_a_build_says_how_to_do_without(stubs: ModuleType) -> None:
+def test_a_build_without_nvcc_says_how_to_leave_the_plugin_out(stubs: ModuleType) -> None:
     message = probe(stubs, "no-nvcc")
     assert "expected nvcc on PATH" in message
     assert "--no-plugin" in message
@@ -130,7 +130,7 @@ def test_profiles_cover_every_plan_of_the_batch() -> None:
     ranges = input_ranges(config, "codebook", (1, 4, 8))
     assert ranges["start"] == ((1, 2, 4), (4, 2, 4), (8, 2, 4))
     assert ranges["index_5"] == ((1, 64, 128), (4, 64, 128), (8, 64, 128))
-    assert ranges["patches5_5"][2] == (8 * 64 * 128, 9)  # every pixel of the largest batch a patch of its own
+    assert ranges["patches5_5"][2] == (8 * 64 * 128, 9)  # every pixel of the largest batch has a patch of its own
     for least, usual, largest in ranges.values():
         assert all(a <= b <= c for a, b, c in zip(least, usual, largest, strict=True))
     assert set(input_ranges(config, "dense", (1, 1, 1))) == {"labels", "instances"}

@@ -1,4 +1,4 @@
-"""Verification finds what is wrong with a file."""
+"""Verification finds the faults of a file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_bytes_are_within_one_level(generator: Generator, file: Path) -> None:
     assert all(row.max_error <= LEVEL + 1e-6 for row in rows)
 
 
-def test_an_operator_tensorrt_does_not_know_is_named(file: Path, tmp_path: Path) -> None:
+def test_an_operator_unknown_to_tensorrt_is_named(file: Path, tmp_path: Path) -> None:
     assert "Conv" in supported_operators()
     assert "Det" not in supported_operators()
     model = onnx.load(str(file))
@@ -65,7 +65,7 @@ def test_a_broken_file_is_refused(file: Path, tmp_path: Path) -> None:
         check_file(tmp_path / "broken.onnx")
 
 
-def test_no_runtime_is_no_proof() -> None:
+def test_a_file_that_no_runtime_runs_is_refused() -> None:
     rows = [Row("onnxruntime", "dense", "bf16", float("nan"), float("nan"), "does not run it: no kernel")]
     with pytest.raises(VerifyError, match="none of onnxruntime, openvino does"):
         refuse_wrong(Path("m.onnx"), rows)

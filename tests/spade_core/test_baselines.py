@@ -1,4 +1,4 @@
-"""The paper's baselines: sizes, data flow, checkpoints, and its Figure 3."""
+"""The paper's baselines: sizes, data flow, checkpoints, and the paper's figure 3."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from spade_core.models.spectral import folded_state, with_spectral_norm
 
 SMALL = replace(preset("coco"), label_nc=5, height=32, width=64, nf=2)
 BASELINES = [name for name, change in ABLATIONS.items() if "architecture" in change]
-# A float64 norm of a constant leaves the roundings of the mean, times 1 / sqrt(eps) = 316, or less.
+# A float64 norm of a constant map leaves at most the rounding of the mean, times 1 / sqrt(eps) = 316.
 WASHED = 1e-9
-# The bar of the project: the two forms before tanh, float32.
+# The largest difference of the two forms before tanh, in float32, relative to the largest value.
 TOLERANCE = 1e-4
 
 
@@ -46,11 +46,11 @@ def image_of(generator: nn.Module, symbols: Tensor, *, form: str = "dense") -> T
 
 
 @pytest.mark.parametrize(("name", "millions"), [("concat", 79), ("pix2pixhd", 183), ("pix2pixhd++ with spade", 237)])
-def test_parameters_on_ade20k_round_to_those_of_the_papers_table(name: str, millions: int) -> None:
+def test_parameters_on_ade20k_round_to_the_numbers_in_the_papers_table(name: str, millions: int) -> None:
     assert round(parameters(ablation(preset("ade20k"), name)) / 1e6) == millions
 
 
-def test_macs_of_pix2pixhd_are_those_counted_by_hand() -> None:
+def test_macs_of_pix2pixhd_equal_a_count_by_hand() -> None:
     outside = 256**2 * 49 * 64 * (184 + 3)
     sides = 2 * sum((64 << i) * (128 << i) * 9 * (128 >> i) ** 2 for i in range(4))
     assert dense_macs(ablation(preset("coco"), "pix2pixhd")) == outside + sides + 18 * 1024**2 * 9 * 16**2
@@ -85,7 +85,7 @@ def test_the_codebook_form_of_a_baseline_is_its_dense_form(name: str) -> None:
     assert (dense - codebook).abs().max() <= TOLERANCE * dense.abs().max()
 
 
-def test_names_and_architectures_that_are_not_there_are_refused() -> None:
+def test_unknown_names_and_architectures_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"pix2pixhd, .*but got 'unet'"):
         ablation(SMALL, "unet")
     with pytest.raises(ConfigError, match="expected architecture 'spade' but got 'concat'"):
@@ -101,7 +101,7 @@ def test_encoder_decoder_from_a_preset_with_style_and_more_upsamplings() -> None
 
 
 def test_figure_3_normalisation_washes_a_uniform_map_away_and_spade_does_not() -> None:
-    """A map of sky and a map of grass, everywhere the same label: instance norm makes both zero."""
+    """A map of sky alone and a map of grass alone: instance norm turns both into zero."""
     torch.manual_seed(0)
     names = [name for name, _ in DEMO_CLASSES]
     sky, grass = (torch.full((1, 32, 64), names.index(name)) for name in ("sky", "grass"))
@@ -122,7 +122,7 @@ def test_figure_3_normalisation_washes_a_uniform_map_away_and_spade_does_not() -
         images = [image_of(spade, m) for m in (sky, grass)]
 
     assert (seen["conv"][0] - seen["conv"][1]).abs().max() > 0.1, "the convs told sky from grass"
-    assert all(out.abs().max() <= WASHED for out in seen["norm"]), "and the norm left nothing of either"
+    assert all(out.abs().max() <= WASHED for out in seen["norm"]), "and the norm turned both into zero"
     assert (modulated[0] - modulated[1]).abs().max() > 0.1
     assert (images[0] - images[1]).abs().max() > 0.01
 
@@ -149,7 +149,7 @@ def test_a_baseline_survives_its_checkpoint_and_is_kept_from_engines(name: str, 
         load(tmp_path / "w")
 
 
-def test_a_checkpoint_of_before_the_baselines_loads(tmp_path: Path) -> None:
+def test_a_checkpoint_without_an_architecture_loads_as_spade(tmp_path: Path) -> None:
     generator = Generator(SMALL)
     save(tmp_path / "new", generator)
     fields = SMALL.to_dict()

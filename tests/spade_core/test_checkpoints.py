@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is loaded, and every way a file can be wrong has its text."""
+"""Checkpoints: a saved model loads again, and every fault of a file has its own text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLED = replace(PRESETS["demo"], nf=2, height=32, width=64, norm="instance", sp
 
 
 def randomised(config: GeneratorConfig, seed: int = 0) -> Generator:
-    """A generator with every tensor random, running statistics too."""
+    """A generator whose every tensor is random, running statistics included."""
     torch.manual_seed(seed)
     generator = Generator(config)
     for tensor in generator.state_dict().values():
@@ -46,7 +46,7 @@ def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("config", [PLAIN, STYLED, replace(PLAIN, upsampling="most", height=128, width=128)])
-def test_what_is_saved_is_loaded(tmp_path: Path, config: GeneratorConfig) -> None:
+def test_a_saved_model_loads_again(tmp_path: Path, config: GeneratorConfig) -> None:
     generator, encoder = randomised(config), StyleEncoder(4) if config.style else None
     path = tmp_path / "weights.safetensors"
     save(path, generator, encoder, {"trained": "false", "classes": "sky, grass"})
@@ -86,9 +86,9 @@ def test_bfloat16_on_disk_is_float32_in_memory_and_statistics_stay_exact(tmp_pat
 
 
 def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
-    """The file starts with the header's length: as bytes it may look like the start of a pickle, or of anything."""
+    """The first bytes are the header's length, and may look like the start of a pickle or any other file."""
     generator, starts = randomised(PLAIN), set()
-    for i in range(32):  # headers are padded to multiples of 8 bytes: after 32 every low byte has come
+    for i in range(32):  # headers are padded to multiples of 8 bytes, so 32 lengths give every low byte
         save(tmp_path / "w", generator, None, {"note": "x" * 8 * i})
         starts.add((tmp_path / "w").read_bytes()[0])
         assert info(tmp_path / "w").metadata == {"note": "x" * 8 * i}
@@ -136,12 +136,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"expected to write '.*absent/w' but got .*check the folder"):
         save(tmp_path / "absent" / "w", randomised(PLAIN))
 
 
-def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
+def test_models_and_metadata_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
     path, generator = tmp_path / "w", randomised(PLAIN)
     with pytest.raises(CheckpointError, match=r"expected strings, under keys not in 'spade\.', but got \['spade\.x'\]"):
         save(path, generator, metadata={"spade.x": "1"})

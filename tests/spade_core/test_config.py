@@ -1,4 +1,4 @@
-"""Configurations: the presets are the paper's, and a bad value is named."""
+"""Configurations: the presets match the paper, and a bad value is named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_unknown_and_missing_fields_are_all_named() -> None:
         GeneratorConfig.from_dict(values | {"widht": 3})
 
 
-def test_a_configuration_of_before_the_baselines_is_spade() -> None:
+def test_a_configuration_without_an_architecture_is_spade() -> None:
     values = preset("coco").to_dict()
     del values["architecture"]
     assert GeneratorConfig.from_dict(values) == preset("coco")

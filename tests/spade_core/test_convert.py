@@ -1,4 +1,4 @@
-"""Published weights become a checkpoint that computes the same, or a text that says what is wrong with them."""
+"""Published weights become a checkpoint that computes the same image, or an error that names their faults."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ SMALL = {name: replace(PRESETS[name], nf=2) for name in ("coco", "ade20k", "city
 COCO = SMALL["coco"]
 
 
-# A published file, written from the list of keys in the reference facts; nothing here asks the modules.
+# A published file, made from the list of keys in the reference facts. The modules under test have no part in it.
 
 
 def published_shapes(
     semantic_nc: int, nf: int, *, most: bool = False, style: int = 0, norm: str = "batch", kernel: int = 3
 ) -> tuple[Shapes, list[str]]:
-    """Shapes of all keys but spectral norm's, and the convs that have it. `style`: pixels of the start map."""
+    """The shapes of all keys without spectral norm, and the convs with spectral norm.
+
+    `style` is the number of pixels of the start map.
+    """
     widths = [16, 16, 16, 16, 8, 4, 2, 1, 0.5]
     names = ["head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3"] + ["up_4"] * most
     shapes: Shapes = {"fc.weight": (16 * nf * style, 256) if style else (16 * nf, semantic_nc, 3, 3)}
@@ -135,7 +138,7 @@ def with_spectral_norm(module: nn.Module) -> nn.Module:
 
 
 def image_of(generator: Generator, start_size: int) -> Tensor:
-    """Before tanh, from a start map of `start_size` squared: small, whatever the size of the config."""
+    """The image before tanh, from a small start map of `start_size` squared pixels, for a config of any size."""
     config, rng = generator.config, np.random.default_rng(7)
     size = start_size * 2**config.upsamplings
     symbols = torch.from_numpy(rng.integers(0, config.symbols, (1, size // 8, size // 8)).repeat(8, 1).repeat(8, 2))
@@ -154,7 +157,7 @@ def image_of(generator: Generator, start_size: int) -> Tensor:
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
-    # Two float32 networks of the same weights, summed in the same order: they differ by the rounding of sigma.
+    # The two float32 networks sum equal weights in the same order, and differ by the rounding of sigma.
     error = float((found - expected).abs().max() / expected.abs().max())
     assert not error > 1e-5
     assert float(expected.std()) > 1e-3
@@ -194,7 +197,7 @@ def test_a_published_file_computes_the_same_after_conversion(tmp_path: Path, kin
     assert_close(image_of(checkpoint.generator, size), image_of(reference, size))
 
 
-def test_the_encoder_comes_along(tmp_path: Path) -> None:
+def test_the_encoder_is_converted_too(tmp_path: Path) -> None:
     config = replace(COCO, style=True)
     torch.save(published(*published_shapes(184, 2, style=64)), tmp_path / "G.pth")
     state = published(*published_encoder_shapes(4))
@@ -219,13 +222,13 @@ def test_the_encoder_comes_along(tmp_path: Path) -> None:
 
 
 def without_v(state: State) -> State:
-    """As PyTorch before 1.1 wrote it: no v, and the last training step's `weight` beside `weight_orig`."""
+    """A file as PyTorch before 1.1 wrote it: without v, with the last training step's `weight` beside `weight_orig`."""
     stale = {k.removesuffix("_orig"): torch.full_like(v, 9.0) for k, v in state.items() if k.endswith("_orig")}
     return {k: v for k, v in state.items() if not k.endswith("weight_v")} | stale
 
 
 def test_files_of_all_ages_give_the_same_weights(tmp_path: Path) -> None:
-    # Power iteration has converged, so that v can be found again from u.
+    # Power iteration has converged, so that u determines v.
     state = published(*published_shapes(184, 2), rounds=None)
     torch.save(state, tmp_path / "new.pth")
     torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "parallel.pth")
@@ -246,7 +249,7 @@ def test_a_stale_weight_is_reported_as_dropped(tmp_path: Path) -> None:
     assert "head_0.norm_0.param_free_norm.num_batches_tracked" in report.dropped
 
 
-def test_weights_without_spectral_norm_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_weights_without_spectral_norm_stay_as_they_are(tmp_path: Path) -> None:
     shapes, _ = published_shapes(184, 2)
     state = published(shapes, [])
     torch.save(state, tmp_path / "G.pth")
@@ -293,7 +296,7 @@ def differing(tmp_path: Path, change: Callable[[State], object]) -> Path:
 CHANGES: dict[str, tuple[Callable[[State], object], str]] = {
     "missing": (
         lambda s: [s.pop(k) for k in ("fc.weight", "up_3.conv_1.bias", "head_0.conv_0.weight_orig")],
-        # u and v of a conv without weight_orig are surplus, and all is named in one text.
+        # u and v of a conv without weight_orig are surplus; one text names all faults.
         r"got 5 faults: missing fc\.weight; missing head_0\.conv_0\.weight; missing up_3\.conv_1\.bias; "
         r"surplus head_0\.conv_0\.weight_u; surplus head_0\.conv_0\.weight_v;",
     ),
@@ -339,7 +342,7 @@ def test_every_difference_is_named(tmp_path: Path, kind: str) -> None:
 
 
 class Surprise:
-    """Any class of its own: unpickling it could run code."""
+    """Stands for any class whose unpickling could run code."""
 
 
 def written(content: bytes) -> Callable[[Path], object]:
@@ -410,7 +413,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_other_files_say_what_they_are(tmp_path: Path, kind: str) -> None:
+def test_the_error_for_another_kind_of_file_names_the_kind(tmp_path: Path, kind: str) -> None:
     make, text = FILES[kind]
     make(tmp_path / "G.pth")
     with pytest.raises(ConvertError, match=text):

@@ -33,7 +33,7 @@ def test_keys_and_shapes_are_the_published_ones() -> None:
     assert {key: tuple(tensor.shape) for key, tensor in state.items()} == expected
 
 
-def test_outputs_are_those_of_the_formula() -> None:
+def test_outputs_equal_the_formula() -> None:
     torch.manual_seed(0)
     network = Discriminator(2, ndf=2)
     state, x = network.state_dict(), torch.randn(1, 5, 40, 48)
@@ -69,12 +69,12 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
 @pytest.mark.parametrize("edges", [False, True])
 @pytest.mark.parametrize("size", [(32, 48), (33, 41)])
 @pytest.mark.parametrize("scales", [1, 2, 3])
-def test_labels_by_lookup_are_the_one_hot_map(edges: bool, size: tuple[int, int], scales: int) -> None:
+def test_labels_by_lookup_equal_a_conv_on_the_one_hot_map(edges: bool, size: tuple[int, int], scales: int) -> None:
     torch.manual_seed(0)
     config = replace(preset("coco"), label_nc=5, instance_edges=edges)
     network = Discriminator(config.semantic_nc, ndf=2, scales=scales, layers=2).double()
     symbols = np.random.default_rng(0).integers(0, config.symbols, (2, *size), np.uint16)
-    symbols[:, :, 16:] = 3  # many patches more than once
+    symbols[:, :, 16:] = 3  # repeats many patches
     maps = torch.from_numpy(symbols.astype(np.int32))
     image = torch.randn(2, 3, *size, dtype=torch.float64).requires_grad_()
     found = []

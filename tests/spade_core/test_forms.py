@@ -29,7 +29,7 @@ from spade_core.models.style import style_from_seed
 
 Symbols = npt.NDArray[np.uint16]
 
-# The bar of the project: the two forms before tanh, float32.
+# The largest difference of the two forms before tanh, in float32, relative to the largest value.
 TOLERANCE = 1e-4
 # Width of a preset's generator where the size of the image is the subject: full width costs 16 times as much.
 NARROW = 16
@@ -41,7 +41,7 @@ def small(**change: object) -> GeneratorConfig:
 
 
 def with_statistics(generator: Generator, seed: int = 1) -> Generator:
-    """Running statistics, biases and all, as training leaves them: not 0 and 1."""
+    """Set running statistics and biases to random values, as after training, in place of 0 and 1."""
     random = torch.Generator().manual_seed(seed)
     for name, tensor in generator.state_dict().items():
         if name.endswith("running_mean"):
@@ -76,7 +76,7 @@ def assert_agree(dense: Tensor, codebook: Tensor) -> None:
 
 
 def mixed_maps(config: GeneratorConfig, height: int, width: int) -> Symbols:
-    """A map of random pixels, one of a single symbol, one whose neighbours all differ, one of blocks."""
+    """Four maps: random pixels, a single symbol, neighbours that all differ, and blocks."""
     rng = np.random.default_rng(5)
     n = config.symbols
     noise = rng.integers(0, n, (height, width))
@@ -237,7 +237,7 @@ def test_an_entry_of_many_pixels_has_its_whole_gradient_in_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 255, 256, 257])
-def test_rows_that_fill_a_product_up_leave_no_trace(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_rows_of_a_product_change_no_entry(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codebook_module, "PER_TAP", float("inf"))
     config = replace(preset("demo"), nf=2)
     norm = next(m for m in seeded_generator(config).modules() if isinstance(m, SPADE)).double()

@@ -107,7 +107,7 @@ def test_style_from_image_is_the_mean_or_a_sample_and_depends_on_the_image() -> 
 
 @pytest.mark.parametrize("config", [DEMO, replace(DEMO, height=128, width=256)], ids=["256x256", "128x256"])
 def test_the_style_of_a_large_photo_is_that_of_its_bicubic_reduction(config: GeneratorConfig) -> None:
-    """Grain that a reduction averages away is no style: the encoder never sees it."""
+    """The encoder never sees grain that the reduction averages away."""
     encoder, rng = seeded_encoder(4), np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((1024, 1024), Image.Resampling.BICUBIC)
     grain = rng.normal(0, 60, (1024, 1024, 3))

@@ -1,4 +1,4 @@
-"""Spectral norm goes where the paper puts it, under the published keys, and folds to the same network."""
+"""Spectral norm is on the paper's convs, under the published keys, and folds to the same network."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def stems(module: nn.Module) -> set[str]:
     return {key.removesuffix(".weight_orig") for key in module.state_dict() if key.endswith(".weight_orig")}
 
 
-def test_generator_has_it_on_the_convs_of_its_blocks_only() -> None:
+def test_generator_has_spectral_norm_on_the_convs_of_its_blocks_only() -> None:
     found = stems(with_spectral_norm(Generator(CONFIG)))
     blocks = ("head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3")
     narrowing = {f"{block}.conv_s" for block in blocks[3:]}
     assert found == {f"{block}.conv_{i}" for block in blocks for i in (0, 1)} | narrowing
 
 
-def test_encoder_has_it_on_every_conv() -> None:
+def test_encoder_has_spectral_norm_on_every_conv() -> None:
     assert stems(with_spectral_norm(StyleEncoder(2))) == {f"layer{i}.0" for i in range(1, 7)}
 
 
-def test_discriminator_has_it_between_the_first_and_the_last_conv() -> None:
+def test_discriminator_has_spectral_norm_between_the_first_and_the_last_conv() -> None:
     found = stems(with_spectral_norm(Discriminator(3, ndf=2)))
     assert found == {f"discriminator_{i}.model{n}.0.0" for i in (0, 1) for n in (1, 2, 3)}
 
 
-def test_a_second_time_is_refused() -> None:
+def test_adding_spectral_norm_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="expected StyleEncoder without spectral norm but got one that has it"):
         with_spectral_norm(with_spectral_norm(StyleEncoder(2)))
 
@@ -52,7 +52,9 @@ def test_a_second_time_is_refused() -> None:
 def test_folded_weight_has_largest_singular_value_one(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(4, conv.in_channels * 9), full_matrices=False)
-    matrix = left * torch.tensor([3.0, 2.0, 1.0, 0.5]) @ right  # [out, in * 9], one direction well ahead of the others
+    matrix = (
+        left * torch.tensor([3.0, 2.0, 1.0, 0.5]) @ right
+    )  # [out, in * 9], one singular value larger than the others
     weight = matrix.view(4, conv.in_channels, 3, 3)
     with torch.no_grad():
         conv.weight.copy_(weight.transpose(0, 1) if isinstance(conv, nn.ConvTranspose2d) else weight)
@@ -82,7 +84,7 @@ def test_folded_generator_draws_what_the_trained_one_draws() -> None:
 
 
 def test_a_trained_state_dict_is_a_published_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """What the reference's keys name is what training holds: `spade convert` folds both the same way."""
+    """`spade convert` reads a trained state dict like a published file, and folds both the same way."""
     torch.manual_seed(0)
     config = replace(preset("coco"), nf=2)
     generator = with_spectral_norm(Generator(config)).train()
@@ -95,7 +97,7 @@ def test_a_trained_state_dict_is_a_published_file(tmp_path) -> None:  # type: ig
 
 @pytest.mark.parametrize("conv", [nn.Conv2d(3, 4, 3, bias=False), nn.ConvTranspose2d(4, 3, 4, bias=False)])
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-def test_weights_vectors_and_gradients_are_those_of_pytorchs_spectral_norm(
+def test_weights_vectors_and_gradients_equal_pytorchs_spectral_norm(
     conv: nn.Conv2d | nn.ConvTranspose2d, form: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
@@ -105,7 +107,7 @@ def test_weights_vectors_and_gradients_are_those_of_pytorchs_spectral_norm(
     ours.load_state_dict(reference.state_dict())
     ours.to(memory_format=form)  # type: ignore[call-overload]
     x = torch.randn(2, conv.in_channels, 8, 8, dtype=torch.float64)
-    for module in (reference, ours):  # two passes with a step of u and v each, then one without, as a step may take
+    for module in (reference, ours):  # two forward passes that move u and v, then one that does not
         loss = torch.zeros((), dtype=torch.float64)
         for training in (True, True, False):
             loss = loss + module.train(training)(x).square().mean()
