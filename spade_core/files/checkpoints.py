@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,14 +208,17 @@ def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> No
         ) from None
 
 
-def _opened(path: Path) -> Any:
+def first_bytes(path: Path, count: int, expected: str, error: Callable[[str], Exception]) -> bytes:
+    """The first `count` bytes of a file. Raises `error` with the text `expected` when the file cannot be read."""
     try:
         with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise CheckpointError(
-            f"[load] expected a readable checkpoint but got '{path}': {error.strerror or error}; check the path"
-        ) from None
+            return file.read(count)
+    except OSError as fault:
+        raise error(f"{expected} but got '{path}': {fault.strerror or fault}; check the path") from None
+
+
+def _opened(path: Path) -> Any:
+    start = first_bytes(path, 9, "[load] expected a readable checkpoint", CheckpointError)
     # A safetensors file starts with the length of its header, eight bytes of any value, and then the header's "{".
     if start[8:] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
         raise CheckpointError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spade_core.files.checkpoints import CheckpointError
+from spade_core.files.checkpoints import CheckpointError, first_bytes
 
 # What files that are not weights start with, and what they are.
 _NOT_WEIGHTS = {
@@ -41,13 +41,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            start = file.read(24)
-    except OSError as error:
-        raise ConvertError(
-            f"[convert] expected a readable file but got '{path}': {error.strerror or error}; check the path"
-        ) from None
+    start = first_bytes(path, 24, "[convert] expected a readable file", ConvertError)
     if start[8:9] == b"{":
         raise ConvertError(
             f"[convert] expected PyTorch weights but got '{path}', a safetensors file; give it to --weights as it is"

@@ -25,7 +25,8 @@ def style_from_image(
     """Encode an RGB photo uint8 [H, W, 3] as a style [256]: the mean or, with a seed, a sample around the mean.
 
     As in training, bicubic resizes the photo to the model's size first. The encoder's own bilinear resize picks single
-    pixels of a large photo, so its grain would count as style. Raises ValueError.
+    pixels of a large photo, so its grain would count as style. A sample is mean + exp(log_variance / 2) * eps, eps the
+    style of the seed (SPADE paper, appendix A; Kingma and Welling, arXiv 1312.6114, section 2.4). Raises ValueError.
     """
     if photo.ndim != 3 or photo.shape[2] != 3:
         raise ValueError(f"[style] expected an RGB image [H, W, 3] but got shape {photo.shape}")
