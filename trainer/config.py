@@ -15,6 +15,8 @@ Preprocess = Literal[
     "fixed", "none",
 ]  # fmt: skip
 Form = Literal["codebook", "dense"]
+Updates = Literal["shared", "alternating"]
+Decay = Literal["step", "epoch"]
 Precision = Literal["fp32", "bf16"]
 WeightsDtype = Literal["float32", "bfloat16"]
 
@@ -25,9 +27,9 @@ def _say(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What trains beside and around the generator; the generator itself is the section `model`."""
+    """The networks that train beside the generator; the generator itself is the table `model`."""
 
-    form: Form = _say("codebook", "How SPADE's gamma and beta are computed; both give the same gradients.")
+    form: Form = _say("codebook", "How SPADE's gamma and beta are computed; both forms give the same gradients.")
     spectral_norm: bool = _say(True, "Spectral norm on the convs of generator, encoder and discriminator.")
     encoder_nf: int = _say(
         64, "Width of the style encoder's first conv, where model.style is true; 0: none, styles are noise."
@@ -39,31 +41,43 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where label maps and images come from, and how they are brought to the model's size."""
+    """Where label maps and photos come from, and how they are brought to the model's size."""
 
-    layout: Layout = _say("scenes", "Folder layout of the data set; `scenes` are drawn and need no files.")
+    layout: Layout = _say("scenes", "Folder layout of the data set; `scenes` draws its images and needs no files.")
     root: str = _say("", "Folder of the data set; empty for `scenes`.")
     colours: str = _say("", "Colour table (.csv or .json) of label maps in RGB; empty: label maps hold ids.")
     preprocess: Preprocess = _say("resize_and_crop", "How images are brought to the model's size.")
     load_size: int = _say(286, "Size before the crop, pixels: width, or the short side in the scale_shortside modes.")
-    flip: bool = _say(True, "Mirror every other image, by chance.")
+    flip: bool = _say(True, "Mirror each image with probability one half.")
     scenes: int = _say(10_000, "Images that count as an epoch of `scenes`; no scene comes twice.")
     workers: int = _say(4, "Loader processes of each training process; 0 loads in the training process.")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam and its schedule. All counts are in images, so they do not change with the number of processes."""
+    """Adam and its schedule. Counts are in images, so they hold for any number of processes."""
 
     batch: int = _say(4, "Images of one process in one pass; a step is batch x accumulate x processes.")
     accumulate: int = _say(1, "Passes whose gradients are added up before a step.")
     epochs: int = _say(100, "Epochs at the constant learning rate.")
-    decay_epochs: int = _say(0, "Epochs after those, over which the learning rate falls linearly to 0.")
+    decay_epochs: int = _say(0, "Epochs after `epochs`, in which the learning rate falls linearly to 0.")
     lr: float = _say(2e-4, "Base learning rate.")
+    decay_each: Decay = _say("step", "The learning rate falls with each step, or once an epoch, as in the paper.")
+    updates: Updates = _say(
+        "shared",
+        "shared: one fake image trains both sides, fast. alternating: as the paper, a step of the generator, then a "
+        "second fake image for the discriminator.",
+    )
     ttur: bool = _say(True, "Two time scales: lr / 2 for generator and encoder, 2 lr for the discriminator.")
-    beta1: float = _say(0.0, "Adam's first decay.")
-    beta2: float = _say(0.9, "Adam's second decay.")
-    ema: float = _say(0.999, "Decay, a step, of the averaged generator, which is the one exported; 0 exports the last.")
+    beta1: float = _say(-1.0, "Adam's first decay; -1: 0 with ttur, 0.5 without.")
+    beta2: float = _say(-1.0, "Adam's second decay; -1: 0.9 with ttur, 0.999 without.")
+    ema: float = _say(0.999, "Decay per step of the averaged generator, which is exported; 0 exports the last weights.")
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Adam's decays: (0, 0.9) with two time scales, (0.5, 0.999) without, unless given."""
+        first, second = (0.0, 0.9) if self.ttur else (0.5, 0.999)
+        return (first if self.beta1 == -1 else self.beta1), (second if self.beta2 == -1 else self.beta2)
 
 
 @dataclass(frozen=True)
@@ -75,15 +89,18 @@ class LossConfig:
         PAPER_WEIGHTS.feature_matching, "L1 between the discriminator's features of fake and real."
     )
     perceptual: float = _say(
-        PAPER_WEIGHTS.perceptual, "L1 between a network's features; off, and said so, without vgg or features."
+        PAPER_WEIGHTS.perceptual,
+        "L1 between a network's features; off, with a warning, without vgg and features.",
     )
     vgg: str = _say("", "File with torchvision's VGG19 weights (.pth or .safetensors).")
-    features: str = _say("", "Instead of VGG19: a TorchScript file that returns maps, or `scenes`: ours that ships.")
+    features: str = _say(
+        "", "In place of VGG19: a TorchScript file that returns maps, or `scenes`, a network that ships."
+    )
     kl: float = _say(
         PAPER_WEIGHTS.kl, "KL divergence of the encoder's style from the standard normal; where model.style is true."
     )
-    kl_warmup: int = _say(0, "Images over which loss.kl rises from 0, so that the style is used before it costs.")
-    pixel: float = _say(0.0, "L1 between fake and real; not of the paper, a help where there is no VGG.")
+    kl_warmup: int = _say(0, "Images over which loss.kl rises from 0; the generator learns to use the style first.")
+    pixel: float = _say(0.0, "L1 between fake and real; not in the paper, a help where there is no VGG19.")
 
     @property
     def weights(self) -> LossWeights:
@@ -95,21 +112,21 @@ class LossConfig:
 class RunConfig:
     """Where and how a run computes, and what it writes."""
 
-    out: str = _say("out/train", "Folder of checkpoints, samples, statistics and report; a run in it is resumed.")
-    seed: int = _say(0, "Of weights, order, crops, flips and styles.")
+    out: str = _say("out/train", "Folder of checkpoints, samples, statistics and report; a run found there resumes.")
+    seed: int = _say(0, "Seed of weights, order, crops, flips and styles.")
     device: str = _say("auto", "auto (a GPU if there is one), cpu or cuda.")
     threads: int = _say(0, "Threads of each training process on the CPU; 0 leaves PyTorch's choice.")
     precision: Precision = _say("fp32", "bf16 runs convs and products in bfloat16; weights and Adam stay float32.")
     channels_last: bool = _say(True, "Keep activations channels last.")
     checkpoint_steps: int = _say(1000, "Steps between checkpoints.")
     keep: int = _say(3, "Checkpoints kept.")
-    log_steps: int = _say(50, "Steps between rows of statistics, each a mean over them.")
+    log_steps: int = _say(50, "Steps between rows of statistics; a row holds means over these steps.")
     sample_steps: int = _say(1000, "Steps between sample grids.")
     samples: int = _say(6, "Label maps in a sample grid.")
     calibration: int = _say(
-        16, "Batches that measure the averaged generator's batch-norm statistics before it is used."
+        16, "Batches that measure the batch-norm statistics of the averaged generator before it draws."
     )
-    weights_dtype: WeightsDtype = _say("float32", "Of the exported weights.")
+    weights_dtype: WeightsDtype = _say("float32", "Type of the exported weights.")
 
 
 @dataclass(frozen=True)
@@ -164,8 +181,9 @@ def _check(config: TrainConfig) -> None:
             raise ConfigError(f"[config] expected {name} to be {least:g} or more but got {value!r}")
     for name in ("beta1", "beta2", "ema"):
         value = getattr(config.optim, name)
-        if not 0 <= value < 1:
-            raise ConfigError(f"[config] expected optim.{name} in 0..1, 1 excluded, but got {value!r}")
+        if not (0 <= value < 1 or (value == -1 and name != "ema")):
+            auto = "" if name == "ema" else ", or -1"
+            raise ConfigError(f"[config] expected optim.{name} in 0..1, 1 excluded{auto}, but got {value!r}")
     if config.optim.epochs + config.optim.decay_epochs < 1:
         raise ConfigError("[config] expected optim.epochs + optim.decay_epochs to be 1 or more but got 0")
     if config.data.layout == "scenes" and config.model.preset != "demo":

@@ -20,17 +20,17 @@ SECTIONS: dict[str, type] = {
     "run": RunConfig,
 }
 _MODEL_HELP = {
-    "preset": "What the rest of this table starts from: coco, ade20k, cityscapes, demo.",
+    "preset": "Preset that gives the fields of this table that are absent: coco, ade20k, cityscapes, demo.",
     "label_nc": "Classes in a label map file, ids 0 .. label_nc - 1.",
     "dont_care": "Pixel value 255 is a class of its own.",
     "instance_edges": "The edges of instance maps are an input.",
-    "height": "Of the image, pixels.",
-    "width": "Of the image, pixels.",
+    "height": "Height of the image, pixels.",
+    "width": "Width of the image, pixels.",
     "nf": "Feature maps at full width; 16 nf at the smallest.",
     "upsampling": "x2 steps: normal 5, more 6, most 7.",
-    "norm": "Norm inside SPADE: instance, batch (each process its own), syncbatch (over all processes).",
+    "norm": "Norm inside SPADE: instance, batch (statistics of each process), syncbatch (of all processes).",
     "spade_kernel": "Size of SPADE's convs: 1, 3 or 5.",
-    "style": "Start from a style vector, with a style encoder; false starts from the label map.",
+    "style": "Start from a style vector, with a style encoder; false: start from the label map.",
     "architecture": "spade, or a baseline of the paper: concat, pix2pixhd, pix2pixhd-spade.",
 }
 

@@ -20,7 +20,7 @@ from trainer.output.report import write_report
 from trainer.output.samples import Samples, choose_samples, sample_grid
 from trainer.output.state import checkpoints
 from trainer.output.weights import calibrated, export_weights
-from trainer.processes import any_of, join, leave
+from trainer.processes import any_of, join, leave, means_over
 from trainer.run import Run, resume, start, start_or_resume
 from trainer.step import train_step
 from trainer.training import Moment, Statistics, learning_rate
@@ -70,7 +70,8 @@ def dry_run(config: TrainConfig) -> dict[str, str]:
     processes = join(config.run.device)
     try:
         run = start(config, processes)
-        statistics = _floats(_step(run, run.batches(run.images_per_step, workers=0)))
+        own = {name: float(v) for name, v in _step(run, run.batches(run.images_per_step, workers=0)).items()}
+        statistics = means_over(own, processes.world)
         _refuse_diverged(statistics, 1, None)
     finally:
         leave()
@@ -156,20 +157,21 @@ def _draw(run: Run, samples: Samples, logs: Logs | None) -> None:
 
 
 def _row(run: Run, window: list[Statistics], seconds: float) -> dict[str, float]:
-    """The row of statistics of the steps in `window`, which took `seconds`."""
-    means = {name: sum(float(s[name]) for s in window) / len(window) for name in window[0]}
+    """The row of statistics of the steps in `window`, which took `seconds`: means over the steps and all processes.
+
+    The learning rate is the last step's.
+    """
+    own = {name: sum(float(s[name]) for s in window) / len(window) for name in window[0]}
+    means = means_over(own, run.processes.world)
+    before = run.images - run.images_per_step
     return {
         "step": run.step,
         "images": run.images,
         **means,
-        "learning_rate": run.config.optim.lr * learning_rate(run.images, run.stream.epoch, run.config.optim),
+        "learning_rate": run.config.optim.lr * learning_rate(before, run.stream.epoch, run.config.optim),
         "seconds": round(seconds, 3),
         "images_per_second": round(len(window) * run.images_per_step / max(seconds, 1e-9), 3),
     }
-
-
-def _floats(statistics: Statistics) -> dict[str, float]:
-    return {name: float(value) for name, value in statistics.items()}
 
 
 def _refuse_diverged(row: dict[str, float], step: int, folder: Path | None) -> None:

@@ -8,53 +8,89 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spade_core.losses import discriminator_loss, feature_matching_loss, generator_loss, kl_loss, objective
+from spade_core.losses import (
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+    kl_loss,
+    objective,
+    wide,
+)
 from trainer.data.dataset import Batch
 from trainer.networks import sampled_style, synthesize
 from trainer.training import Statistics, Training
 
+Judgement = tuple[list[list[Tensor]], list[list[Tensor]]]
+"""The discriminator's outputs for fake and for real images."""
+
 
 def add_gradients(training: Training, batch: Batch, kl_weight_factor: float) -> Statistics:
-    """Add the gradients of both sides on one batch to those that the parameters hold; one fake image serves both.
+    """Add the gradients of both sides on one batch to the parameters' gradients; one fake image serves both sides.
 
-    The objective's gradient at the fake image is computed first, in two parts, and then sent back through the
-    generator once. Each part's graph is freed before the next one is built.
+    One judgement serves both sides too: the discriminator's weights stay the same within a step, so a second judgement
+    would give the generator the same outputs.
 
     Args:
         kl_weight_factor: factor on loss.kl, 0..1.
     """
-    config, networks, processes = training.config, training.networks, training.processes
-    real = real_images(batch, config.run.channels_last)
-    terms: Statistics = {}
-    with autocast(training):
-        style = batch.noise if config.model.style else None
-        if networks.encoder is not None:
-            mean, log_variance = networks.encoder(real)  # [N, 256] each
-            style = sampled_style(mean, log_variance, batch.noise)
-            terms |= objective({"kl": kl_loss(mean, log_variance)}, config.loss.weights)[1]
-        drawn = synthesize(networks.generator, batch, style, config.networks.form)  # [N, 3, H, W]
-        fake = drawn.detach().requires_grad_()
+    real = real_images(training, batch)
+    drawn, terms = _drawn(training, batch, real, batch.noise)
+    fake = drawn.detach().requires_grad_()
     gradient = _compare(training, fake, real, terms)
-    gradient += _judge(training, batch, fake, real, terms)
-    tensors, gradients = [drawn], [gradient.to(drawn.dtype) / config.optim.accumulate]
-    if "kl" in terms:
-        # The KL divergence is a sum over the whole batch, the others are means: gradients are averaged over processes.
-        tensors.append(terms["kl"])
-        gradients.append(torch.full_like(terms["kl"], kl_weight_factor * processes.world))
-    torch.autograd.backward(tensors, gradients)
+    judgement = _judge(training, batch, fake, real)
+    gradient += _gradient_at_fake(training, fake, judgement, terms)
+    _learn(training, judgement, terms)
+    del judgement  # and the discriminator's graph, before the generator's is walked
+    _send_back(training, drawn, gradient, terms, kl_weight_factor)
     return {name: value.detach() for name, value in terms.items()}
 
 
-def real_images(batch: Batch, channels_last: bool) -> Tensor:
-    """The batch's photos [N, 3, H, W] in -1..1."""
-    form = torch.channels_last if channels_last else torch.contiguous_format
-    return (batch.images.float() / 127.5 - 1).contiguous(memory_format=form)
+def add_generator_gradients(training: Training, batch: Batch, kl_weight_factor: float) -> Statistics:
+    """Add the gradients of generator and encoder on one batch; the discriminator's stay as they are."""
+    real = real_images(training, batch)
+    drawn, terms = _drawn(training, batch, real, batch.noise)
+    fake = drawn.detach().requires_grad_()
+    gradient = _compare(training, fake, real, terms)
+    gradient += _gradient_at_fake(training, fake, _judge(training, batch, fake, real, learning=False), terms)
+    _send_back(training, drawn, gradient, terms, kl_weight_factor)
+    return {name: value.detach() for name, value in terms.items()}
+
+
+def add_discriminator_gradients(training: Training, batch: Batch) -> Statistics:
+    """Add the discriminator's gradients on one batch, whose fake images are drawn anew.
+
+    Generator and encoder stay in training mode: the drawing updates batch-norm statistics and makes a power iteration.
+    """
+    real, terms = real_images(training, batch), Statistics()
+    with torch.no_grad():
+        fake, _ = _drawn(training, batch, real, batch.second_noise)
+    _learn(training, _judge(training, batch, fake, real), terms)
+    return terms
+
+
+def real_images(training: Training, batch: Batch) -> Tensor:
+    """The batch's photos [N, 3, H, W] in -1..1, at the precision of the weights."""
+    form = torch.channels_last if training.config.run.channels_last else torch.contiguous_format
+    dtype = next(training.networks.generator.parameters()).dtype
+    return (batch.images.to(dtype) / 127.5 - 1).contiguous(memory_format=form)
 
 
 def autocast(training: Training) -> torch.autocast:
     """bfloat16 convs and products where the configuration asks for them."""
     enabled = training.config.run.precision == "bf16"
     return torch.autocast(training.processes.device.type, torch.bfloat16, enabled=enabled)
+
+
+def _drawn(training: Training, batch: Batch, real: Tensor, noise: Tensor) -> tuple[Tensor, Statistics]:
+    """Fake images [N, 3, H, W], and the KL term where there is an encoder, both with their graphs."""
+    config, networks, terms = training.config, training.networks, Statistics()
+    with autocast(training):
+        style = noise if config.model.style else None
+        if networks.encoder is not None:
+            mean, log_variance = networks.encoder(real)  # [N, 256] each
+            style = sampled_style(mean, log_variance, noise)
+            terms |= objective({"kl": kl_loss(mean, log_variance)}, config.loss.weights)[1]
+        return synthesize(networks.generator, batch, style, config.networks.form), terms
 
 
 def _compare(training: Training, fake: Tensor, real: Tensor, terms: Statistics) -> Tensor:
@@ -65,7 +101,7 @@ def _compare(training: Training, fake: Tensor, real: Tensor, terms: Statistics) 
             # A view: PyTorch's hooks on modules, such as the FLOP counter's, fail on a leaf.
             losses["perceptual"] = training.perceptual(fake.view_as(fake), real)
         if weights.pixel:
-            losses["pixel"] = F.l1_loss(fake.float(), real)
+            losses["pixel"] = F.l1_loss(wide(fake), real)
     if not losses:
         return torch.zeros_like(fake)
     total, found = objective(losses, weights)
@@ -73,30 +109,57 @@ def _compare(training: Training, fake: Tensor, real: Tensor, terms: Statistics) 
     return torch.autograd.grad(total, fake)[0]
 
 
-def _judge(training: Training, batch: Batch, fake: Tensor, real: Tensor, terms: Statistics) -> Tensor:
-    """Add the discriminator's gradients and loss on fake and real [N, 3, H, W]; returns the generator's at fake.
+def _judge(training: Training, batch: Batch, fake: Tensor, real: Tensor, learning: bool = True) -> Judgement:
+    """The discriminator's outputs for fake and real [N, 3, H, W], after one power iteration for both.
 
-    One judgement serves both sides: the discriminator's weights stay the same within a step, so a second judgement
-    would give the generator the same outputs.
+    Args:
+        learning: whether the discriminator's loss will be differentiated; else the real images need no graph.
     """
-    config, discriminator = training.config, training.networks.discriminator
+    discriminator = training.networks.discriminator
     with autocast(training):
-        labels = discriminator.label_features(batch.symbols, batch.patches, config.model)
+        labels = discriminator.label_features(batch.symbols, batch.patches, training.config.model)
         fakes = discriminator.judge(labels, fake)
-        discriminator.eval()  # the power iteration was made
-        reals = discriminator.judge(labels, real)
+        discriminator.eval()  # keeps the spectral norm of the fakes
+        with torch.set_grad_enabled(learning):
+            reals = discriminator.judge(labels, real)
         discriminator.train()
+    return fakes, reals
+
+
+def _gradient_at_fake(training: Training, fake: Tensor, judgement: Judgement, terms: Statistics) -> Tensor:
+    """Add the generator's losses of a judgement to `terms`; returns their gradient at fake [N, 3, H, W]."""
+    (fakes, reals), config = judgement, training.config
+    with autocast(training):
         losses = {"gan": generator_loss(fakes, config.loss.gan)}
         if config.loss.feature_matching:
             losses["feature_matching"] = feature_matching_loss(reals, fakes)
-        against, found = objective(losses, config.loss.weights)
+        total, found = objective(losses, config.loss.weights)
+    terms |= {name: value.detach() for name, value in found.items()}
+    return torch.autograd.grad(total, fake, retain_graph=True)[0]
+
+
+def _learn(training: Training, judgement: Judgement, terms: Statistics) -> None:
+    """Add the discriminator's gradients, and its loss and mean scores to `terms`."""
+    (fakes, reals), config = judgement, training.config
+    with autocast(training):
         loss = discriminator_loss(reals, fakes, config.loss.gan)
-    (gradient,) = torch.autograd.grad(against, fake, retain_graph=True)
-    torch.autograd.backward(loss / config.optim.accumulate, inputs=list(discriminator.parameters()))
-    found |= {"discriminator": loss, "score_real": _mean_score(reals), "score_fake": _mean_score(fakes)}
-    terms |= {name: value.detach() for name, value in found.items()}  # detached: the graph's memory goes
-    return gradient
+    parameters = list(training.networks.discriminator.parameters())
+    torch.autograd.backward(loss / config.optim.accumulate, inputs=parameters)
+    terms |= {"discriminator": loss.detach(), "score_real": _mean_score(reals), "score_fake": _mean_score(fakes)}
+
+
+def _send_back(training: Training, drawn: Tensor, gradient: Tensor, terms: Statistics, kl_weight_factor: float) -> None:
+    """Send the objective's gradient at the fake images, and the KL term, back through generator and encoder.
+
+    The KL divergence is a sum over one pass of one process; the passes and processes of a step are averaged.
+    """
+    accumulate = training.config.optim.accumulate
+    tensors, gradients = [drawn], [gradient.to(drawn.dtype) / accumulate]
+    if "kl" in terms:
+        tensors.append(terms["kl"])
+        gradients.append(torch.full_like(terms["kl"], kl_weight_factor / accumulate))
+    torch.autograd.backward(tensors, gradients)
 
 
 def _mean_score(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
-    return torch.stack([scale[-1].detach().float().mean() for scale in outputs]).mean()
+    return torch.stack([wide(scale[-1].detach()).mean() for scale in outputs]).mean()

@@ -121,6 +121,15 @@ def any_of(asked: bool, world: int) -> bool:
     return bool(count)
 
 
+def means_over(values: dict[str, float], world: int) -> dict[str, float]:
+    """Means over all processes of values that all processes have by the same names."""
+    if world == 1:
+        return values
+    sums = torch.tensor(list(values.values()), dtype=torch.float64)  # on the CPU: gloo sends it
+    dist.all_reduce(sums)
+    return dict(zip(values, (sums / world).tolist(), strict=True))
+
+
 def same_everywhere(modules: Iterable[nn.Module], world: int) -> None:
     """Give every process the weights of the first."""
     if world > 1:

@@ -23,7 +23,8 @@ class Optimisers:
 
     generator: torch.optim.Adam
     discriminator: torch.optim.Adam
-    messages: GradientMessages
+    generator_messages: GradientMessages
+    discriminator_messages: GradientMessages
 
     def items(self) -> Sequence[tuple[str, torch.optim.Adam]]:
         """The two by name."""
@@ -61,24 +62,27 @@ def optimisers(networks: Networks, config: OptimConfig, world: int = 1) -> Optim
 
     SPADE, section 4 and appendix A; Heusel et al., NeurIPS 2017, arXiv 1706.08500.
     """
-    betas = (config.beta1, config.beta2)
     slow, fast = (config.lr / 2, config.lr * 2) if config.ttur else (config.lr, config.lr)
     encoder = [] if networks.encoder is None else list(networks.encoder.parameters())
     generator, discriminator = list(networks.generator.parameters()), list(networks.discriminator.parameters())
-    # Messages take the last parameters first, as the backward pass does: discriminator, image, .., style.
     return Optimisers(
-        torch.optim.Adam(generator + encoder, lr=slow, betas=betas, fused=True),
-        torch.optim.Adam(discriminator, lr=fast, betas=betas, fused=True),
-        GradientMessages([*encoder, *generator, *discriminator], world),
+        torch.optim.Adam(generator + encoder, lr=slow, betas=config.betas, fused=True),
+        torch.optim.Adam(discriminator, lr=fast, betas=config.betas, fused=True),
+        GradientMessages([*encoder, *generator], world),  # the backward pass goes from the image to the style
+        GradientMessages(discriminator, world),
     )
 
 
 def learning_rate(images: int, epoch: int, config: OptimConfig) -> float:
     """The factor on both learning rates after `images` images: 1, then linearly to 0 over the decay epochs.
 
+    With optim.decay_each = "epoch" the factor of an epoch's first image holds for the whole epoch.
+
     Args:
         epoch: images in an epoch.
     """
+    if config.decay_each == "epoch":
+        images = images // epoch * epoch
     constant, decay = config.epochs * epoch, config.decay_epochs * epoch
     if images <= constant or not decay:
         return 1.0

@@ -21,7 +21,7 @@ from trainer.training import Training
 def paper_step(training: Training, batch: Batch) -> None:
     """One step on `batch`, of a generator without a style encoder."""
     networks, sides, config = training.networks, training.optimisers, training.config
-    real = real_images(batch, config.run.channels_last)  # [N, 3, H, W]
+    real = real_images(training, batch)  # [N, 3, H, W]
     segmap = one_hot(batch.symbols, config.model, torch.float32)  # [N, S, H, W]
     style = batch.noise if config.model.style else None
     discriminator = networks.discriminator

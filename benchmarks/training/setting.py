@@ -59,7 +59,7 @@ def batches(config: TrainConfig, labels: str | None, count: int) -> tuple[list[B
     random = np.random.default_rng(0)
     shape = (config.model.height, config.model.width, 3)
     items = [
-        Item(symbols.astype(np.uint16), own, random.integers(0, 256, shape, np.uint8), np.zeros(256, np.float32))
+        Item(symbols.astype(np.uint16), own, random.integers(0, 256, shape, np.uint8), np.zeros((2, 256), np.float32))
         for symbols, own in zip(maps.symbols, maps.labels, strict=True)
     ]
     size, planned = config.optim.batch, config.networks.form == "codebook"

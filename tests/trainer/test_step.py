@@ -119,11 +119,20 @@ def test_the_learning_rate_is_constant_then_falls_to_zero(images: int, factor: f
     assert learning_rate(images, 8, small(optim={"epochs": 10, "decay_epochs": 5}).optim) == pytest.approx(factor)
 
 
+@pytest.mark.parametrize(("images", "factor"), [(80, 1.0), (87, 1.0), (88, 0.8), (95, 0.8), (119, 0.2), (120, 0.0)])
+def test_the_learning_rate_may_fall_once_an_epoch(images: int, factor: float) -> None:
+    config = small(optim={"epochs": 10, "decay_epochs": 5, "decay_each": "epoch"}).optim
+    assert learning_rate(images, 8, config) == pytest.approx(factor)
+
+
 def test_two_time_scales() -> None:
     networks = build(small(), ALONE)
-    for ttur, expected in ((True, (1e-3, 4e-3)), (False, (2e-3, 2e-3))):
+    for ttur, expected, betas in ((True, (1e-3, 4e-3), (0, 0.9)), (False, (2e-3, 2e-3), (0.5, 0.999))):
         adam = optimisers(networks, small(optim={"ttur": ttur}).optim)
         assert tuple(side.param_groups[0]["lr"] for _, side in adam.items()) == pytest.approx(expected)
+        assert all(side.param_groups[0]["betas"] == betas for _, side in adam.items())
+    given = small(optim={"ttur": False, "beta1": 0.0, "beta2": 0.99}).optim
+    assert given.betas == (0.0, 0.99)
 
 
 def test_the_average_is_of_the_weights_as_used() -> None:

@@ -22,6 +22,14 @@ def test_every_file_of_the_project_loads_and_has_every_field_with_its_help(path:
     assert written == to_toml(load_config(path))
 
 
+@pytest.mark.parametrize("name", ["coco", "ade20k", "cityscapes"])
+def test_the_papers_configurations_train_as_the_paper_does(name: str) -> None:
+    optim = load_config(REPOSITORY / "configs" / f"{name}.toml").optim
+    assert (optim.updates, optim.decay_each, optim.lr, optim.ttur, optim.betas) == (
+        "alternating", "epoch", 2e-4, True, (0.0, 0.9)
+    )  # fmt: skip
+
+
 def test_a_configuration_written_is_the_one_read() -> None:
     config = small(optim={"lr": 3e-5}, run={"out": 'a "quoted" name, ö, 🏞'})
     assert from_tables(tomllib.loads(to_toml(config)), "itself") == config
@@ -51,6 +59,8 @@ def test_overrides_are_toml_values_or_bare_text(tmp_path: Path) -> None:
         ({"optim": {"batch": 2.5}}, r"expected optim.batch to be of type int but got 2.5"),
         ({"optim": {"batch": 0}}, r"expected optim.batch to be 1 or more but got 0"),
         ({"optim": {"beta2": 1.0}}, r"expected optim.beta2 in 0..1"),
+        ({"optim": {"beta1": -0.5}}, r"expected optim.beta1 in 0..1, 1 excluded, or -1, but got -0.5"),
+        ({"optim": {"updates": "both"}}, r"expected optim.updates to be one of shared, alternating but got 'both'"),
         ({"optim": {"epochs": 0}}, r"expected optim.epochs \+ optim.decay_epochs to be 1 or more"),
         ({"loss": {"gan": "hing"}}, r"expected loss.gan to be one of hinge, .* but got 'hing'"),
         ({"data": {"layout": "coco"}}, r"expected data.root to be the folder of the data set 'coco'"),

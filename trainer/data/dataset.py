@@ -38,7 +38,10 @@ FIRST_TRAINING_SCENE = 1_000_000
 
 @dataclass(frozen=True)
 class Item:
-    """One training image: symbols uint16 [H, W], labels uint8 [H, W], image uint8 [H, W, 3], noise float32 [256]."""
+    """One training image: symbols uint16 [H, W], labels uint8 [H, W], image uint8 [H, W, 3], noise float32 [2, 256].
+
+    The noise is for the styles of the first and the second fake image of a step.
+    """
 
     symbols: npt.NDArray[np.uint16]
     labels: npt.NDArray[np.uint8]
@@ -48,14 +51,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass trains on.
+    """The images of one pass.
 
     Attributes:
         symbols: int32 [N, H, W].
         levels: the plan by (height, width); empty for the dense form.
-        patches: what the discriminator reads of the label maps.
+        patches: label patches that the discriminator reads.
         images: uint8 [N, 3, H, W].
-        noise: float32 [N, 256], standard normal, that samples the styles.
+        noise: float32 [N, 256], standard normal, samples the styles of the fake images.
+        second_noise: float32 [N, 256], samples the styles of the second fakes where optim.updates is alternating.
     """
 
     symbols: Tensor
@@ -63,6 +67,7 @@ class Batch:
     patches: LabelPatches
     images: Tensor
     noise: Tensor
+    second_noise: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`."""
@@ -76,7 +81,8 @@ class Batch:
             for size, level in self.levels.items()
         }
         symbols, patches = self.symbols.to(device), self.patches.to(device)
-        return Batch(symbols, levels, patches, self.images.to(device), self.noise.to(device))
+        images, noise, second_noise = (t.to(device) for t in (self.images, self.noise, self.second_noise))
+        return Batch(symbols, levels, patches, images, noise, second_noise)
 
 
 class Stream(Dataset[Item]):
@@ -171,7 +177,7 @@ def item(pixels: Pixels, model: GeneratorConfig, random: np.random.Generator) ->
     """What a generator and its discriminator read of an example. Raises LabelMapError."""
     instances = None if pixels.instances is None else pixels.instances[None]
     symbols = prepare(pixels.labels[None], instances, model)[0]
-    return Item(symbols, pixels.labels, pixels.image, random.standard_normal(STYLE_DIM, dtype=np.float32))
+    return Item(symbols, pixels.labels, pixels.image, random.standard_normal((2, STYLE_DIM), dtype=np.float32))
 
 
 def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Batch:
@@ -194,7 +200,7 @@ def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Bat
         levels,
         label_patches(symbols, model.symbols),
         torch.from_numpy(np.ascontiguousarray(images)),
-        torch.from_numpy(np.stack([one.noise for one in items])),
+        *torch.from_numpy(np.stack([one.noise for one in items], axis=1)),  # [2, N, 256]
     )
 
 
