@@ -144,8 +144,8 @@ class SyncBatchNorm(nn.BatchNorm2d):
     All processes must hold batches of one shape.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=EPSILON, affine=False)
+    def __init__(self, channels: int, affine: bool = False) -> None:
+        super().__init__(channels, eps=EPSILON, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, C, h, w] -> the same, normalised by the statistics of all processes, or the running ones in eval."""
@@ -157,8 +157,10 @@ class SyncBatchNorm(nn.BatchNorm2d):
         centred = wide - mean[None, :, None, None]
         variance = _sum(centred.square().mean((0, 2, 3))) / world
         self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * world)
-        out: Tensor = (centred * torch.rsqrt(variance + self.eps)[None, :, None, None]).to(x.dtype)
-        return out
+        out = centred * torch.rsqrt(variance + self.eps)[None, :, None, None]
+        if self.affine:
+            out = out * self.weight[:, None, None] + self.bias[:, None, None]
+        return out.to(x.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None
@@ -174,7 +176,9 @@ def synchronise_norms(module: nn.Module) -> None:
     """Turn the batch norms of a generator into `SyncBatchNorm`, same keys."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, SyncBatchNorm(child.num_features))
+            norm = SyncBatchNorm(child.num_features, child.affine)
+            norm.load_state_dict(child.state_dict())
+            setattr(module, name, norm)
         else:
             synchronise_norms(child)
 

@@ -8,10 +8,12 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.constants import EPSILON
 from spade_core.config import DOWNSAMPLINGS, GeneratorConfig
 from spade_core.models.form import AnyGenerator, Form
 from spade_core.models.spade import SPADE, Normalise, param_free_norm
 
+AFFINE_STD = 0.02  # of a batch norm's weights at the start
 BLOCKS = 9  # residual blocks at the smallest size
 
 
@@ -52,8 +54,12 @@ class EncoderDecoder(AnyGenerator):
         return image
 
     def new_norm(self, channels: int) -> nn.Module:
-        """The norm behind a conv of `channels` outputs."""
-        return param_free_norm(self.config.norm, channels)
+        """The norm behind a conv of `channels` outputs; batch norms have an affine, weights from N(1, 0.02)."""
+        if self.config.norm == "instance":
+            return param_free_norm("instance", channels)
+        norm = nn.BatchNorm2d(channels, eps=EPSILON)
+        nn.init.normal_(norm.weight, 1.0, AFFINE_STD)
+        return norm
 
     def _normed(self, conv: nn.Conv2d | nn.ConvTranspose2d, reflect: int = 0) -> NormedConv:
         return NormedConv(conv, reflect, self.new_norm(conv.out_channels))

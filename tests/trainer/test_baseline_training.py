@@ -54,6 +54,20 @@ def test_every_batch_norm_is_synchronised_under_its_own_key(name: str) -> None:
     assert list(generator.state_dict()) == keys
 
 
+def test_the_batch_norms_of_pix2pixhd_have_an_affine_that_starts_near_one() -> None:
+    torch.manual_seed(0)
+    config = ablation(replace(preset("demo"), height=32, width=32, nf=16), "pix2pixhd++")
+    generator = new_generator(config)
+    synchronise_norms(generator)
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    weights = torch.cat([norm.weight.detach() for norm in norms])
+    assert abs(float(weights.mean()) - 1) < 0.002
+    assert 0.018 < float(weights.std()) < 0.022
+    assert not any(norm.bias.any() for norm in norms)
+    instance = new_generator(ablation(config, "pix2pixhd"))
+    assert all(norm.weight is None for norm in instance.modules() if isinstance(norm, nn.InstanceNorm2d))
+
+
 def test_an_encoder_decoder_with_style_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"expected style false .* of an encoder-decoder"):
+    with pytest.raises(ConfigError, match=r"expected style false .* for architecture 'pix2pixhd'"):
         small(model={"architecture": "pix2pixhd"})

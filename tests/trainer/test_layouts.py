@@ -57,6 +57,19 @@ def test_coco(tmp_path: Path) -> None:
     assert (one.labels, one.image, one.instances) == (label, image, instance)
 
 
+def test_coco_takes_the_portrait_folders_too(tmp_path: Path) -> None:
+    for twin in ("", "_portrait"):
+        for kind, suffix in (("label", ".png"), ("img", ".jpg"), ("inst", ".png")):
+            picture(tmp_path / f"train_{kind}{twin}" / f"1{twin}{suffix}", grey=kind != "img")
+    found = find_examples("coco", tmp_path, preset("coco"))
+    assert [one.labels.parent.name for one in found] == ["train_label", "train_label_portrait"]
+    assert [one.image.parent.name for one in found] == ["train_img", "train_img_portrait"]
+    assert [one.instances.parent.name for one in found if one.instances] == ["train_inst", "train_inst_portrait"]
+    (tmp_path / "train_img_portrait/1_portrait.jpg").unlink()
+    with pytest.raises(DataError, match=r"expected an image for the label map '.*train_label_portrait/1_portrait.png'"):
+        find_examples("coco", tmp_path, preset("coco"))
+
+
 def test_ade20k(tmp_path: Path) -> None:
     label = picture(tmp_path / "annotations/training/ADE_train_00000001.png", grey=True)
     image = picture(tmp_path / "images/training/ADE_train_00000001.jpg")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from spade_core.config import preset
-from trainer.data.layouts import DataError
 from trainer.data.preprocess import Pixels, preprocess
 
 CONFIG = replace(preset("demo"), height=64, width=64, instance_edges=True)
@@ -88,6 +87,14 @@ def test_labels_are_never_interpolated() -> None:
     assert len(np.unique(out.image)) > 16, "the image is"
 
 
-def test_a_crop_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(DataError, match=r"expected at least 64x64 pixels before the crop but got 32x40 in mode 'crop'"):
-        preprocess(pixels(32, 40), "crop", 1, False, CONFIG, np.random.default_rng(0))
+def test_a_crop_larger_than_the_image_is_padded_with_black() -> None:
+    source = pixels(32, 80)
+    out = preprocess(source, "crop", 1, False, CONFIG, np.random.default_rng(0))
+    assert out.labels.shape == out.image.shape[:2] == (64, 64)
+    assert out.instances is not None
+    assert not out.labels[32:].any()
+    assert not out.image[32:].any()
+    assert not out.instances[32:].any()
+    places = [left for left in range(17) if (out.labels[:32] == source.labels[:, left : left + 64]).all()]
+    assert len(places) == 1, "the width, which is large enough, is cropped at random"
+    assert (out.image[:32] == source.image[:, places[0] : places[0] + 64]).all()

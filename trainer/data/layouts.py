@@ -53,6 +53,10 @@ _LAYOUTS: dict[str, _Folders] = {
 LAYOUTS = tuple(_LAYOUTS)
 
 
+_TWINS = {"coco": _Folders("train_label_portrait", "train_img_portrait", "train_inst_portrait")}
+"""Folders that some copies of a data set have beside the layout's own, here COCO's photos in portrait format."""
+
+
 def find_examples(layout: str, root: Path, config: GeneratorConfig) -> list[Example]:
     """Find the examples of a data set, sorted by name, with instance maps exactly where config.instance_edges.
 
@@ -78,7 +82,13 @@ def pair_files(layout: str, root: Path, instances: bool) -> list[tuple[Path, Exa
 
     An example has an instance map exactly where `instances`. Raises DataError where there is no label map at all.
     """
-    names = _LAYOUTS[layout]
+    found = _pairs(layout, _LAYOUTS[layout], root, instances)
+    if layout in _TWINS and (root / _TWINS[layout].labels).is_dir():
+        found += _pairs(layout, _TWINS[layout], root, instances)
+    return found
+
+
+def _pairs(layout: str, names: _Folders, root: Path, instances: bool) -> list[tuple[Path, Example | DataError]]:
     labels, images = _folder(layout, root, names.labels), _folder(layout, root, names.images)
     if instances and not names.instances:
         raise DataError(

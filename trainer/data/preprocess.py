@@ -12,7 +12,6 @@ import numpy.typing as npt
 from spade_core.config import GeneratorConfig
 from spade_core.maps.label_maps import resize_nearest_centred
 from spade_core.photos import resize_photo
-from trainer.data.layouts import DataError
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,12 @@ def preprocess(
         fixed: resize to the model's size.
         none: resize to the nearest size that the model takes.
 
-    Raises DataError where the crop does not fit.
+    An example smaller than the crop is padded with zeros, right and below: a black image of label 0.
     """
     height, width = _target(pixels.labels.shape, mode, load_size, config)
     pixels = resized(pixels, height, width)
     if mode.endswith("crop"):
-        pixels = _cropped(pixels, mode, config, random)
+        pixels = _cropped(pixels, config, random)
     if flip and random.random() < 0.5:
         pixels = _map(pixels, lambda a: a[:, ::-1])
     return _map(pixels, np.ascontiguousarray)
@@ -79,13 +78,12 @@ def _target(shape: tuple[int, ...], mode: str, load_size: int, config: Generator
     return max(step, round(height / step) * step), max(step, round(width / step) * step)
 
 
-def _cropped(pixels: Pixels, mode: str, config: GeneratorConfig, random: np.random.Generator) -> Pixels:
+def _cropped(pixels: Pixels, config: GeneratorConfig, random: np.random.Generator) -> Pixels:
     height, width = pixels.labels.shape
-    if height < config.height or width < config.width:
-        raise DataError(
-            f"[data] expected at least {config.height}x{config.width} pixels before the crop but got {height}x{width} "
-            f"in mode '{mode}'; raise data.load_size, or take another data.preprocess"
-        )
+    below, right = max(0, config.height - height), max(0, config.width - width)
+    if below or right:
+        pixels = _map(pixels, lambda a: np.pad(a, [(0, below), (0, right)] + [(0, 0)] * (a.ndim - 2)))
+        height, width = pixels.labels.shape
     top = int(random.integers(height - config.height + 1))
     left = int(random.integers(width - config.width + 1))
     return _map(pixels, lambda a: a[top : top + config.height, left : left + config.width])
