@@ -69,8 +69,9 @@ def serve(context: click.Context, model: Running, queue: Queue, listening: Liste
             f"{', '.join(ignored)}: the published version decides that; give it to `spade export --publish`, or leave "
             "out --repository"
         )
+    from serving.triton.foreground import run
     from serving.triton.model_config import ModelOptions
-    from serving.triton.server import ServeOptions, run
+    from serving.triton.server import ServeOptions
 
     served = ModelOptions() if listening.repository is not None else model_options(model, queue)
     verbose = bool(context.find_root().params.get("verbose"))

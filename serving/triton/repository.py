@@ -1,34 +1,33 @@
-"""A model repository that lasts: versions side by side, published whole or not at all, rolled back by number.
+"""A repository of published model versions: each is published whole or not at all, and rolled back by number.
 
-    REPO/spade/config.pbtxt        of the live version
+    REPO/spade/config.pbtxt        configuration of the live version
     REPO/spade/3/                  a version: its files, manifest.json, and both models' configurations
-    REPO/spade/3.refused           why a server did not load it, where one did not
+    REPO/spade/3.refused           a server's reason, where a server did not load version 3
     REPO/spade_image/config.pbtxt
     REPO/spade_image/1/model.py
-    REPO/.server.json              where the server that serves it listens, while there is one
+    REPO/.server.json              address of the repository's server, while the server runs
 
-A version is written aside, hashed, and renamed into place. It goes live by a rename of config.pbtxt and a load request;
-Triton loads it beside the old one, which answers until the new one is ready, and stays when the new one is refused.
+A version is written aside, hashed, and renamed into place. A rename of config.pbtxt and a load request make a version
+live. Triton loads the new version beside the old one. The old version answers until the new one is ready, and goes on
+where the new one is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import tritonclient.grpc as triton_grpc
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
+from serving.triton.announcement import announcement, ask_server, refusal
 from serving.triton.model_config import (
     MODEL_CODE,
     ModelOptions,
@@ -41,15 +40,12 @@ from spade_core.config import GeneratorConfig
 from spade_core.files.manifest import ManifestError, verify_manifest, write_manifest
 from spade_core.files.whole_file import sync, write_whole
 
-SERVER_FILE = ".server.json"
-ADMIN_HEADER = "spade-admin"
 WEIGHTS = "weights.safetensors"
-_LOAD_TIMEOUT_S = 600.0
-_NO_ANSWER = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")  # says nothing about the version
+_NO_ANSWER = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")  # the server said nothing about the version
 
 
 class PublishError(RuntimeError):
-    """A version that did not go live; the message says why, and which one serves."""
+    """A version did not go live; the message says why, and which version serves."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +53,11 @@ class Version:
     """A version of a repository.
 
     Attributes:
-        number: its folder's name.
-        live: the one a server of this repository loads.
-        facts: what was published (engine, precision, source and its hash, ..).
-        fault: why it would be refused; None for a whole one.
-        refused: what a server answered that was asked to load it and did not; such a one is no goal of a roll-back.
+        number: the name of the version's folder.
+        live: True for the version that a server of this repository loads.
+        facts: facts of the publication (engine, precision, source and its hash, ..).
+        fault: the damage of the version's files; None for a whole version.
+        refused: a server's reason for not loading the version; a roll-back passes over refused versions.
     """
 
     number: int
@@ -74,10 +70,10 @@ class Version:
 def publish_checkpoint(
     root: Path, options: ModelOptions, config: GeneratorConfig, facts: Mapping[str, Any], keep: int = 5
 ) -> Version:
-    """Publish `options.weights` for the engines of this package (Python backend) and make it live.
+    """Publish `options.weights` for the engines of this package (Python backend) and make the version live.
 
-    `config` is the weights' own. Afterwards the newest `keep` versions that no server refused are left. Raises
-    PublishError, ValueError.
+    `config` is the configuration of the weights. The newest `keep` versions that no server refused stay, the others are
+    removed. Raises PublishError, ValueError.
     """
     if options.weights is None:
         raise PublishError("[publish] expected weights but got none; seeded weights are not published")
@@ -90,9 +86,10 @@ def publish_checkpoint(
 def publish_engine(
     root: Path, engine: Path, options: ModelOptions, config: GeneratorConfig, facts: Mapping[str, Any], keep: int = 5
 ) -> Version:
-    """Publish a TensorRT engine file: of the dense graph for Triton's own backend, of the codebook graph for ours.
+    """Publish a TensorRT engine file and make the version live, as `publish_checkpoint` does for a checkpoint.
 
-    `facts` are those of `export.tensorrt.builder.build_engine`. As `publish_checkpoint`.
+    Triton's own backend runs an engine of the dense graph, our backend an engine of the codebook graph. `facts` come
+    from `export.tensorrt.builder.build_engine`.
     """
     stripped = facts["options"]["strip_weights"]
     if facts["form"] == "dense":
@@ -115,9 +112,9 @@ def publish_engine(
 
 
 def roll_back(root: Path, number: int | None = None) -> Version:
-    """Make version `number` live again, else the newest below the live one that is whole and was never refused.
+    """Make version `number` live again. Without `number`, the newest good version before the live one.
 
-    Raises PublishError.
+    A good version is whole, and no server refused it. Raises PublishError.
     """
     with _locked(root):
         found = versions(root)
@@ -140,7 +137,7 @@ def roll_back(root: Path, number: int | None = None) -> Version:
 
 
 def versions(root: Path) -> list[Version]:
-    """Every version, oldest first; each is read and hashed."""
+    """Every version, oldest first. Reads and hashes the files of each."""
     live = live_number(root)
     return [_version(root, number, live) for number in _numbers(root)]
 
@@ -155,7 +152,7 @@ def live_number(root: Path) -> int | None:
 
 
 def check_live(root: Path) -> Version:
-    """The live version, when it is whole. A server asks before it starts. Raises PublishError."""
+    """The live version. Raises PublishError where there is none, or its files are damaged."""
     with _locked(root):
         number = live_number(root)
         if number is None:
@@ -163,31 +160,20 @@ def check_live(root: Path) -> Version:
         version = _version(root, number, number)
         if version.fault:
             raise PublishError(f"{version.fault}, with `spade repository {root} --roll-back`")
-        _switch(root, root / "spade" / str(number))  # a publication that was killed may have left the other one behind
+        _switch(root, root / "spade" / str(number))  # finishes a publication that was killed between its two renames
     return version
 
 
 @contextlib.contextmanager
 def announced(root: Path, grpc_url: str, secret: str, started: int | None) -> Iterator[None]:
-    """While the block runs, `_go_live` finds the server. The file is its owner's alone: the secret is in it.
+    """While the block runs, publishers find the server of the repository.
 
-    `started` was live before the server started; what was published since, it is asked to load. Raises PublishError
-    where it refuses.
+    `started` was live before the server started; the server is asked to load what was published since. Raises
+    PublishError where the server refuses.
     """
-    path = root / SERVER_FILE
-    draft = path.with_name(f"{SERVER_FILE}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # goes with this process: nobody holds the lock of a server that was killed
-        json.dump({"grpc_url": grpc_url, "secret": secret}, file)
-        file.flush()
-        draft.replace(path)
-        try:
-            _catch_up(root, started)
-            yield
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(path.stat(), os.fstat(file.fileno())):  # and not a later server's
-                    path.unlink()
+    with announcement(root, grpc_url, secret):
+        _catch_up(root, started)
+        yield
 
 
 def _version(root: Path, number: int, live: int | None) -> Version:
@@ -236,7 +222,10 @@ def _publish(
 
 
 def _go_live(root: Path, number: int) -> None:
-    """Switch both configurations to a whole version and let the server load it; back again when it refuses."""
+    """Switch both configurations to a version and have the server load the version.
+
+    Raises PublishError where the version is damaged or the server refuses; the version before is then live again.
+    """
     folder, before = root / "spade" / str(number), live_number(root)
     try:
         verify_manifest(folder)
@@ -246,23 +235,23 @@ def _go_live(root: Path, number: int) -> None:
     changed = _switch(root, folder)
     try:
         for name in changed:
-            _ask_server(root, name)
+            ask_server(root, name)
     except InferenceServerException as error:
         if error.status() not in _NO_ANSWER:
-            _refusal(root, number).write_text(_reason(error), encoding="utf-8")
+            _refusal(root, number).write_text(refusal(error), encoding="utf-8")
         if before is not None:
             for name in _switch(root, root / "spade" / str(before)):
                 with contextlib.suppress(InferenceServerException):
-                    _ask_server(root, name)
+                    ask_server(root, name)
         raise PublishError(
-            f"[publish] expected the server to load version {number} of '{root}' but it refused: {_reason(error)}; "
+            f"[publish] expected the server to load version {number} of '{root}' but it refused: {refusal(error)}; "
             f"version {before} stays live"
         ) from None
     _refusal(root, number).unlink(missing_ok=True)
 
 
 def _switch(root: Path, folder: Path) -> list[str]:
-    """Put a version's configurations in place; the models whose configuration changed, `spade` first."""
+    """Put a version's configurations in place. Returns the models whose configuration changed, `spade` first."""
     changed = []
     for name in ("spade", "spade_image"):
         source, target = folder / f"{name}.pbtxt", root / name / "config.pbtxt"
@@ -273,45 +262,19 @@ def _switch(root: Path, folder: Path) -> list[str]:
 
 
 def _catch_up(root: Path, started: int | None) -> None:
-    """Have the server that was just announced load what went live while it started, when nobody could ask it."""
+    """Have the server, which was just announced, load the version that went live while the server started."""
     with _locked(root):
         number = live_number(root)
         if number == started:
             return
         try:
             for name in ("spade", "spade_image"):
-                _ask_server(root, name)
+                ask_server(root, name)
         except InferenceServerException as error:
             raise PublishError(
                 f"[publish] expected the server to load version {number} of '{root}', published while it started, but "
-                f"it refused: {_reason(error)}; roll back with `spade repository {root} --version {started}`"
+                f"it refused: {refusal(error)}; roll back with `spade repository {root} --version {started}`"
             ) from None
-
-
-def _ask_server(root: Path, model: str) -> None:
-    """Have the running server, if there is one, load a model as the repository now has it. Raises what it answers."""
-    try:
-        with (root / SERVER_FILE).open(encoding="utf-8") as file:
-            if _unlocked(file):
-                return  # killed without a word; the next start reads the configuration that is there now
-            found = json.load(file)
-    except FileNotFoundError:
-        return
-    with triton_grpc.InferenceServerClient(found["grpc_url"].removeprefix("grpc://")) as client:
-        header = {f"triton-grpc-protocol-{ADMIN_HEADER}": found["secret"]}
-        client.load_model(model, headers=header, client_timeout=_LOAD_TIMEOUT_S)
-
-
-def _reason(error: InferenceServerException) -> str:
-    return str(error).split("\n\nAt:")[0]  # without the model's Python stack
-
-
-def _unlocked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _put(source: Path, target: Path) -> None:
@@ -322,7 +285,7 @@ def _put(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """One publisher at a time; the lock goes with its process."""
+    """One publisher at a time. The lock ends with the process."""
     if not root.is_dir():
         raise PublishError(f"[publish] expected a model repository but '{root}' is no folder; check the path")
     with (root / ".lock").open("w") as lock:

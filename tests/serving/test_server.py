@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
@@ -21,14 +20,14 @@ import pytest
 from served import FREE_PORTS, blocks, left_behind, wait_until
 
 from serving.client.client import Client, ServerError
-from serving.triton import server as launcher
 from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeError, ServeOptions, Server, serve
 
 _COMMAND = """
 import sys
 from pathlib import Path
-from serving.triton.server import ServeOptions, run
+from serving.triton.server import ServeOptions
+from serving.triton.foreground import run
 from serving.triton.model_config import ModelOptions
 model = ModelOptions(Path(sys.argv[1]), threads=1, max_batch=4, decoders=1)
 sys.exit(run(ServeOptions(model, http_port=int(sys.argv[2]), grpc_port=0, metrics_port=0, log_file=Path(sys.argv[3]))))
@@ -38,8 +37,8 @@ sys.exit(run(ServeOptions(model, http_port=int(sys.argv[2]), grpc_port=0, metric
 class Command:
     """`spade serve` as a process of its own; `lines` is its standard error so far."""
 
-    def __init__(self, weights: Path, folder: Path, http_port: int = 0) -> None:
-        self.output = folder / "stderr.txt"
+    def __init__(self, weights: Path, folder: Path, http_port: int = 0, output: Path | None = None) -> None:
+        self.output = (output or folder) / "stderr.txt"
         self.log = folder / "triton.log"
         arguments = [sys.executable, "-c", _COMMAND, str(weights), str(http_port), str(self.log)]
         with self.output.open("wb") as output:
@@ -67,8 +66,8 @@ class Command:
 
 
 @contextmanager
-def spade_serve(weights: Path, folder: Path, http_port: int = 0) -> Iterator[Command]:
-    command = Command(weights, folder, http_port)
+def spade_serve(weights: Path, folder: Path, http_port: int = 0, output: Path | None = None) -> Iterator[Command]:
+    command = Command(weights, folder, http_port, output)
     try:
         yield command
     finally:
@@ -124,26 +123,6 @@ def test_sigkill_of_the_command_leaves_no_process(tiny_weights: Path, tmp_path: 
         # The directory stays for the next run to remove, which any other test's server may do meanwhile.
         folder = str(Path(tempfile.gettempdir()) / run)
         wait_until(lambda: set(left_behind(run)) <= {folder}, "the end of Triton and its models")
-
-
-def test_the_next_run_removes_what_a_killed_one_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(launcher, "_SHARED_MEMORY", tmp_path / "shm")
-    dead, living, foreign = (tmp_path / f"spade-serve-{name}" for name in ("dead", "living", "foreign"))
-    for folder in (dead, living, foreign, tmp_path / "shm"):
-        folder.mkdir()
-    (dead / "lock").touch()
-    (tmp_path / "shm" / "spade-serve-dead-region").touch()
-    (tmp_path / "shm" / "spade-serve-living-region").touch()
-    with (living / "lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with launcher._run_directory() as run:
-            assert run.is_dir()
-            assert not dead.exists()
-            assert living.exists()
-            assert foreign.exists()
-    assert not run.exists()
-    assert [region.name for region in (tmp_path / "shm").iterdir()] == ["spade-serve-living-region"]
 
 
 def test_killed_triton_is_reported_and_cleaned_up(tiny_weights: Path, tmp_path: Path) -> None:
@@ -213,6 +192,13 @@ def test_a_port_in_use_ends_with_a_reason(tiny_weights: Path, tmp_path: Path) ->
             assert command.process.wait(60) == 1
             assert f"expected http_port {port} to be free on 127.0.0.1" in command.lines
             assert "--http-port" in command.lines
+
+
+def test_a_log_file_in_a_missing_folder_is_an_error(tiny_weights: Path, tmp_path: Path) -> None:
+    with spade_serve(tiny_weights, tmp_path / "missing", output=tmp_path) as command:
+        assert command.process.wait(60) == 1
+        assert "expected log_file in a folder that exists but got" in command.lines
+        assert "Traceback" not in command.lines
 
 
 def test_a_slow_start_is_given_up(tiny_weights: Path) -> None:

@@ -22,10 +22,9 @@ from tritonclient.utils import InferenceServerException
 from serving.client.client import Client
 from serving.engines.choose import load_engine
 from serving.triton import server as launcher
+from serving.triton.announcement import ADMIN_HEADER, SERVER_FILE
 from serving.triton.model_config import ModelOptions
 from serving.triton.repository import (
-    ADMIN_HEADER,
-    SERVER_FILE,
     PublishError,
     Version,
     announced,
