@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
+from http.client import HTTPException
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +20,11 @@ from serving.requests.images import pad_files
 from serving.triton.protocol import MODELS, RequestTimings, read_timings
 from spade_core.types import Images, Instances, Labels, Style
 
-_NO_ID = "[request id: <id_unknown>] "  # Triton's own prefix; we send no ids
+_NO_ID = "[request id: <id_unknown>] "  # Triton's prefix for requests without an id; we send no ids
 _PORTS = {"grpc": 8001, "http": 8000}
-_STOPPING = "has no available versions"  # of a model that answers what it accepted, and nothing else
+_STOPPING = "has no available versions"  # Triton's text for a model that only answers what it accepted
+_NO_INFERENCE = "405"  # status of Triton's metrics port for a request to infer
+_HUNG_UP = r"failed to connect .*Socket closed"  # gRPC's message where the other side speaks no gRPC
 _NO_CONNECTION = ("failed to connect", "connection refused", "name or service not known", "dns resolution failed")
 
 
@@ -28,7 +32,7 @@ class ServerError(RuntimeError):
     """The server's refusal, in its own words.
 
     Attributes:
-        status: gRPC's name of it over both protocols, in lower case: `invalid_argument`, `unavailable`, `internal`, ..
+        status: gRPC's name of the error in lower case, over both protocols: `invalid_argument`, `unavailable`, ..
     """
 
     def __init__(self, message: str, status: str) -> None:
@@ -51,7 +55,7 @@ class Result:
 
 @dataclass(frozen=True)
 class EncodedResult:
-    """Image files, one for each map, and where their time went (decoding and encoding excluded)."""
+    """Image files, one for each map, and where the time of `spade` went (without decoding and encoding)."""
 
     images: list[bytes]
     timings: RequestTimings
@@ -86,10 +90,10 @@ class Client:
         self._connection.close()
 
     def ready(self) -> bool:
-        """Whether the server is there and both models take requests."""
+        """True where the server answers and both models take requests."""
         try:
             return all(self._connection.is_model_ready(model) for model in MODELS)
-        except (InferenceServerException, OSError):
+        except (InferenceServerException, OSError, HTTPException):
             return False
 
     def check_ready(self) -> None:
@@ -110,9 +114,8 @@ class Client:
     ) -> Result:
         """Label maps [N, H, W] -> images [N, H, W, 3], as one request.
 
-        `instances` [N, H, W] where the model reads instance edges. `style` [N, 256] goes before `seed` (one for all
-        maps, or one each [N]). Requests form batches with others that carry the same inputs. Raises ServerError, and
-        ValueError for what no server could answer.
+        `instances` [N, H, W] where the model reads instance edges. A `style` [N, 256] goes before a `seed` (one for all
+        maps, or one for each map [N]). Raises ServerError, and ValueError for a request that no server could answer.
         """
         if labels.ndim != 3 or labels.size == 0:
             raise ValueError(f"[client] expected labels [N, H, W], N of 1 or more, but got shape {list(labels.shape)}")
@@ -157,8 +160,19 @@ class Client:
         except OSError as error:
             status = "deadline_exceeded" if isinstance(error, TimeoutError) else "unavailable"
             raise self._translated(str(error) or type(error).__name__, status) from error
+        except HTTPException as error:
+            raise self._other_protocol() from error
+
+    def _other_protocol(self) -> ServerError:
+        return ServerError(
+            f"[client] expected {self._protocol} at {self.url} but the port speaks another protocol; "
+            f"give the server's {self._protocol} port ({_PORTS[self._protocol]} unless `spade serve` got another)",
+            "unimplemented",
+        )
 
     def _translated(self, message: str, status: str) -> ServerError:
+        if status == _NO_INFERENCE or re.search(_HUNG_UP, message):
+            return self._other_protocol()
         if any(text in message.lower() for text in _NO_CONNECTION):
             return ServerError(
                 f"[client] expected a server at {self.url} but got no connection ({message.splitlines()[0]}); "
@@ -167,7 +181,7 @@ class Client:
             )
         if _STOPPING in message:
             return ServerError(
-                f"[client] expected {self.url} to have its models but it has none now: it is stopping; try again later",
+                f"[client] expected models at {self.url} but got none: the server is stopping; try again later",
                 "unavailable",
             )
         name = HTTP_STATUSES.get(status, status.removeprefix("StatusCode.").lower())
@@ -187,7 +201,7 @@ def infer_input(api: Any, name: str, tensor: npt.NDArray[Any]) -> Any:
     return prepared
 
 
-# Triton's HTTP codes for the errors that gRPC names.
+# HTTP status of Triton -> gRPC's name of the same error
 HTTP_STATUSES = {
     "400": "invalid_argument",
     "404": "not_found",

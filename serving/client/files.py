@@ -194,21 +194,21 @@ def synthesize_remote(
         result = local.client.synthesize_image([labels], instances, styles, seed, image_format)
         write_image(job.out, result.images[0])
 
-    with ThreadPoolExecutor(in_flight) as pool:
+    pool = ThreadPoolExecutor(in_flight)
+    try:
         running = {pool.submit(one, job): job for job in jobs}
-        try:
-            for future in as_completed(running):
-                job, error = running[future], future.exception()
-                failure = None
-                if isinstance(error, ValueError | OSError | RuntimeError):
-                    failure = Failure(job.labels, str(error))
-                    failures.append(failure)
-                elif error is not None:
-                    raise error
-                done(job, failure)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for future in as_completed(running):
+            job, error = running[future], future.exception()
+            failure = None
+            if isinstance(error, ValueError | OSError | RuntimeError):
+                failure = Failure(job.labels, str(error))
+                failures.append(failure)
+            elif error is not None:
+                raise error
+            done(job, failure)
+    finally:
+        # After Ctrl-C, nobody waits for the answers to requests that are on their way.
+        pool.shutdown(wait=False, cancel_futures=True)
     return failures
 
 

@@ -86,6 +86,20 @@ def read_outcome(message: str) -> tuple[str | None, str]:
 # ---- Parameters of a model ----
 
 
+_SENT = ("sent_unix_us", MARK_OUTCOME)
+_PARAMETERS = {"spade": _SENT, "spade_image": ("format", "quality", "colours", *_SENT)}
+
+
+def check_parameters(model: str, parameters: Mapping[str, Any]) -> None:
+    """Raises ValueError for a request parameter that a model does not know, such as a misspelt one."""
+    known = _PARAMETERS[model]
+    # Triton adds parameters of its own, which begin with its name.
+    unknown = [name for name in parameters if name not in known and not name.startswith("triton_")]
+    if unknown:
+        offered = ", ".join(name for name in known if name != MARK_OUTCOME)
+        raise ValueError(f"[{model}] expected request parameters out of {offered} but got {', '.join(unknown)}")
+
+
 def write_parameters(values: Mapping[str, Any]) -> dict[str, str]:
     """Model parameters as strings of JSON, which keep None, numbers and records what they are."""
     return {key: json.dumps(value) for key, value in values.items()}

@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError, WaitedTooLongError
 from serving.triton.metrics import Metrics
-from serving.triton.protocol import MARK_OUTCOME, mark_outcome
+from serving.triton.protocol import MARK_OUTCOME, check_parameters, mark_outcome
 from serving.triton.tensors import silence_capsules
 
 _CODES = {"invalid": "INVALID_ARG", "refused": "UNAVAILABLE", "cancelled": "CANCELLED", "failed": "INTERNAL"}
@@ -82,6 +82,7 @@ class ServedModel(ABC):
         for request in requests:
             call = Call(request)
             try:
+                check_parameters(self.name, call.parameters)
                 self.accept(call)
             except Exception as error:  # noqa: BLE001 - one request's failure must not reach the others
                 self.refuse(call, error)

@@ -8,10 +8,11 @@ import threading
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from served import blocks
+from served import blocks, png
 from tritonclient.utils import InferenceServerException
 
 from serving.client.client import Client, ServerError
+from serving.requests.images import pad_files
 from serving.triton.server import Server
 
 
@@ -33,6 +34,15 @@ def test_without_a_server_the_error_says_how_to_start_one(protocol: str) -> None
             ) as caught:
                 client.synthesize(np.zeros((1, 256, 256), np.uint8))
             assert caught.value.retryable
+
+
+@pytest.mark.parametrize(("protocol", "port"), [("http", "grpc_port"), ("grpc", "http_port"), ("http", "metrics_port")])
+def test_a_port_of_another_protocol_is_said_to_be_one(demo_server: Server, protocol: str, port: str) -> None:
+    url = f"{protocol}://127.0.0.1:{getattr(demo_server.options, port)}"
+    with Client(url) as client, pytest.raises(ServerError, match=f"expected {protocol} at {url} .* another protocol"):
+        client.synthesize(blocks(1))
+    with Client(url) as client:
+        assert client.ready() == (port == "metrics_port")  # Triton answers questions of health there too
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -64,3 +74,16 @@ def test_a_cancelled_request_is_skipped_and_the_next_one_works(demo_server: Serv
     assert "CANCELLED" in str(answered[0])
     with Client(demo_server.grpc_url) as client:
         assert client.synthesize(blocks(1)).images.shape == (1, 256, 256, 3)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("model", "known"), [("spade", "sent_unix_us"), ("spade_image", "format, quality, colours, sent_unix_us")]
+)
+def test_a_parameter_that_nobody_knows_is_an_error(demo_server: Server, protocol: str, model: str, known: str) -> None:
+    tensors = {"labels": blocks(1)} if model == "spade" else {"label_map": pad_files([png(blocks(1)[0])])[0]}
+    text = rf"\[{model}\] expected request parameters out of {known} but got formt"
+    with Client(getattr(demo_server, f"{protocol}_url")) as client:
+        with pytest.raises(ServerError, match=text) as refused:
+            client._infer(model, dict(tensors), {"formt": "jpeg"})
+        assert refused.value.status == "invalid_argument"
