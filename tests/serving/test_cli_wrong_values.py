@@ -26,6 +26,7 @@ REQUIRED = {
     "repository": ["."],
     "train": [str(Path(__file__).parents[2] / "configs/demo.toml")],
     "scenes": ["--out=out"],
+    "check": ["."],
 }
 
 
