@@ -1,4 +1,4 @@
-"""Write docs/commands.md from the commands' own help; with --check, fail when the file differs."""
+"""Write docs/commands.md from the help of the commands. With --check, fail where the file differs."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def check_machine() -> None:
-    """End with what is missing and how to get it."""
+    """End with a message where the machine lacks something: what is missing, and how to get it."""
     problems = []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         problems.append(

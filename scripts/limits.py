@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FILE_LINES = 300
 FUNCTION_LINES = 60
-LONG_FILES = {"tests"}  # a test file is a list of examples: any length reads well
+LONG_FILES = {"tests"}  # a test file is a list of examples, which may be long
 
 
 def main() -> None:

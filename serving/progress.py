@@ -12,7 +12,7 @@ _PLAIN_INTERVAL_S = 5.0
 
 
 class Progress:
-    """A context manager; `report` is for what changes, `line` for what stays."""
+    """A context manager. `report` shows a line that changes, `line` a line that stays."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -26,7 +26,7 @@ class Progress:
         self._end_status()
 
     def report(self, text: str) -> None:
-        """Replaces the changing line; elsewhere than on a terminal, prints it now and then."""
+        """Replace the changing line. Without a terminal, print the text every few seconds."""
         if self._console.is_terminal:
             if self._status is None:
                 self._status = self._console.status(text)
@@ -37,11 +37,12 @@ class Progress:
             self.line(text)
 
     def done(self, text: str) -> None:
-        """Ends the changing line with one that stays."""
+        """End the changing line with a line that stays."""
         self._end_status()
         self.line(text)
 
     def line(self, text: str) -> None:
+        """Print a line."""
         self._console.print(text, markup=False)
 
     def _end_status(self) -> None:

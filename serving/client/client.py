@@ -29,7 +29,7 @@ _NO_CONNECTION = ("failed to connect", "connection refused", "name or service no
 
 
 class ServerError(RuntimeError):
-    """The server's refusal, in its own words.
+    """An error of the server, in the server's own words.
 
     Attributes:
         status: gRPC's name of the error in lower case, over both protocols: `invalid_argument`, `unavailable`, ..
@@ -41,13 +41,13 @@ class ServerError(RuntimeError):
 
     @property
     def retryable(self) -> bool:
-        """The queue was full, the wait too long, or the server stopping: the same request may succeed later."""
+        """True where the same request may succeed later: a full queue, a long wait, a server that stops or starts."""
         return self.status == "unavailable"
 
 
 @dataclass(frozen=True)
 class Result:
-    """Images uint8 [N, H, W, 3] and where their time went."""
+    """Images uint8 [N, H, W, 3], and the timings of their batch."""
 
     images: Images
     timings: RequestTimings
@@ -55,7 +55,7 @@ class Result:
 
 @dataclass(frozen=True)
 class EncodedResult:
-    """Image files, one for each map, and where the time of `spade` went (without decoding and encoding)."""
+    """Image files, one for each map, and the timings of their batch, without decoding and encoding."""
 
     images: list[bytes]
     timings: RequestTimings
@@ -65,7 +65,7 @@ class Client:
     """A connection to `grpc://HOST:PORT` or `http://HOST:PORT`. A context manager. Use one client a thread.
 
     Args:
-        url: where the server is; the default ports are 8001 and 8000.
+        url: address of the server. The default ports are 8001 for gRPC and 8000 for HTTP.
         timeout_s: longest wait for one answer.
     """
 

@@ -1,7 +1,7 @@
-"""Runs a program that must not outlive its parent: `python exec_with_parent.py PARENT_PID PROGRAM ARGUMENTS...`.
+"""Run a program that ends with its parent: `python exec_with_parent.py PARENT_PID PROGRAM ARGUMENTS...`.
 
-The kernel sends the program SIGTERM when the parent is gone, even when the parent was killed with SIGKILL. A program of
-its own, and not a `preexec_fn`, because the latter may deadlock in a process with threads.
+The kernel sends the program SIGTERM when the parent ends, even when the parent was killed with SIGKILL. This file is a
+program because a `preexec_fn` may deadlock in a process with threads.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
-"""Takes a secret out of what `ps` shows of a child process, for programs that read it from nowhere but an option."""
+"""Hide a secret in the arguments of a child process, which `ps` shows to every user.
+
+Triton reads the secret of its control interface from an option only.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_ARG_START = 45  # of /proc/PID/stat, counted behind the program's name: see proc(5)
+_ARG_START = 45  # index of the field arg_start of /proc/PID/stat after the program's name: see proc(5)
 
 
 def hide(pid: int, secret: str) -> None:
-    """Overwrite `secret` in the arguments of a child that has read them; every user can see those, only we its memory.
+    """Overwrite `secret` with x in the arguments of the child process `pid`, once the child has read its arguments.
 
-    Raises OSError where the system forbids it (a ptrace scope of 2 or 3).
+    Raises OSError where the system forbids writing to the child's memory (a ptrace scope of 2 or 3).
     """
     process = Path(f"/proc/{pid}")
     arguments, needle = (process / "cmdline").read_bytes(), secret.encode()

@@ -1,4 +1,4 @@
-"""Where `tritonserver` is on this machine, and what this Python needs to run models in it."""
+"""Find `tritonserver` on this machine, and the files that this Python needs to run models in Triton."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class InstallError(RuntimeError):
-    """No usable `tritonserver`; the message says what to install."""
+    """No `tritonserver` can be used; the message says what to install."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class TritonInstall:
 
     Attributes:
         binary: the `tritonserver` program.
-        python_backend: folder of the Python backend (read only: never written to).
-        stub: the process that hosts a Python model, built for this interpreter's version.
-        libraries: folders the three need on LD_LIBRARY_PATH.
+        python_backend: folder of the Python backend. Nothing is written to the folder.
+        stub: the program that hosts a Python model, built for this interpreter's version.
+        libraries: folders for LD_LIBRARY_PATH.
     """
 
     binary: Path
@@ -38,13 +38,13 @@ class TritonInstall:
 
 
 def find_tritonserver() -> TritonInstall:
-    """The `tritonserver` on PATH, else the one in the wheel. Raises InstallError."""
+    """The `tritonserver` on PATH, or else in the wheel. Raises InstallError."""
     on_path = shutil.which("tritonserver")
     return _from_path(Path(on_path)) if on_path else _from_wheel()
 
 
 def make_backend_directory(install: TritonInstall, root: Path) -> Path:
-    """A `--backend-directory` at `root` of symlinks into the install, with the stub for this interpreter."""
+    """Make a `--backend-directory` at `root`: symlinks into the install, and the stub for this interpreter."""
     python = root / "python"
     python.mkdir(parents=True)
     for source in install.python_backend.iterdir():
@@ -95,13 +95,13 @@ def _from_wheel() -> TritonInstall:
 
 
 def _stub_python(stub: Path) -> str:
-    """The Python version a stub is linked against, read off the library name in its dynamic section."""
+    """The Python version that a stub is linked to, read from the name of the library in the stub."""
     found = re.search(rb"libpython(\d+\.\d+)\.so", stub.read_bytes())
     return found.group(1).decode() if found else "unknown"
 
 
 def find_libpython() -> Path:
-    """The shared library of this interpreter, which the stub is linked to. Raises InstallError."""
+    """The shared library of this interpreter, which the stub loads. Raises InstallError."""
     name = f"libpython{_PYTHON}.so.1.0"
     libdir = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
@@ -128,7 +128,7 @@ def find_libpython() -> Path:
 
 
 def _loaded_by_name(name: str) -> Path | None:
-    """Where the dynamic linker itself finds a library, or None."""
+    """The path where the dynamic linker finds a library, or None."""
     try:
         ctypes.CDLL(name)
     except OSError:

@@ -1,4 +1,4 @@
-"""Writes the Triton model repository: one folder a model, with its config.pbtxt and its model.py."""
+"""Write the model repository that Triton reads: a folder for each model, with config.pbtxt and model.py."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _MICROSECONDS = 1_000_000
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What is served and how requests are batched and queued.
+    """The model to serve, and how its requests are batched and queued.
 
     Attributes:
-        weights: a checkpoint (.safetensors); None: the preset's seeded, untrained weights.
+        weights: a checkpoint (.safetensors); None for the seeded, untrained weights of the preset.
         preset: the preset of the seeded weights; a checkpoint carries its own configuration.
-        engine, precision, threads: as `serving.engines.choose.load_engine` takes them.
+        engine, precision, threads: arguments of `serving.engines.choose.load_engine`.
         max_batch: most label maps in one batch, 1 or more.
-        queue_delay_us: how long a batch that is not full waits for more requests, microseconds.
+        queue_delay_us: longest time that a batch waits for more requests before it is full, microseconds.
         queue_size: requests that may wait; more are refused at once (UNAVAILABLE, HTTP 503).
-        queue_timeout_s: a request that has waited longer is refused (UNAVAILABLE, HTTP 503).
+        queue_timeout_s: longest wait of a request; after that the request is refused (UNAVAILABLE, HTTP 503).
         decoders: processes that decode and encode images for `spade_image`.
-        max_pixels: most pixels (height times width) of one label map given to `spade`, which bounds memory.
+        max_pixels: most pixels (height times width) of one label map for `spade`. Bounds the memory of a request.
     """
 
     weights: Path | None = None
@@ -56,7 +56,10 @@ class ModelOptions:
 
 
 def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig) -> Path:
-    """Writes both models under `root` (made if absent) and returns it. `config` is the one of the weights served."""
+    """Write both models under `root`, which is made where absent. Returns `root`.
+
+    `config` is the configuration of the served weights.
+    """
     for model in (spade_config(options), spade_image_config(options, config)):
         folder = root / model.name
         (folder / "1").mkdir(parents=True)
@@ -97,7 +100,10 @@ def spade_config(options: ModelOptions) -> Any:
 
 
 def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_upstream: bool = False) -> Any:
-    """The configuration of `spade_image`; `plain_upstream` where `spade` is an engine file without checks, timings."""
+    """The configuration of `spade_image`.
+
+    `plain_upstream`: `spade` is an engine file, which neither checks requests nor answers timings.
+    """
     model = _model("spade_image", options, options.decoders)
     model.input.extend(
         [
@@ -124,7 +130,8 @@ def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_ups
 def tensorrt_config(options: ModelOptions, config: GeneratorConfig) -> Any:
     """The configuration of `spade` on Triton's own TensorRT backend, for an engine of the dense graph (`model.plan`).
 
-    Its inputs are the graph's: labels are not checked, and a style is no seed. `spade_image` before it does both.
+    The inputs are the inputs of the graph. The engine neither checks labels nor makes styles from seeds; `spade_image`
+    does both before it calls the engine.
     """
     model = _model("spade", options, 1)
     model.dynamic_batching.CopyFrom(_dynamic_batching(options))
@@ -139,7 +146,7 @@ def tensorrt_config(options: ModelOptions, config: GeneratorConfig) -> Any:
     model.input.extend(pb.ModelInput(name=name, data_type=kind, dims=dims) for name, (kind, dims) in inputs.items())
     model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[height, width, 3]))
     model.instance_group[0].kind = pb.ModelInstanceGroup.KIND_GPU
-    # Heeded under --rate-limit=execution_count: one batch of this model at a time, whatever else shares the GPU.
+    # Under --rate-limit=execution_count, one batch of this model runs at a time, also where other models share the GPU.
     resource = pb.ModelRateLimiter.Resource(name="spade_execution", count=1)
     model.instance_group[0].rate_limiter.CopyFrom(pb.ModelRateLimiter(resources=[resource], priority=1))
     model.optimization.cuda.graphs = True
@@ -159,7 +166,7 @@ def _style_inputs() -> list[Any]:
 
 
 def _model(name: str, options: ModelOptions, instances: int) -> Any:
-    # KIND_CPU: the engine picks its device itself; Triton need not place the process.
+    # KIND_CPU: the engine chooses its device, so Triton does not place the process on a GPU.
     return pb.ModelConfig(
         name=name,
         backend="python",
@@ -169,7 +176,7 @@ def _model(name: str, options: ModelOptions, instances: int) -> Any:
 
 
 def _dynamic_batching(options: ModelOptions) -> Any:
-    """Triton's own queue and batches, for a model that has none; batcher.py says what they lack."""
+    """Triton's own queue and batches, for an engine file. Our own models queue by themselves."""
     policy = pb.ModelQueuePolicy(
         timeout_action=pb.ModelQueuePolicy.REJECT,
         default_timeout_microseconds=round(options.queue_timeout_s * _MICROSECONDS),
@@ -180,6 +187,6 @@ def _dynamic_batching(options: ModelOptions) -> Any:
 
 
 def set_parameters(model: Any, values: dict[str, Any]) -> None:
-    """Sets or replaces parameters, which the model reads with `serving.triton.protocol.read_parameters`."""
+    """Set or replace parameters. The model reads the parameters with `serving.triton.protocol.read_parameters`."""
     for key, text in write_parameters(values).items():
         model.parameters[key].string_value = text

@@ -26,7 +26,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_server() -> Iterator[Server]:
-    """The demo preset: style input, 16 classes, 256x256. One thread, as the engine it is compared with has."""
+    """The demo preset: style input, 16 classes, 256x256. One thread and float32, as `demo_engine` has."""
     with serve(ServeOptions(ModelOptions(precision="fp32", threads=1, queue_delay_us=20_000), **FREE_PORTS)) as server:
         yield server
 

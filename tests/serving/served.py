@@ -1,4 +1,4 @@
-"""What the tests of the server share: a tiny model, label maps, files, and a look at what a server left behind."""
+"""Shared by the tests of the server: a tiny model, label maps, PNG files, and a search for what a server left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FREE_PORTS: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 
 
 def blocks(seed: int, count: int = 1, size: int = 256, classes: int = 16) -> npt.NDArray[np.uint8]:
-    """Label maps [count, size, size] of 16x16-pixel blocks: layouts, not noise."""
+    """Label maps [count, size, size] of 16x16-pixel blocks, which have few distinct patches as real layouts do."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, classes, (count, size // 16, size // 16), dtype=np.uint8)
     return coarse.repeat(16, axis=1).repeat(16, axis=2)
@@ -39,7 +39,7 @@ def left_behind(run: str) -> list[str]:
         try:
             text = cmdline.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
-            continue  # it ended while we looked
+            continue  # the process has ended meanwhile
         if run in text:
             processes.append(text)
     files = [*Path("/dev/shm").glob(f"{run}*"), *Path(tempfile.gettempdir()).glob(f"{run}*")]

@@ -1,4 +1,4 @@
-"""The client without a server, and a request that is cancelled."""
+"""The client: without a server, on a wrong port, out of time, and with a request that is cancelled."""
 
 from __future__ import annotations
 

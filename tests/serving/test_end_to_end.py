@@ -1,4 +1,4 @@
-"""Label maps to images through the real server, by both protocols, alone and in batches."""
+"""Label maps to images through the real server, over both protocols, alone and in batches."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from spade_core.config import PRESETS
 from spade_core.models.style import style_from_seed
 
 PROTOCOLS = ["grpc", "http"]
-# Convolution libraries choose another order of summation for another batch size; a value at the edge of two grey
-# levels then falls to the other side, since images are truncated. One level is the whole effect.
+# Convolution libraries add in another order for another batch size, so a value between two grey levels may fall to the
+# other side. One level is the largest effect.
 LEVEL = 1
 
 
@@ -31,7 +31,7 @@ def connect(server: Server, protocol: str) -> Client:
 
 
 def alone(engine: Engine, labels: npt.NDArray[np.uint8], seed: int = 0) -> npt.NDArray[np.uint8]:
-    """What the engine makes of each map of [N, H, W] by itself."""
+    """The engine's image of each map of [N, H, W], made one by one."""
     style = style_from_seed(seed)[None]
     return np.concatenate([engine.synthesize(one[None], None, style) for one in labels])
 
@@ -145,7 +145,7 @@ def test_raw_and_png_requests_form_one_batch(tiny_server: Server) -> None:
 
 
 def test_real_maps_through_the_server(tiny_server: Server, tiny_engine: Engine, real_maps: Path) -> None:
-    """Ids of COCO-Stuff are folded into the tiny model's; shapes and instance maps are the real ones."""
+    """Real shapes and instance maps of COCO-Stuff, with the ids reduced to the classes of the tiny model."""
     names = sorted(path.name for path in (real_maps / "label").glob("*.png"))[:4]
     labels, instances = [], []
     for name in names:

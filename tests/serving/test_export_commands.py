@@ -30,9 +30,9 @@ def spade(*arguments: str | Path) -> Result:
 
 def test_export_writes_a_verified_file_with_a_manifest(tiny_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "notes.txt").touch()  # not ours, and left alone
+    (tmp_path / "out" / "notes.txt").touch()  # a file of the user, which stays
     (tmp_path / "maps").mkdir()
-    (tmp_path / "maps" / "0.png").write_bytes(png(blocks(1, size=64, classes=8)[0]))  # fewer than are asked for
+    (tmp_path / "maps" / "0.png").write_bytes(png(blocks(1, size=64, classes=8)[0]))  # one map, where two are asked for
     result = spade(
         "export", "--weights", tiny_weights, "--out", tmp_path / "out", "--graph", "codebook", "--size", "32x64",
         "--int8", "--maps", tmp_path / "maps", "--verify-maps", "2",
@@ -104,7 +104,7 @@ def test_wrong_usage_is_said(wrong: list[str], text: str, tmp_path: Path) -> Non
 
 
 def test_without_weights_it_is_the_demo_model(tmp_path: Path) -> None:
-    root = tmp_path / "[bold]repository"  # is no markup
+    root = tmp_path / "[bold]repository"  # shown as it is, without markup
     options = ["--queue-size", "7", "--threads", "1"]
     result = spade("export", "--out", tmp_path / "o", "--to", "triton", "--publish", root, *options)
     assert result.exit_code == 0, result.output

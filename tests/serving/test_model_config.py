@@ -1,4 +1,4 @@
-"""The model repository, read back with the protobuf that Triton uses."""
+"""The configurations of both models, read back with the protobuf that Triton uses."""
 
 from __future__ import annotations
 

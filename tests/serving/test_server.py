@@ -1,4 +1,4 @@
-"""Starting and stopping: reasons when it fails, answers for what was accepted, and nothing left behind."""
+"""Starting and stopping a server: reasons of failures, answers to accepted requests, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ sys.exit(run(ServeOptions(model, http_port=int(sys.argv[2]), grpc_port=0, metric
 
 
 class Command:
-    """`spade serve` as a process of its own; `lines` is its standard error so far."""
+    """`spade serve` in a process of its own. `lines` is the standard error so far."""
 
     def __init__(self, weights: Path, folder: Path, http_port: int = 0, output: Path | None = None) -> None:
         self.output = (output or folder) / "stderr.txt"
@@ -50,7 +50,7 @@ class Command:
 
     @property
     def run(self) -> str:
-        """Name of the run's temporary directory, off Triton's own table of options."""
+        """The name of the run's temporary directory, read from Triton's table of options."""
         found = re.search(r"spade-serve-\w{8}", self.log.read_text())
         assert found
         return found.group()
@@ -120,7 +120,7 @@ def test_sigkill_of_the_command_leaves_no_process(tiny_weights: Path, tmp_path: 
         assert len([entry for entry in left_behind(run) if "triton_python_backend_stub" in entry]) == 2
         command.process.kill()
         command.process.wait()
-        # The directory stays for the next run to remove, which any other test's server may do meanwhile.
+        # The next run removes the directory; a server of another test may already have done so.
         folder = str(Path(tempfile.gettempdir()) / run)
         wait_until(lambda: set(left_behind(run)) <= {folder}, "the end of Triton and its models")
 
@@ -160,7 +160,7 @@ def test_missing_weights_end_with_a_reason(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_load_end_with_tritons_reason(tiny_weights: Path, tmp_path: Path) -> None:
-    """The header is good, so the launcher starts Triton; a NaN among the weights is found by the model."""
+    """The header is good, so the launcher starts Triton; the model finds a NaN among the weights."""
     broken = tmp_path / "broken.safetensors"
     data = bytearray(tiny_weights.read_bytes())
     data[-4:] = np.float32(np.nan).tobytes()

@@ -1,4 +1,4 @@
-"""Finding `tritonserver`: PATH first, then the wheel, and what to install when it is not usable."""
+"""Finding `tritonserver`: on PATH first, then in the wheel, and what to install where neither can be used."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def install_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The layout of NVIDIA's container, of symlinks into what this machine has; `tritonserver` is on PATH."""
+    """The layout of NVIDIA's container, made of symlinks into this machine's Triton, with `tritonserver` on PATH."""
     real = find_tritonserver()
     binary = folder / "bin" / "tritonserver"
     binary.parent.mkdir(parents=True)
-    # A script, since a symlink would lead back to the wheel.
+    # A script: resolving a symlink would end in the wheel.
     binary.write_text(f'#!/bin/sh\nexec "{real.binary}" "$@"\n')
     binary.chmod(0o755)
     make_backend_directory(real, folder / "backends")

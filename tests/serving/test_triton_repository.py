@@ -1,4 +1,4 @@
-"""Publishing into a repository that a real server serves, under load: no request is lost, and nothing broken serves."""
+"""Publish into the repository of a real server under load: no request is lost, and no damaged version serves."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def ask(server: Server) -> Image:
 
 
 class Load:
-    """Four clients that ask without a pause; `answers` are the images in the order they came."""
+    """Four clients that ask without a pause. `answers` are the images in the order of their arrival."""
 
     def __init__(self) -> None:
         self.answers: list[Image] = []
@@ -99,11 +99,11 @@ def under_load(server: Server) -> Iterator[Load]:
         finally:
             load.stop.set()
             for client in clients:
-                client.result()  # raises what a request was refused with
+                client.result()  # raises the error of a refused request
 
 
 def spoil(file: Path) -> None:
-    """One changed byte in the middle."""
+    """Change one byte in the middle."""
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)
@@ -122,12 +122,12 @@ def test_publish_roll_back_and_corruption_under_load(tmp_path: Path, weights: Ca
         np.testing.assert_array_equal(ask(server), first)
         load.wait()
 
-        # A version spoilt on disk: refused before the server hears of it,
+        # A version whose file was damaged on disk is refused before the server is asked.
         spoil(root / "spade" / "2" / "weights.safetensors")
         with pytest.raises(PublishError, match=r"weights.safetensors has sha256 .*; version 1 stays live"):
             roll_back(root, 2)
         np.testing.assert_array_equal(ask(server), first)
-        # and, should it be asked to load it, by the model itself: Triton keeps the old one.
+        # The model itself refuses to load the version too, and Triton keeps the old one.
         (root / "spade" / "config.pbtxt").write_bytes((root / "spade" / "2" / "spade.pbtxt").read_bytes())
         with (
             triton_http.InferenceServerClient(server.http_url.removeprefix("http://"), network_timeout=60) as admin,
@@ -150,7 +150,7 @@ def test_a_version_the_server_cannot_run_is_taken_back(tmp_path: Path, weights: 
             publish(root, tmp_path / "junk.safetensors")
         assert live_number(root) == 1
         np.testing.assert_array_equal(ask(server), image_of(weights(1)))
-        # It is no goal of a roll-back, may be asked for by its number, and goes with the next publication.
+        # A roll-back passes over the refused version; the next publication removes it.
         assert publish(root, weights(3)).number == 3
         assert [(v.number, v.refused is None) for v in versions(root)] == [(1, True), (3, True)]
         with pytest.raises(PublishError, match="load version 4"):
@@ -159,7 +159,7 @@ def test_a_version_the_server_cannot_run_is_taken_back(tmp_path: Path, weights: 
 
 
 def test_the_metrics_of_a_new_version_are_its_own(tmp_path: Path, weights: Callable[[int], Path]) -> None:
-    """Triton frees series of equal labels with the process that goes first, and with them the one that stays."""
+    """Triton frees series of equal labels with the first process that ends, so each process has a label."""
     root = tmp_path / "repository"
     publish(root, weights(1))
     with serve(ServeOptions(repository=root, **FREE_PORTS)) as server:
@@ -168,7 +168,7 @@ def test_the_metrics_of_a_new_version_are_its_own(tmp_path: Path, weights: Calla
         (old,) = answered(server)
         publish(root, weights(2))
         while old in (now := answered(server)):
-            time.sleep(0.1)  # the old process takes its series along when its last request is answered
+            time.sleep(0.1)  # the old process removes its series after its last answer
         assert len(now) == 1
         for _ in range(3):
             ask(server)
@@ -176,7 +176,7 @@ def test_the_metrics_of_a_new_version_are_its_own(tmp_path: Path, weights: Calla
 
 
 def answered(server: Server) -> dict[str, float]:
-    """Process -> requests of `spade` that it answered, of the processes with series in the scrape."""
+    """Process -> number of requests of `spade` that the process answered, from a scrape of the metrics."""
     with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
         families = text_string_to_metric_families(response.read().decode())
         samples = [sample for family in families for sample in family.samples]
@@ -196,7 +196,7 @@ def test_a_version_published_while_the_server_starts_is_loaded(
 
     def publish_at_the_end(*arguments: Any) -> Server:
         server = start(*arguments)
-        publish(root, weights(2))  # finds no server to ask
+        publish(root, weights(2))  # no server is announced yet
         return server
 
     monkeypatch.setattr(launcher, "_start", publish_at_the_end)
@@ -207,7 +207,7 @@ def test_a_version_published_while_the_server_starts_is_loaded(
 def test_the_file_of_a_server_that_was_killed_is_passed_over(tmp_path: Path, weights: Callable[[int], Path]) -> None:
     root = tmp_path / "repository"
     publish(root, weights(1))
-    # Port 9 refuses; process 1 is always there, and is not the server.
+    # Port 9 refuses connections; process 1 always runs and is not the server.
     (root / SERVER_FILE).write_text('{"pid": 1, "grpc_url": "grpc://127.0.0.1:9", "secret": ""}')
     assert publish(root, weights(2)).live
     with announced(root, "grpc://127.0.0.1:9", "", 2), pytest.raises(PublishError, match="version 2 stays live"):

@@ -1,4 +1,4 @@
-"""The repository of a GPU host in the real server: everything but the body of `spade`, which PyTorch stands in for."""
+"""The repository of a GPU machine in the real server. PyTorch stands in for the TensorRT engine of `spade`."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_the_configuration_is_for_tritons_tensorrt_backend() -> None:
     assert model.dynamic_batching.default_queue_policy.max_queue_size == 9
     assert [warmup.batch_size for warmup in model.model_warmup] == [1, 4]
     assert model.instance_group[0].rate_limiter.resources[0].count == 1
-    assert not model.HasField("response_cache")  # its key ignores shapes
+    assert not model.HasField("response_cache")  # the key of Triton's cache ignores shapes
 
 
 def stand_in(root: Path) -> None:
-    """Swap the backend, and what only it has: nothing else of the configuration is touched."""
+    """Replace the TensorRT backend and its own settings; the rest of the configuration stays."""
     folder = root / "spade" / "1"
     shutil.copyfile(Path(__file__).with_name("dense_stand_in.py"), folder / "model.py")
     path = root / "spade" / "config.pbtxt"
@@ -71,7 +71,7 @@ def repository(tmp_path: Path) -> Path:
 def test_files_go_through_an_engine_that_checks_nothing(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The stand-in is another file than was published, and says so:
+    # The manifest finds the stand-in, which is not among the published files.
     assert "model.py is not in the manifest" in str(versions(repository)[0].fault)
     monkeypatch.setattr("serving.triton.server.check_live", lambda _root: None)
     engine = TorchEngine(load_checkpoint(tmp_path / "w.safetensors", "demo").generator, form="dense", threads=1)
@@ -101,6 +101,8 @@ def test_a_codebook_engine_is_served_by_our_backend(tmp_path: Path) -> None:
     assert model.parameters["engine"].string_value == '"tensorrt"'
     assert model.parameters["weights"].string_value == '"spade.plan"'
     assert (root / "spade" / "1" / "spade.plan").read_bytes() == b"engine"
-    assert (root / "spade" / "1" / "spade.onnx").read_bytes() == b"weights"  # an engine without weights needs them
+    assert (
+        root / "spade" / "1" / "spade.onnx"
+    ).read_bytes() == b"weights"  # an engine without weights reads the weights from the ONNX file
     with pytest.raises(PublishError, match="Triton's own backend cannot put them back"):
         publish_engine(root, tmp_path / "spade.plan", ModelOptions(), config, facts | {"form": "dense"})
