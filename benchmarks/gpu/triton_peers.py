@@ -35,7 +35,7 @@ def absent() -> str | None:
 def version() -> str:
     """Triton's version, or why Triton is absent."""
     why = absent()
-    return f"absent: {why}; pip install 'spade-serve[bench]'" if why else str(_kernels().triton.__version__)
+    return f"absent: {why}; pip install -e '.[bench]' in the checkout" if why else str(_kernels().triton.__version__)
 
 
 def peer(call: Callable[[], Outputs] | None) -> Callable[[], Outputs] | None:

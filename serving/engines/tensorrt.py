@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "[engine] expected the package tensorrt for engine tensorrt but it is not installed; on a machine with an "
-        "NVIDIA GPU: `pip install 'tensorrt-cu13>=11.4,<12'`, and `pip install 'spade-serve[gpu]'` for PyCUDA"
+        "NVIDIA GPU: `pip install 'tensorrt-cu13>=11.4,<12'`, and `pip install -e '.[gpu]'` in the checkout for PyCUDA"
     ) from error
 
 log = logging.getLogger(__name__)

@@ -139,7 +139,7 @@ def _parse_header(name: str, body: bytes, max_pixels: int) -> _Header:
     if width * height > max_pixels:
         raise LabelMapError(
             f"[png] expected at most {max_pixels} pixels but got {width}x{height} = {width * height} in {name}; "
-            "make the map smaller (NEAREST), or raise max_pixels"
+            "make the map smaller (NEAREST)"
         )
     if colour == 4:
         raise LabelMapError(

@@ -203,5 +203,5 @@ def test_without_triton_there_are_no_peers_and_the_report_says_why(monkeypatch: 
     monkeypatch.delattr(benchmarks.gpu, "triton_kernels")
     assert gpu_triton.peer(case_of().call) is None
     assert gpu_triton.version() == (
-        "absent: import of triton halted; None in sys.modules; pip install 'spade-serve[bench]'"
+        "absent: import of triton halted; None in sys.modules; pip install -e '.[bench]' in the checkout"
     )

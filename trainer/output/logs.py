@@ -65,6 +65,6 @@ def _tensorboard(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        _log.warning("TensorBoard off: not installed; pip install 'spade-serve[train]'")
+        _log.warning("TensorBoard off: not installed; pip install -e '.[train]' in the checkout")
         return None
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

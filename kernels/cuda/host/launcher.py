@@ -3,7 +3,7 @@
     launcher = ModulateCodebook()
     out = launcher(x, entries, index, shift=1)  # NumPy in and out, or PyCUDA's arrays on the device
 
-Needs `pip install 'spade-serve[gpu]'`, an NVIDIA driver and nvcc.
+Needs `pip install -e '.[gpu]'` in the checkout, an NVIDIA driver and nvcc.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ModulateCodebook:
             import pycuda.driver
         except ImportError as error:
             raise CudaError(
-                f"[cuda] expected PyCUDA but it cannot be imported: {error}; pip install 'spade-serve[gpu]'"
+                f"[cuda] expected PyCUDA but it cannot be imported: {error}; pip install -e '.[gpu]' in the checkout"
             ) from error
         self._module = pycuda.driver.module_from_buffer(compile_ptx("modulate_codebook").encode() + b"\0")
 

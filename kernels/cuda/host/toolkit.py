@@ -42,7 +42,7 @@ def find_nvcc(environment: Mapping[str, str] = os.environ) -> Path:
     if found is None:
         raise ToolkitError(
             "[cuda] expected nvcc on PATH, in $CUDACXX or under $CUDA_HOME but found none; install the CUDA toolkit, "
-            "or `pip install 'spade-serve[nvcc]'`"
+            "or `pip install -e '.[nvcc]'` in the checkout"
         )
     return found
 
