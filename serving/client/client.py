@@ -74,7 +74,9 @@ class Client:
         self.timeout_s = timeout_s
         self._protocol, address = _split(url)
         self._api: Any = triton_grpc if self._protocol == "grpc" else triton_http
-        self._connection = (
+        # Over HTTP, the connection itself has the limit.
+        self._limit: dict[str, Any] = {"client_timeout": timeout_s} if self._protocol == "grpc" else {}
+        self._connection: Any = (
             triton_grpc.InferenceServerClient(address)
             if self._protocol == "grpc"
             else triton_http.InferenceServerClient(address, connection_timeout=timeout_s, network_timeout=timeout_s)
@@ -92,7 +94,7 @@ class Client:
     def ready(self) -> bool:
         """True where the server answers and both models take requests."""
         try:
-            return all(self._connection.is_model_ready(model) for model in MODELS)
+            return all(self._connection.is_model_ready(model, **self._limit) for model in MODELS)
         except (InferenceServerException, OSError, HTTPException):
             return False
 
@@ -152,9 +154,8 @@ class Client:
     def _infer(self, model: str, tensors: dict[str, npt.NDArray[Any] | None], parameters: dict[str, Any]) -> Any:
         inputs = [infer_input(self._api, name, tensor) for name, tensor in tensors.items() if tensor is not None]
         sent = parameters | {"sent_unix_us": time.time_ns() // 1000}
-        options: dict[str, Any] = {"client_timeout": self.timeout_s} if self._protocol == "grpc" else {}
         try:
-            return self._connection.infer(model, inputs, parameters=sent, **options)
+            return self._connection.infer(model, inputs, parameters=sent, **self._limit)
         except InferenceServerException as error:
             raise self._translated(error.message(), str(error.status())) from error
         except OSError as error:

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,28 @@ def test_the_style_of_an_image_goes_to_the_server(demo_server: Server, tmp_path:
     assert spade(*common, "--precision", "fp32", "--out", tmp_path / "local").exit_code == 0
     a, b = (np.asarray(Image.open(tmp_path / where / "map.png")).astype(int) for where in ("remote", "local"))
     assert np.abs(a - b).max() <= 1
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs(tmp_path: Path, protocol: str) -> None:
+    Image.fromarray(blocks(0)[0]).save(tmp_path / "map.png")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{protocol}://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.cli", "synthesize", tmp_path / "map.png", "--server", url, "--out", "out"],
+            stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        silent.settimeout(120)
+        connection, _ = silent.accept()  # the command waits for an answer from here on
+        with connection:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, rest
+    assert "interrupted: the images written so far are whole" in rest
+    assert time.monotonic() - began < 5  # a second on an idle machine
+    assert "Traceback" not in rest
 
 
 def test_the_demo_writes_images_and_a_contact_sheet(tmp_path: Path) -> None:
