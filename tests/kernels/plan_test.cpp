@@ -1,4 +1,4 @@
-// The plan kernel against a quadratic reference that shares no code with it. Built with sanitizers by SPADE_SANITIZE.
+// Compares the plan kernel with a quadratic reference that shares no code with it. SPADE_SANITIZE builds this program.
 
 #include <algorithm>
 #include <cstdint>
@@ -56,7 +56,7 @@ void run(const spade_plan& plan, bool apart) {
     follower.join();
 }
 
-// Buffers are exactly as large as the header promises, so that the address sanitizer sees one element too many.
+// Buffers are exactly as large as the header says, so that the address sanitizer sees an access past the end.
 void expect_same(const spade_plan_shape& shape, const std::vector<uint16_t>& symbols, int64_t row_stride) {
     const int64_t h = shape.height, w = shape.width, taps = shape.kernel_size * shape.kernel_size;
     std::vector<int32_t> resized;
@@ -96,7 +96,7 @@ void random_maps() {
         const spade_plan_shape shape{draw(1, 30), draw(1, 30), draw(1, 40), draw(1, 40), n_symbols, 2 * draw(0, 2) + 1};
         const int64_t row_stride = shape.map_width + draw(0, 3);
         std::vector<uint16_t> symbols(static_cast<size_t>((shape.map_height - 1) * row_stride + shape.map_width));
-        const int blob = draw(1, 9);  // runs of one symbol, and single pixels
+        const int blob = draw(1, 9);  // length of runs of one symbol
         for (size_t i = 0; i < symbols.size(); ++i)
             symbols[i] = i % blob ? symbols[i - 1] : static_cast<uint16_t>(draw(0, n_symbols - 1));
         expect_same(shape, symbols, row_stride);
@@ -111,7 +111,7 @@ void one_pixel_and_one_symbol() {
     }
 }
 
-// Enough distinct windows for the table to grow, and then windows that were numbered before it did.
+// Enough distinct windows for the table to grow, then windows that were numbered before the table grew.
 void all_different_and_again() {
     std::vector<uint16_t> symbols(80 * 80);
     for (size_t i = 0; i < symbols.size(); ++i) symbols[i] = static_cast<uint16_t>(i % (60 * 80));

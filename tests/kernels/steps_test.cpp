@@ -1,5 +1,5 @@
-// Every kind of step in every isa that this machine runs, in buffers without a spare byte, for the sanitizers: a
-// program on one thread and on four gives the same bits.
+// Runs every kind of step on every ISA of this machine, in buffers without a spare byte, so that the sanitizers see
+// every stray access. A program on one thread and on several threads must give the same bits.
 
 #include <cstdint>
 #include <cstdio>
@@ -14,12 +14,12 @@
 
 namespace {
 
-using Bytes = std::vector<uint8_t>;  // exactly as long as the header says, from the heap: a step too far is seen
+using Bytes = std::vector<uint8_t>;  // exactly as long as the header says, on the heap
 
 struct Level {
     int64_t n, height, width, channels, rows3, rows5, taps;
     int64_t blocks() const { return (channels + 31) / 32; }
-    int64_t shift() const { return height % 2 == 0 && width % 2 == 0 ? 1 : 0; }  // of residuals
+    int64_t shift() const { return height % 2 == 0 && width % 2 == 0 ? 1 : 0; }  // residual_shift
 };
 
 struct Buffers {
@@ -50,7 +50,7 @@ spade_step step(spade_step_kind kind, int64_t isa, const Args& args) {
     return one;
 }
 
-// Embed, codebook, statistics, modulation, conv and image of one level, all outputs kept.
+// Runs embed, codebook, norm, modulate, conv, modulated_conv and image on one level; returns every output.
 Buffers run(const Level& level, int32_t isa, int64_t form, int64_t threads) {
     std::mt19937 random(7);
     const int64_t element = isa == SPADE_ISA_AVX2 || isa == SPADE_ISA_AVX512 ? 4 : 2, symbols = 5,
@@ -91,8 +91,8 @@ Buffers run(const Level& level, int32_t isa, int64_t form, int64_t threads) {
     spade_codebook_pack(isa, weight.data(), level.taps, level.channels, packed.data());
     Bytes packed3(static_cast<size_t>(spade_conv_packed_bytes(isa, level.channels, level.channels, 3)));
     spade_conv_pack(isa, kernel.data(), level.channels, level.channels, 3, packed3.data());
-    Bytes packed_few(static_cast<size_t>(spade_conv_packed_bytes(isa, 3, level.channels, 3)));
-    spade_conv_pack(isa, image.data(), 3, level.channels, 3, packed_few.data());
+    Bytes packed_rgb(static_cast<size_t>(spade_conv_packed_bytes(isa, 3, level.channels, 3)));
+    spade_conv_pack(isa, image.data(), 3, level.channels, 3, packed_rgb.data());
     Bytes packed1(static_cast<size_t>(spade_conv_packed_bytes(isa, level.channels, level.channels, 1)));
     spade_conv_pack(isa, kernel.data(), level.channels, level.channels, 1, packed1.data());
 
@@ -127,7 +127,7 @@ Buffers run(const Level& level, int32_t isa, int64_t form, int64_t threads) {
              spade_conv{out.padded.data(), packed1.data(), no_bias.data(), nullptr, out.pointwise.data(), n, h, w, c, c,
                         1, 0}),
         step(SPADE_STEP_CONV, isa,
-             spade_conv{out.padded.data(), packed_few.data(), no_bias.data(), out.shown_residual.data(),
+             spade_conv{out.padded.data(), packed_rgb.data(), no_bias.data(), out.shown_residual.data(),
                         out.shown.data(), n, h, w, c, 3, 3, shift}),
         step(SPADE_STEP_MODULATED_CONV, isa,
              spade_modulated_conv{
@@ -169,7 +169,7 @@ int main() {
             for (const auto& [form, threads] : {std::pair<int64_t, int64_t>{SPADE_CODEBOOK_GATHERED, 4},
                                                 {SPADE_CODEBOOK_PER_TAP, 1},
                                                 {SPADE_CODEBOOK_PER_TAP, 3}}) {
-                if (isa == SPADE_ISA_AMX && form == SPADE_CODEBOOK_PER_TAP) continue;  // which it lacks
+                if (isa == SPADE_ISA_AMX && form == SPADE_CODEBOOK_PER_TAP) continue;  // amx has one form
                 if (!equal(reference, run(level, isa, form, threads))) {
                     std::printf("steps_test: isa %d, width %d, form %d, threads %d differ\n", static_cast<int>(isa),
                                 static_cast<int>(level.width), static_cast<int>(form), static_cast<int>(threads));

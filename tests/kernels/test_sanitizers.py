@@ -18,19 +18,24 @@ def run(*command: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build folder that is configured; each test builds its own program there, and they share objects."""
     if shutil.which("cmake") is None:
         pytest.skip("no cmake on PATH; pip install cmake")
     folder = tmp_path_factory.mktemp("sanitize")
     run("cmake", "-S", REPOSITORY, "-B", folder, "-DSPADE_SANITIZE=ON")
-    run("cmake", "--build", folder, "--parallel", "2")
     return folder
 
 
+def build_and_run(folder: Path, program: str) -> str:
+    run("cmake", "--build", folder, "--parallel", "2", "--target", program)
+    return run(folder / program)
+
+
 @pytest.mark.parametrize("program", ["plan_test", "plan_test_collisions"])
-def test_plan(build: Path, program: str) -> None:
-    assert run(build / program) == "plan_test: all equal\n"
+def test_plan(folder: Path, program: str) -> None:
+    assert build_and_run(folder, program) == "plan_test: all equal\n"
 
 
-def test_steps(build: Path) -> None:
-    assert run(build / "steps_test") == "steps_test: all equal\n"
+def test_steps(folder: Path) -> None:
+    assert build_and_run(folder, "steps_test") == "steps_test: all equal\n"
