@@ -1,1 +1,1 @@
-"""The CPU kernels, one by one."""
+"""Benchmarks of the CPU kernels, one by one."""

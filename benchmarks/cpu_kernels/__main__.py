@@ -1,4 +1,4 @@
-"""`python -m benchmarks.cpu_kernels`."""
+"""The command `python -m benchmarks.cpu_kernels`."""
 
 from benchmarks.cpu_kernels.run import main
 

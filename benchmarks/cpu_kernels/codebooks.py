@@ -1,4 +1,4 @@
-"""The kernels that make a map's codebooks, plan, embed and codebook, beside PyTorch and NumPy."""
+"""Cases of the kernels that make a map's codebooks (plan, embed, codebook), beside PyTorch and NumPy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.cpu_kernels.timing import Case, Contender, exact, rounding, torch_contender, torch_dtype
+from benchmarks.cpu_kernels.timing import Case, Contender, exact, rounding, size_name, torch_contender, torch_dtype
 from kernels.constants import HIDDEN
 from kernels.isa import Form, Isa, input_dtype, isa_dtype
 from kernels.layouts import (
@@ -33,16 +33,11 @@ from kernels.program import Pool, Program
 from spade_core.config import GeneratorConfig
 from spade_core.types import Int32, Symbols
 
-
-def size_name(level: Level) -> str:
-    return "x".join(str(size) for size in level.index.shape[1:])
-
-
 # ---- Plan ----
 
 
 def plan_case(symbols: Symbols, config: GeneratorConfig) -> Case:
-    """All levels of one map, uint16 [1, H, W], on one thread."""
+    """Return the case of all levels of one map, uint16 [1, H, W], on one thread."""
     arguments = (symbols, config.level_sizes, config.symbols, config.spade_kernel)
 
     def arrays(levels: list[Level]) -> Sequence[Array]:
@@ -62,14 +57,14 @@ def plan_case(symbols: Symbols, config: GeneratorConfig) -> Case:
 
 
 def embed_case(isa: Isa, level: Level, n_symbols: int, pool: Pool) -> Case:
-    """The hidden rows of a level's distinct 3x3 patches."""
+    """Return the case of the hidden rows of a level's distinct 3x3 patches."""
     dtype, (rows, taps) = input_dtype(isa), level.patches3.shape
     random = np.random.default_rng(0)
     table, bias = exact(random, taps, n_symbols + 1, HIDDEN), exact(random, HIDDEN)
     table[:, -1] = 0
     out = aligned_empty((rows + 1, HIDDEN), storage_dtype(dtype))
     program = Program([embed(isa, table, bias, level.patches3, out, relu=True, zero_row=True)])
-    # Rows of the table that no patch names need not be read.
+    # The bytes of the table rows that some patch names; other rows are not read.
     read = len(np.unique(level.patches3 + np.arange(taps) * (n_symbols + 1))) * HIDDEN * table.itemsize
     return Case(
         "embed", f"{rows} patches {size_name(level)}", dtype, isa, pool.threads,
@@ -98,7 +93,7 @@ def _torch_embeds(dtype: DType, table: Float32, bias: Float32, level: Level) -> 
 
 
 def codebook_case(isa: Isa, level: Level, channels: int, form: Form, pool: Pool) -> Case:
-    """The entries of a level's distinct 5x5 patches."""
+    """Return the case of the entries of a level's distinct 5x5 patches."""
     dtype, (rows, taps) = input_dtype(isa), level.patches5.shape
     random, hidden_rows = np.random.default_rng(0), len(level.patches3)
     actv = np.maximum(exact(random, hidden_rows + 1, HIDDEN), 0)
@@ -126,7 +121,7 @@ def codebook_case(isa: Isa, level: Level, channels: int, form: Form, pool: Pool)
 def _torch_codebooks(
     dtype: DType, actv: Float32, patches: Int32, weight: Float32, bias: Float32
 ) -> dict[str, Contender]:
-    """Both forms in PyTorch: entries [U5, 2C]."""
+    """The gathered and the per-tap form in PyTorch, to entries [U5, 2C]."""
     kind, taps, wide = torch_dtype(dtype), patches.shape[1], len(bias)
     x, b = torch.from_numpy(actv).to(kind), torch.from_numpy(bias).to(kind)
     rows = torch.from_numpy(patches)
@@ -157,7 +152,7 @@ def _torch_codebooks(
 
 
 def codebook_int8_case(level: Level, n_symbols: int, channels: int, pool: Pool) -> Case:
-    """The same on amx, of bytes and int8 weights."""
+    """Return the case of the entries of a level from int8 products, on amx."""
     (rows, taps), hidden_rows = level.patches5.shape, len(level.patches3)
     random = np.random.default_rng(0)
     actv = random.integers(0, 256, (hidden_rows + 1, HIDDEN)).astype(np.uint8)
@@ -189,7 +184,7 @@ def _interior(
     level: Level, n_symbols: int, actv: npt.NDArray[np.uint8], weight: npt.NDArray[np.int8], scale: Float32,
     bias: Float32,
 ) -> Float32:  # fmt: skip
-    """What the products are where a patch is one symbol all over, so that peers, who multiply those too, agree."""
+    """The entries of patches of one symbol, from products as the peers compute them, so that all agree."""
     table = np.zeros((n_symbols, len(bias)), np.float32)
     sums = weight.reshape(-1, HIDDEN, len(bias)).sum(axis=0, dtype=np.int64)  # all taps see the same row
     for row in np.flatnonzero((level.patches3 == level.patches3[:, :1]).all(axis=1)):
@@ -200,7 +195,7 @@ def _interior(
 def _onednn_int8(
     actv: npt.NDArray[np.uint8], patches: Int32, weight: npt.NDArray[np.int8], scale: Float32, bias: Float32
 ) -> dict[str, Contender]:
-    """The quantised linear layer of oneDNN on gathered rows, as PyTorch runs it, to bf16."""
+    """oneDNN's quantised linear layer on gathered rows, called through PyTorch, with a bf16 result."""
     x, rows, flat = torch.from_numpy(actv), len(patches), torch.from_numpy(patches).flatten()
     b, scales = torch.from_numpy(bias), torch.from_numpy(scale)
     zeros = torch.zeros(len(bias), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The conv kernel beside PyTorch, oneDNN with packed weights, and an OpenVINO model of that conv alone."""
+"""Cases of the conv kernel beside PyTorch, oneDNN with packed weights, and an OpenVINO model of one conv."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ConvShape = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ConvData:
-    """Input [1, Ci, size, size], weight [Co, Ci, k, k] and bias [Co], all exact in bf16."""
+    """Input [1, Ci, size, size], weight [Co, Ci, k, k] and bias [Co]; bf16 stores all of them exactly."""
 
     x: Float32
     weight: Float32
@@ -36,7 +36,7 @@ def draw_conv(shape: ConvShape) -> ConvData:
 
 
 def conv_case(isa: Isa, shape: ConvShape, pool: Pool) -> Case:
-    """One conv of stride 1 that keeps the size."""
+    """Return the case of one conv of stride 1 that keeps the size."""
     in_channels, out_channels, size, kernel_size = shape
     dtype, data = input_dtype(isa), draw_conv(shape)
     values = in_channels * size**2 + out_channels * size**2 + data.weight.size
@@ -57,7 +57,7 @@ def _native_conv(isa: Isa, data: ConvData, pool: Pool) -> Contender:
 
 
 def _torch_convs(dtype: DType, data: ConvData) -> dict[str, Contender]:
-    """PyTorch's conv, channels last: as eager code calls it, and oneDNN with weights packed before."""
+    """PyTorch's conv in channels-last layout: the eager call, and oneDNN with weights packed in advance."""
     kind, border = torch_dtype(dtype), data.weight.shape[2] // 2
     x, weight = (torch.from_numpy(array).to(kind, memory_format=torch.channels_last) for array in (data.x, data.weight))
     bias = torch.from_numpy(data.bias).to(kind)
@@ -72,7 +72,7 @@ def _torch_convs(dtype: DType, data: ConvData) -> dict[str, Contender]:
 
 
 def _openvino_conv(dtype: DType, data: ConvData, threads: int) -> dict[str, Contender]:
-    """A model of the conv and its bias, input and output [1, H, W, C] in the dtype, as its own convs keep them."""
+    """An OpenVINO model of the conv and its bias, with input and output [1, H, W, C], OpenVINO's own layout."""
     import openvino
     from openvino import opset13 as op
 

@@ -1,4 +1,4 @@
-"""The kernels that walk over a map, modulate, norm and image, beside PyTorch."""
+"""Cases of the kernels that walk over a map (modulate, norm, image), beside PyTorch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.cpu_kernels.codebooks import size_name
-from benchmarks.cpu_kernels.timing import Case, Contender, exact, rounding, torch_contender, torch_dtype
+from benchmarks.cpu_kernels.timing import Case, Contender, exact, rounding, size_name, torch_contender, torch_dtype
 from kernels.constants import EPSILON, SLOPE
 from kernels.isa import Isa, input_dtype, isa_dtype
 from kernels.layouts import (
@@ -35,9 +34,9 @@ from kernels.program import Entries, Pool, Program
 
 
 def modulate_case(isa: Isa, level: Level, channels: int, shift: int, pool: Pool, compiled: bool) -> Case:
-    """a[index] * x + b[index] and leaky ReLU; x is upsampled by 2 in the same pass where shift is 1.
+    """Return the case of a[index] * x + b[index] and leaky ReLU, with x upsampled by 2 if shift is 1.
 
-    compiled: torch.compile's fused loop is a peer too, which needs a C++ compiler and half a minute.
+    compiled: add torch.compile's fused loop as a peer, which takes half a minute and a C++ compiler.
     """
     stored, dtype = isa_dtype(isa), input_dtype(isa)
     _, height, width = level.index.shape
@@ -61,7 +60,7 @@ def modulate_case(isa: Isa, level: Level, channels: int, shift: int, pool: Pool,
 def _modulate_peers(
     dtype: DType, x: Float32, a: Float32, b: Float32, level: Level, shift: int, compiled: bool
 ) -> dict[str, Contender]:
-    """Channels last, gathered by rows, which is PyTorch's fastest way to index."""
+    """Channels-last layout and gathered rows, PyTorch's fastest way to index."""
     kind, (_, height, width) = torch_dtype(dtype), level.index.shape
     given = torch.from_numpy(x).to(kind, memory_format=torch.channels_last)
     rows_a, rows_b = torch.from_numpy(a).to(kind), torch.from_numpy(b).to(kind)
@@ -83,7 +82,7 @@ def _modulate(x: Tensor, a: Tensor, b: Tensor, index: Tensor, shift: int) -> Ten
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    """One function for all shapes: compiled once per dtype."""
+    """The compiled function for all shapes; PyTorch compiles it once per dtype."""
     return torch.compile(_modulate, dynamic=True)
 
 
@@ -91,7 +90,7 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 def norm_case(isa: Isa, channels: int, size: int, pool: Pool) -> Case:
-    """Mean and 1 / deviation of every channel."""
+    """Return the case of the mean and 1 / standard deviation of every channel."""
     stored, dtype = isa_dtype(isa), input_dtype(isa)
     x = exact(np.random.default_rng(0), 1, channels, size, size)
     mean, rstd = np.empty((2, *pad_channels(x[:, :, 0, 0]).shape), np.float32)
@@ -100,7 +99,7 @@ def norm_case(isa: Isa, channels: int, size: int, pool: Pool) -> Case:
     given = torch.from_numpy(x).to(torch_dtype(dtype), memory_format=torch.channels_last)
     running_mean, running_variance = torch.zeros(channels), torch.ones(channels)
 
-    def update_stats() -> tuple[Tensor, Tensor]:  # of a batch of one, which are those of the image
+    def update_stats() -> tuple[Tensor, Tensor]:  # the statistics of a batch of one image are the image's
         average, variance = torch.batch_norm_update_stats(given, running_mean, running_variance, 0.0)
         return average[None], variance.add_(EPSILON).rsqrt_()[None]
 
@@ -123,7 +122,7 @@ def norm_case(isa: Isa, channels: int, size: int, pool: Pool) -> Case:
 
 
 def image_case(isa: Isa, size: int, pool: Pool) -> Case:
-    """tanh, and its grey levels as bytes."""
+    """Return the case of tanh and the grey levels."""
     stored, dtype = isa_dtype(isa), input_dtype(isa)
     x = exact(np.random.default_rng(0), 1, 3, size, size)
     values, pixels = np.empty(x.shape, np.float32), np.empty((1, size, size, 3), np.uint8)
@@ -138,7 +137,7 @@ def image_case(isa: Isa, size: int, pool: Pool) -> Case:
     def read() -> Sequence[Array]:
         return [values, pixels]
 
-    accuracy = max(rounding(dtype), 1e-4)  # in one process of a dozen PyTorch's own tanh is off by 5e-5
+    accuracy = max(rounding(dtype), 1e-4)  # PyTorch's own tanh is off by 5e-5 in some processes
     return Case(
         "image", f"3 {size}x{size}", dtype, isa, pool.threads,
         operations=3 * x.size, bytes=x.size * storage_dtype(dtype).itemsize + values.nbytes + pixels.nbytes,

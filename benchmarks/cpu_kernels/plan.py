@@ -2,7 +2,7 @@
 
     python -m benchmarks.cpu_kernels.plan --labels DIR --json out.json
 
-Every map is planned at all levels of the preset. The shares say how much of the pixels' work is left to do.
+Every map is planned at all levels of the preset. A share is the part of the pixels whose work is left to do.
 """
 
 from __future__ import annotations
@@ -21,14 +21,21 @@ from rich.table import Table
 
 from benchmarks.common.maps import read_maps
 from benchmarks.common.report import write_report
-from kernels.ops.plan import Level, plan, plan_numpy
+from benchmarks.cpu_kernels.timing import size_name
+from kernels.ops.plan import plan, plan_numpy
 from spade_core.config import PRESETS, GeneratorConfig, preset
 from spade_core.types import Symbols
 
 
 @dataclass(frozen=True)
 class Row:
-    """One map. Times are of all levels together; a share is distinct patches / pixels, 0..1, by "height x width"."""
+    """One map.
+
+    Attributes:
+        native_ms_median .. numpy_ms_min: milliseconds of all levels together.
+        ratio: NumPy's median over the kernel's.
+        share3, share5: distinct patches / pixels, 0..1, of each level, by the level's "HxW".
+    """
 
     map: int
     native_ms_median: float
@@ -41,6 +48,7 @@ class Row:
 
 
 def milliseconds(call: Callable[[], Any], repeats: int) -> list[float]:
+    """Time each of `repeats` calls."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -49,12 +57,8 @@ def milliseconds(call: Callable[[], Any], repeats: int) -> list[float]:
     return times
 
 
-def size_name(level: Level) -> str:
-    return "x".join(str(size) for size in level.index.shape[1:])
-
-
 def measure(number: int, symbols: Symbols, config: GeneratorConfig, repeats: int, numpy_repeats: int) -> Row:
-    """Time one map, uint16 [H, W]. Raises RuntimeError where the two differ: a wrong plan has no time."""
+    """Check and time the plans of one map, uint16 [H, W]. Raises RuntimeError where the two plans differ."""
     arguments = (symbols[None], config.level_sizes, config.symbols, config.spade_kernel)
     levels, specified = plan(*arguments), plan_numpy(*arguments)
     for level, expected in zip(levels, specified, strict=True):
@@ -100,10 +104,10 @@ def shares_table(rows: list[Row]) -> Table:
 
 @click.command()
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="coco", show_default=True,
-              help="Sizes and symbols.")  # fmt: skip
+              help="Gives the level sizes and the symbols.")  # fmt: skip
 @click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.")  # fmt: skip
-@click.option("--count", default=8, show_default=True, type=click.IntRange(1), help="Maps at most.")
+@click.option("--count", default=8, show_default=True, type=click.IntRange(1), help="Largest number of maps.")
 @click.option("--repeats", default=100, show_default=True, type=click.IntRange(1), help="Timed calls of the kernel.")
 @click.option("--numpy-repeats", default=3, show_default=True, type=click.IntRange(1), help="Timed calls of NumPy.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
@@ -112,9 +116,7 @@ def main(
 ) -> None:
     """Time the plan of label maps, natively and by its NumPy specification, and show how few patches are distinct."""
     config, console = preset(preset_name), Console()
-    console.print(
-        f"maps from {labels}" if labels else "drawn maps: no --labels given, so the shares are not those of photographs"
-    )
+    console.print(f"maps from {labels}" if labels else "drawn maps: no --labels given; photographs have other shares")
     symbols = read_maps(config, labels, count).symbols.astype(np.uint16)  # [N, H, W]
     rows = [measure(number, one, config, repeats, numpy_repeats) for number, one in enumerate(symbols)]
     console.print(times_table(rows))

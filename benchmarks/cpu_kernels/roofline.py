@@ -2,8 +2,9 @@
 
     python -m benchmarks.cpu_kernels.roofline kernels.json roofline.png
 
-One panel per dtype, of its fastest isa. Across, operations per byte that must move at least; up, operations per second
-(roofline: Williams, Waterman and Patterson, 2009). Kernels without operations, such as the plan, have no dot.
+Each dtype has one panel, of its fastest ISA. The horizontal axis is operations per byte that must at least move, the
+vertical axis operations per second (roofline: Williams, Waterman and Patterson, 2009). Kernels without operations, such
+as the plan, have no dot.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from matplotlib.transforms import Bbox
 
 WIDTH, PANEL_HEIGHT, DPI = 9.0, 6.5, 100  # inches; 900 pixels wide
 COLOURS = ("#0072b2", "#c04f00", "#a87400", "#00805d", "#b0508a", "#2f8fc4", "#000000")  # for colour-blind eyes too
-DISTANCES = (7, 14, 24, 36, 50, 66, 84, 104)  # of a label from its dot, points
-DIRECTIONS = 24
+DISTANCES = (7, 14, 24, 36, 50, 66, 84, 104)  # distances of a label from its dot that are tried, points
+DIRECTIONS = 24  # directions that are tried
 
 Report = dict[str, Any]
 Dot = tuple[str, str, float, float]
@@ -32,32 +33,32 @@ Dot = tuple[str, str, float, float]
 
 
 def panels(report: Report) -> dict[str, str]:
-    """The fastest isa of each dtype but int8, in the order of the report, in which isas go from slow to fast."""
+    """Return {dtype: its fastest ISA}, without int8. The report lists ISAs from slow to fast."""
     isas = report["peak_gflop_per_s_per_core"]
     return {row["dtype"]: row["isa"] for row in report["rows"] if row["isa"] in isas and row["dtype"] != "int8"}
 
 
 def dots(report: Report, isa: str) -> list[Dot]:
-    """What a panel shows. Raises ValueError for a isa without rows."""
+    """Return the dots of a panel. Raises ValueError for an ISA without rows."""
     found = [
         (row["kernel"], _label(row["shape"]), row["operations"] / row["bytes"], row["gflop_per_s"])
         for row in report["rows"]
-        if row["isa"] == isa and row["operations"] and row["dtype"] != "int8"  # whose peak is another
+        if row["isa"] == isa and row["operations"] and row["dtype"] != "int8"  # int8 has another peak
     ]
     if not found:
-        raise ValueError(f"[roofline] expected rows of {isa} but got none; run benchmarks.cpu_kernels for this isa")
+        raise ValueError(f"[roofline] expected rows of {isa} but got none; run benchmarks.cpu_kernels for this ISA")
     return found
 
 
 def _label(shape: str) -> str:
-    """ "1024->512 32x32" -> "1024→512 @32"; a patch count and the word for upsampling are left to the table."""
+    """ "1024->512 32x32 upsampled" -> "1024→512 @32", a short label for a dot."""
     words = shape.replace("->", "→").removesuffix(" upsampled").replace(" patches", "").split()
     side = words[-1].split("x")[0]
     return f"{' '.join(words[:-1])} @{side}"
 
 
 def draw(report: Report) -> Figure:
-    """The whole figure."""
+    """Draw the whole figure."""
     of = panels(report)
     figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * len(of)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -75,7 +76,7 @@ def draw(report: Report) -> Figure:
             one.scatter(*np.array(points).reshape(-1, 2).T, s=26, color=of_kernel, label=kernel, zorder=3)
         texts.append([_text(one, dot, colours[dot[0]]) for dot in panel])
         one.legend(fontsize=8, loc="lower right", title="channels (embed: patches) @ height", title_fontsize=8)
-    figure.canvas.draw()  # fixes the axes in place, so that labels can be put where there is room
+    figure.canvas.draw()  # fixes the axes, so that `place` can measure where labels have room
     for one, panel, of_panel in zip(axes, shown, texts, strict=True):
         place(one, panel, of_panel)
     return figure
@@ -91,7 +92,7 @@ def _text(axes: Axes, dot: Dot, colour: str) -> Annotation:
 
 
 def _roofs(axes: Axes, peak: float, copy: dict[str, float], panel: Sequence[Dot]) -> None:
-    """The lines no kernel passes, and the axes' limits."""
+    """Draw the upper bounds, the peak and the copies, and set the limits of the axes."""
     left, right = min(dot[2] for dot in panel) / 3, max(dot[2] for dot in panel) * 3
     bottom, top = min(dot[3] for dot in panel) / 2, peak * 4  # labels find room above the peak
     axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
@@ -114,7 +115,7 @@ def _roofs(axes: Axes, peak: float, copy: dict[str, float], panel: Sequence[Dot]
 
 
 def _angle(axes: Axes) -> float:
-    """Degrees on the page of a line of slope one between logarithms, the labels around the panel taken off."""
+    """The angle on the page, in degrees, of a line of slope one on these logarithmic axes."""
     (x0, x1), (y0, y1) = np.log(axes.get_xlim()), np.log(axes.get_ylim())
     return float(np.degrees(np.arctan2(PANEL_HEIGHT * 0.86 / (y1 - y0), WIDTH * 0.9 / (x1 - x0))))
 
@@ -123,7 +124,7 @@ def _angle(axes: Axes) -> float:
 
 
 def place(axes: Axes, panel: Sequence[Dot], texts: Sequence[Annotation]) -> None:
-    """Move every label to the nearest place around its dot that covers no dot, no other label and not the legend."""
+    """Move every label to the nearest place around its dot where it covers no dot, label or legend."""
     figure = axes.get_figure()
     assert figure is not None
     to_points = 72 / DPI
@@ -132,7 +133,7 @@ def place(axes: Axes, panel: Sequence[Dot], texts: Sequence[Annotation]) -> None
     legend = axes.get_legend()
     fixed = [*axes.texts[: len(axes.texts) - len(texts)], *([] if legend is None else [legend])]
     taken += [_points(artist.get_window_extent()) for artist in fixed]
-    taken.append(_points(axes.lines[0].get_window_extent()).padded(1.5))  # the peak
+    taken.append(_points(axes.lines[0].get_window_extent()).padded(1.5))  # the line of the peak
     inside = _points(axes.get_window_extent())
     for (x, y), text in sorted(zip(centres, texts, strict=True), key=lambda pair: -pair[0][1]):
         box = _points(Text.get_window_extent(text))
@@ -143,7 +144,7 @@ def place(axes: Axes, panel: Sequence[Dot], texts: Sequence[Annotation]) -> None
 
 
 def _offsets(half: tuple[float, float]) -> list[tuple[float, float]]:
-    """Places around a dot for a label's centre, points: rings, each wide enough for the label."""
+    """Candidate places of a label's centre around its dot, in points: rings, each wide enough for the label."""
     angles = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
     return [
         ((distance + half[0] - half[1]) * float(np.cos(angle)), distance * float(np.sin(angle)))
@@ -155,7 +156,7 @@ def _offsets(half: tuple[float, float]) -> list[tuple[float, float]]:
 def _cost(
     at: tuple[float, float], dot: tuple[float, float], half: tuple[float, float], taken: Sequence[Bbox], inside: Bbox
 ) -> float:
-    """The distance, and far more for every square point of something covered or outside the panel."""
+    """The distance from the dot, plus 20 for every square point that covers something or lies outside the panel."""
     box = _around(dot[0] + at[0], dot[1] + at[1], half)
     covered = sum(_area(Bbox.intersection(box, other)) for other in taken)
     outside = box.width * box.height - _area(Bbox.intersection(box, inside))
@@ -179,7 +180,7 @@ def _points(box: Bbox) -> Bbox:
 @click.argument("report", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
 def main(report: Path, image: Path) -> None:
-    """Plot IMAGE, a PNG, from REPORT, what benchmarks.cpu_kernels wrote with --json."""
+    """Plot the PNG file IMAGE from REPORT, the file that benchmarks.cpu_kernels wrote with --json."""
     figure = draw(json.loads(report.read_text()))
     image.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(image, format="png", dpi=DPI)

@@ -2,10 +2,9 @@
 
     python -m benchmarks.cpu_kernels --threads 2 --labels DIR --json out.json
 
-The peak is that of the conv's own multiply-add from registers, measured in the same run on one core; a share of it
-divides by the threads too. A share of the copy is of a copy of as many bytes, timed in turn with the kernel. Weights
-are packed before the clock starts, for the kernel and for its peers. A result that differs from a peer's by more than
-rounding stops the run.
+The peak is the conv's own multiply-add from registers, measured in the same run on one core and multiplied by the
+threads. A share of the copy compares with a copy of as many bytes, timed in turn with the kernel. The kernel and its
+peers pack weights before the clock starts. The run stops if a result differs from a peer's by more than rounding.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from spade_core.types import Symbols
 
 @dataclass(frozen=True)
 class Shapes:
-    """What to run on.
+    """The shapes of the cases.
 
     Attributes:
-        config: of the plans; its largest level is that of the image.
+        config: gives the levels of the plans and the size of the image.
         convs: see ConvShape.
-        modulations: (channels, level, shift) of the codebooks and modulations; norm reads what modulate does.
+        modulations: (channels, level, shift) of the codebooks, modulations and norms.
     """
 
     config: GeneratorConfig
@@ -69,7 +68,7 @@ COCO = Shapes(
 
 
 def median_map(symbols: Symbols, config: GeneratorConfig) -> tuple[Symbols, list[Level]]:
-    """The map of [N, H, W] with the median number of distinct 5x5 patches, [1, H, W], and its plan."""
+    """Return the map of [N, H, W] with the median number of distinct 5x5 patches, as [1, H, W], and its plan."""
     plans = [plan(one[None], config.level_sizes, config.symbols, config.spade_kernel) for one in symbols]
     distinct = [sum(len(level.patches5) for level in levels) for levels in plans]
     middle = int(np.argsort(distinct, kind="stable")[(len(distinct) - 1) // 2])
@@ -79,7 +78,7 @@ def median_map(symbols: Symbols, config: GeneratorConfig) -> tuple[Symbols, list
 def isa_cases(
     isa: Isa, shapes: Shapes, levels: list[Level], pool: Pool, compiled: bool
 ) -> Iterator[Callable[[], Case]]:
-    """Every case of a isa, to be made when its turn comes: the large ones do not all fit in memory."""
+    """Yield a maker of every case of an ISA. Cases are made one at a time, because all do not fit in memory."""
     for shape in shapes.convs:
         yield partial(conv_case, isa, shape, pool)
     for channels, at, shift in shapes.modulations:
@@ -108,21 +107,21 @@ def _isas(_context: click.Context, _parameter: click.Parameter, value: str) -> t
     known = {str(isa): isa for isa in supported_isas()}
     for name in value.split(","):
         if name not in known:
-            raise click.BadParameter(f"expected isas of {list(known)} but got {name!r}")
+            raise click.BadParameter(f"expected ISAs of {list(known)} but got {name!r}")
     return tuple(known[name] for name in value.split(","))
 
 
 @click.command()
 @click.option("--isas", default=",".join(supported_isas()), show_default="all of this processor",
-              callback=_isas, help="Comma-separated isas.")  # fmt: skip
+              callback=_isas, help="Comma-separated ISAs (instruction sets).")  # fmt: skip
 @click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.")  # fmt: skip
 @click.option(
-    "--threads", default=1, show_default=True, type=click.IntRange(1), help="Of the kernels and of the peers."
+    "--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of the kernels and of the peers."
 )
-@click.option("--repeats", default=10, show_default=True, type=click.IntRange(1), help="Timed calls of each.")
+@click.option("--repeats", default=10, show_default=True, type=click.IntRange(1), help="Timed calls of each contender.")
 @click.option("--compiled/--no-compiled", default=True, show_default=True,
-              help="torch.compile as a peer of modulate: half a minute more, and needs a C++ compiler.")  # fmt: skip
+              help="Add torch.compile as a peer of modulate: takes half a minute and a C++ compiler.")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 def main(
     isas: tuple[Isa, ...], labels: Path | None, threads: int, repeats: int, compiled: bool,

@@ -1,4 +1,4 @@
-"""Timing of one kernel beside its peers and beside a copy of as many bytes, results checked first."""
+"""Time one kernel, its peers, and a copy of as many bytes, after the results are checked."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from torch import Tensor
 from kernels.isa import Isa
 from kernels.layouts import Array, DType, Float32
 from kernels.native import native
+from kernels.ops.plan import Level
 
 PEAK_OPERATIONS = 10**9
 MEMORY_BYTES = 256 << 20  # far more than any cache
-CACHE_BYTES = 512 << 10  # of each thread: within a core's second-level cache
+CACHE_BYTES = 512 << 10  # for each thread: within a core's second-level cache
 ROUNDS = 2
 PAUSE_S = 0.02
 
@@ -28,7 +29,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Contender:
-    """`call` does the work and is timed; `read` gives what it computes, in the order and shapes of the other ones."""
+    """One implementation: `call` does the work and is timed; `read` returns its results in a fixed order."""
 
     call: Call
     read: Callable[[], Sequence[Array]]
@@ -39,12 +40,11 @@ class Case:
     """One kernel on one shape.
 
     Attributes:
-        isa: of the kernel, or "any" where it has none.
-        operations: additions and multiplications, comparisons not counted; a tanh is one.
-        bytes: what must be read and written once if every cache were large enough.
-        bound: what its share is taken of, the multiply-add peak, that of int8, which is twice as high, or a copy of as
-            many bytes.
-        limits: of each output, the largest error against a peer over the output's largest value.
+        isa: the kernel's ISA, or "any" for a kernel without one.
+        operations: additions and multiplications; a tanh counts as one, a comparison as none.
+        bytes: bytes read and written if every cache were large enough.
+        bound: what limits the kernel: the multiply-add peak, the int8 peak (twice as high), or a copy of as many bytes.
+        limits: for each output, the largest allowed error against a peer, relative to the output's largest value.
     """
 
     kernel: str
@@ -62,7 +62,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """A case's times. share: of `share_of`, 1 is all of it; ratio: the best peer's time over ours."""
+    """The times of a case.
+
+    Attributes:
+        share: the part of `share_of` that the kernel reaches; 1 is all of it.
+        ratio: the best peer's median time over the kernel's.
+    """
 
     kernel: str
     shape: str
@@ -84,8 +89,13 @@ class Row:
     ratio: float
 
 
+def size_name(level: Level) -> str:
+    """Return a level's "HxW"."""
+    return "x".join(str(size) for size in level.index.shape[1:])
+
+
 def torch_contender(call: Callable[[], Tensor | tuple[Tensor, ...]]) -> Contender:
-    """PyTorch code that returns its result, a tensor or several."""
+    """Return the contender of PyTorch code that returns one tensor or several."""
 
     def read() -> Sequence[Array]:
         result = call()
@@ -99,18 +109,18 @@ def torch_dtype(dtype: DType) -> torch.dtype:
 
 
 def rounding(dtype: DType) -> float:
-    """The largest relative difference that roundings alone make of two sums stored in the dtype."""
+    """Return the largest relative difference of two sums that differ by rounding alone, stored in the dtype."""
     return 2.0**-7 if dtype == "bf16" else 2.0**-16
 
 
 def exact(random: np.random.Generator, *shape: int, scale: float = 1.0) -> Float32:
-    """Normal random float32, all exact in bf16 as well: both dtypes see the same data."""
+    """Draw normal random float32 values that bf16 stores exactly, so that both dtypes get the same data."""
     values = torch.from_numpy(random.standard_normal(shape, np.float32) * np.float32(scale))
     return np.asarray(values.bfloat16().float().numpy(), np.float32)
 
 
 def peak(isa: Isa, repeats: int = 20) -> float:
-    """Multiply-adds of one core in GFLOP/s, from registers: the best of `repeats`."""
+    """Measure the multiply-adds of one core from registers, GFLOP/s: the best of `repeats`."""
     rates = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -123,7 +133,7 @@ def peak(isa: Isa, repeats: int = 20) -> float:
 
 
 def copies(moved: int) -> dict[str, Call]:
-    """Copies that read and write `moved` bytes together: PyTorch's on its threads, and NumPy's past the caches."""
+    """Return copies that read plus write `moved` bytes: PyTorch's on its threads, and NumPy's past the caches."""
     source, target = (
         torch.ones(max(moved // 2, 1), dtype=torch.uint8),
         torch.ones(max(moved // 2, 1), dtype=torch.uint8),
@@ -133,7 +143,7 @@ def copies(moved: int) -> dict[str, Call]:
 
 
 def copy_rates(threads: int, repeats: int = 20) -> dict[str, float]:
-    """GB/s read and written together, from memory and from the second-level caches: the best of `repeats`."""
+    """Measure copies from memory and from the second-level caches, GB/s read plus written: the best of `repeats`."""
     torch.set_num_threads(threads)
     rates = {}
     for name, moved in (("memory", MEMORY_BYTES), ("cache", CACHE_BYTES * threads)):
@@ -146,10 +156,10 @@ def copy_rates(threads: int, repeats: int = 20) -> dict[str, float]:
 
 
 def milliseconds(calls: Mapping[str, Call], repeats: int) -> dict[str, list[float]]:
-    """Times of every call, in rounds taken in turn so that all meet the same state of the machine.
+    """Time every call in rounds that alternate, so that all calls meet the same state of the machine.
 
-    A round begins with a pause, since thread pools spin for a while after their last work and would slow the next
-    one, and with an untimed call, which wakes the call's own threads and warms its caches.
+    A round starts with a pause, because thread pools spin for a while after their last work and would slow the next
+    call. An untimed call follows, which wakes the call's threads and warms its caches.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(min(ROUNDS, repeats)):
@@ -164,7 +174,7 @@ def milliseconds(calls: Mapping[str, Call], repeats: int) -> dict[str, list[floa
 
 
 def check(name: str, peer: str, got: npt.ArrayLike, expected: npt.ArrayLike, limit: float) -> None:
-    """Raises RuntimeError where two results differ by more than `limit` of the largest: what is wrong has no time."""
+    """Raise RuntimeError if two results differ by more than `limit` of the largest value."""
     want = np.asarray(expected, np.float64)
     difference = np.abs(np.asarray(got, np.float64) - want)
     error, allowed = float(difference.max()), limit * float(np.abs(want).max())
@@ -175,7 +185,7 @@ def check(name: str, peer: str, got: npt.ArrayLike, expected: npt.ArrayLike, lim
 
 
 def measure(case: Case, core_peak: float | None, repeats: int) -> Row:
-    """Check a case against every peer, then time them; core_peak: GFLOP/s of one core, for a case bound by it."""
+    """Check a case against every peer, then time all. core_peak: GFLOP/s of one core, if the peak bounds the case."""
     torch.set_num_threads(case.threads)
     with torch.inference_mode():
         case.native.call()
@@ -193,7 +203,7 @@ def measure(case: Case, core_peak: float | None, repeats: int) -> Row:
     if case.bound == "copy":
         share = rate / copy_rate
     elif core_peak is None:
-        raise ValueError(f"[benchmark] expected core_peak for {case.kernel}, whose share is of the peak; measure it")
+        raise ValueError(f"[benchmark] expected core_peak for {case.kernel}, which the peak bounds, but got None")
     else:
         share = flops / core_peak / case.threads / (2 if case.bound == "int8 peak" else 1)
     return Row(

@@ -118,7 +118,7 @@ void all_different_and_again() {
     for (int32_t k : {1, 3, 5}) expect_same({80, 80, 80, 80, 4800, k}, symbols, 80);
 }
 
-// Against a pixel at a time; the sanitizers watch the rows around the border.
+// Compares symbols with a formula per pixel; the sanitizers watch the accesses around the border.
 void symbols_of_requests() {
     std::mt19937 random(11);
     auto draw = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
