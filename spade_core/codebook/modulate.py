@@ -47,7 +47,7 @@ def by_entry(index: Tensor, entries: int) -> ByEntry:
 
 
 def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None, order: ByEntry | None = None) -> Tensor:
-    """a[index] * norm(x) + b[index] [N, C, h, w], channels last.
+    """`a[index] * norm(x) + b[index]`, [N, C, h, w], channels last.
 
     On a CUDA device the installed CUDA kernels compute the map and its gradient, if there are any.
 
