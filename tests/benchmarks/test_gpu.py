@@ -1,4 +1,4 @@
-"""The GPU benchmark as far as it goes without one: a dry run, and its cases with the kernels run on the CPU."""
+"""The GPU benchmark without a GPU: a dry run, and its cases on emulated kernels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Peers in OpenAI's Triton: their results in Triton's interpreter, and how the GPU benchmark takes them.
+"""Peers in OpenAI's Triton: their results in Triton's interpreter, and how the GPU benchmark uses them.
 
-Nothing here needs a GPU, so nothing here says that a launch works: what a tile's mask, offsets and sums compute is
-checked, on the CPU, in turn for every configuration the tuner may choose.
+The interpreter runs on the CPU. It checks the masks, offsets and sums of every configuration that the tuner may choose,
+but no launch on a GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.kernels.tolerances import assert_within, gamma, normalised_rounding, 
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-# N, C, H, W: one pixel; channels that fill no vector; parts of C with a rest; several tiles and splits of a plane.
+# N, C, H, W: one pixel; channels that do not fill a vector; C with a partial tile; several tiles and splits of a plane.
 SIZES = [(1, 5, 1, 1), (2, 40, 3, 7), (2, 96, 9, 5), (2, 24, 9, 15)]
 
 
@@ -44,10 +44,10 @@ def maps(size: tuple[int, int, int, int], dtype: torch.dtype, count: int) -> lis
 
 
 def expect(outputs: list[Tensor], expected: Tensor, computed: Tensor) -> None:
-    """Outputs of all configurations within `computed` of what is expected, before they were stored."""
+    """Assert that the outputs of all configurations are within `computed`, and a rounding, of `expected`."""
     for out in outputs:
         bound = stored_bound(computed, expected, str(out.dtype).removeprefix("torch."))
-        # Where a GPU rounds to bfloat16 the interpreter cuts digits off, which is off by twice as much.
+        # The interpreter truncates to bfloat16 where a GPU rounds: its error is twice as large.
         assert_within(out.double(), expected, bound * (2 if out.dtype == torch.bfloat16 else 1))
 
 
@@ -73,7 +73,7 @@ def test_dense_with_the_statistics_of_each_image(tmp_path: Path) -> None:
         mean, rstd = (t[:, :, None, None] for t in (statistics.mean, statistics.rstd))
         first = x[:, :, :1, :1]
         sizes = (x.abs() + first.abs() + mean.abs() + x.abs().mean((2, 3), keepdim=True)) * rstd * (1 + scale.abs())
-        # The variance is the mean square of x - first less the square of its mean: what that loses, by its own size.
+        # The variance is the mean square of x - first minus the square of their mean: this is the loss by cancellation.
         condition = 1 + ((first - mean) * rstd).square()
         computed = normalised_rounding(x[0, 0].numel()) * (sizes * condition + bias.abs())
         expect(outputs, modulate_dense_torch(x, scale, bias, statistics), computed)
@@ -87,7 +87,7 @@ def test_statistics_of_values_far_from_zero(tmp_path: Path) -> None:
         assert_within(got[0], exact.mean, 1e-6 * exact.mean.abs())
         assert_within(
             got[1], exact.rstd, 1e-4 * exact.rstd
-        )  # float32 sums of squares of x itself would have no digit left
+        )  # float32 sums of the squares of x itself would lose every digit
 
 
 def test_codebook_modulation(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_codebook_modulation(tmp_path: Path) -> None:
 
 
 def test_codebook_product(tmp_path: Path) -> None:
-    """Of float16 only: the interpreter multiplies bfloat16 as if it were integers, so that one is only compiled."""
+    """In float16 only: the interpreter multiplies bfloat16 as integers, so the bfloat16 product is only compiled."""
     calls: list[Call] = []
     for rows, rows3, columns, taps in [(1, 1, 8, 1), (77, 30, 144, 9), (200, 9, 40, 3)]:
         patches = torch.randint(

@@ -1,7 +1,7 @@
-"""Triton compiles every peer for sm_90, in every configuration, to what makes it fast: no GPU is needed for that.
+"""Triton compiles every peer for sm_90, in every configuration, to fast code; compiling needs no GPU.
 
-What cannot be seen here: which configuration is fastest, how often the first-level cache serves an index, and whether
-the order of stores, barrier and atomic addition suffices on the hardware.
+These tests cannot show which configuration is fastest, how often the L1 cache holds an index, or whether the hardware
+keeps the order of stores, barrier and atomic addition.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ each_width = pytest.mark.parametrize("channels", [64, 256])
 
 @dataclass(frozen=True)
 class Compiled:
-    """PTX, and what cuobjdump says of registers and stack."""
+    """The PTX of a kernel, and the registers and stack that cuobjdump reports."""
 
     ptx: str
     usage: str
@@ -46,7 +46,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compiled(kernel: Any, config: Any, kinds: dict[str, str], folder: Path, **constants: int) -> Compiled:
-    """A kernel as the launcher has it compiled: pointers and sizes of the benchmark are multiples of 16."""
+    """A kernel compiled as the launcher compiles it, with pointers and sizes that are multiples of 16."""
     names, constants = kernel.fn.arg_names, constants | config.kwargs
     known = [name for name, kind in kinds.items() if kind.startswith("*") or name in ("pixels", "stride")]
     source = ASTSource(
@@ -62,18 +62,18 @@ def compiled(kernel: Any, config: Any, kinds: dict[str, str], folder: Path, **co
 
 
 def vectors(config: Any, dtype: str) -> int:
-    """Of 16 bytes, that a thread has of a tile."""
+    """The vectors of 16 bytes that a thread has of a tile."""
     return int(config.kwargs["TILE"]) * BYTES[dtype] // (16 * 32 * config.num_warps)
 
 
 def configurations(kernel: Any, **constants: int) -> list[Any]:
-    """Those that the tuner tries."""
+    """The configurations that the tuner tries."""
     prune = kernel.early_config_prune
     return list(prune(kernel.configs, {}, **constants) if prune else kernel.configs)
 
 
 def expect_rounded(found: Compiled, dtype: str) -> None:
-    """Results are rounded to the nearest number of the dtype, which the interpreter does not do for bfloat16."""
+    """Assert that results are rounded to nearest; the interpreter truncates bfloat16, so it cannot show this."""
     assert found.count(r"cvt\.rn\.(bf|f)16x2\.f32") > 0 or dtype == "fp32"
 
 
@@ -145,7 +145,7 @@ def test_codebook_product(dtype: str, tmp_path: Path) -> None:
             kernels.codebook_product, config, kinds, tmp_path, COLUMNS=128, TAPS=9, HIDDEN=HIDDEN
         )  # fmt: skip
         assert found.count(rf"wgmma\.mma_async\.sync\.aligned\.m64n128k16\.f32\.{kind.replace('fp', 'f')}") >= 4
-        # Gathered rows and weights go to shared memory 16 bytes at a time; the indices before them.
+        # Rows and weights are copied to shared memory 16 bytes at a time, the indices before them 4 bytes at a time.
         assert found.count(r"cp\.async\.cg\.shared\.global [^;]*, 0x10,") >= 8
         assert found.count(r"cp\.async\.ca\.shared\.global [^;]*, 0x4,") >= 2
         assert found.count(r"ld\.global\S*\.b16|st\.shared\S*\.b16") == 0

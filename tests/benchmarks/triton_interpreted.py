@@ -1,4 +1,4 @@
-"""Triton's interpreter in a process of its own: it takes TRITON_INTERPRET only from before it is imported."""
+"""Triton's interpreter in a process of its own, because TRITON_INTERPRET must be set before Triton is imported."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ KERNELS = {
     "modulate_codebook": ["modulate_codebook"],
     "codebook_product": ["codebook_product"],
 }
-"""Which kernels each function launches."""
+"""The kernels that each function launches."""
 
 
 def interpreted(function: str, folder: Path, *arguments: object) -> Any:
-    """What a function below returns in such a process, with any warning an error; files go to the folder."""
+    """Run a function of this module in such a process, with warnings as errors. Files are written to the folder."""
     given, returned = folder / "arguments.pt", folder / "returned.pt"
     torch.save(arguments, given)
     done = subprocess.run(
@@ -42,7 +42,7 @@ def interpreted(function: str, folder: Path, *arguments: object) -> Any:
 
 
 def outputs(calls: list[Call]) -> list[list[Tensor]]:
-    """Of every call, in each configuration of its kernels."""
+    """The outputs of every call, in each configuration of its kernels."""
     from benchmarks.gpu import triton_peers as gpu_triton
 
     return [
@@ -52,14 +52,14 @@ def outputs(calls: list[Call]) -> list[list[Tensor]]:
 
 
 def errors_of_peers() -> dict[str, tuple[float, float]]:
-    """Error and limit of every case's peer on a small generator; not of bfloat16's products, see the tests."""
+    """The error and the limit of every case's peer on a small generator, without bfloat16 products; see the tests."""
     from benchmarks.common.maps import read_maps
     from benchmarks.gpu.cases import cases
     from benchmarks.gpu.checks import largest_error
     from spade_core.config import preset
 
     turn = _configurations(sorted({name for names in KERNELS.values() for name in names}))
-    next(turn)  # the first of each, until the process ends
+    next(turn)  # sets the first configuration of each kernel, until the process ends
     small = replace(preset("coco"), height=32, width=32, nf=2)
     found = cases(small, read_maps(small, None, count=1), torch.device("cpu"), batch=1)
     return {
@@ -92,7 +92,7 @@ def tried(calls: list[Call]) -> list[int]:
 
 
 def _configurations(names: Sequence[str]) -> Iterator[int]:
-    """Give kernels one configuration after another: among several, Triton would time them, which takes a GPU."""
+    """Give kernels one configuration after another. With several, Triton would time them, which needs a GPU."""
     from benchmarks.gpu import triton_kernels as gpu_triton_kernels
 
     tuned = [getattr(gpu_triton_kernels, name) for name in names]

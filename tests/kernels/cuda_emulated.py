@@ -1,4 +1,4 @@
-"""The CUDA kernels' own sources, compiled for the CPU with the headers in cuda_emulator/, as a `Library`."""
+"""The CUDA kernels on the CPU: their own sources, compiled with the headers in cuda_emulator/, as a `Library`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from kernels.cuda.host.toolkit import INCLUDES
 REPOSITORY = Path(__file__).resolve().parents[2]
 EMULATOR = REPOSITORY / "tests" / "kernels" / "cuda_emulator"
 
-# Orders of a block's threads beside the usual one; a kernel that waits where it must gives the same bits in each.
+# Orders of a block's threads other than the usual one. A kernel that waits where it must gives the same bits in each.
 each_order = pytest.mark.parametrize("order", ["reverse", "warps"])
 
 
 def compiler() -> str:
-    """The C++ compiler that built the kernels: $CXX, g++ or c++."""
+    """The C++ compiler: $CXX, g++ or c++."""
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or "c++"
 
 
 def compile_emulated(out: Path, *flags: str, kernels: Sequence[str] = ("*",)) -> None:
-    """Compile kernel sources, all or those named, and the emulator into one shared library."""
+    """Compile the emulator and the named kernel sources (all by default) into one shared library."""
     folder = REPOSITORY / "kernels" / "cuda"
     sources = [path for name in kernels for path in sorted(folder.glob(f"*/{name}.cu"))]
     command = [
@@ -41,7 +41,7 @@ def compile_emulated(out: Path, *flags: str, kernels: Sequence[str] = ("*",)) ->
 
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    """Built once for all parallel workers of a run."""
+    """All kernels, emulated; compiled once for all parallel workers of a run."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     library = shared / "libspade_cuda_emulated.so"

@@ -1,5 +1,5 @@
-// Index and launch arithmetic of the CUDA kernels at sizes that no test can run: up to 64 images of 4096 x 4096.
-// Each formula is written again here, in 64 bits.
+// Tests the index and launch arithmetic of the CUDA kernels at sizes that no emulated kernel can run: up to 64 images
+// of 4096 x 4096. Each formula is written again here, in 64 bits.
 
 #include <cstdio>
 #include <cstdlib>
@@ -42,7 +42,7 @@ std::vector<Size> sizes() {
     return all;
 }
 
-// The first, the last, and some between.
+// The first number below `count`, the last, and 50 random ones.
 std::vector<int64_t> samples(int64_t count) {
     std::vector<int64_t> some{0, count - 1};
     for (int i = 0; i < 50; ++i) some.push_back(static_cast<int64_t>(randomness() % static_cast<uint64_t>(count)));
@@ -213,7 +213,7 @@ void plans(const Size& size) {
     }
 }
 
-// Every element of a product lies in one tile; tiles of a row run through the rows first.
+// The tiles of a product: their number, and the first row and column of each.
 template <typename Tile>
 void products() {
     for (int32_t rows : {1, 64, 129, 4096, 1 << 20})
@@ -228,7 +228,7 @@ void products() {
         }
 }
 
-// Every chunk of a stage has a place of its own, and eight rows below each other lie in different banks.
+// Every chunk of a stage has a place of its own, and eight consecutive rows use different banks.
 template <typename Place>
 void swizzle(int rows, int chunks, const Place& place) {
     std::vector<int> seen(static_cast<size_t>(rows * chunks));
@@ -253,7 +253,7 @@ int main() {
     products<FloatTile>();
     swizzle(HalfTile::rows, kRowChunks, stage_place);
     swizzle(HalfTile::columns, kRowChunks, stage_place);
-    CHECK(kMmaStages * sizeof(HalfStage<__half>) <= (163 << 10));    // what a block may have on sm_80
+    CHECK(kMmaStages * sizeof(HalfStage<__half>) <= (163 << 10));    // the most shared memory of a block on sm_80
     CHECK(kWgmmaStages * sizeof(HalfStage<__half>) <= (227 << 10));  // and on sm_90
     CHECK(sizeof(GroupedLaunch<Product<__half, float>>) <= 4096 &&
           sizeof(GroupedLaunch<Gather<float, __half>>) <= 4096);

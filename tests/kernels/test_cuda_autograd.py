@@ -1,4 +1,4 @@
-"""Both forms of the modulation as functions that PyTorch differentiates."""
+"""The gradients of both forms of the modulation."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def test_the_dense_form_trains_on_the_kernels(emulated: Library, norm: Norm) -> 
         xn = F.instance_norm(x) if norm == "instance" else F.batch_norm(x, None, None, training=True)
     expected = torch.autograd.grad((F.leaky_relu(xn * (1 + gamma_) + beta, 0.2) * weight).sum(), wide)
     for got, exact in zip(gradients, expected, strict=True):
-        assert_within(got.double(), exact, normalised_rounding(48) * 20)  # no value here is above 20
+        assert_within(got.double(), exact, normalised_rounding(48) * 20)  # all values are below 20
 
 
-# Rows: all pixels in one patch (runs over many chunks), each its own, a few long ones, random ones, and rows unused.
+# One patch for all pixels (a run over many chunks), a patch for each pixel, a few long runs, and random patches.
 PIXELS = 2 * 20 * 26
 RANDOM = torch.Generator().manual_seed(2)
 INDICES = {
@@ -104,7 +104,7 @@ def test_codebook_gradients(emulated: Library, dtype: str, kind: str, channels: 
 
 
 @each_order
-def test_sorted_sums_are_the_same_whatever_the_order_of_threads(
+def test_sorted_sums_do_not_depend_on_the_order_of_threads(
     emulated: Library, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = torch.Generator().manual_seed(3)
@@ -137,4 +137,6 @@ def test_codebook_gradients_through_the_norm(emulated: Library, norm: Norm, dtyp
     expected = modulate_codebook_backward_torch(*arguments, exact_how)
     rounding = normalised_rounding(192, dtype, stored=2)
     for gradient, exact in zip(got, expected, strict=True):
-        assert_within(gradient.double(), exact, stored_bound(rounding * 30, exact, dtype))  # sums of sizes below 30
+        assert_within(
+            gradient.double(), exact, stored_bound(rounding * 30, exact, dtype)
+        )  # all sums of absolute values are below 30

@@ -1,4 +1,4 @@
-"""The CUDA embed and codebook kernels' own source, run on the CPU, against the NumPy twins of the CPU kernels."""
+"""The emulated CUDA kernels of embed and codebook against their specification in NumPy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ each_capability = pytest.mark.parametrize("capability", [8, 9], ids=["mma", "wgm
 
 @pytest.fixture
 def capability(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU that the emulator says it is: Hopper has products of its own."""
+    """The compute capability of the emulated GPU: 9, Hopper, multiplies with warpgroup products."""
     monkeypatch.setenv("SPADE_EMULATOR_CAPABILITY", str(request.param))
 
 
@@ -108,7 +108,7 @@ def test_codebook_of_rows_counted_on_the_device(emulated: Library, per_tap: bool
 @each_dtype
 @each_capability
 @pytest.mark.usefixtures("capability")
-def test_many_jobs_in_one_call(emulated: Library, dtype: str) -> None:
+def test_many_problems_in_one_call(emulated: Library, dtype: str) -> None:
     random = torch.Generator().manual_seed(3)
     counts = torch.tensor([0, 5, 5, 150, 151], dtype=torch.int32)  # problems 0 .. 3 have 5, 0, 145 and 1 rows
     codebooks, embeds = [], []
@@ -144,7 +144,7 @@ def test_many_jobs_in_one_call(emulated: Library, dtype: str) -> None:
 @each_capability
 @pytest.mark.usefixtures("capability")
 @pytest.mark.parametrize("setting", ["ORDER reverse", "ORDER warps", "LATE copies", "LATE products"])
-def test_neither_the_order_of_threads_nor_when_copies_and_products_end_changes_a_bit(
+def test_the_order_of_threads_and_late_copies_or_products_change_no_bit(
     emulated: Library, dtype: str, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = torch.Generator().manual_seed(2)

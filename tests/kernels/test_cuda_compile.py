@@ -1,4 +1,4 @@
-"""nvcc compiles every CUDA kernel for every architecture without spilling a register."""
+"""nvcc compiles every CUDA kernel for every architecture, and no kernel spills registers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _RESOURCES = re.compile(
 
 
 def resources(source: str, folder: Path) -> Iterator[re.Match[str]]:
-    """What ptxas says of every kernel of a source, for every architecture."""
+    """The resources that ptxas reports for every kernel of a source and every architecture."""
     targets = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in ARCHITECTURES]
     printed = run_nvcc(
         ["-Xptxas", "-v", "-Werror", "all-warnings", *targets, "-c", source_path(source), "-o", folder / "out.o"]
     )
-    assert "serialized" not in printed, printed  # what ptxas says of products of warpgroups that wait for each other
+    assert "serialized" not in printed, printed  # ptxas says so if warpgroup products wait for each other
     return _RESOURCES.finditer(printed)
 
 
@@ -71,7 +71,7 @@ def test_ptx_names_the_kernels_of_a_plugin() -> None:
             assert kinds == ["u64"] * 3 + ["u32"] * 7 + ["u64"], name
 
 
-def test_the_codebook_takes_the_products_of_warpgroups_on_hopper_alone() -> None:
+def test_only_hopper_gets_warpgroup_products() -> None:
     for dtype in ("f16.f16", "bf16.bf16"):
         assert f"wgmma.mma_async.sync.aligned.m64n256k16.f32.{dtype}" in compile_ptx("codebook", "compute_90a")
     assert "wgmma.mma_async" not in compile_ptx("codebook", "compute_90")

@@ -1,4 +1,4 @@
-"""The CUDA kernel of the image, its own source run on the CPU, against PyTorch in float64."""
+"""The emulated CUDA kernel of the image against PyTorch in float64."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_size(
     image_conv(x, weight, bias, constant=own, values=values, pixels=pixels, library=emulated)
     wide = x.double(), weight.double(), bias.double()
     expected = image_conv_torch(*wide, None if own is None else own.double())
-    # What enters the product is rounded to T after two operations; tanh is nowhere steeper than 1.
+    # The conv's input is rounded to T after two operations; the slope of tanh is at most 1.
     entering = wide[0].abs() if own is None else wide[0].abs() + own.double().abs()[:, None, None]
     stored = torch.from_numpy(stored_bound(gamma(2) * entering.numpy(), entering.numpy(), dtype))
     sizes = F.conv2d(entering, wide[1].abs(), wide[2].abs(), padding=1)
@@ -63,7 +63,7 @@ def test_outputs_and_inputs_that_may_be_left_out(emulated: Library, dtype: str) 
     assert torch.equal(pixels, only)
 
 
-def test_an_unaligned_map_takes_the_other_path(emulated: Library) -> None:
+def test_an_unaligned_map_takes_the_narrow_kernel(emulated: Library) -> None:
     x, weight, bias, constant = random_case("float16", (1, 6, 7), 16)
     room = torch.zeros(x.numel() + 1, dtype=x.dtype)
     moved = room[1:].view(1, 6, 7, 16).permute(0, 3, 1, 2).copy_(x)

@@ -1,4 +1,4 @@
-"""Index and launch arithmetic of the CUDA kernels at sizes up to 64 images of 4096 x 4096, as plain C++."""
+"""The index and launch arithmetic of the CUDA kernels for up to 64 images of 4096 x 4096, tested in C++."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CUDA codebook kernels' own source, run on the CPU, against the NumPy twin of the CPU kernel."""
+"""The emulated CUDA kernels of the codebook form against their specification in NumPy."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from kernels.cuda.norm.norm import Statistics
 from kernels.ops.modulate import modulate_numpy
 
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
+PLAIN = Modulation()
 each_layout = pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 
 
@@ -42,7 +43,7 @@ def random_case(
 
 
 def check(
-    library: Library, dtype: str, case: tuple[Tensor, Tensor, Tensor], how: Modulation = Modulation(),  # noqa: B008
+    library: Library, dtype: str, case: tuple[Tensor, Tensor, Tensor], how: Modulation = PLAIN,
 ) -> None:  # fmt: skip
     x, entries, index = case
     out = modulate_codebook(x, entries, index, how, library=library)
@@ -55,7 +56,7 @@ def check(
         *(np.abs(t) for t in arrays[:3]), arrays[3], shift=shift, leaky=False,
         mean=None if wide[0] is None else -np.abs(wide[0]), rstd=wide[1],
     )  # fmt: skip
-    # Four roundings (subtract, scale, multiply and add, slope), then that of T.
+    # Four roundings (subtract, scale, multiply and add, slope), then the rounding to T.
     assert_within(out.double().numpy(), expected, stored_bound(gamma(4) * sizes, expected, dtype))
     assert out.shape == expected.shape
     assert out.dtype == x.dtype
@@ -176,7 +177,7 @@ def test_the_order_of_threads_changes_no_bit(
     assert torch.equal(modulate_codebook(x, entries, index, library=emulated), first)
 
 
-def test_the_torch_twin_is_the_numpy_twin() -> None:
+def test_both_specifications_agree() -> None:
     x, entries, index = random_case("float32", (2, 4, 6), 5, "nhwc", shift=1)
     mean, rstd = torch.rand(2, 2, 5) + 0.5
     how = Modulation(Statistics(mean.double(), rstd.double()), shift=1)

@@ -1,4 +1,4 @@
-"""The CUDA dense kernels and norms, their own source run on the CPU, against the specification in float64."""
+"""The emulated CUDA kernels of the dense form and of the norms against their specification in float64."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
 each_layout = pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 each_norm = pytest.mark.parametrize("norm", ["given", "instance", "batch"])
 
-# Small planes, one that fits a block's memory in no layout, and rows that no vector divides.
+# N, H, W: small planes, odd widths, and a plane that in no layout fits the shared memory of a block.
 SIZES = [(1, 1, 2), (2, 3, 5), (3, 4, 8), (2, 40, 40)]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of one modulation, and the same in float64."""
+    """The inputs of one modulation."""
 
     x: Tensor
     gamma: Tensor
@@ -162,11 +162,11 @@ def test_gamma_and_beta_as_halves_of_one_map(emulated: Library, layout: Layout, 
 @each_layout
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_a_mean_far_above_the_deviation_loses_nothing(emulated: Library, layout: Layout, norm: Norm) -> None:
-    """The sum of squares minus the square of the sum would lose every digit here."""
+    """The mean of the squares minus the square of the mean would lose every digit here."""
     x = make("float32", layout, (2, 40, 40), 8, offset=4096.0).x
     found, exact = norm_statistics(x, norm, library=emulated), statistics_torch(x.double(), norm)
     assert_within(found.mean.double(), exact.mean, gamma(16) * exact.mean.abs())
-    # A rounding of the mean by one part in 2^24 of 4096 moves each deviation of about 1 by 2^-12.
+    # Rounding a mean of 4096 to float32 moves each deviation, of about 1, by up to 2^-12.
     assert_within(found.rstd.double(), exact.rstd, 2.0**-12 * exact.rstd)
 
 

@@ -1,4 +1,4 @@
-"""The CUDA plan's own source, run on the CPU: the same integers as the specification, in any order of threads."""
+"""The emulated CUDA plan: the same integers as the specification, in any order of threads."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_all_levels_of_a_generator(emulated: Library, kernel_size: int) -> None:
 
 
 def test_windows_whose_hashes_collide_stay_apart(tmp_path: Path) -> None:
-    """The hash cut down to two bits: nearly all windows collide."""
+    """With hashes of two bits nearly all windows collide."""
     path = tmp_path / "collisions.so"
     compile_emulated(path, "-DSPADE_PLAN_TAG_MASK=3u", kernels=["plan", "error"])
     symbols = np.random.default_rng(1).integers(0, 4, (2, 12, 10)).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""Recording a CUDA graph makes the driver's calls in order; the driver here only writes them down."""
+"""Recording a CUDA graph makes the right calls of the driver in order; a fake driver lists the calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.engines.cuda.graph import CudaGraphError, recording
 
 
 class Driver:
-    """The functions of libcuda that are called, each with its status; handles are numbers."""
+    """A fake libcuda: lists the calls, and returns the given status of each; handles are numbers."""
 
     def __init__(self, **status: int) -> None:
         self.calls: list[str] = []

@@ -1,4 +1,4 @@
-"""The CUDA program of the torch engine, its kernels run on the CPU: the dense form's images, whatever is cached."""
+"""The CUDA program of the torch engine on emulated kernels: it draws the images of the dense form."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.kernels.cuda_emulated import emulated
 __all__ = ["emulated"]
 
 CPU = torch.device("cpu")
-# The bars of the project on images in -1..1: float32 by value, bf16 by PSNR.
+# The project's limits on images in -1..1: of float32 by value, of bf16 by PSNR.
 FLOAT32_TOLERANCE = 1e-4
 BF16_PSNR_DB = 30.0
 
@@ -40,7 +40,7 @@ def small(**change: object) -> GeneratorConfig:
 
 
 def trained_like(config: GeneratorConfig) -> Generator:
-    """Seeded weights with statistics and biases that are not 0 and 1, as training leaves them."""
+    """A generator of seeded weights, with random running statistics and biases as training leaves them."""
     rng = np.random.default_rng(3)
     generator = seeded_generator(config)
     for name, tensor in generator.state_dict().items():

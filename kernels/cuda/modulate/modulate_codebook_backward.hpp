@@ -126,30 +126,36 @@ struct EntrySums {
     }
 };
 
+// Calls body(chunk, begin, end, channel) for every chunk of pixels begin .. end - 1, and every vector of V channels in
+// it, that belongs to this thread.
+template <int V, typename Body>
+__device__ __forceinline__ void for_each_chunk(const ModulateShape& shape, const Body& body) {
+    const int32_t pixels = shape.n * shape.height * shape.width, vectors = shape.channels / V;
+    const int32_t chunks = (pixels + kChunk - 1) / kChunk;
+    for (int32_t chunk = blockIdx.x * blockDim.y + threadIdx.y; chunk < chunks; chunk += gridDim.x * blockDim.y)
+        for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x)
+            body(chunk, chunk * kChunk, min(pixels, (chunk + 1) * kChunk), vector * V);
+}
+
 template <typename T, int V>
 __device__ __forceinline__ void codebook_gradient_atomic(const CodebookBackward<T>& of) {
     const ModulateShape& shape = of.shape;
-    const int32_t pixels = shape.n * shape.height * shape.width, vectors = shape.channels / V;
-    const int32_t chunks = (pixels + kChunk - 1) / kChunk;
     const int64_t channels = shape.channels;
-    for (int32_t chunk = blockIdx.x * blockDim.y + threadIdx.y; chunk < chunks; chunk += gridDim.x * blockDim.y) {
-        const int32_t begin = chunk * kChunk, end = min(pixels, begin + kChunk);
-        for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
-            EntrySums<V> sums;
-            sums.clear();
-            int32_t row = entry_at(shape.rows, of.index[begin]);
-            for (int32_t pixel = begin; pixel < end; ++pixel) {
-                const int32_t next = entry_at(shape.rows, of.index[pixel]);
-                if (next != row) {
-                    sums.add_to(of.dentries + row * 2 * channels + vector * V, channels);
-                    sums.clear();
-                    row = next;
-                }
-                sums.add(gradient_at<T, V>(of, pixel, source_of(shape, pixel), row, vector * V));
+    for_each_chunk<V>(shape, [&](int32_t, int32_t begin, int32_t end, int32_t channel) {
+        EntrySums<V> sums;
+        sums.clear();
+        int32_t row = entry_at(shape.rows, of.index[begin]);
+        for (int32_t pixel = begin; pixel < end; ++pixel) {
+            const int32_t next = entry_at(shape.rows, of.index[pixel]);
+            if (next != row) {
+                sums.add_to(of.dentries + row * 2 * channels + channel, channels);
+                sums.clear();
+                row = next;
             }
-            sums.add_to(of.dentries + row * 2 * channels + vector * V, channels);
+            sums.add(gradient_at<T, V>(of, pixel, source_of(shape, pixel), row, channel));
         }
-    }
+        sums.add_to(of.dentries + row * 2 * channels + channel, channels);
+    });
 }
 
 // A run: neighbours in the sorted index that share a row of entries, cut at the borders of a chunk.
@@ -170,27 +176,23 @@ template <typename T, int V>
 __device__ __forceinline__ void codebook_gradient_sorted(const CodebookBackward<T>& of, const int32_t* sorted,
                                                          const int64_t* order, float* partials) {
     const ModulateShape& shape = of.shape;
-    const int32_t pixels = shape.n * shape.height * shape.width, vectors = shape.channels / V;
-    const int32_t chunks = (pixels + kChunk - 1) / kChunk;
+    const int32_t pixels = shape.n * shape.height * shape.width;
     const int64_t channels = shape.channels;
-    for (int32_t chunk = blockIdx.x * blockDim.y + threadIdx.y; chunk < chunks; chunk += gridDim.x * blockDim.y) {
-        const int32_t chunk_begin = chunk * kChunk, chunk_end = min(pixels, chunk_begin + kChunk);
-        for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
-            for (int32_t begin = chunk_begin, end = begin; begin < chunk_end; begin = end) {
-                const int32_t row = sorted_row(sorted, shape.rows, begin);
-                EntrySums<V> sums;
-                sums.clear();
-                for (; end < chunk_end && sorted_row(sorted, shape.rows, end) == row; ++end) {
-                    const auto pixel = static_cast<int32_t>(order[end]);
-                    sums.add(gradient_at<T, V>(of, pixel, source_of(shape, pixel), row, vector * V));
-                }
-                const Run run = run_at(sorted, shape.rows, pixels, begin, end, chunk_begin, chunk_end);
-                float* target = of.dentries + row * 2 * channels;
-                if (!run.begins || !run.ends) target = partials + (2 * chunk + (run.begins ? 1 : 0)) * 2 * channels;
-                sums.store_to(target + vector * V, channels);
+    for_each_chunk<V>(shape, [&](int32_t chunk, int32_t chunk_begin, int32_t chunk_end, int32_t channel) {
+        for (int32_t begin = chunk_begin, end = begin; begin < chunk_end; begin = end) {
+            const int32_t row = sorted_row(sorted, shape.rows, begin);
+            EntrySums<V> sums;
+            sums.clear();
+            for (; end < chunk_end && sorted_row(sorted, shape.rows, end) == row; ++end) {
+                const auto pixel = static_cast<int32_t>(order[end]);
+                sums.add(gradient_at<T, V>(of, pixel, source_of(shape, pixel), row, channel));
             }
+            const Run run = run_at(sorted, shape.rows, pixels, begin, end, chunk_begin, chunk_end);
+            float* target = of.dentries + row * 2 * channels;
+            if (!run.begins || !run.ends) target = partials + (2 * chunk + (run.begins ? 1 : 0)) * 2 * channels;
+            sums.store_to(target + channel, channels);
         }
-    }
+    });
 }
 
 // One past the last place of the row at `begin`.

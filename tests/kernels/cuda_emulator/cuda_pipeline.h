@@ -1,4 +1,4 @@
-// Asynchronous copies on the CPU, with the checks that the hardware makes.
+// Asynchronous copies on the CPU, with the checks of the hardware.
 #ifndef SPADE_EMULATOR_CUDA_PIPELINE_H
 #define SPADE_EMULATOR_CUDA_PIPELINE_H
 

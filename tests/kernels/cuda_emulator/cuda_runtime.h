@@ -1,10 +1,11 @@
-// As much of CUDA as the kernels use, on the CPU: compiled against this folder's headers they run as they stand.
+// The part of CUDA that the kernels use, on the CPU. Compiled against the headers in this folder, the kernels run
+// unchanged.
 //
-// A block's threads are fibres of one OS thread, switched at barriers and warp operations only, all in turn or as the
-// environment variable SPADE_EMULATOR_ORDER says: in the reverse order ("reverse"), or each warp as far as it gets
-// ("warps"). A kernel that reads what it has not waited for gives another result. Blocks run one after the other. A
-// barrier that some thread of the block never reaches, or a warp operation that a lane of its mask never reaches, ends
-// the process with a message.
+// The threads of a block are fibres of one OS thread. They switch only at barriers and warp operations, in the order of
+// the environment variable SPADE_EMULATOR_ORDER: by default each thread in turn, "reverse" the other way round, and
+// "warps" each warp as far as it gets. A kernel that reads without waiting gives different results in different orders.
+// Blocks run one after the other. The process ends with a message if some thread of a block never reaches a barrier, or
+// some lane of a mask never reaches a warp operation.
 #ifndef SPADE_EMULATOR_CUDA_RUNTIME_H
 #define SPADE_EMULATOR_CUDA_RUNTIME_H
 
@@ -35,7 +36,7 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-constexpr int kEmulatedShared = 227 << 10;  // dynamic shared memory of a block, at most: Hopper's
+constexpr int kEmulatedShared = 227 << 10;  // the most dynamic shared memory of a block, as on Hopper
 using cudaStream_t = struct emulated_stream*;
 
 struct cudaLaunchConfig_t {
@@ -51,7 +52,8 @@ inline cudaError_t cudaGetDevice(int* device) {
     return cudaSuccess;
 }
 
-// Few multiprocessors, so that kernels go round their strides; Hopper, or what SPADE_EMULATOR_CAPABILITY says.
+// Three multiprocessors, so that kernels go round their strides; compute capability 9 (Hopper), or
+// SPADE_EMULATOR_CAPABILITY.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     const char* capability = std::getenv("SPADE_EMULATOR_CAPABILITY");
     *value = attribute == cudaDevAttrMultiProcessorCount ? 3 : capability == nullptr ? 9 : std::atoi(capability);
@@ -129,8 +131,9 @@ Value __shfl_up_sync(unsigned mask, Value value, unsigned by) {
     return emulated_shuffle(mask, value, lane >= by ? lane - by : lane);
 }
 
-// What a thread starts and waits for in groups: done at once or, if SPADE_EMULATOR_LATE says "copies" or "products",
-// when it waits. A kernel gives the same result in any case.
+// Asynchronous copies and products, which a thread starts and waits for in groups. They run at once or, if
+// SPADE_EMULATOR_LATE is "copies" or "products", as late as the wait allows. A correct kernel gives the same result
+// either way.
 enum emulated_queue { emulated_copies, emulated_products };
 void emulated_start(std::function<void()> work, emulated_queue queue);
 void emulated_commit(emulated_queue queue);

@@ -1,4 +1,4 @@
-// Runs a block's threads as fibres; see cuda_runtime.h.
+// The emulator: runs the threads of a block as fibres. See cuda_runtime.h.
 
 #include <ucontext.h>
 
@@ -23,7 +23,7 @@ constexpr unsigned kMaxThreads = 1024;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 
-// Started by a context, then switched by jumps: those make no system call.
+// A fibre starts in a context of its own. Later switches are jumps, which make no system call.
 struct Fibre {
     ucontext_t context;
     jmp_buf place;
@@ -34,7 +34,7 @@ struct Fibre {
     std::deque<std::vector<std::function<void()>>> started[2] = {{{}}, {{}}};  // groups, the last one still open
 };
 
-std::mutex turn;  // one kernel at a time: shared memory is static
+std::mutex turn;  // one kernel at a time, because shared memory is static
 std::vector<Fibre> fibres;
 ucontext_t starter;
 jmp_buf scheduler;
@@ -80,7 +80,7 @@ void resume(unsigned thread) {
     swapcontext(&starter, &fibre.context);
 }
 
-// Lanes of a warp's mask that all wait with the same mask go on.
+// Releases the lanes of a warp whose mask is complete: all lanes of the mask wait with the same mask.
 bool release_warp(unsigned first) {
     bool released = false;
     for (unsigned lane = 0; lane < 32 && first + lane < threads; ++lane) {
@@ -107,7 +107,7 @@ bool release_block() {
     return true;
 }
 
-// Runs the ready threads of first .. last - 1 once; says whether there were any.
+// Runs each ready thread of first .. last - 1 once. Returns whether there was any.
 bool run_threads(unsigned first, unsigned last, bool reverse) {
     bool ran = false;
     for (unsigned i = first; i < last; ++i) {

@@ -1,4 +1,4 @@
-// kernels/cuda/tensor_core.hpp on the CPU, after the PTX ISA's pictures of who holds what.
+// The tensor cores of kernels/cuda/device/tensor_core.hpp on the CPU, with the PTX ISA's layouts of fragments.
 #ifndef SPADE_EMULATOR_TENSOR_CORE_H
 #define SPADE_EMULATOR_TENSOR_CORE_H
 
@@ -11,8 +11,8 @@
 
 namespace spade {
 
-// Row i of matrix m, whose address lane 8 m + i gave. Refuses what the hardware refuses, and what it is slow at: rows
-// of a matrix that lie in the same banks.
+// Row i of matrix m, whose address lane 8 m + i passed. Refuses rows that the hardware refuses (unaligned) or reads
+// slowly (in the same banks of shared memory).
 inline const uint16_t* emulated_row(const uint64_t (&rows)[32], unsigned matrix, unsigned row) {
     unsigned banks = 0;
     for (unsigned i = 0; i < 8; ++i) {
@@ -42,7 +42,7 @@ inline float emulated_value(__nv_bfloat16, uint16_t bits) { return __bfloat162fl
 
 template <typename T>
 void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    static float left[32][16][16], right[32][16][8];  // of each warp
+    static float left[32][16][16], right[32][16][8];  // a and b of each warp
     auto& own_left = left[emulated_warp()];
     auto& own_right = right[emulated_warp()];
     const unsigned first = emulated_lane() / 4, second = emulated_lane() % 4 * 2;

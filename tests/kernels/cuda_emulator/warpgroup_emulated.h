@@ -1,4 +1,5 @@
-// kernels/cuda/warpgroup.hpp on the CPU, after the PTX ISA: a descriptor's matrix is read where the hardware reads it.
+// The warpgroup products of kernels/cuda/device/warpgroup.hpp on the CPU, after the PTX ISA: a factor is read at the
+// addresses that its descriptor gives the hardware.
 #ifndef SPADE_EMULATOR_WARPGROUP_H
 #define SPADE_EMULATOR_WARPGROUP_H
 
@@ -6,7 +7,8 @@
 
 namespace spade {
 
-// As on the device, but counted from the block's shared memory, which lies at a multiple of 1024 bytes.
+// The descriptor of the device, with the address counted from the begin of the block's shared memory, which is a
+// multiple of 1024 bytes.
 inline uint64_t matrix_descriptor(const void* first) {
     const auto address =
         static_cast<uint64_t>(static_cast<const char*>(first) - static_cast<const char*>(dynamic_shared()));
@@ -14,8 +16,8 @@ inline uint64_t matrix_descriptor(const void* first) {
     return (address & 0x3FFFF) >> 4 | UINT64_C(1) << 16 | UINT64_C(1024) >> 4 << 32 | UINT64_C(1) << 62;
 }
 
-// Element of a matrix with K along its rows and the swizzle of 128 bytes: bits 4 to 6 of the address are those and 7
-// to 9.
+// An element of a matrix whose rows run along K, with the 128-byte swizzle: bits 7 to 9 of the address are added (XOR)
+// to bits 4 to 6.
 inline uint16_t emulated_element(uint64_t descriptor, unsigned row, unsigned k) {
     if (descriptor >> 62 != 1) emulated_fail("a matrix that is not swizzled by 128 bytes");
     const uint64_t start = (descriptor & 0x3FFF) << 4, apart = (descriptor >> 32 & 0x3FFF) << 4;
