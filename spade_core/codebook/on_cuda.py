@@ -1,6 +1,6 @@
-"""`modulate` on the CUDA kernels: the norm, the x2 map and its gradients without PyTorch's elementwise operators.
+"""`modulate` on the CUDA kernels, with the norm before it and the gradients of both.
 
-`spade_core.codebook.modulate` is the twin in PyTorch's operators, and takes over where there are no kernels.
+`spade_core.codebook.modulate` is the twin on PyTorch's operators, and takes over where there are no kernels.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ _DTYPES = {getattr(torch, name) for name in DTYPES}
 
 
 def library_for(x: Tensor) -> Library | None:
-    """The CUDA kernels that serve a map, or None where PyTorch's operators must: off CUDA, or without kernels."""
+    """The CUDA kernels for a map, or None where PyTorch's operators take over: off CUDA, in float64, or without any."""
     return _installed() if x.is_cuda and x.dtype in _DTYPES else None
 
 
 @functools.cache
 def _installed() -> Library | None:
-    """The installed library; where there is none, the log says why, once in a process."""
+    """The installed library, or None if its kernels cannot run here; the log says why, once in a process."""
     try:
-        return installed()
+        library = installed()
+        # A GPU that the library was not compiled for refuses this launch.
+        norm_statistics(torch.zeros((1, 1, 1, 1), device=library.device), "batch", library=library)
+        return library
     except CudaError as error:
         _log.warning("the modulation of SPADE's norms runs on PyTorch's operators: %s", error)
         return None

@@ -154,6 +154,21 @@ def test_without_kernels_the_log_says_why_once(
     ]
 
 
+def test_a_gpu_that_refuses_the_kernels_is_told_too(
+    emulated: Library, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(op: str, *_: object, **__: object) -> None:
+        raise CudaError(f"[{op}] CUDA refused the launch: no kernel image is available")
+
+    monkeypatch.setattr(on_cuda, "installed", lambda: emulated)
+    monkeypatch.setattr(emulated, "call", refuse)
+    on_cuda._installed.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert on_cuda.library_for(OnDevice()) is None  # type: ignore[arg-type]
+    on_cuda._installed.cache_clear()
+    assert "[norm_statistics] CUDA refused the launch: no kernel image is available" in caplog.text
+
+
 def test_the_kernels_serve_cuda_maps_of_their_dtypes(emulated: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_cuda, "installed", lambda: emulated)
     on_cuda._installed.cache_clear()

@@ -10,6 +10,8 @@ thread_local cudaError_t last_error = cudaSuccess;
 
 int32_t spade::launch_status(cudaError_t error) {
     last_error = error;
+    // CUDA keeps an error until it is read, and would report it for the caller's next launch.
+    if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
     return error == cudaSuccess ? SPADE_CUDA_OK : SPADE_CUDA_ERROR_LAUNCH;
 }
 
