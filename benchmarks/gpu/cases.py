@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common.maps import Maps
-from benchmarks.gpu import triton_peers as gpu_triton
+from benchmarks.gpu import triton_peers
 from benchmarks.gpu.case import LIMITS, Case, Outputs, dtype_name, random_map, random_values, shape_name
 from benchmarks.gpu.codebook_cases import all_codebooks_case, codebook_cases, image_case
 from kernels.constants import SLOPE
@@ -104,7 +104,7 @@ def modulate_codebook_case(level: Level, channels: int, shift: int, dtype: torch
         lambda: (modulate_codebook(x, entries, index, how),),
         lambda: (modulate_codebook_torch(x.double(), entries.double(), index, how),),
         eager, LIMITS[dtype], moved + entries.numel() * x.element_size(), 2 * pixels * channels,
-        triton=gpu_triton.peer(lambda: (gpu_triton.modulate_codebook(x, entries, index, shift=shift),)),
+        triton=triton_peers.peer(lambda: (triton_peers.modulate_codebook(x, entries, index, shift=shift),)),
     )  # fmt: skip
 
 
@@ -142,8 +142,8 @@ def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.d
         "batch": lambda: F.batch_norm(x, None, None, training=True),
     }
     peers: dict[str, Callable[[], Outputs]] = {
-        "given": lambda: (gpu_triton.modulate_dense(x, gamma, beta, mean, rstd),),
-        "instance": lambda: (gpu_triton.modulate_dense_instance(x, gamma, beta),),
+        "given": lambda: (triton_peers.modulate_dense(x, gamma, beta, mean, rstd),),
+        "instance": lambda: (triton_peers.modulate_dense_instance(x, gamma, beta),),
     }
     for name, norm in norms.items():
         given = Statistics(mean, rstd) if name == "given" else None
@@ -156,7 +156,7 @@ def dense_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.d
             f"modulate_dense {name}", shape, dtype_name(dtype),
             lambda name=name, given=given: modulate_dense(x, gamma, beta, norm=name, statistics=given)[:1],  # type: ignore[misc]
             expected, eager(norm), LIMITS[dtype], (4 if name == "given" else 5) * size, 5 * x.numel(),
-            triton=gpu_triton.peer(peers.get(name)),
+            triton=triton_peers.peer(peers.get(name)),
         )  # fmt: skip
 
     def backward() -> Outputs:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu import triton_peers as gpu_triton
+from benchmarks.gpu import triton_peers
 from benchmarks.gpu.case import LIMITS, Case, Outputs, dtype_name, random_map, random_values, shape_name
 from kernels.constants import HIDDEN
 from kernels.cuda.codebook.codebook import Codebook, Embed, codebook, embed, per_tap_weight
@@ -58,13 +58,13 @@ def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torc
         return (problem.entries,)
 
     def in_triton() -> Outputs:
-        return (gpu_triton.codebook_product(problem.actv, problem.patches, turned, problem.bias),)
+        return (triton_peers.codebook_product(problem.actv, problem.patches, turned, problem.bias),)
 
     for name, call, rows in (("codebook gathered", gathered, rows5), ("codebook per tap", per_tap, rows3)):
         yield Case(
             name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype), call, lambda: (_exact(problem),),
             lambda: _cublas(problem, narrow), LIMITS[dtype], _bytes(problem), 2 * rows * problem.weight.numel(),
-            triton=gpu_triton.peer(in_triton if dtype != torch.float32 else None),
+            triton=triton_peers.peer(in_triton if dtype != torch.float32 else None),
         )  # fmt: skip
 
 

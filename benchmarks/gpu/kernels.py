@@ -8,7 +8,7 @@ import time
 import torch
 
 from benchmarks.common.maps import read_maps
-from benchmarks.gpu import triton_peers as gpu_triton
+from benchmarks.gpu import triton_peers
 from benchmarks.gpu.case import Case, Outputs
 from benchmarks.gpu.cases import cases
 from benchmarks.gpu.checks import largest_error
@@ -24,7 +24,7 @@ def machine(setting: Setting) -> Report:
     """The GPU, versions, whether the kernels were built, and the bandwidth of a copy in device memory."""
     report: Report = {
         "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
-        "triton": gpu_triton.version(),
+        "triton": triton_peers.version(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }  # fmt: skip
     try:

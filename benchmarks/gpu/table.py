@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-Report = dict[str, Any]
+from benchmarks.gpu.setting import Report
 
 _COLUMNS: dict[str, Sequence[str]] = {
     "checks": ("kernel", "shape", "dtype", "error", "limit", "passed"),

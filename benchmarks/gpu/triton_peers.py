@@ -13,10 +13,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.case import Outputs
 from kernels.constants import EPSILON, HIDDEN
 from kernels.cuda.host.tensors import empty_map
-
-Outputs = tuple[Tensor, ...]
 
 LARGEST = 1 << 31  # elements: offsets are 32-bit
 FUSED = {"enable_fp_fusion": True}  # fused multiply-add, which is not the default from Triton 3.10 on
@@ -45,9 +44,9 @@ def peer(call: Callable[[], Outputs] | None) -> Callable[[], Outputs] | None:
 
 @functools.cache
 def _kernels() -> ModuleType:
-    from benchmarks.gpu import triton_kernels as gpu_triton_kernels
+    from benchmarks.gpu import triton_kernels
 
-    return gpu_triton_kernels
+    return triton_kernels
 
 
 def modulate_dense(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:

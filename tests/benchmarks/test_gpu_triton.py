@@ -18,7 +18,7 @@ from torch import Tensor
 
 import benchmarks.gpu
 from benchmarks.gpu import kernels as gpu_kernels
-from benchmarks.gpu import triton_peers as gpu_triton
+from benchmarks.gpu import triton_peers
 from benchmarks.gpu.case import Case
 from benchmarks.gpu.kernels import triton_peer
 from kernels.constants import HIDDEN
@@ -147,13 +147,13 @@ def test_the_tuner_tries_few_configurations(tmp_path: Path) -> None:
 def test_bad_arguments_are_named() -> None:
     x, index = torch.zeros(1, 8, 4, 4), torch.zeros((1, 4, 4), dtype=torch.int32)
     with pytest.raises(ValueError, match=r"expected x channels last but got \[1, 8, 4, 4\] of strides \[128, 16, 4, 1"):
-        gpu_triton.modulate_codebook(x, torch.zeros(1, 16), index)
+        triton_peers.modulate_codebook(x, torch.zeros(1, 16), index)
     with pytest.raises(ValueError, match=r"expected shift 0 or 1 .* but got 1 for x \[1, 8, 4, 4\] and index \[1, 4"):
-        gpu_triton.modulate_codebook(in_layout(x, "nhwc"), torch.zeros(1, 16), index, shift=1)
+        triton_peers.modulate_codebook(in_layout(x, "nhwc"), torch.zeros(1, 16), index, shift=1)
     with pytest.raises(ValueError, match=r"expected actv of float16 or bfloat16 but got torch.float32; convert it"):
-        gpu_triton.codebook_product(torch.zeros(1, HIDDEN), index[0], torch.zeros(4 * HIDDEN, 8), torch.zeros(8))
+        triton_peers.codebook_product(torch.zeros(1, HIDDEN), index[0], torch.zeros(4 * HIDDEN, 8), torch.zeros(8))
     with pytest.raises(ValueError, match=r"expected at most 2147483648 elements, .* but got 2147483664; take fewer"):
-        gpu_triton.instance_statistics(
+        triton_peers.instance_statistics(
             torch.empty((1, 16, 1, (1 << 27) + 1), device="meta", memory_format=torch.channels_last)
         )
 
@@ -195,13 +195,13 @@ def test_a_case_without_a_peer_has_no_columns() -> None:
 
 
 def test_without_triton_there_are_no_peers_and_the_report_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gpu_triton.version() == triton.__version__
-    assert gpu_triton.peer(case_of().call) is not None
-    gpu_triton._kernels.cache_clear()
+    assert triton_peers.version() == triton.__version__
+    assert triton_peers.peer(case_of().call) is not None
+    triton_peers._kernels.cache_clear()
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "benchmarks.gpu.triton_kernels")
     monkeypatch.delattr(benchmarks.gpu, "triton_kernels")
-    assert gpu_triton.peer(case_of().call) is None
-    assert gpu_triton.version() == (
+    assert triton_peers.peer(case_of().call) is None
+    assert triton_peers.version() == (
         "absent: import of triton halted; None in sys.modules; pip install -e '.[bench]' in the checkout"
     )

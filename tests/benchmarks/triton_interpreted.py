@@ -43,10 +43,10 @@ def interpreted(function: str, folder: Path, *arguments: object) -> Any:
 
 def outputs(calls: list[Call]) -> list[list[Tensor]]:
     """The outputs of every call, in each configuration of its kernels."""
-    from benchmarks.gpu import triton_peers as gpu_triton
+    from benchmarks.gpu import triton_peers
 
     return [
-        [getattr(gpu_triton, name)(*arguments, **options) for _ in _configurations(KERNELS[name])]
+        [getattr(triton_peers, name)(*arguments, **options) for _ in _configurations(KERNELS[name])]
         for name, arguments, options in calls
     ]
 
@@ -73,7 +73,7 @@ def tried(calls: list[Call]) -> list[int]:
     """How many configurations the tuner tries for each call, with a clock that always says 1."""
     import triton.testing
 
-    from benchmarks.gpu import triton_peers as gpu_triton
+    from benchmarks.gpu import triton_peers
 
     count = 0
 
@@ -86,16 +86,16 @@ def tried(calls: list[Call]) -> list[int]:
     triton.testing.do_bench = bench
     numbers = [0]
     for name, arguments, options in calls:
-        getattr(gpu_triton, name)(*arguments, **options)
+        getattr(triton_peers, name)(*arguments, **options)
         numbers.append(count)
     return [after - before for before, after in pairwise(numbers)]
 
 
 def _configurations(names: Sequence[str]) -> Iterator[int]:
     """Give kernels one configuration after another. With several, Triton would time them, which needs a GPU."""
-    from benchmarks.gpu import triton_kernels as gpu_triton_kernels
+    from benchmarks.gpu import triton_kernels
 
-    tuned = [getattr(gpu_triton_kernels, name) for name in names]
+    tuned = [getattr(triton_kernels, name) for name in names]
     every = [list(kernel.configs) for kernel in tuned]
     for number in range(max(map(len, every))):
         for kernel, configs in zip(tuned, every, strict=True):
