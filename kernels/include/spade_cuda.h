@@ -60,11 +60,11 @@ typedef enum spade_cuda_layout { SPADE_CUDA_NCHW = 0, SPADE_CUDA_NHWC = 1 } spad
 /* The plan of a batch of symbol maps, all levels at once; spade_plan_find in spade_kernels.h says what a plan is.
  * Positions are the pixels of all levels, level by level, each level [n][height][width]; at most 3 * 2^29.
  *
- * find writes index and offsets3 and offsets5, and leaves in scratch what write needs. offsets[l n + i] counts the
- * windows of all levels that appear before map i of level l. So map i of level l owns rows offsets[l n + i] - offsets[l
- * n] up to offsets[l n + i + 1] - offsets[l n] of the tables of level l. write fills the tables: the caller reads the
- * offsets, allocates tables of that size and calls write; or the caller calls write at once with tables that are large
- * enough, without waiting for the device. */
+ * find writes index, offsets3 and offsets5, and leaves the input of write in scratch. In both arrays offsets[l n + i]
+ * is the number of distinct windows, over all levels, before map i of level l. So map i of level l owns the rows from
+ * offsets[l n + i] - offsets[l n] up to, but not including, offsets[l n + i + 1] - offsets[l n] of the table of level
+ * l. write fills the tables. The caller either reads the offsets, allocates tables of that size and calls write; or
+ * calls write at once with tables that are large enough, without waiting for the device. */
 typedef struct spade_plan_batch {
     const uint16_t* symbols; /* [n][map_height][map_width], rows row_stride apart, values 0 .. n_symbols - 1 */
     int32_t* index;          /* [positions], out of find: rows of patches5 of the position's level */
@@ -210,8 +210,7 @@ typedef struct spade_modulate_dense {
     int64_t pixels; /* of an image: height * width */
     int64_t channels;
     int64_t modulation_stride; /* gamma and beta: elements between two pixels (NHWC) or two images (NCHW) */
-    int64_t
-        statistics_stride; /* norm given: elements between the statistics of two images: C, or 0 if all share them */
+    int64_t statistics_stride; /* norm given: elements between the statistics of two images: C, or 0: shared */
     int64_t norm;
     double epsilon;
     int64_t leaky; /* 1: leaky ReLU of slope 0.2; 0: none */
