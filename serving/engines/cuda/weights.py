@@ -84,10 +84,19 @@ class CudaWeights:
     constant: Tensor
 
 
+@dataclass(frozen=True)
+class _Target:
+    """What weights are converted for."""
+
+    config: GeneratorConfig
+    dtype: torch.dtype
+    device: torch.device
+
+
 @torch.no_grad()
 def cuda_weights(generator: Generator, dtype: torch.dtype, device: torch.device) -> CudaWeights:
     """The weights of a float32 generator in eval mode, converted to `dtype` and moved to `device`. Copies only."""
-    config = generator.config
+    target = _Target(generator.config, dtype, device)
     fc = table = table_bias = None
     if isinstance(generator.fc, nn.Linear):
         fc = nn.Linear(generator.fc.in_features, generator.fc.out_features).to(device, dtype)
@@ -95,16 +104,16 @@ def cuda_weights(generator: Generator, dtype: torch.dtype, device: torch.device)
     else:
         assert isinstance(generator.fc, nn.Conv2d)
         assert generator.fc.bias is not None
-        table = _table(generator.fc.weight, config, dtype, device)
+        table = _table(generator.fc.weight, target)
         table_bias = generator.fc.bias.float().to(device)
     blocks, constant = [], None
     for block, level, shift in walk(generator):
-        blocks.append(_block(block, level, shift, constant, config, dtype, device))
+        blocks.append(_block(block, level, shift, constant, target))
         constant = _left_out(block, constant)
     assert constant is not None
     assert generator.conv_img.bias is not None
     return CudaWeights(
-        config, dtype, device, fc, table, table_bias, tuple(blocks), _conv(generator.conv_img, dtype, device),
+        generator.config, dtype, device, fc, table, table_bias, tuple(blocks), _conv(generator.conv_img, target),
         generator.conv_img.bias.float().to(device), constant.float().to(device),
     )  # fmt: skip
 
@@ -116,34 +125,22 @@ def _left_out(block: ResidualBlock, constant: Tensor | None) -> Tensor | None:
     return torch.stack(parts).sum(0) if parts else None
 
 
-def _block(
-    block: ResidualBlock,
-    level: int,
-    shift: int,
-    constant: Tensor | None,
-    config: GeneratorConfig,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> CudaBlock:
-    def norm(spade: SPADE, left_out: Tensor | None) -> CudaNorm:
-        return _norm(spade, left_out, config, dtype, device)
-
+def _block(block: ResidualBlock, level: int, shift: int, constant: Tensor | None, target: _Target) -> CudaBlock:
     return CudaBlock(
         level,
         shift,
-        norm(block.norm_0, constant),
-        _conv(block.conv_0, dtype, device),
-        norm(block.norm_1, block.conv_0.bias),
-        _conv(block.conv_1, dtype, device),
-        norm(block.norm_s, constant) if block.norm_s is not None else None,
-        _conv(block.conv_s, dtype, device) if block.conv_s is not None else None,
+        _norm(block.norm_0, constant, target),
+        _conv(block.conv_0, target),
+        _norm(block.norm_1, block.conv_0.bias, target),
+        _conv(block.conv_1, target),
+        _norm(block.norm_s, constant, target) if block.norm_s is not None else None,
+        _conv(block.conv_s, target) if block.conv_s is not None else None,
     )
 
 
-def _norm(
-    spade: SPADE, left_out: Tensor | None, config: GeneratorConfig, dtype: torch.dtype, device: torch.device
-) -> CudaNorm:
-    folded = fold(spade, config, torch.float32)
+def _norm(spade: SPADE, left_out: Tensor | None, target: _Target) -> CudaNorm:
+    """The norm of a map that leaves out the biases `left_out`."""
+    folded = fold(spade, target.config, torch.float32)
     weight, bias, channels = folded.weight, folded.bias, spade.mlp_gamma.out_channels
     # a (x + c) + b = a x + (a c + b). Instance norm removes every constant, so there is nothing to add.
     if left_out is not None and folded.norm is None:
@@ -156,18 +153,19 @@ def _norm(
     assert isinstance(shared, nn.Conv2d)
     return CudaNorm(
         channels,
-        _table(shared.weight, config, dtype, device),
-        folded.shared_bias.float().to(device),
-        weight.T.to(device, dtype).contiguous(),
-        bias.float().to(device),
+        _table(shared.weight, target),
+        folded.shared_bias.float().to(target.device),
+        weight.T.to(target.device, target.dtype).contiguous(),
+        bias.float().to(target.device),
         instance=folded.norm is not None,
     )
 
 
-def _table(weight: Tensor, config: GeneratorConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _table(weight: Tensor, target: _Target) -> Tensor:
     taps, depth = weight.shape[2] * weight.shape[3], weight.shape[0]
-    return symbol_table(weight, config).view(taps, config.symbols + 1, depth).to(device, dtype).contiguous()
+    table = symbol_table(weight, target.config).view(taps, target.config.symbols + 1, depth)
+    return table.to(target.device, target.dtype).contiguous()
 
 
-def _conv(conv: nn.Conv2d, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return conv.weight.detach().to(device, dtype).contiguous(memory_format=torch.channels_last)
+def _conv(conv: nn.Conv2d, target: _Target) -> Tensor:
+    return conv.weight.detach().to(target.device, target.dtype).contiguous(memory_format=torch.channels_last)
