@@ -1,7 +1,8 @@
 """Load on a server: closed loops of clients, open loops of arrivals, and the figures of both. Knows no protocol.
 
-An open loop counts a request's latency from the time it was due, and not from its sending: a sender that waits for a
-slow answer sends the next request late, and that wait is the server's doing ("coordinated omission").
+An open loop counts the latency of a request from the time the request was due. A sender that waits for a slow answer
+sends the next request late, and the server caused that delay, so counting from the sending would hide the delay
+("coordinated omission").
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WINDOWS = 3  # that must agree, and that the figures are of
-TOLERANCE = 0.1
+WINDOWS = 3  # windows that must agree; the figures of a loop are of these windows
+TOLERANCE = 0.1  # two windows agree where they differ by this share or less
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What an answer says of itself; `total_s` is from the start of the batch to this answer."""
+    """What an answer reports: seconds in the queue, in the engine, and from the start of the batch to the answer."""
 
     images: int
     queue_s: float
@@ -34,7 +35,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Sample:
-    """Request `number`, in seconds since the start. `reply` is None where the server refused it."""
+    """One request. Times are seconds since the start of the loop. `reply` is None where the server refused."""
 
     number: int
     due_s: float
@@ -48,7 +49,7 @@ class Sample:
 
 
 Send = Callable[[int], Reply | None]
-"""Sends request number k and waits for its answer; None where the server refused it."""
+"""Sends request number k and waits for the answer; None where the server refused."""
 Connect = Callable[[], AbstractContextManager[Send]]
 
 
@@ -56,7 +57,7 @@ Connect = Callable[[], AbstractContextManager[Send]]
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that this share (0..1) of the values does not exceed; NaN without values."""
+    """The smallest value that at least this share (0..1) of the values does not exceed; NaN without values."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -73,7 +74,7 @@ def arrivals(rate: float, seconds: float, kind: str, seed: int = 0) -> list[floa
 
 @dataclass(frozen=True)
 class Work:
-    """What the model did in some seconds: images computed, and the share of the time in which it had a batch."""
+    """The model's work in some period: images computed, and the share of the time in which the model had a batch."""
 
     images: float
     busy: float
@@ -86,12 +87,12 @@ def work_in(samples: Sequence[Sample], begin: float, end: float) -> Work:
         if (reply := sample.reply) is not None:
             inside = max(0.0, min(end, sample.done_s) - max(begin, sample.done_s - reply.total_s))
             images += reply.images * inside / reply.total_s
-            seconds += reply.images / reply.batch_size * inside  # over all requests of a batch, the batch's own time
+            seconds += reply.images / reply.batch_size * inside  # adds up to the batch's time over all its requests
     return Work(images, seconds / (end - begin))
 
 
 def finished(samples: Sequence[Sample], begin: float, end: float) -> list[Sample]:
-    """Those that ended in (begin, end], in the order they ended."""
+    """The samples that ended in (begin, end], in the order of their ends."""
     return sorted((s for s in samples if begin < s.done_s <= end), key=lambda s: s.done_s)
 
 
@@ -107,7 +108,7 @@ def stable(samples: Sequence[Sample], end: float, window_s: float) -> bool:
 
 
 def engine_batches(replies: Sequence[Reply]) -> list[int]:
-    """The sizes of the engine's batches in the order they ended, put together from the answers of their requests."""
+    """The sizes of the engine's batches in the order of their ends, reconstructed from the answers."""
     sizes: list[int] = []
     waiting: dict[int, int] = {}
     for reply in replies:
@@ -122,7 +123,7 @@ def engine_batches(replies: Sequence[Reply]) -> list[int]:
 
 
 class Recorder:
-    """Samples of all threads, and the clock they share."""
+    """The samples of all threads, on one clock."""
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []
@@ -133,7 +134,7 @@ class Recorder:
         return time.perf_counter() - self._began
 
     def send(self, send: Send, number: int, due_s: float | None = None) -> None:
-        """Send a request and keep its sample; without `due_s` it was due when it was sent."""
+        """Send a request and keep its sample. Without `due_s` the request is due when it is sent."""
         sent = self.now()
         reply = send(number)
         sample = Sample(number, sent if due_s is None else due_s, sent, self.now(), reply)
@@ -148,9 +149,9 @@ class Recorder:
 def closed_loop(
     connect: Connect, clients: int, window_s: float, most_windows: int, numbers: Iterator[int]
 ) -> tuple[list[Sample], float, bool]:
-    """Clients that each send a request as soon as the last one is answered, until three windows agree.
+    """Clients that each send a request as soon as their last request is answered, until three windows agree.
 
-    Returns (samples, end, stable): the figures are those of the last three windows before `end`.
+    Returns (samples, end, whether the windows agree). The figures are of the last three windows before `end`.
     """
     recorder, stop, lock = Recorder(), threading.Event(), threading.Lock()
 
@@ -162,7 +163,7 @@ def closed_loop(
                         number = next(numbers)
                     recorder.send(send, number)
         finally:
-            stop.set()  # when one fails, all end
+            stop.set()  # when one client fails, all end
 
     with ThreadPoolExecutor(clients) as pool:
         running = [pool.submit(one_client) for _ in range(clients)]
@@ -178,7 +179,7 @@ def closed_loop(
 def _wait_for_windows(
     recorder: Recorder, stop: threading.Event, window_s: float, most_windows: int
 ) -> tuple[float, bool]:
-    """(end of the last window, whether three agreed). Windows end with an answer, and begin after the first one."""
+    """(end of the last window, whether three windows agree). Windows end with an answer and begin after the first."""
     end = 0.0
     for _ in range(most_windows):
         if stop.wait(window_s):
@@ -193,9 +194,9 @@ def _wait_for_windows(
 
 
 def open_loop(connect: Connect, due: Sequence[float], senders: int, numbers: Iterator[int]) -> list[Sample]:
-    """Requests at the times they are due, whatever became of those before them.
+    """Send requests when they are due, whether or not earlier requests are answered.
 
-    With all `senders` waiting for answers a request goes out late; its latency still counts from when it was due.
+    While all `senders` wait for answers, a request goes out late. Its latency still counts from the time it was due.
     """
     recorder, lock = Recorder(), threading.Lock()
     queue = iter(due)

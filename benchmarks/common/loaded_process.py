@@ -1,4 +1,4 @@
-"""A process that loads something once and then answers calls; it sleeps between them."""
+"""A process that loads something once and then answers calls. The process sleeps between calls."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 
 class LoadedProcess:
-    """Starts the process and waits until it is loaded. `close` it.
+    """Starts the process and waits until the process is loaded. Call `close` at the end.
 
     Args:
-        name: for messages.
-        load: called there with `arguments`, gives what answers the calls; a function of a module.
+        name: name of the process in messages.
+        load: a function of a module. The process calls `load` with `arguments`; the result answers the calls.
 
-    Raises RuntimeError if the process ends, here or in a call: it has printed why.
+    Raises RuntimeError where the process ends, now or in a call. The process has printed the reason.
     """
 
     def __init__(self, name: str, load: Callable[..., Callable[..., Any]], *arguments: Any) -> None:
         self.name = name
-        context = multiprocessing.get_context("spawn")  # it loads only libraries of its own
+        context = multiprocessing.get_context("spawn")  # a spawned process loads only the libraries it needs
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, load, arguments), daemon=True)
         self._process.start()

@@ -1,4 +1,4 @@
-"""The JSON file that a benchmark leaves: what was measured, and on what machine."""
+"""The JSON report of a benchmark: what was measured, and on what machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine that the benchmark runs on: processor, cores, instruction sets, Python, date."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     fields = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
     named = {key.strip(): value.strip() for key, value in fields.items()}
@@ -27,6 +27,6 @@ def machine() -> dict[str, Any]:
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write what was measured so far as JSON, with what it was taken on."""
+    """Write a report as JSON, with the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine()} | report, indent=1) + "\n")

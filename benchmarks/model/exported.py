@@ -1,9 +1,9 @@
-"""The error of every exported file: each preset at full size, both graphs, each precision, in every runtime.
+"""The error of every exported file: every preset at full size, both graphs, each precision, in every runtime.
 
     python -m benchmarks.model.exported --labels DIR --json out.json
 
-Every file passes what `spade export` asks of it (onnx.checker, shape inference, TensorRT's operators) and is then run
-on label maps, against PyTorch's float32 dense form. Presets have seeded weights; `demo` has the trained ones that ship.
+Every file passes the checks of `spade export` (onnx.checker, shape inference, TensorRT's operators) and then runs on
+label maps, against PyTorch's float32 dense form. Presets have seeded weights; `demo` has the trained weights that ship.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.common.maps import labels_name
+from benchmarks.common.options import json_option, labels_option
 from benchmarks.common.report import write_report
 from export.onnx import DTYPES, ExportOptions, Form, export_graph
 from export.verify import Row, check_file, compare
@@ -33,11 +34,11 @@ from spade_core.maps.samples import Maps, read_maps
 from spade_core.models.generator import Generator
 
 FORMS: tuple[Form, ...] = get_args(Form)
-COCO = PRESETS["coco"]  # whose ids the label maps of --labels have
+COCO = PRESETS["coco"]  # the label maps of --labels hold COCO-Stuff's ids
 
 
 def maps_for(config: GeneratorConfig, labels: Path | None, count: int) -> Maps:
-    """Label maps for any preset: COCO-Stuff's, their ids taken modulo the preset's classes, or drawn ones."""
+    """Label maps for any preset: COCO-Stuff maps, their ids taken modulo the preset's classes, or drawn maps."""
     if labels is None:
         return read_maps(config, None, count)
     as_coco = replace(config, label_nc=COCO.label_nc, dont_care=True, instance_edges=True)
@@ -50,7 +51,7 @@ def maps_for(config: GeneratorConfig, labels: Path | None, count: int) -> Maps:
 def measure(
     generator: Generator, maps: Maps, forms: Sequence[Form], precisions: Sequence[Any], folder: Path
 ) -> tuple[list[Row], dict[str, float]]:
-    """Export, check and run every form in every precision. Also the size of each file in MB, by `form precision`."""
+    """Export, check and run every form in every precision. Also the size of each file, MB by `form precision`."""
     rows, megabytes = [], {}
     for form in forms:
         for precision in precisions:
@@ -64,7 +65,7 @@ def measure(
 
 
 def table(rows: Sequence[tuple[str, Row, float]]) -> Table:
-    """(preset, row, MB) each; the error of images in -1..1."""
+    """A table of (preset, row, MB). Errors are of images in -1..1."""
     out = Table("preset", "graph", "precision", "MB", "runtime", "max error", "PSNR dB", "verdict")
     for preset, row, megabytes in rows:
         numbers = (f"{row.max_error:.1e}", f"{row.psnr_db:.1f}") if row.psnr_db == row.psnr_db else ("", "")
@@ -81,10 +82,9 @@ def table(rows: Sequence[tuple[str, Row, float]]) -> Table:
 @click.option("--form", "forms", type=click.Choice(FORMS), multiple=True, help="May be repeated.  [default: both]")
 @click.option("--precision", "precisions", type=click.Choice(list(DTYPES)), multiple=True,
               help="May be repeated.  [default: all]")  # fmt: skip
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Folder of COCO-Stuff maps, or one holding label/ and inst/. Without it, drawn maps.")  # fmt: skip
+@labels_option()
 @click.option("--maps", "count", type=click.IntRange(1), default=2, show_default=True, help="Label maps.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+@json_option()
 def main(
     presets: tuple[str, ...], forms: tuple[Form, ...], precisions: tuple[str, ...], labels: Path | None, count: int,
     json_path: Path | None,

@@ -1,9 +1,9 @@
-"""The main convs in INT8: what it does to the image and to the time, against the same graph unquantised, in one run.
+"""Error and speed of the main convs in INT8, against the same graph unquantised, in one run.
 
     python -m benchmarks.model.int8 --preset coco --labels DIR --json out.json
 
-Calibrated on the first maps, measured on the others. Where the weights were trained on scenes (`--weights`, the demo
-model), the segmentation network that ships judges the images of unseen scenes too: mIoU and pixel accuracy.
+Calibrates on the first maps and measures on the others. Where the weights were trained on scenes (`--weights`, the demo
+model), the segmentation network that ships also judges the images of unseen scenes: mIoU and pixel accuracy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common.maps import Maps, labels_name, read_maps
+from benchmarks.common.options import json_option, labels_option, preset_option, weights_option
 from benchmarks.common.report import write_report
 from export.feeds import codebook_feed, dense_feed
 from export.int8 import quantise
@@ -31,7 +32,7 @@ from export.onnx import Form, export_graph
 from export.verify import RUNTIMES, open_session
 from kernels.ops.image import pixels_numpy
 from serving.engines.choose import UNTRAINED, load_checkpoint
-from spade_core.config import PRESETS, GeneratorConfig
+from spade_core.config import GeneratorConfig
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
 from spade_core.models.style import style_from_seed
@@ -46,10 +47,10 @@ JUDGED_AT_ONCE = 8  # scenes a batch
 
 @dataclass(frozen=True)
 class Int8Row:
-    """One runtime on one file. Times are of one map; errors against PyTorch's float32 dense form, images in -1..1.
+    """One runtime on one file. Times are seconds of one map; errors are against PyTorch's float32 dense form, in -1..1.
 
     Attributes:
-        scores: of the segmentation network on the file's images of unseen scenes; None where it cannot judge.
+        scores: the segmentation network's scores on images of unseen scenes; None where the network cannot judge.
     """
 
     runtime: str
@@ -69,7 +70,8 @@ def run(
 ) -> tuple[list[Int8Row], LabelScores | None]:  # fmt: skip
     """Export, quantise on the first `calibrate` maps, and measure both files in every runtime on the others.
 
-    Their images of `scenes` are judged; the second result is the scores of the scenes themselves, None without any.
+    The segmentation network judges the files' images of `scenes`. The second result is the scores of the real scenes,
+    None without scenes.
     """
     feeds = [FEEDS[form](*maps.one(i), generator.config) for i in range(len(maps.labels))]
     files = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
@@ -88,7 +90,7 @@ def run(
 
 
 def reference_images(generator: Generator, maps: Maps) -> npt.NDArray[np.float32]:
-    """PyTorch's float32 dense form, map by map."""
+    """The images of PyTorch's float32 dense form, map by map."""
     images = []
     with torch.inference_mode():
         for i in range(len(maps.labels)):
@@ -121,7 +123,7 @@ def measure(
 def judge(
     generator: Generator, runtime: str, path: Path, form: Form, scenes: Sequence[Pixels], threads: int
 ) -> Evaluation:
-    """`spade evaluate` on the images that a runtime draws with the file; scene i has the style of seed i."""
+    """`spade evaluate` on the images that a runtime draws with the file. Scene i has the style of seed i."""
     config = generator.config
     session = open_session(runtime, path, threads)
 
@@ -137,7 +139,7 @@ def judge(
 
 
 def why_unjudged(metadata: Mapping[str, str]) -> str | None:
-    """Why no network here can judge a checkpoint's images, from its metadata; None where the scenes' own can."""
+    """Why no network can judge images of a checkpoint with this metadata; None where the scenes' network can."""
     data = metadata.get("data")
     if data == "scenes":
         return None
@@ -146,7 +148,7 @@ def why_unjudged(metadata: Mapping[str, str]) -> str | None:
 
 
 def table(rows: Sequence[Int8Row], form: str, real: LabelScores | None, unjudged: str | None) -> Table:
-    """The rows; `x` is the time of the runtime's float32 file over the row's, the last row is the scenes themselves."""
+    """The rows, then the real scenes. `x` is the time of the runtime's float32 file over the time of the row."""
     whole = {row.runtime: row.seconds_median for row in rows if row.precision == "fp32"}
     out = Table(
         "runtime", "main convs", "ms median", "ms min..max", "x", "max error", "PSNR dB", "mIoU", "pixel accuracy",
@@ -170,12 +172,9 @@ def _shares(scores: LabelScores | None) -> tuple[str, str]:
 
 
 @click.command()
-@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), default="demo", show_default=True,
-              help="Architecture.")  # fmt: skip
-@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Checkpoint, in place of --preset; without it, seeded weights.")  # fmt: skip
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.")  # fmt: skip
+@preset_option("demo")
+@weights_option("Checkpoint, in place of --preset; without it, seeded weights.")
+@labels_option()
 @click.option("--form", type=click.Choice(["dense", "codebook"]), default="codebook", show_default=True, help="Graph.")
 @click.option("--maps", "count", type=click.IntRange(2), default=8, show_default=True, help="Label maps in all.")
 @click.option("--calibrate", type=click.IntRange(1), default=4, show_default=True, help="Maps to calibrate on.")
@@ -183,7 +182,7 @@ def _shares(scores: LabelScores | None) -> tuple[str, str]:
 @click.option("--scenes", "scene_count", type=click.IntRange(1), default=40, show_default=True,
               help="Unseen scenes for mIoU and pixel accuracy, of weights that were trained on scenes.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Threads of each runtime; default: all cores.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+@json_option()
 def main(
     preset_name: str, weights: Path | None, labels: Path | None, form: Any, count: int, calibrate: int, repeats: int,
     scene_count: int, threads: int | None, json_path: Path | None,

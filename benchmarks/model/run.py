@@ -1,10 +1,10 @@
-"""The whole generator against its peers on the same weights and label maps; see model_worker.py for one of them.
+"""The whole generator against its peers on the same weights and label maps.
 
     python -m benchmarks.model --preset coco --labels DIR --peers torch-fp32,openvino-bf16 --json out.json
 
-All are loaded at once and take turns, batch by batch, so that a ratio is one of neighbours in time: the machine's clock
-and load change within minutes by more than a change of the engine is worth. All start at labels and instances; the
-times of PyTorch and of ours include the checks of a request, those of the other peers do not.
+All engines and peers are loaded at once and take turns, batch by batch, so that a ratio compares neighbours in time:
+clock and load of the machine change more within minutes than most changes of an engine do. All start from labels and
+instances. The times of PyTorch and of our engines include the checks of a request; the times of other peers do not.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rich.table import Table
 
 from benchmarks.common.loaded_process import LoadedProcess
 from benchmarks.common.maps import labels_name, read_maps
+from benchmarks.common.options import json_option, labels_option, preset_option, weights_option
 from benchmarks.common.report import write_report
 from benchmarks.model.worker import Setting, describe, load_turn
 from kernels.isa import IsaError
 from serving.engines.cpu.engine import choose_isa_of
-from spade_core.config import PRESETS
 from spade_core.types import Array
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
@@ -39,7 +39,7 @@ OURS = ("cpu-fp32", "cpu-bf16", "cpu-int8", "torch-codebook-fp32", "torch-codebo
 
 @dataclass
 class Result:
-    """What an engine gave at one batch size: seconds of each timed call, and the images of each batch of maps."""
+    """The results of an engine at one batch size: seconds of each timed call, and images of each batch of maps."""
 
     seconds: list[float] = field(default_factory=list)
     images: list[Array] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Row:
-    """One engine at one batch size. Times are of a whole batch, over maps and repeats; errors against float32 dense."""
+    """One engine at one batch size. Times are seconds of a batch; errors are against PyTorch's float32 dense form."""
 
     name: str
     engine: str
@@ -62,7 +62,7 @@ class Row:
 
 
 def row_of(name: str, batch: int, result: Result, reference: Result) -> Row:
-    """The row of one engine, errors taken against the reference's images of the same batches."""
+    """The row of one engine, with errors against the reference's images of the same batches."""
     engine, form, precision = describe(name)
     error = np.abs(np.concatenate(result.images).astype(np.float64) - np.concatenate(reference.images))
     mse = float(np.mean(error**2))
@@ -74,7 +74,7 @@ def row_of(name: str, batch: int, result: Result, reference: Result) -> Row:
 
 
 def table(rows: list[Row], batch: int) -> Table:
-    """The rows of one batch size; `x` is the time of the row over the time of the fastest row of ours."""
+    """The rows of one batch size. `x` is the time of a row over the time of our fastest engine."""
     best = min((r.seconds_median for r in rows if r.batch == batch and r.name in OURS), default=float("nan"))
     out = Table(
         "engine", "form", "precision", "ms median", "ms min..max", "x", "max error", "PSNR dB", title=f"batch {batch}"
@@ -129,22 +129,14 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 
 @click.command()
-@click.option(
-    "--preset", "preset_name", type=click.Choice(list(PRESETS)), default="coco", show_default=True, help="Architecture."
-)
-@click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Checkpoint; without it, seeded weights.",
-)
-@click.option(
-    "--labels",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.",
-)
+@preset_option("coco")
+@weights_option()
+@labels_option()
 @click.option("--maps", default=8, show_default=True, type=click.IntRange(1), help="Label maps, if there are as many.")
 @click.option(
-    "--engines", callback=_names, help=f"Ours, by name.  [default: {','.join(OURS)}, where the processor runs them]"
+    "--engines",
+    callback=_names,
+    help=f"Our engines, by name.  [default: {','.join(OURS)}, where the processor runs them]",
 )
 @click.option(
     "--peers", callback=_names, help=f"Peers, by name.  [default: {','.join(PEERS)}, where the processor runs them]"
@@ -152,7 +144,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--batches", default="1,8", show_default=True, help="Batch sizes.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Timed calls per batch of maps.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each engine; default: all cores.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+@json_option()
 def main(
     preset_name: str, weights: Path | None, labels: Path | None, maps: int, engines: tuple[str, ...] | None,
     peers: tuple[str, ...] | None, batches: str, repeats: int, threads: int | None, json_path: Path | None,

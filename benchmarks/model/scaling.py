@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common.maps import read_maps
+from benchmarks.common.options import json_option, labels_option, preset_option
 from benchmarks.common.report import write_report
 from serving.engines.cpu.engine import CpuEngine
 from serving.engines.reference import Precision, TorchEngine
@@ -60,24 +61,19 @@ def noisy(labels: Labels, share: float, classes: int) -> Labels:
 
 
 @click.command()
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice([name for name, config in PRESETS.items() if not config.style]),
-    default="coco",
-    show_default=True,
-    help="Architecture; one without a style, whose size is not fixed.",
+@preset_option(
+    "coco",
+    "Architecture without a style input, whose size is not fixed.",
+    [name for name, config in PRESETS.items() if not config.style],
 )
-@click.option(
-    "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As for benchmarks.model."
-)
+@labels_option()
 @click.option("--precision", type=click.Choice(("fp32", "bf16", "int8")), default="bf16", show_default=True,
-              help="Of both; the peer of int8 runs in bf16.")  # fmt: skip
+              help="Precision of both; the peer of int8 runs in bf16.")  # fmt: skip
 @click.option("--batches", default="1,2,4,8,16,32", show_default=True, help="Batch sizes.")
 @click.option("--sizes", default="128,256,512,1024", show_default=True, help="Heights, which are the widths too.")
 @click.option("--noise", default="0,0.01,0.1,1", show_default=True, help="Shares of pixels with a random label.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Timed calls of each point.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the points here.")
+@json_option()
 def main(
     preset_name: str, labels: Path | None, precision: str, batches: str, sizes: str, noise: str, repeats: int,
     json_path: Path | None,

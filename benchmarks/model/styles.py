@@ -1,9 +1,9 @@
-"""What another style of a label map costs: its plan and codebooks are at hand, so only the convs are left.
+"""The cost of another style for a label map: the engine has the plan and codebooks cached, so only the convs are left.
 
     python -m benchmarks.model.styles --preset coco --labels DIR --json out.json
 
-Three kinds of request: a map never seen before; the same map again in another style; and one new map in several styles
-as a batch. The peer is the dense form in PyTorch, same precision and threads, which computes every image anew.
+Three kinds of request: a new map; the same map again in another style; and one new map in several styles as a batch.
+The peer is the dense form in PyTorch, with the same precision and threads, which computes every image from scratch.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common.maps import Maps, read_maps
+from benchmarks.common.options import json_option, labels_option, preset_option
 from benchmarks.common.report import write_report
 from benchmarks.server.engine import inputs_of
 from serving.engines.cpu.engine import CpuEngine
 from serving.engines.reference import TorchEngine
-from spade_core.config import PRESETS, preset
+from spade_core.config import preset
 from spade_core.models.seeded import seeded_generator
 from spade_core.models.style import style_from_seed
 
-UNTIMED = 32  # maps that fill the engine's cache: until it is full, every new map takes memory that was never written
+UNTIMED = 32  # maps that fill the engine's cache: until the cache is full, every new map writes fresh pages
 NEW, AGAIN, SEVERAL, DENSE = "a new map", "the same map, another style", "a new map in several styles", "dense, PyTorch"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of request of `images` images; seconds are of one image. `ratio`: how much longer a new map takes."""
+    """One kind of request of `images` images. Seconds are of one image. `ratio`: time of a new map over this time."""
 
     request: str
     images: int
@@ -68,7 +69,7 @@ def measure(engine: CpuEngine, peer: TorchEngine | None, maps: Maps, several: li
             timed(SEVERAL, engine, *inputs_of(maps, next(numbers), 1)[:2], range(styles))
         if peer is not None:
             timed(DENSE, peer, labels, instances, range(1))
-    counted = {key: values[1:] for key, values in seconds.items()}  # in the first, memory is planned
+    counted = {key: values[1:] for key, values in seconds.items()}  # the first round plans memory and is left out
     new = statistics.median(counted[NEW, 1])
     return [
         Row(request, images, statistics.median(values), min(values), max(values), new / statistics.median(values))
@@ -77,22 +78,20 @@ def measure(engine: CpuEngine, peer: TorchEngine | None, maps: Maps, several: li
 
 
 @click.command()
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice(list(PRESETS)),
-    default="coco",
-    show_default=True,
-    help="Architecture; a style is added to one without.",
-)
-@click.option(
-    "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help="As for benchmarks.model."
-)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True, help="Of both.")
+@preset_option("coco", "Architecture; a style input is added where there is none.")
+@labels_option()
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True,
+              help="Precision of both.")  # fmt: skip
 @click.option("--styles", default="2,4,8", show_default=True, help="Styles of one map in a batch.")
-@click.option("--repeats", default=8, show_default=True, type=click.IntRange(1), help="Maps that each is timed on.")
+@click.option(
+    "--repeats",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Maps that each kind of request is timed on.",
+)
 @click.option("--no-peer", is_flag=True, help="Leave the dense form out.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+@json_option()
 def main(
     preset_name: str, labels: Path | None, precision: str, styles: str, repeats: int, no_peer: bool,
     json_path: Path | None,

@@ -1,4 +1,4 @@
-"""One engine or peer of benchmarks.model, as it runs in a process of its own."""
+"""One engine or peer of benchmarks.model, which runs in its own process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from export.feeds import graph_inputs
 from spade_core.config import GeneratorConfig, preset
 from spade_core.types import Array
 
-PAUSE_S = 0.2  # before a turn: thread pools of the engine before spin for a while after their last work
+PAUSE_S = 0.2  # pause before a turn: the thread pool of the previous engine spins for a while after its last work
 
 Run = Callable[[Array, Array | None, Array, Array | None], Array]
 """(labels, instances, symbols, style) of one batch -> image float32 [N, 3, H, W] in -1..1."""
@@ -22,13 +22,19 @@ Run = Callable[[Array, Array | None, Array, Array | None], Array]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all engines of a run share. weights: a checkpoint, None for seeded ones; labels, maps: see `read_maps`."""
+    """What all engines of a run share.
+
+    Attributes:
+        weights: a checkpoint; None for the preset's seeded weights.
+        labels, maps: folder and number of label maps, as `read_maps` takes them.
+        onnx: file of the dense graph.
+    """
 
     preset: str
     weights: Path | None
     labels: Path | None
     maps: int
-    onnx: Path  # the dense graph
+    onnx: Path
     threads: int
 
     @property
@@ -52,10 +58,9 @@ Turn = Callable[[int, int, int], tuple[list[float], Array]]
 
 
 def load_turn(name: str, setting: Setting) -> Turn:
-    """Load the engine or peer called `name`; a turn of it takes (first map, batch size, repeats).
+    """Load the engine or peer called `name`. Its turn takes the first map, the batch size and the number of repeats.
 
-    It gives the seconds of every timed call on those maps, and their images [batch, 3, H, W]. A pause comes first, and
-    an untimed call.
+    A turn pauses, makes one untimed call, and returns the seconds of every timed call and the images [batch, 3, H, W].
     """
     config = setting.config
     maps, run = read_maps(config, setting.labels, setting.maps), _runner(name, config, setting)

@@ -1,7 +1,6 @@
-"""Requests to model `spade` that are encoded before they are sent, and connections that send them.
+"""Requests to model `spade` that are encoded ahead of time, and connections that send them.
 
-The load's own work takes cores from the server beside it: what need not happen between an answer and the next request
-happens before the first.
+The load shares its cores with the server, so all work that can happen before the first request happens there.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Exchange = Callable[[Any], RequestTimings]
 """Sends an encoded request and waits for its answer. Raises ServerError."""
 
 TIMEOUT_S = 300.0
-_UNSENT = 10**15  # microseconds since 1970, of as many digits as today's
+_UNSENT = 10**15  # stands for the time of sending, in microseconds since 1970; has as many digits as today's time
 
 
 def encode_grpc(tensors: Tensors) -> bytes:
@@ -51,7 +50,7 @@ def connect_grpc(url: str) -> Iterator[Exchange]:
             sent = service_pb2.ModelInferRequest()
             sent.parameters["sent_unix_us"].int64_param = _now()
             try:
-                # Serialised messages one after the other are their union.
+                # Two serialised messages, one after the other, parse as one message with the fields of both.
                 answer = infer(encoded + sent.SerializeToString(), TIMEOUT_S)
             except grpc.RpcError as error:
                 raise ServerError(error.details(), error.code().name.lower()) from error
@@ -61,7 +60,7 @@ def connect_grpc(url: str) -> Iterator[Exchange]:
 
 
 def encode_http(tensors: Tensors) -> tuple[bytes, int]:
-    """The body of a request whose time of sending is `_UNSENT`, and the bytes of its header."""
+    """The body of a request with `_UNSENT` as the time of sending, and the length of the body's header in bytes."""
     inputs = [infer_input(triton_http, name, tensor) for name, tensor in tensors.items()]
     return triton_http.InferenceServerClient.generate_request_body(inputs, parameters={"sent_unix_us": _UNSENT})  # type: ignore[no-any-return]
 

@@ -19,23 +19,27 @@ Inputs = tuple[Array, Array | None, Array | None]
 
 
 class Stream:
-    """Hands out the images of the stream, each once."""
+    """Hands out each image of the stream once.
+
+    Attributes:
+        next: number of the next image.
+    """
 
     def __init__(self) -> None:
         self.next = 0
 
     def requests(self, batch: int) -> Iterator[int]:
-        """The first images of requests of this many, without end. One thread at a time."""
+        """The number of the first image of each request of `batch` images, without end. Not thread-safe."""
         while True:
             self.next += batch
             yield self.next - batch
 
 
 def inputs_of(maps: Maps, first: int, count: int) -> Inputs:
-    """Images first .. first + count - 1 of a stream in which no label map comes twice for a long time.
+    """Images first .. first + count - 1 of a stream that repeats no label map for a long time.
 
-    They are the maps in turn, each time around shifted by one more column, then row: the engine keeps what it
-    computed for a map, and a repeated one would cost the convs only.
+    The stream takes the maps in turn. Each time around, the maps are shifted by one more column, then by a row. The
+    engine caches what it computes for a map, so a repeated map would cost the convs only.
     """
     of = [(k % len(maps.labels), k // len(maps.labels)) for k in range(first, first + count)]
     labels = np.stack([_shifted(maps.labels[i], turn) for i, turn in of])
@@ -52,10 +56,10 @@ Work = Callable[[int, Sequence[int], Sequence[int]], tuple[float, float]]
 
 
 def load_work(model: ModelOptions, labels: Path | None) -> Work:
-    """Load the engine; its work is batches of the sizes `before` and `timed`, from image `first` of the stream on.
+    """Load the engine. Its work takes the first image, the batch sizes `before` and the batch sizes `timed`.
 
-    It gives the figures of `run_batches` for `timed`. Those before bring the engine's memory and cache to where the
-    server's were.
+    The work returns the result of `run_batches` for the sizes `timed`. The sizes `before` run first and bring the
+    engine's memory and cache to the state of the server's engine.
     """
     from serving.engines.choose import load_engine
 
@@ -70,7 +74,7 @@ def load_work(model: ModelOptions, labels: Path | None) -> Work:
 
 
 def run_batches(engine: Engine, maps: Maps, first: int, sizes: Sequence[int]) -> tuple[float, float]:
-    """(seconds of the calls, seconds of them outside what the engine times) for batches of these sizes."""
+    """Run batches of these sizes: (seconds of the calls, seconds of the calls outside the engine's own timings)."""
     seconds, timings = 0.0, Timings()
     for size in sizes:
         inputs = inputs_of(maps, first, size)
@@ -78,4 +82,4 @@ def run_batches(engine: Engine, maps: Maps, first: int, sizes: Sequence[int]) ->
         engine.synthesize(*inputs, timings)
         seconds += time.perf_counter() - began
         first += size
-    return seconds, seconds - timings.plan_s - timings.codebook_s - timings.convs_s
+    return seconds, seconds - timings.total_s

@@ -1,4 +1,4 @@
-"""The rows of the server benchmark: what they mean, how they follow from samples, and their tables."""
+"""The rows of the server benchmark, how they follow from samples, and their tables."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from benchmarks.common.load import Reply, Sample, percentile
 
 @dataclass(frozen=True)
 class ClosedRow:
-    """Clients that send one request after another. Seconds; percentiles over requests; rates in images/s.
+    """Clients that send one request after another. Times in seconds, percentiles over requests, rates in images/s.
 
     Attributes:
-        overhead_s: median of latency - queue - engine, the engine as it times itself.
-        engine_untimed_s: what a batch of the engine alone takes beyond the time it gives itself; part of overhead_s.
-        engine_images_s: the engine alone, on the same maps in batches of the same sizes.
-        ratio: images_s / engine_images_s, which is busy / slowdown.
-        busy: share of the time in which the model has a batch, from taking to answering it.
-        slowdown: the model's time with a batch over that of the engine alone.
-        cached_maps: maps whose plan and codebooks the server had at hand.
+        overhead_s: median of latency - queue - engine, where the engine is what the engine times itself.
+        engine_untimed_s: seconds of a batch, by the engine alone, outside the engine's own timings; part of overhead_s.
+        engine_images_s: rate of the engine alone, on the same maps in batches of the same sizes.
+        ratio: images_s / engine_images_s, which equals busy / slowdown.
+        busy: share of the time in which the model has a batch, from taking the batch to answering it.
+        slowdown: the model's time with a batch over the engine's time for the batch alone.
+        cached_maps: maps whose plan and codebooks the server's engine had in its cache.
     """
 
     protocol: str
@@ -49,8 +49,8 @@ class OpenRow:
     """Arrivals at `share` of the best closed loop's rate. Latency counts from when a request was due.
 
     Attributes:
-        refused: share of the requests that the server refused; the percentiles are of the others.
-        late_s: the most that a request was sent late.
+        refused: share of the requests that the server refused. The percentiles leave these requests out.
+        late_s: the largest delay between the time a request was due and the time it was sent.
     """
 
     protocol: str
@@ -65,20 +65,38 @@ class OpenRow:
     engine_batch: float
 
 
-def closed_row(
-    protocol: str, clients: int, batch: int, timed: Sequence[Sample], images_s: float, busy: float, alone: float,
-    untimed_s: float, agreed: bool, cached: int,
-) -> ClosedRow:  # fmt: skip
-    """The figures of the requests `timed`; `images_s` and `alone` are the rates of the server and of its engine."""
+@dataclass(frozen=True)
+class Measured:
+    """The figures of a closed loop that do not follow from its requests.
+
+    Attributes:
+        images_s: rate of the server.
+        busy: share of the time in which the model has a batch.
+        alone: rate of the engine alone.
+        untimed_s: see `ClosedRow.engine_untimed_s`.
+        agreed: whether the windows of every round agree.
+        cached: see `ClosedRow.cached_maps`.
+    """
+
+    images_s: float
+    busy: float
+    alone: float
+    untimed_s: float
+    agreed: bool
+    cached: int
+
+
+def closed_row(protocol: str, clients: int, batch: int, timed: Sequence[Sample], measured: Measured) -> ClosedRow:
+    """The row of a closed loop; `timed` are the requests of its last windows."""
     answered = [(s, s.reply) for s in timed if s.reply is not None]
     latencies = [s.latency_s for s, _ in answered]
     return ClosedRow(
-        protocol, clients, batch, len(answered), images_s,
+        protocol, clients, batch, len(answered), measured.images_s,
         percentile(latencies, 0.5), percentile(latencies, 0.9), percentile(latencies, 0.99),
         percentile([r.queue_s for _, r in answered], 0.5),
-        percentile([s.latency_s - r.queue_s - r.engine_s for s, r in answered], 0.5), untimed_s,
-        mean_batch([r for _, r in answered]), alone, images_s / alone, busy, busy * alone / images_s,
-        agreed, cached,
+        percentile([s.latency_s - r.queue_s - r.engine_s for s, r in answered], 0.5), measured.untimed_s,
+        mean_batch([r for _, r in answered]), measured.alone, measured.images_s / measured.alone, measured.busy,
+        measured.busy * measured.alone / measured.images_s, measured.agreed, measured.cached,
     )  # fmt: skip
 
 

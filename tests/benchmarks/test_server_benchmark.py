@@ -34,7 +34,7 @@ from benchmarks.common.load import (
 from benchmarks.common.maps import Maps
 from benchmarks.server.engine import Stream, inputs_of
 from benchmarks.server.run import main
-from benchmarks.server.tables import closed_row, mean_batch
+from benchmarks.server.tables import Measured, closed_row, mean_batch
 from kernels.isa import supported_isas
 from spade_core.config import GeneratorConfig
 from spade_core.files.checkpoints import save
@@ -113,7 +113,8 @@ def test_engine_batches_are_put_together_from_requests() -> None:
 
 def test_ratio_is_busy_over_slowdown_and_overhead_is_what_is_left() -> None:
     timed = [Sample(k, due_s=2.0 * k, sent_s=2.0 * k, done_s=2.0 * k + 2, reply=reply(8, 8)) for k in range(3)]
-    row = closed_row("grpc", 1, 8, timed, 4, busy=0.5, alone=10, untimed_s=0.1, agreed=True, cached=0)
+    measured = Measured(images_s=4, busy=0.5, alone=10, untimed_s=0.1, agreed=True, cached=0)
+    row = closed_row("grpc", 1, 8, timed, measured)
     assert row.overhead_s == 2 - 0.25 - 0.5
     assert row.ratio == 0.4
     assert row.slowdown == 1.25  # a batch takes the model 1 s, and the engine alone 0.8 s
@@ -222,7 +223,8 @@ def test_a_short_run_through_the_real_server(tmp_path: Path) -> None:
     for k in range(4):
         Image.fromarray(random.integers(0, 8, (8, 8), dtype=np.uint8)).save(tmp_path / f"{k}.png")
     files = ["--weights", weights, "--labels", tmp_path, "--json", out]
-    load = ["--threads", "1", "--clients", "1,2", "--batch", "2", "--rate", "0.5", "--seconds", "0.3", "--windows", "4"]
+    load = ["--threads", "1", "--clients", "1,2", "--batch", "2", "--rate", "0.5", "--seconds", "0.2", "--windows", "4"]
+    load += ["--rounds", "2"]
     command = [sys.executable, "-m", "benchmarks.server", *map(str, files), *load]
     done = subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert "share" in done.stdout
