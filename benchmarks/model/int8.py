@@ -64,15 +64,32 @@ class Int8Row:
     scores: LabelScores | None
 
 
+@dataclass(frozen=True)
+class Options:
+    """How the files are made and measured.
+
+    Attributes:
+        form: graph, `dense` or `codebook`.
+        calibrate: maps to calibrate on.
+        repeats: timed calls for each map.
+        threads: threads of each runtime.
+    """
+
+    form: Form
+    calibrate: int
+    repeats: int
+    threads: int
+
+
 def run(
-    generator: Generator, maps: Maps, calibrate: int, form: Form, repeats: int, threads: int, folder: Path,
-    scenes: Sequence[Pixels],
-) -> tuple[list[Int8Row], LabelScores | None]:  # fmt: skip
-    """Export, quantise on the first `calibrate` maps, and measure both files in every runtime on the others.
+    generator: Generator, maps: Maps, options: Options, folder: Path, scenes: Sequence[Pixels]
+) -> tuple[list[Int8Row], LabelScores | None]:
+    """Export, quantise on the first maps, and measure both files in every runtime on the other maps.
 
     The segmentation network judges the files' images of `scenes`. The second result is the scores of the real scenes,
     None without scenes.
     """
+    form, calibrate, threads = options.form, options.calibrate, options.threads
     feeds = [FEEDS[form](*maps.one(i), generator.config) for i in range(len(maps.labels))]
     files = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
     export_graph(generator, files["fp32"], form)
@@ -81,7 +98,7 @@ def run(
     rows, real = [], None
     for runtime in RUNTIMES:
         for precision, path in files.items():
-            row = measure(runtime, precision, path, feeds[calibrate:], reference, repeats, threads)
+            row = measure(runtime, precision, path, feeds[calibrate:], reference, options.repeats, threads)
             if scenes:
                 judged = judge(generator, runtime, path, form, scenes, threads)
                 row, real = replace(row, scores=judged.generated), judged.real
@@ -184,10 +201,12 @@ def _shares(scores: LabelScores | None) -> tuple[str, str]:
 @click.option("--threads", type=click.IntRange(1), help="Threads of each runtime; default: all cores.")
 @json_option()
 def main(
-    preset_name: str, weights: Path | None, labels: Path | None, form: Any, count: int, calibrate: int, repeats: int,
-    scene_count: int, threads: int | None, json_path: Path | None,
+    preset_name: str, weights: Path | None, labels: Path | None, count: int, scene_count: int, json_path: Path | None,
+    threads: int | None, **measuring: Any,
 ) -> None:  # fmt: skip
     """Quality and speed of INT8 main convs against float32, on the same weights and label maps."""
+    options = Options(**measuring, threads=threads or len(os.sched_getaffinity(0)))
+    form, calibrate = options.form, options.calibrate
     if calibrate >= count:
         raise click.UsageError(f"--calibrate {calibrate}: some of the {count} maps must be left to measure on")
     checkpoint = load_checkpoint(weights, preset_name)
@@ -198,8 +217,7 @@ def main(
     if calibrate >= len(maps.labels):
         raise click.UsageError(f"--calibrate {calibrate}: {labels} holds {len(maps.labels)}; some must be left")
     with tempfile.TemporaryDirectory() as folder:
-        used = threads or len(os.sched_getaffinity(0))
-        rows, real = run(checkpoint.generator, maps, calibrate, form, repeats, used, Path(folder), scenes)
+        rows, real = run(checkpoint.generator, maps, options, Path(folder), scenes)
     Console().print(table(rows, form, real, unjudged))
     if json_path:
         report = {"preset": config.preset, "weights": checkpoint.metadata, "form": form,

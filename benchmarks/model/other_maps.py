@@ -1,9 +1,9 @@
-"""Writes label maps that no setting was chosen on, made from a folder of them, for `benchmarks.model --labels`.
+"""Writes label maps that no setting was tuned on, made from a folder of label maps, for `benchmarks.model --labels`.
 
     python -m benchmarks.model.other_maps --labels DIR --out OTHER
 
-Of each map the lower right corner at full size, and the whole mirrored and shifted, whose patches are others; and as
-many drawn scenes, which the int8 engine does not round its weights on.
+Each map gives its lower right corner at full size, and the whole map mirrored and shifted, which has other patches.
+As many drawn scenes come in addition; the int8 engine does not round its weights on these scenes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from spade_core.maps.label_maps import check_pair, read_instance_map, read_label
 from spade_core.maps.samples import instance_map_path, label_map_paths
 from spade_core.types import Array
 
-FIRST_SCENE = 1000  # far from the seeds that anything else draws with
+FIRST_SCENE = 1000  # far from all other seeds of drawn maps
 SHIFT = (37, 53)
 
 Named = tuple[str, Array, Array]  # labels and instances [H, W]
 
 
 def other_maps(config: GeneratorConfig, folder: Path) -> Iterator[Named]:
-    """The maps made of those of `folder`, of the model's size."""
+    """New maps of the model's size, made from the maps of `folder`."""
     size = (config.height, config.width)
     paths = label_map_paths(folder)
     for k, path in enumerate(paths):
@@ -59,7 +59,7 @@ def write_map(folder: Path, name: str, labels: Array, instances: Array) -> None:
               help="Folder of label maps, or one holding label/ and inst/.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.")
 def main(preset_name: str, labels: Path, out: Path) -> None:
-    """Write label maps for a comparison on other maps than those that settings were chosen on."""
+    """Write label maps that differ from the maps that settings were tuned on."""
     count = 0
     for name, label_map, instance_map in other_maps(PRESETS[preset_name], labels):
         write_map(out, name, label_map, instance_map)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -146,28 +147,22 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--threads", type=click.IntRange(1), help="Threads of each engine; default: all cores.")
 @json_option()
 def main(
-    preset_name: str, weights: Path | None, labels: Path | None, maps: int, engines: tuple[str, ...] | None,
-    peers: tuple[str, ...] | None, batches: str, repeats: int, threads: int | None, json_path: Path | None,
+    engines: tuple[str, ...] | None, peers: tuple[str, ...] | None, batches: str, repeats: int, threads: int | None,
+    json_path: Path | None, **shared: Any,
 ) -> None:  # fmt: skip
     """Time the generator and its peers on the same weights and label maps, and show the ratio and the error of each."""
     console = Console()
-    chosen = {*(PEERS if peers is None else ()), *(OURS if engines is None else ())}
-    left_out = lacking(tuple(name for name in PEERS + OURS if name in chosen))
-    for name, why in left_out.items():
-        console.print(f"{name} is left out: {why}", markup=False)
-    asked = (PEERS if peers is None else peers) + (OURS if engines is None else engines)
-    names = tuple(dict.fromkeys((REFERENCE, *(name for name in asked if name not in left_out))))
-    threads = threads or len(os.sched_getaffinity(0))
+    names = _chosen(engines, peers, console)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
-        setting = Setting(preset_name, weights, labels, maps, Path(folder, "dense.onnx"), threads)
-        turns = list(_turns(len(read_maps(setting.config, labels, maps).labels), batches))
+        setting = Setting(**shared, onnx=Path(folder, "dense.onnx"), threads=threads or len(os.sched_getaffinity(0)))
+        turns = list(_turns(len(read_maps(setting.config, setting.labels, setting.maps).labels), batches))
         if {"onnxruntime", "openvino-fp32", "openvino-bf16"} & set(names):
             from export.onnx import export_graph
             from serving.engines.choose import load_checkpoint
 
-            console.print(f"exporting the dense graph of {preset_name} to ONNX")
-            export_graph(load_checkpoint(weights, preset_name).generator, setting.onnx, "dense")
+            console.print(f"exporting the dense graph of {setting.preset_name} to ONNX")
+            export_graph(load_checkpoint(setting.weights, setting.preset_name).generator, setting.onnx, "dense")
         loading = track(names, "loading", console=console)
         workers = [processes.enter_context(closing(LoadedProcess(name, load_turn, name, setting))) for name in loading]
         results = {(name, batch): Result() for batch, _ in turns for name in names}
@@ -177,11 +172,21 @@ def main(
                 results[worker.name, batch].seconds += seconds
                 results[worker.name, batch].images.append(images)
             rows = [row_of(*key, of, results[REFERENCE, key[1]]) for key, of in results.items() if of.seconds]
-            if json_path:  # every time, so that an interrupted run keeps what it measured
-                report = {"preset": preset_name, "labels": labels_name(labels), "rows": [asdict(r) for r in rows]}
-                write_report(json_path, report)
+            if json_path:  # after every turn, so that an interrupted run keeps what it measured
+                labels = labels_name(setting.labels)
+                write_report(json_path, {"preset": setting.preset_name, "labels": labels, "rows": [*map(asdict, rows)]})
     for batch in dict.fromkeys(batch for batch, _ in turns):
         console.print(table(rows, batch))
+
+
+def _chosen(engines: tuple[str, ...] | None, peers: tuple[str, ...] | None, console: Console) -> tuple[str, ...]:
+    """The reference, then the engines and peers that are asked for. None asks for all that this processor runs."""
+    by_default = {*(PEERS if peers is None else ()), *(OURS if engines is None else ())}
+    left_out = lacking(tuple(name for name in PEERS + OURS if name in by_default))
+    for name, why in left_out.items():
+        console.print(f"{name} is left out: {why}", markup=False)
+    asked = (PEERS if peers is None else peers) + (OURS if engines is None else engines)
+    return tuple(dict.fromkeys((REFERENCE, *(name for name in asked if name not in left_out))))
 
 
 def _turns(maps: int, batches: str) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,8 @@
-"""How the cost of an image grows: with the batch, with the size, and with the share of distinct patches.
+"""The cost of an image against the batch, the size, and the share of distinct patches.
 
     python -m benchmarks.model.scaling --preset coco --labels DIR --precision bf16 --json out.json
 
-The peer is the dense form in PyTorch, same precision and threads, measured right after each point.
+The peer is the dense form in PyTorch, with the same precision and threads, measured right after each point.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from spade_core.types import Labels
 
 @dataclass(frozen=True)
 class Point:
-    """One measured point; seconds are per image, `distinct_share` is of all levels."""
+    """One measured point. Seconds are per image; `distinct_share` is over all levels."""
 
     axis: str
     value: float
@@ -43,7 +43,7 @@ class Point:
 
 
 def per_image(engine: Any, labels: Labels, instances: Any, repeats: int, timings: Timings | None = None) -> float:
-    """Median seconds of an image; one untimed call comes first."""
+    """Median seconds per image, after one untimed call."""
     engine.synthesize(labels, instances, None, timings)
     seconds = []
     for _ in range(repeats):
@@ -70,7 +70,7 @@ def noisy(labels: Labels, share: float, classes: int) -> Labels:
 @click.option("--precision", type=click.Choice(("fp32", "bf16", "int8")), default="bf16", show_default=True,
               help="Precision of both; the peer of int8 runs in bf16.")  # fmt: skip
 @click.option("--batches", default="1,2,4,8,16,32", show_default=True, help="Batch sizes.")
-@click.option("--sizes", default="128,256,512,1024", show_default=True, help="Heights, which are the widths too.")
+@click.option("--sizes", default="128,256,512,1024", show_default=True, help="Heights of square maps.")
 @click.option("--noise", default="0,0.01,0.1,1", show_default=True, help="Shares of pixels with a random label.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Timed calls of each point.")
 @json_option()
@@ -95,7 +95,7 @@ def main(
         points.append(Point(axis, value, timings.distinct_share, seconds, peer))
 
     for batch in map(int, batches.split(",")):
-        # Shifted copies: other patches at the seam, the same statistics, and no two maps alike.
+        # Shifted copies of the maps: all distinct, with the same statistics except at the seam.
         many = [np.roll(maps.labels, 8 * turn, axis=2) for turn in range(-(-batch // len(maps.labels)))]
         measure("batch", batch, np.concatenate(many)[:batch], with_peer=batch <= 8)
     for size in map(int, sizes.split(",")):

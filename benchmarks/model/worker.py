@@ -30,7 +30,7 @@ class Setting:
         onnx: file of the dense graph.
     """
 
-    preset: str
+    preset_name: str
     weights: Path | None
     labels: Path | None
     maps: int
@@ -40,7 +40,7 @@ class Setting:
     @property
     def config(self) -> GeneratorConfig:
         if self.weights is None:
-            return preset(self.preset)
+            return preset(self.preset_name)
         from spade_core.files.checkpoints import load
 
         return load(self.weights).config

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of the two models, and the table that declares each of them once."""
+"""The Prometheus metrics of both models: one table that declares each metric, and the writer to Triton."""
 
 from __future__ import annotations
 
@@ -58,13 +58,18 @@ Write = Callable[[float], None]
 
 
 class Metrics:
-    """Registers `metrics` with Triton; `pb_utils` is the module the Python backend gives to a model.
+    """Registers `metrics` with Triton and writes their values.
 
-    A value is a message to the server's process and back, some 0.1 ms, and wakes threads on the engine's cores. So a
-    thread writes them twice a second, counters as one sum and gauges as they are then: a scrape may miss that much.
+    Writing one value exchanges messages with the server's process, which takes about 0.1 ms and wakes threads on the
+    engine's cores. So a thread writes all values every `FLUSH_S` seconds: counters as one sum, gauges as their last
+    value. A scrape may lag behind by that time.
 
-    The series are this process's own, by the label `process`: Triton gives series of equal labels one memory, and frees
-    it with the first process that takes its series back, whoever else writes there (server#8663).
+    The label `process` makes the series this process's own. Triton keeps series with equal labels in one piece of
+    memory, and frees the memory when the first process removes its series, while others still write (server#8663).
+
+    Args:
+        pb_utils: the module that the Python backend gives to a model.
+        labels: labels of every series.
     """
 
     def __init__(self, pb_utils: Any, metrics: tuple[Metric, ...], labels: Mapping[str, str]) -> None:
@@ -74,7 +79,7 @@ class Metrics:
             "gauge": pb_utils.MetricFamily.GAUGE,
             "histogram": pb_utils.MetricFamily.HISTOGRAM,
         }
-        self._families: list[Any] = []  # a series lives as long as its family
+        self._families: list[Any] = []  # kept, since a series lives as long as its family
         self._series: dict[str, Any] = {}
         for metric in metrics:
             family = pb_utils.MetricFamily(name=metric.name, description=metric.description, kind=kinds[metric.kind])
@@ -95,21 +100,24 @@ class Metrics:
         self._writer.start()
 
     def close(self) -> None:
-        """Take the series out of the scrape, before the process ends: else they stay there for good."""
+        """Remove the series from the scrape. Without this call the series would stay after the process has ended."""
         self._closing.set()
         self._writer.join()
         self._series.clear()
         self._families.clear()
 
     def observe(self, name: str, value: float) -> None:
+        """Add a value to a histogram."""
         with self._lock:
             self._observed.append((self._series[name].observe, value))
 
     def increment(self, name: str, by: int = 1) -> None:
+        """Add to a counter; the name of a counter by outcome is `NAME.OUTCOME`."""
         with self._lock:
             self._sums[self._series[name].increment] += by
 
     def set(self, name: str, value: float) -> None:
+        """Set a gauge."""
         with self._lock:
             self._gauges[self._series[name].set] = value
 
@@ -120,7 +128,7 @@ class Metrics:
 
     def _flush(self) -> None:
         with self._lock:
-            # Counters last, those above 0: who sees a request counted finds its times, too.
+            # Counters come last, so that a scrape which counts a request also holds the request's times.
             writes = [*self._observed, *self._gauges.items(), *(+self._sums).items()]
             self._observed, self._gauges, self._sums = [], {}, Counter()
         for write, value in writes:

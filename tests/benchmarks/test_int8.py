@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from benchmarks.model.int8 import main, run, table, why_unjudged
+from benchmarks.model.int8 import Options, main, run, table, why_unjudged
 from export.int8 import main_convs, quantise
 from export.onnx import ExportError, ExportOptions, export_graph
 from export.verify import check_file
@@ -37,7 +37,7 @@ ACCURACY_TOLERANCE = 2e-3
 
 def test_both_runtimes_run_it_and_the_image_is_close(tmp_path: Path) -> None:
     generator = seeded_generator(CONFIG)
-    rows, real = run(generator, read_maps(CONFIG, None, 3), 2, "codebook", 1, 1, tmp_path, [])
+    rows, real = run(generator, read_maps(CONFIG, None, 3), Options("codebook", 2, 1, 1), tmp_path, [])
     assert real is None
     assert [(row.runtime, row.precision) for row in rows] == [
         ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "fp32"), ("openvino", "int8"),

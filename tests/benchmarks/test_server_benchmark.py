@@ -1,4 +1,4 @@
-"""The server benchmark: its arithmetic on made-up schedules, its loops on a server made of sleep, one real run."""
+"""The server benchmark: arithmetic on made-up schedules, loops on a server that sleeps, and one real run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad requests: each gets its own error, that says what to fix, and the next request works."""
+"""Bad requests: each gets an error that says what to fix, and the next request works."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_bad_request_inside_a_batch_fails_alone(tiny_server: Server) -> None:
     assert "got 99" in str(middle)
     assert isinstance(first, Result)
     assert isinstance(last, Result)
-    # The batch of three was formed, and ran without the bad one.
+    # The two good requests ran as one batch; the bad one was refused before the queue.
     assert first.timings.batch_size == last.timings.batch_size == 2
 
 

@@ -17,7 +17,7 @@ COCO = PRESETS["coco"]
 
 
 class CountingEngine(Engine):
-    """Paints every pixel with its label; fails where a label is 13; remembers its batches."""
+    """Paints every pixel with its label, fails where a label is 13, and records the sizes of its batches."""
 
     name = "torch"
     precision = "fp32"

@@ -1,4 +1,4 @@
-"""The queue before the engine: what waits while a batch runs becomes the next, and every request is answered once."""
+"""The queue before the engine: requests that wait form the next batch, and every request is answered once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spade_core.types import Images
 
 
 class GatedEngine(Engine):
-    """Paints every pixel with its label, once the gate is open; fails where a label is 13."""
+    """Paints every pixel with its label once the gate is open, and fails where a label is 13."""
 
     name, precision, config = "torch", "fp32", PRESETS["demo"]
 
@@ -50,7 +50,7 @@ def painting(value: int, count: int = 1, size: int = 8) -> Inputs:
 
 
 class Client:
-    """Sends requests to a batcher and holds their answers."""
+    """Sends requests to a batcher. Every answer is a future."""
 
     def __init__(self, batcher: Batcher) -> None:
         self.batcher = batcher
@@ -93,7 +93,7 @@ def test_what_waits_while_a_batch_runs_becomes_the_next() -> None:
     assert engine.batches == [[0], [1, 1, 2, 3], [4]]
 
 
-def test_an_engine_that_gains_from_it_has_two_batches_under_way_and_no_more() -> None:
+def test_an_engine_of_two_concurrent_calls_has_two_batches_under_way_and_no_more() -> None:
     engine = GatedEngine(max_concurrent_calls=2)
     with batcher(engine, delay_s=0.01) as client:
         answers = [client.send(value, 4) for value in range(5)]
@@ -119,7 +119,9 @@ def test_a_batch_that_is_not_full_waits_for_company() -> None:
     engine = GatedEngine()
     engine.gate.set()
     with batcher(engine, delay_s=60) as client:
-        answers = [client.send(value) for value in range(4)]  # the fourth makes it full: nobody waits a minute
+        answers = [
+            client.send(value) for value in range(4)
+        ]  # the fourth request fills the batch, so none waits a minute
         assert [painted(answer) for answer in answers] == [[0], [1], [2], [3]]
     assert engine.batches == [[0, 1, 2, 3]]
 
@@ -139,7 +141,7 @@ def test_a_full_queue_refuses_and_takes_more_later() -> None:
     assert waiting[-1] == 0
 
 
-def test_who_waited_too_long_or_has_gone_is_left_out() -> None:
+def test_requests_that_waited_too_long_or_whose_client_has_gone_are_dropped() -> None:
     engine = GatedEngine()
     with batcher(engine) as client:
         client.send(0)

@@ -1,4 +1,4 @@
-"""Weights rounded so that their errors cancel: better than each to its nearest, on inputs that are alike."""
+"""Rounding with error diffusion beats rounding to the nearest value, on inputs that are similar."""
 
 from __future__ import annotations
 

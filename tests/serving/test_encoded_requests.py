@@ -1,4 +1,4 @@
-"""The requests of the server's benchmark, which are encoded beforehand, to a real server."""
+"""The pre-encoded requests of the server benchmark, sent to a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cpu engine is the dense form, faster: every architecture, every isa, any batch, any number of threads."""
+"""The cpu engine gives the dense form's images: every architecture, every ISA, any batch, any number of threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from spade_core.models.generator import Generator
 from spade_core.models.seeded import seeded_generator
 from spade_core.models.style import style_from_seed
 
-# The bar of the project on images in -1..1. bf16 rounds every layer to 8 bits: its bar is a PSNR.
+# Bounds of the error of images in -1..1. bf16 rounds every layer to 8 bits, so its bound is a PSNR.
 FLOAT32_TOLERANCE = 1e-4
 BF16_PSNR_DB = 30.0
 
@@ -39,7 +39,7 @@ def small(**change: object) -> GeneratorConfig:
 
 
 def trained_like(config: GeneratorConfig) -> Generator:
-    """Seeded weights with statistics and biases that are not 0 and 1, as training leaves them."""
+    """Seeded weights with random statistics and biases, as after training."""
     rng = np.random.default_rng(3)
     generator = seeded_generator(config)
     for name, tensor in generator.state_dict().items():
@@ -50,7 +50,7 @@ def trained_like(config: GeneratorConfig) -> Generator:
 
 
 def request(config: GeneratorConfig, batch: int, seed: int = 0) -> Request:
-    """Maps of random pixels, of one label, and of blocks, in turn."""
+    """Maps of blocks, of random pixels, and of a single label, in turn."""
     rng = np.random.default_rng(seed)
     h, w = config.height, config.width
     labels = np.empty((batch, h, w), np.uint8)
@@ -72,7 +72,7 @@ def dense(generator: Generator, of: Request) -> npt.NDArray[np.float32]:
 
 
 def assert_close(image: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> None:
-    # Before tanh, which float32 still tells to 3e-5 where it is below 0.999.
+    # Values before tanh as well. Below 0.999, float32 resolves them to 3e-5.
     known = np.abs(reference) < 0.999
     before, expected = (np.arctanh(one[known].astype(np.float64)) for one in (image, reference))
     error = max(np.abs(image - reference).max(), np.abs(before - expected).max())
@@ -157,7 +157,7 @@ needs_amx = pytest.mark.skipif("amx" not in supported_isas(), reason="no AMX her
 @pytest.mark.parametrize("spade_kernel", [1, 3])
 @pytest.mark.parametrize("edges", [False, True])
 def test_int8_is_close_to_bf16(spade_kernel: int, edges: bool) -> None:
-    """On maps of blocks, as label maps are, its error is below twice that of bf16."""
+    """On maps of blocks, the error of int8 is below twice the error of bf16."""
     config = small(nf=20, height=128, width=128, instance_edges=edges, spade_kernel=spade_kernel)
     generator = trained_like(config)
     labels = np.random.default_rng(0).integers(0, 6, (3, 16, 16)).astype(np.uint8).repeat(8, 1).repeat(8, 2)
@@ -204,7 +204,7 @@ def test_int8_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             make_engine(Checkpoint(config, seeded_generator(config), None, {}), name, "int8", 1)
 
 
-def test_a_isa_of_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_isa_of_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ISA_VARIABLE, "avx512bf16")
     with pytest.raises(IsaError, match=r"isa of float32 on this processor.* but got 'avx512bf16'"):
         CpuEngine(seeded_generator(small()), "fp32")

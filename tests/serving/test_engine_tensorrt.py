@@ -1,4 +1,4 @@
-"""The tensorrt engine's own side, on a stand-in for the GPU: the images, the buffers, the graph."""
+"""The tensorrt engine on a stand-in for TensorRT and PyCUDA: images, buffers, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INSTANCES = LABELS.astype(np.int32)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both graphs, each with a file that stands for its engine and a manifest."""
+    """Both graphs, each with a manifest and a file that stands for its engine."""
     root = tmp_path_factory.mktemp("engines")
     for form in get_args(Form):
         export_graph(seeded_generator(TINY), root / form / "spade.onnx", form, ExportOptions(image="uint8"))
@@ -66,7 +66,7 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 def test_images_are_the_torch_engines(load: Load, form: str) -> None:
     engine, timings = load(form), Timings()
     expected = TorchEngine(seeded_generator(TINY)).synthesize(LABELS, INSTANCES, None)
-    # Five maps: a full batch of four, then one, which the engine takes in a batch of two only.
+    # Five maps: a batch of four, then one map, filled to the engine's smallest batch of two.
     images = engine.synthesize(LABELS, INSTANCES, None, timings)
     assert images.shape == expected.shape
     assert images.dtype == np.uint8
@@ -84,12 +84,12 @@ def test_a_graph_is_recorded_when_shapes_repeat_and_launched_from_then_on(load: 
     assert fake_gpu.calls.count("record") == 1
     np.testing.assert_array_equal(engine.synthesize(LABELS[two], INSTANCES[two], None), first)
     assert fake_gpu.calls.count("launch") == 1
-    # Other shapes: no graph, and the old one is not taken for these.
+    # Other shapes: the engine runs without a graph and drops the old one.
     engine.synthesize(LABELS[:4], INSTANCES[:4], None)
     assert fake_gpu.calls.count("launch") == 1
     np.testing.assert_array_equal(engine.synthesize(LABELS[two], INSTANCES[two], None), first)
     assert fake_gpu.calls.count("launch") == 1
-    # Nothing is allocated any more.
+    # From now on nothing is allocated.
     before = fake_gpu.calls.count("mem_alloc")
     for _ in range(3):
         np.testing.assert_array_equal(engine.synthesize(LABELS[two], INSTANCES[two], None), first)
@@ -118,7 +118,7 @@ def test_out_of_memory_ends_one_request(load: Load, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as small:
         small.setattr(engine._cuda, "mem_alloc", full)
-        for _ in range(2):  # the second time too: nothing may look as large as was asked for
+        for _ in range(2):  # the second time too: a failed allocation must not count as memory
             with pytest.raises(RuntimeError, match="out of memory"):
                 engine.synthesize(LABELS[:4], INSTANCES[:4], None)
         np.testing.assert_array_equal(engine.synthesize(LABELS[:2], INSTANCES[:2], None), two)

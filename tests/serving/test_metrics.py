@@ -1,4 +1,4 @@
-"""The Prometheus scrape of a real server, against docs/metrics.md and against what was asked."""
+"""The Prometheus scrape of a real server, against docs/metrics.md and against the requests that were sent."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_requests_move_the_metrics(tiny_server: Server) -> None:
 
 
 class Family:
-    """What `Metrics` needs of Triton's families: series that note what is written to them."""
+    """Stands in for Triton's metric families: its series record what is written to them."""
 
     COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
     written: ClassVar[list[tuple[str, str, float]]] = []
