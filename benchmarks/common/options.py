@@ -25,13 +25,10 @@ def weights_option(help: str = "Checkpoint; without it, seeded weights.") -> Dec
     return click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=help)
 
 
-def labels_option() -> Decorator:
-    """`--labels`, a folder."""
-    return click.option(
-        "--labels",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.",
-    )
+def labels_option(kind: str = "label maps") -> Decorator:
+    """`--labels`, a folder of maps of this kind."""
+    help = f"Folder of {kind}, or one holding label/ and inst/. Without it, drawn maps."
+    return click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path), help=help)
 
 
 def json_option() -> Decorator:

@@ -82,7 +82,7 @@ def table(rows: Sequence[tuple[str, Row, float]]) -> Table:
 @click.option("--form", "forms", type=click.Choice(FORMS), multiple=True, help="May be repeated.  [default: both]")
 @click.option("--precision", "precisions", type=click.Choice(list(DTYPES)), multiple=True,
               help="May be repeated.  [default: all]")  # fmt: skip
-@labels_option()
+@labels_option("COCO-Stuff maps")
 @click.option("--maps", "count", type=click.IntRange(1), default=2, show_default=True, help="Label maps.")
 @json_option()
 def main(

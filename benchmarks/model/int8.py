@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.errors import image_error
 from benchmarks.common.maps import Maps, labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option, preset_option, weights_option
 from benchmarks.common.report import write_report
@@ -129,11 +130,10 @@ def measure(
             began = time.perf_counter()
             session(feed)
             seconds.append(time.perf_counter() - began)
-    error = np.abs(np.concatenate(images).astype(np.float64) - reference)
-    mse = float(np.mean(error**2))
+    max_error, psnr_db = image_error(np.concatenate(images), reference)
     return Int8Row(
-        runtime, precision, float(np.median(seconds)), min(seconds), max(seconds), float(error.max()),
-        round(float(10 * np.log10(4 / mse)), 1) if mse else float("inf"), path.stat().st_size / 1e6, None,
+        runtime, precision, float(np.median(seconds)), min(seconds), max(seconds), max_error, psnr_db,
+        path.stat().st_size / 1e6, None,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.common.errors import image_error
 from benchmarks.common.loaded_process import LoadedProcess
 from benchmarks.common.maps import labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option, preset_option, weights_option
@@ -65,12 +66,10 @@ class Row:
 def row_of(name: str, batch: int, result: Result, reference: Result) -> Row:
     """The row of one engine, with errors against the reference's images of the same batches."""
     engine, form, precision = describe(name)
-    error = np.abs(np.concatenate(result.images).astype(np.float64) - np.concatenate(reference.images))
-    mse = float(np.mean(error**2))
-    psnr = 10 * np.log10(4 / mse) if mse else float("inf")
+    max_error, psnr_db = image_error(np.concatenate(result.images), np.concatenate(reference.images))
     return Row(
         name, engine, form, precision, batch, float(np.median(result.seconds)), min(result.seconds),
-        max(result.seconds), float(error.max()), round(float(psnr), 1),
+        max(result.seconds), max_error, psnr_db,
     )  # fmt: skip
 
 
