@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from generators import trained_like
 
 from kernels.isa import ISA_VARIABLE, IsaError, input_dtype, supported_isas
 from serving.engines.cpu import program as cpu_program
@@ -36,17 +37,6 @@ pytestmark = pytest.mark.skipif(not supported_isas(), reason="no native isa runs
 def small(**change: object) -> GeneratorConfig:
     defaults: dict[str, object] = {"label_nc": 6, "height": 64, "width": 64, "nf": 4}
     return replace(preset("coco"), **(defaults | change))  # type: ignore[arg-type]
-
-
-def trained_like(config: GeneratorConfig) -> Generator:
-    """Seeded weights with random statistics and biases, as after training."""
-    rng = np.random.default_rng(3)
-    generator = seeded_generator(config)
-    for name, tensor in generator.state_dict().items():
-        spread = {"running_mean": (-0.2, 0.2), "running_var": (0.5, 1.5), "bias": (-0.1, 0.1)}.get(name.split(".")[-1])
-        if spread is not None:
-            tensor.copy_(tensor.new_tensor(rng.uniform(*spread, tuple(tensor.shape))))
-    return generator
 
 
 def request(config: GeneratorConfig, batch: int, seed: int = 0) -> Request:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from generators import trained_like
 
 from kernels.cuda.host.library import CudaError, Library
 from serving.engines import reference as engine_module
@@ -37,17 +38,6 @@ Styles = npt.NDArray[np.float32]
 def small(**change: object) -> GeneratorConfig:
     defaults: dict[str, object] = {"label_nc": 6, "height": 32, "width": 32, "nf": 2, "instance_edges": False}
     return replace(preset("coco"), **(defaults | change))  # type: ignore[arg-type]
-
-
-def trained_like(config: GeneratorConfig) -> Generator:
-    """A generator of seeded weights, with random running statistics and biases as training leaves them."""
-    rng = np.random.default_rng(3)
-    generator = seeded_generator(config)
-    for name, tensor in generator.state_dict().items():
-        spread = {"running_mean": (-0.2, 0.2), "running_var": (0.5, 1.5), "bias": (-0.1, 0.1)}.get(name.split(".")[-1])
-        if spread is not None:
-            tensor.copy_(tensor.new_tensor(rng.uniform(*spread, tuple(tensor.shape))))
-    return generator
 
 
 def maps(config: GeneratorConfig, count: int, seed: int = 0) -> Symbols:
