@@ -26,7 +26,7 @@ SOURCES = [path for path in TRACKED if path.endswith((".py", ".cpp", ".hpp", ".h
 PACKAGES = ("spade_core", "kernels", "export", "serving", "trainer", "benchmarks")
 FOLDERS = (*PACKAGES, "tests", "docs", "configs", "scripts", ".ci")
 
-PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*{{}},-]*)")
+PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*{{}},-]*+)(?!<)")
 MODULE = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?![\w/])")
 LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -203,7 +203,7 @@ def runs(name: str) -> bool:
 def file_of(name: str) -> str:
     path = name.replace(".", "/")
     inside = [f"{path}/run.py", f"{path}/__init__.py"] if f"{path}/__main__.py" in TRACKED else [f"{path}/__init__.py"]
-    return next((file for file in (f"{path}.py", *inside) if file in TRACKED), "")
+    return next((file for file in (f"{path}.py", f"{path}.pyi", *inside) if file in TRACKED), "")
 
 
 def module(path: str) -> str:
