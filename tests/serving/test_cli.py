@@ -179,6 +179,7 @@ def test_ctrl_c_ends_with_status_130_and_a_message(monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     monkeypatch.setattr("trainer.scenes.files.write_scenes", interrupted)
+    monkeypatch.setattr("os._exit", sys.exit)  # a thread of another test may still run in this process
     result = spade("scenes", "--out", tmp_path)
     assert result.exit_code == 130
     assert "interrupted: the scenes written so far are whole" in result.output
