@@ -8,13 +8,16 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
+
+T = TypeVar("T")
 
 _UNCUT = 10_000  # columns of an output that is no terminal, so that no table is cut or wrapped
 INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
@@ -122,13 +125,22 @@ def errors_as_messages(interrupted: str) -> Iterator[None]:
         _leave(INTERRUPTED)
 
 
+def interruptible(work: Callable[[], T]) -> T:
+    """Run `work` on a thread of its own, so that Ctrl-C ends the command while native code computes."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(work).result()
+    finally:
+        pool.shutdown(wait=False)
+
+
 def _fail(text: str) -> None:
     note(f"error: {text}")
     sys.exit(1)
 
 
 def _leave(status: int) -> None:
-    """End at once. A thread that waits for a server's answer would otherwise hold the process for minutes."""
+    """End at once. A thread that computes or waits for a server would otherwise hold the process for long."""
     others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     if others:
         sys.stdout.flush()

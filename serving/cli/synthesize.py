@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from serving.cli.console import Command, note, progress_bar, say
+from serving.cli.console import Command, interruptible, note, progress_bar, say
 from serving.cli.options import BATCH, FILE, OUT_FOLDER, SEED, Running, given, option, options
 
 if TYPE_CHECKING:
     from serving.client.files import Failure, Job
-    from serving.engines.contract import Engine
     from spade_core.config import GeneratorConfig
     from spade_core.files.checkpoints import Checkpoint
     from spade_core.maps.colours import ColourTable
@@ -123,12 +122,16 @@ def _here(
         style = style_from_seed(maps.seed or 0)
     elif maps.seed is not None:
         raise click.UsageError(f"--seed: model {checkpoint.config.preset!r} has no style input; leave it out")
-    engine: Engine = start_engine(checkpoint, choice, model.threads)
     with progress_bar("images", len(jobs)) as advance:
-        return synthesize_local(
-            engine, jobs, style=style, colours=colours, batch=output.batch, image_format=output.format,
-            done=lambda _job, _failure: advance(1),
-        )  # fmt: skip
+
+        def work() -> list[Failure]:
+            engine = start_engine(checkpoint, choice, model.threads)
+            return synthesize_local(
+                engine, jobs, style=style, colours=colours, batch=output.batch, image_format=output.format,
+                done=lambda _job, _failure: advance(1),
+            )  # fmt: skip
+
+        return interruptible(work)
 
 
 def _on_server(

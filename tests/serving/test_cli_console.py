@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import signal
+import subprocess
 import sys
+import threading
+import time
 
 import click
 import pytest
 from rich.table import Table
 
-from serving.cli.console import errors_as_messages, progress_bar, say, stdout
+from serving.cli.console import errors_as_messages, interruptible, progress_bar, say, stdout
 
 
 @pytest.mark.parametrize("error", [ValueError("bad [value]"), OSError("bad [value]"), RuntimeError("bad [value]")])
@@ -49,6 +53,30 @@ def test_ctrl_c_says_what_holds(capsys: pytest.CaptureFixture[str], monkeypatch:
         raise KeyboardInterrupt
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted: all is whole\n"
+
+
+def test_work_that_can_be_interrupted_gives_its_result_and_its_error() -> None:
+    assert interruptible(lambda: threading.current_thread() is threading.main_thread()) is False
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda: 1 / 0)
+
+
+def test_ctrl_c_ends_a_command_whose_native_code_computes() -> None:
+    code = (
+        "import ctypes\nfrom serving.cli.console import errors_as_messages, interruptible\n"
+        "def work():\n    print('working', flush=True)\n"
+        "    ctypes.CDLL(None).usleep(60_000_000)\n"
+        "with errors_as_messages('all is whole'):\n    interruptible(work)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
+        assert p.stdout is not None
+        assert p.stdout.readline() == "working\n"
+        time.sleep(0.2)
+        p.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert p.communicate(timeout=60)[1] == "interrupted: all is whole\n"
+    assert p.returncode == 130
+    assert time.monotonic() - began < 5  # a second on an idle machine
 
 
 def test_lines_and_tables_are_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
