@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with the generator, the style encoder where there is one, and the configuration."""
+"""Checkpoints: one safetensors file with a generator, its style encoder if it has one, and its configuration."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def save(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a checkpoint, whole or not at all. Weights as `dtype` (float32 or bfloat16), running statistics float32.
+    """Write a checkpoint, whole or not at all: weights as `dtype` (float32 or bfloat16), running statistics as float32.
 
     Raises CheckpointError.
     """

@@ -49,6 +49,7 @@ def test_the_last_ones_are_kept_and_a_draft_is_not_one(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         save_state(tmp_path, networks, adam, step, 2 * step, keep=2)
     assert [step for step, _ in checkpoints(tmp_path)] == [3, 4]
+    assert not list(tmp_path.glob(".*")), "the draft of a killed run is removed"
 
 
 def test_a_diverged_network_pushes_no_checkpoint_out(tmp_path: Path) -> None:
