@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tritonclient.grpc import model_config_pb2
 
-from serving.cli.main import main as spade
+from serving.cli.main import COMMANDS
 from serving.engines.names import ENGINES, PRECISIONS
 from serving.triton.model_config import ModelOptions, spade_config, spade_image_config
 from spade_core.config import PRESETS, preset
@@ -107,7 +107,7 @@ def test_every_environment_variable_is_described() -> None:
 
 def test_the_readme_names_every_command() -> None:
     readme = text("README.md")
-    assert not [name for name in spade.commands if f"spade {name}" not in readme]
+    assert not [name for name in COMMANDS if f"spade {name}" not in readme]
 
 
 def test_every_preset_has_its_ids_described() -> None:
