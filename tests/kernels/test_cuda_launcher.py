@@ -40,5 +40,5 @@ def test_sizes_that_cannot_be_launched_are_named() -> None:
 def test_without_pycuda_the_error_says_what_to_install() -> None:
     if importlib.util.find_spec("pycuda") is not None:
         pytest.skip("PyCUDA is installed")
-    with pytest.raises(CudaError, match=r"expected PyCUDA but it cannot be imported.*spade-serve\[gpu\]"):
+    with pytest.raises(CudaError, match=r"expected PyCUDA but it cannot be imported.*pip install -e '\.\[gpu\]'"):
         ModulateCodebook()
