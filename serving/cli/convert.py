@@ -15,7 +15,9 @@ from spade_core.config import PRESETS
 @click.argument("generator", type=FILE, metavar="NET_G.pth")
 @click.option("--encoder", type=FILE, help="The style encoder's file, latest_net_E.pth.")
 @click.option(
-    "--preset", type=click.Choice(list(PRESETS)), help="What the weights are; found from their shapes without it."
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="Architecture of the weights.  [default: found from their shapes]",
 )
 @click.option("--out", type=OUT_FILE, required=True, help="Checkpoint to write (.safetensors).")
 def convert(generator: Path, encoder: Path | None, preset: str | None, out: Path) -> None:

@@ -48,7 +48,7 @@ class Examples:
         "--colours", type=FILE, help="For label maps of --data in RGB: a CSV `id,r,g,b,name` or JSON table."
     )
     count: int | None = option("--count", type=COUNT, help="Images to score.  [default: all of --data, or 200 scenes]")
-    json_file: Path | None = option("--json", type=OUT_FILE, help="Write the scores here.")
+    json_file: Path | None = option("--json", type=OUT_FILE, help="Write the scores to this file.")
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,21 @@ class Judges:
         help="Segmentation network, ONNX or TorchScript.  [default for scenes: the shipped one]",
     )  # fmt: skip
     size: int | None = option(
-        "--segmentation-size", type=click.IntRange(1, 16384), help="Side of its input, pixels.  [default: the image's]"
+        "--segmentation-size",
+        type=click.IntRange(1, 16384),
+        help="Side of the network's input, pixels.  [default: the image's]",
     )
     mean: tuple[float, ...] = option(
         "--segmentation-mean", default="0.485,0.456,0.406", callback=_numbers, show_default=True,
-        help="Taken from its input, which is RGB in 0..1.",
+        help="Mean that is subtracted from the network's input, RGB in 0..1.",
     )  # fmt: skip
     std: tuple[float, ...] = option(
         "--segmentation-std", default="0.229,0.224,0.225", callback=_numbers, show_default=True,
-        help="Its input is divided by.",
+        help="Deviation that the network's input is divided by.",
     )  # fmt: skip
     classes: Path | None = option(
         "--segmentation-classes", type=FILE,
-        help="JSON list: the label id of each of its classes. Labels that are not in it are not counted.",
+        help="JSON list: the label id of each class of the network. Other labels are not counted.",
     )  # fmt: skip
     inception: Path | None = option(
         "--inception", type=FILE, help="Inception network for FID, TorchScript; without it there is no FID."
@@ -88,16 +90,16 @@ class Drawing:
 
     styles: int = option(
         "--styles", type=click.IntRange(0, 1000), default=4, show_default=True,
-        help="Styles a map for diversity; below 2: none.",
+        help="Styles of each map for diversity; below 2, diversity is not measured.",
     )  # fmt: skip
     diversity_maps: int = option(
         "--diversity-maps", type=COUNT, default=20, show_default=True, help="Label maps for diversity."
     )
-    seed: int = option("--seed", type=SEED, default=0, show_default=True, help="Of the first image's style.")
+    seed: int = option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first image's style.")
     batch: int = option("--batch", type=BATCH, default=8, show_default=True, help="Images drawn at once.")
     device: str = option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-        help="What draws and judges; `auto` takes a GPU if there is one.",
+        help="Device that draws and judges; `auto` takes a GPU if there is one.",
     )  # fmt: skip
     threads: int | None = option("--threads", type=THREADS, help="Threads of PyTorch.  [default: one per core]")
 
@@ -127,7 +129,7 @@ def evaluate(weights: Path | None, preset: str | None, examples: Examples, judge
     if classes is not None and judges.segmentation is None:
         raise click.UsageError("--segmentation-classes: give the --segmentation network that it describes")
     json_file = examples.json_file
-    if json_file is not None:  # a folder that cannot be made is better known before the work than after it
+    if json_file is not None:  # fails before the work where the folder cannot be made
         json_file.parent.mkdir(parents=True, exist_ok=True)
     import torch
 

@@ -39,8 +39,8 @@ def export(
 ) -> None:  # fmt: skip
     """Turn a checkpoint into an ONNX file, a TensorRT engine, a version of a Triton model repository.
 
-    Every step is checked against the one before: the ONNX file by onnx.checker, by the operators TensorRT knows, and by
-    running it in ONNX Runtime and OpenVINO against PyTorch.
+    The ONNX file is checked by onnx.checker, against the operators that TensorRT knows, and against PyTorch's images by
+    running the file in ONNX Runtime and OpenVINO.
 
     \b
     spade export --weights coco.safetensors --out coco/ --graph codebook --precision fp16

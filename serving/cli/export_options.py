@@ -80,9 +80,13 @@ class Build:
         "--batch", default="1,4,8", show_default=True, callback=_batch, help="MIN,OPT,MAX label maps an engine takes."
     )
     optimization_level: int = option(
-        "--optimization-level", type=click.IntRange(0, 5), default=3, show_default=True, help="Of TensorRT."
+        "--optimization-level",
+        type=click.IntRange(0, 5),
+        default=3,
+        show_default=True,
+        help="TensorRT's builder optimization level.",
     )
-    timing_cache: Path | None = option("--timing-cache", type=OUT_FILE, help="Keep TensorRT's timings here.")
+    timing_cache: Path | None = option("--timing-cache", type=OUT_FILE, help="Keep TensorRT's timings in this file.")
     workspace_mb: int | None = option(
         "--workspace-mb", type=COUNT, help="Most scratch memory of an engine.  [default: all]"
     )
@@ -97,16 +101,21 @@ class Build:
     )
     refit: bool = option("--refit", is_flag=True, help="The engine's weights can be replaced.")
     strip_weights: bool = option(
-        "--strip-weights", is_flag=True, help="Leave the weights out of the engine; spade.onnx brings them back."
+        "--strip-weights",
+        is_flag=True,
+        help="Leave the weights out of the engine, which then reads them from spade.onnx.",
     )
     plugin: bool = option(
-        "--plugin/--no-plugin", default=True, show_default=True, help="Modulate step of the codebook graph: our kernel."
+        "--plugin/--no-plugin",
+        default=True,
+        show_default=True,
+        help="Run the modulate step of the codebook graph by our kernel.",
     )
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What is published, and where."""
+    """Settings of a published version."""
 
     keep: int = option("--keep", type=COUNT, default=5, show_default=True, help="Versions left in the repository.")
     threads: int | None = option(
@@ -116,7 +125,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Files:
-    """What is made, and where."""
+    """The results, and where they are written."""
 
     out: Path = option("--out", type=OUT_FOLDER, required=True, help="Folder of the files.")
     targets: tuple[str, ...] = option(
@@ -128,8 +137,8 @@ class Files:
     )
     given_precision: str | None = option(
         "--precision", type=click.Choice(["fp32", "fp16", "bf16"]),
-        help="Of weights and activations; it is in the graph, engines do not change it.  [default: fp32 in a graph; "
-        "for a published checkpoint, the fastest of the machine that serves it]",
+        help="Precision of weights and activations. An engine keeps the precision of its graph.  [default: fp32 for a "
+        "graph; for a published checkpoint, the fastest of the machine that serves it]",
     )  # fmt: skip
 
     @property
@@ -140,10 +149,10 @@ class Files:
 
     @property
     def precision(self) -> str:
-        """Of the graph."""
+        """The precision of the graph."""
         return self.given_precision or "fp32"
 
     @property
     def served_precision(self) -> str:
-        """Of a published checkpoint."""
+        """The precision of a published checkpoint."""
         return self.given_precision or "auto"

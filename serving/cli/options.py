@@ -130,12 +130,12 @@ class Running(Weights):
 
     engine: str = option(
         "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
-        help="What computes; `auto` takes the best this machine has and says which.",
+        help="Engine that computes. `auto` takes the best of this machine and says which.",
     )  # fmt: skip
     precision: str = option(
         "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
-        help="Of weights and activations; `auto` takes the fastest this machine has within the error bound, bf16 or "
-        "fp32, and says which. int8, in which only codebooks multiply, needs AMX; fp16 needs CUDA.",
+        help="Precision of weights and activations. `auto` takes the fastest of this machine within the error bound, "
+        "bf16 or fp32, and says which. int8 (codebooks only) needs AMX; fp16 needs CUDA.",
     )  # fmt: skip
     threads: int | None = option("--threads", type=THREADS, help="Threads of the engine.  [default: one per core]")
 
@@ -149,7 +149,7 @@ class Queue:
     )
     queue_delay_us: int = option(
         "--queue-delay-us", type=_WholeNumber(0, 10**9), default=2000, show_default=True,
-        help="How long a batch that is not full waits for more requests, microseconds.",
+        help="Microseconds that a batch waits for more requests before it is full.",
     )  # fmt: skip
     queue_size: int = option(
         "--queue-size", type=COUNT, default=128, show_default=True,

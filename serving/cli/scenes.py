@@ -13,11 +13,11 @@ from serving.cli.options import COUNT, OUT_FOLDER, SEED
 @click.command(
     cls=Command, interrupted="the scenes written so far are whole", short_help="Draw landscapes to play with."
 )
-@click.option("--count", type=COUNT, default=16, show_default=True, help="Scenes.")
+@click.option("--count", type=COUNT, default=16, show_default=True, help="Number of scenes.")
 @click.option("--out", type=OUT_FOLDER, required=True, help="Folder to write.")
 @click.option("--size", default="256", show_default=True, metavar="SIZE", help="Pixels: a side, or HEIGHTxWIDTH.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first scene.")
-@click.option("--style", help="noon, sunset, night, winter, ...; drawn from the seed without it.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first scene.")
+@click.option("--style", help="Style such as noon, sunset, night or winter.  [default: drawn from the seed]")
 def scenes(count: int, out: Path, size: str, seed: int, style: str | None) -> None:
     """Draw landscapes to play with: label maps, images, and a sheet of both.
 

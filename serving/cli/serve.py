@@ -26,9 +26,19 @@ class Listening:
         "--host", default="127.0.0.1", show_default=True,
         help="Address of this machine to listen on; keep it behind a proxy.",
     )  # fmt: skip
-    http_port: int = option("--http-port", type=_PORT, default=8000, show_default=True, help="0 takes a free one.")
-    grpc_port: int = option("--grpc-port", type=_PORT, default=8001, show_default=True, help="0 takes a free one.")
-    metrics_port: int = option("--metrics-port", type=_PORT, default=8002, show_default=True, help="Prometheus.")
+    http_port: int = option(
+        "--http-port", type=_PORT, default=8000, show_default=True, help="HTTP port; 0 takes a free one."
+    )
+    grpc_port: int = option(
+        "--grpc-port", type=_PORT, default=8001, show_default=True, help="gRPC port; 0 takes a free one."
+    )
+    metrics_port: int = option(
+        "--metrics-port",
+        type=_PORT,
+        default=8002,
+        show_default=True,
+        help="Port of the Prometheus metrics; 0 takes a free one.",
+    )
     start_timeout_s: float = option(
         "--start-timeout",
         type=SECONDS,
@@ -40,7 +50,9 @@ class Listening:
         "--drain", type=click.IntRange(0, 86400), default=30, show_default=True,
         help="Seconds to answer accepted requests after SIGTERM.",
     )  # fmt: skip
-    log_file: Path | None = option("--log-file", type=OUT_FILE, help="Keep Triton's log here.")
+    log_file: Path | None = option(
+        "--log-file", type=OUT_FILE, help="Keep Triton's log in this file; its folder must exist."
+    )
     repository: Path | None = option(
         "--repository", type=FOLDER,
         help="Serve the live version of this repository (`spade export --publish`) and follow it, instead of "
@@ -79,7 +91,7 @@ def serve(context: click.Context, model: Running, queue: Queue, listening: Liste
 
 
 def model_options(model: Running, queue: Queue | None = None) -> ModelOptions:
-    """What a server of `model` runs, said in one line. Raises what `choose` raises for this machine."""
+    """The options of a server that runs `model`. Prints the chosen engine. Raises what `choose` raises."""
     from serving.cli.synthesize import announced_choice
     from serving.engines.choose import UNTRAINED_NOTICE
     from serving.triton.model_config import ModelOptions

@@ -25,7 +25,7 @@ _NAMED = 3  # files that a message names when several failed for one reason
 
 @dataclass(frozen=True)
 class Maps:
-    """What is drawn, and in which style."""
+    """The label maps to draw, and their style."""
 
     labels: tuple[Path, ...] = option(
         "--labels", type=_PATH, multiple=True, help="A label map or a folder of them; may be repeated."
@@ -47,10 +47,16 @@ class Output:
     server: str | None = option(
         "--server", metavar="URL", help="Let a server compute: grpc://HOST:PORT or http://HOST:PORT."
     )
-    batch: int = option("--batch", type=BATCH, default=8, show_default=True, help="Maps at once, here or in flight.")
+    batch: int = option(
+        "--batch",
+        type=BATCH,
+        default=8,
+        show_default=True,
+        help="Label maps in one batch here, or requests to a server at once.",
+    )
     format: str = option(
         "--format", type=click.Choice(["png", "jpeg", "webp"]), default="png", show_default=True,
-        help="Of the image files.",
+        help="File format of the images.",
     )  # fmt: skip
     out: Path = option("--out", type=OUT_FOLDER, required=True, help="Folder of the images.")
 
@@ -68,8 +74,8 @@ def synthesize(
 ) -> None:
     """Turn label maps into images, here or on a server.
 
-    Maps of any size are brought to the model's with NEAREST. A bad file is reported at the end and does not stop the
-    others.
+    Maps of any size are resized to the model's size with NEAREST. A bad file is reported at the end and does not stop
+    the others.
 
     \b
     spade synthesize --labels maps/ --out images/
@@ -156,7 +162,7 @@ def _on_server(
 
 
 def announced_choice(model: Running) -> Any:
-    """The engine and precision for this machine, said in one line. Raises what `choose` raises."""
+    """The engine and precision for this machine, printed as one line. Raises what `choose` raises."""
     from serving.engines.choose import choose
 
     choice = choose(model.engine, model.precision)
