@@ -36,15 +36,13 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One kernel on one shape.
+class Work:
+    """What one kernel does on one shape.
 
     Attributes:
         isa: the kernel's ISA, or "any" for a kernel without one.
         operations: additions and multiplications; a tanh counts as one, a comparison as none.
         bytes: bytes read and written if every cache were large enough.
-        bound: what limits the kernel: the multiply-add peak, the int8 peak (twice as high), or a copy of as many bytes.
-        limits: for each output, the largest allowed error against a peer, relative to the output's largest value.
     """
 
     kernel: str
@@ -54,6 +52,17 @@ class Case:
     threads: int
     operations: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class Case(Work):
+    """One kernel on one shape, and its peers.
+
+    Attributes:
+        bound: what limits the kernel: the multiply-add peak, the int8 peak (twice as high), or a copy of as many bytes.
+        limits: for each output, the largest allowed error against a peer, relative to the output's largest value.
+    """
+
     bound: Literal["peak", "int8 peak", "copy"]
     limits: tuple[float, ...]
     native: Contender
@@ -61,7 +70,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Work):
     """The times of a case.
 
     Attributes:
@@ -69,13 +78,6 @@ class Row:
         ratio: the best peer's median time over the kernel's.
     """
 
-    kernel: str
-    shape: str
-    dtype: str
-    isa: str
-    threads: int
-    operations: int
-    bytes: int
     ms_median: float
     ms_min: float
     gflop_per_s: float

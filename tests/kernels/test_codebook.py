@@ -1,4 +1,4 @@
-"""Codebook: every isa and both forms against the float64 twin."""
+"""Codebook: every ISA and both forms against the float64 specification."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ each_isa_and_form = pytest.mark.parametrize(
 def make(
     isa: Isa, form: Form, rows: int, actv_rows: int, channels: int, taps: int = 9, *, in_order: bool = False
 ) -> CodebookCase:
-    """With in_order, patches read higher rows the later they come, as a plan's do, and the last row all along."""
+    """Draw a case. in_order: later patches read higher rows, like a plan's, and some patches read the last row."""
     random = np.random.default_rng(rows * channels + taps)
     actv = np.maximum(random_values(random, (actv_rows, 128), isa), 0)
     actv[-1] = 0
@@ -58,7 +58,7 @@ def test_against_twin(isa: Isa, form: Form, rows: int, actv_rows: int, channels:
     case = make(isa, form, rows, actv_rows, channels, taps)
     run_steps(case.step)
     assert_within(entry_values(case.entries, channels), case.expected, case.bound)
-    unused = to_entries(*from_entries(case.entries, channels), isa_dtype(isa))  # zeros behind the channels
+    unused = to_entries(*from_entries(case.entries, channels), isa_dtype(isa))  # zeros in unused channels
     assert np.array_equal(case.entries, unused)
 
 

@@ -1,4 +1,4 @@
-"""The codebook of int8 products, and the hidden rows in bytes that it reads, against their twins."""
+"""The codebook of int8 products and its hidden rows in bytes, against their specifications."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.skipif("amx" not in ISAS, reason="no AMX here")
 class Case(CodebookCase):
     """One codebook of int8 products."""
 
-    inside: int  # patches that are one symbol all over
+    inside: int  # patches whose symbols are all the same
 
 
 def make(rows: int, actv_rows: int, channels: int, taps: int = 9, symbols: int = 4, seed: int = 0) -> Case:
-    """Half of the windows, and a third of the patches, are the same all over."""
+    """Draw a case in which half of the windows and a third of the patches have one value in all taps."""
     random = np.random.default_rng((seed, rows, channels, taps))
     actv = random.integers(0, 256, (actv_rows, 128)).astype(np.uint8)
     actv[-1] = 0
@@ -46,7 +46,7 @@ def make(rows: int, actv_rows: int, channels: int, taps: int = 9, symbols: int =
     step = codebook(
         "amx", actv, patches, pack_codebook_int8(weight, channels), pack_bias(bias), entries, form="gathered", int8=int8
     )
-    # The sum is exact; it, its scaling and the bias are rounded.
+    # The int32 sum is exact. Its conversion, the scaling and the bias round.
     bound = stored_bound(gamma(3) * (np.abs(expected - bias) + np.abs(bias)), expected, "float16")
     inside = codebook_int8_numpy(actv, patches, weight * 0, scale, bias * 0, windows, interior * 0 + 1)[:, 0].sum()
     return Case(step, entries, expected, bound, int(inside))
@@ -61,7 +61,7 @@ def test_against_twin(rows: int, actv_rows: int, channels: int, taps: int) -> No
     case = make(rows, actv_rows, channels, taps)
     run_steps(case.step)
     assert_within(entry_values(case.entries, channels), case.expected, case.bound)
-    unused = to_entries(*from_entries(case.entries, channels), "float16")  # zeros behind the channels
+    unused = to_entries(*from_entries(case.entries, channels), "float16")  # zeros in unused channels
     assert np.array_equal(case.entries, unused)
     assert rows < 33 or 0 < case.inside < rows
 
@@ -98,7 +98,7 @@ def test_rows_do_not_depend_on_other_rows() -> None:
 @pytest.mark.parametrize(("rows", "taps"), [(1, 9), (33, 9), (200, 25)])
 def test_hidden_rows_in_bytes(rows: int, taps: int) -> None:
     random = np.random.default_rng(rows)
-    # Whole numbers and halves, so that sums are exact and every second one must be rounded; many below 0, some above.
+    # Integers and halves: sums are exact, and half of them must be rounded. Many lie below 0, some above 255.
     table = (random.integers(-200, 201, (taps, 6, 128)) / 2).astype(np.float32)
     table[:, 5] = 0
     bias = (random.integers(-100, 101, 128) / 2).astype(np.float32)

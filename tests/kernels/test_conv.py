@@ -1,4 +1,4 @@
-"""Conv, every isa: equal to its specification within derived bounds, and to itself however the work is cut."""
+"""Conv, every ISA: within derived bounds of the specification, and the same bits for any split of the work."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Data:
-    """What a isa's kernel reads."""
+    """The arrays that an ISA's kernel reads."""
 
     x: Array
     weight: Float32
@@ -75,12 +75,12 @@ def draw(case: Case, isa: Isa, seed: int = 0) -> Data:
     if case.residual is not None:
         half = (case.height >> case.residual, case.width >> case.residual)
         residual = to_plain(random.standard_normal((case.n, case.out_channels, *half)), isa_dtype(isa))
-    exact = from_storage(to_storage(weight, dtype))  # what packing stores
+    exact = from_storage(to_storage(weight, dtype))  # the values that packing stores
     return Data(to_padded(x, dtype), exact.astype(np.float32), bias.astype(np.float32), residual)
 
 
 def step_of(case: Case, isa: Isa, data: Data) -> tuple[Step, Array]:
-    """The step and the map that it writes, poisoned."""
+    """Return the step and the map that it writes, poisoned."""
     y = empty_plain(len(data.x), case.out_channels, case.height, case.width, isa_dtype(isa))
     poison(y)
     packed = pack_conv(isa, data.weight, data.bias)
@@ -94,7 +94,7 @@ def run(case: Case, isa: Isa, data: Data, threads: int = 1) -> Array:
 
 
 def specified(case: Case, data: Data, sizes: bool = False) -> Float64:
-    """conv_numpy of the case; with `sizes` of the absolute values, the scale of its rounding errors."""
+    """Return conv_numpy of the case or, with `sizes`, of the absolute values, which scale the rounding errors."""
     of = np.abs if sizes else np.positive
     x = of(from_padded(data.x, case.in_channels))
     residual = None if data.residual is None else of(from_plain(data.residual, case.out_channels))
@@ -140,7 +140,7 @@ def test_unused_channels_of_the_output_are_zero(out_channels: int, isa: Isa) -> 
 @pytest.mark.parametrize(
     "case", [Case(3, 48, 96, 7, 9, residual=None), Case(2, 32, 3, 21, 70), Case(4, 512, 64, 8, 8, residual=1)], ids=str
 )
-def test_same_bits_for_any_cut_and_batch(case: Case, isa: Isa) -> None:
+def test_same_bits_for_any_split_and_batch(case: Case, isa: Isa) -> None:
     data = draw(case, isa)
     whole = run(case, isa, data)
     for threads in (2, 3, 7):
@@ -160,7 +160,7 @@ def test_float32_isas_give_the_same_bits(case: Case) -> None:
 
 @each_isa
 def test_reads_only_the_map_and_writes_only_the_output(isa: Isa) -> None:
-    """Maps of NaN lie before and behind each array; one that is read shows, and so does one that is written."""
+    """Every array lies between guard values of NaN: a stray read spreads NaN, and a stray write changes a guard."""
     case = Case(2, 33, 17, 5, 9, residual=0)
     data = draw(case, isa)
     assert data.residual is not None

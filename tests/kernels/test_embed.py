@@ -1,4 +1,4 @@
-"""Embed: every isa against its float64 twin."""
+"""Embed: every ISA against the float64 specification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kernels.program import StepError
 def make(
     rows: int, depth: int, taps: int = 9, symbols: int = 5
 ) -> tuple[Float32, Float32, npt.NDArray[np.int32], Float64]:
-    """Table, bias, patches, and the sizes of the terms of every sum [rows, depth]."""
+    """Draw table, bias and patches; also return the sum of the absolute terms of every output [rows, depth]."""
     random = np.random.default_rng(rows * depth + taps)
     table = random.standard_normal((taps, symbols + 1, depth)).astype(np.float32)
     table[:, symbols] = 0

@@ -19,7 +19,7 @@ THREADS = [1, 2, 4]
 
 
 def chain(isa: Isa, x: Array, length: int) -> tuple[list[Step], Array]:
-    """Steps that each read the previous map, its bits seen as a plain map of its own, and shrink what is < 0."""
+    """Return steps that each read the bits of the previous output as a plain map and shrink negative values."""
     n, height, _, width, _ = x.shape
     steps = []
     for i in range(length):
@@ -47,7 +47,7 @@ def test_steps_run_in_order(isa: Isa, threads: int) -> None:
 @each_isa
 @pytest.mark.parametrize("threads", THREADS)
 def test_steps_that_overlap_wait_for_what_they_read(isa: Isa, threads: int) -> None:
-    """Two chains in turn: a step reads what the second before it wrote, and need not wait for the one between."""
+    """Two chains alternate: each step reads the output of the step two before it and may overlap the step between."""
     random = np.random.default_rng(1)
     maps = [plain(random_values(random, (1, 32, 40 + 9 * i, 30), isa), isa) for i in range(2)]
     pool = Pool(threads)
@@ -111,7 +111,7 @@ def test_a_program_keeps_its_arrays() -> None:
     if not ISAS:
         pytest.skip("no AVX2 here")
     program = Program(chain(ISAS[0], plain(np.ones((1, 32, 64, 64)), ISAS[0]), 3)[0])
-    Pool(2).run(program)  # the maps have no other owner: address sanitizers and luck see it otherwise
+    Pool(2).run(program)  # only the program owns the maps
 
 
 def test_unknown_steps_and_isas_are_refused() -> None:

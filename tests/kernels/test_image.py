@@ -11,7 +11,7 @@ from kernels.isa import Isa
 from kernels.layouts import Array, aligned_empty, from_storage
 from kernels.ops.image import image, image_numpy, pixels_numpy
 
-# The polynomial and the exponential are good to a few units in the last place.
+# The polynomial and the exponential are accurate to a few units in the last place.
 TANH_ULPS = 4
 
 

@@ -1,4 +1,4 @@
-"""Instance-norm statistics: every isa against the float64 twin, also where a one-pass variance would cancel."""
+"""Norm: every ISA against the float64 specification, including data on which a one-pass variance cancels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_against_twin(isa: Isa, size: tuple[int, int], offset: float) -> None:
     expected_mean, expected_rstd = norm_numpy(x)
     error = gamma(size[1] + 1) * np.abs(x).mean(axis=(2, 3)) + UNIT["float32"] * np.abs(expected_mean)
     assert_within(mean[:, :48], expected_mean, error)
-    # A line's mean is off by at most `error`: that enters the variance, like the roundings of its sum.
+    # The mean of a line has an error of at most `error`, which enters the variance beside the rounding of its sum.
     variance = x.var(axis=(2, 3))
     off = gamma(size[1] + 4) * variance + 2 * error * np.sqrt(variance) + error**2
     assert_within(rstd[:, :48], expected_rstd, expected_rstd * (off / (2 * (variance + 1e-5)) + 2 * UNIT["float32"]))

@@ -1,4 +1,4 @@
-"""The plan kernel: equal to its NumPy specification, and both to the definition written a third time."""
+"""Plan: the kernel equals its NumPy specification, and both equal the definition written a third time."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FIELDS = ("patches3", "patches5", "index", "patches3_offsets", "patches5_offsets
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[Symbols, Sizes, int, int]:
-    """Maps of all kinds, from one symbol everywhere to a different one at every pixel."""
+    """Draw maps from one symbol everywhere to a different symbol at every pixel."""
     maps, height, width = draw(st.integers(1, 3)), draw(st.integers(1, 40)), draw(st.integers(1, 40))
     n_symbols = draw(st.sampled_from([1, 2, 5, 366, 65535]))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     symbols = random.integers(0, n_symbols, (maps, height, width)).astype(np.uint16)
-    block = draw(st.integers(1, 8))  # squares of one symbol, as regions of a label map
+    block = draw(st.integers(1, 8))  # squares of one symbol, like the regions of a label map
     symbols = symbols[:, np.arange(height)[:, None] // block, np.arange(width) // block]
     size = st.tuples(st.integers(1, 40), st.integers(1, 40))
     sizes = [*draw(st.lists(size, min_size=1, max_size=2)), (height, width)]
@@ -48,7 +48,7 @@ def assert_equal(left: Sequence[Level], right: Sequence[Level]) -> None:
 
 
 def assert_is_the_neighbourhood(level: Level, symbols: Symbols, n_symbols: int, kernel_size: int) -> None:
-    """patches3[patches5[index]] is what slicing the padded map shows; a patch centred outside is the row U3."""
+    """patches3[patches5[index]] equals slices of the padded map; a patch centred outside the image is row U3."""
     _, height, width = level.index.shape
     radius, outside = kernel_size // 2, len(level.patches3)
     rows = [i * symbols.shape[1] // height for i in range(height)]
@@ -165,7 +165,7 @@ def test_every_pixel_different(kernel_size: int) -> None:
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_more_patches_than_symbols_can_be_packed_into_64_bits_by_threes(kernel_size: int) -> None:
-    """More than 2^21 distinct patches, so three of their numbers do not fit one 64-bit key."""
+    """More than 2^21 distinct patches: three patch numbers do not fit one 64-bit key."""
     random = np.random.default_rng(1).integers(0, 65535, (1, 1536, 1536)).astype(np.uint16)
     level = plan(random, [(1536, 1536)], 65535, kernel_size)[0]
     padded = np.pad(random[0], kernel_size // 2, constant_values=65535)
@@ -197,7 +197,7 @@ def test_maps_that_are_not_contiguous_and_rectangular_levels() -> None:
 @given(batch=batches())
 def test_a_pool_plans_as_one_thread_does(batch: tuple[Symbols, Sizes, int, int], threads: int) -> None:
     pool = Pool(threads)
-    for _ in range(2):  # the second time in memory that is used again
+    for _ in range(2):  # the second call reuses the scratch of the first
         assert_equal(concatenate(plan_maps(*batch, pool)), plan(*batch))
 
 

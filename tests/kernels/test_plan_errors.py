@@ -1,4 +1,4 @@
-"""What the plan refuses, and that each refusal names the value, the limit and the fix."""
+"""Every refusal of the plan names the value, the limit and the fix."""
 
 from __future__ import annotations
 

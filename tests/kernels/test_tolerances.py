@@ -1,4 +1,4 @@
-"""The comparison that the kernel tests rest on can fail."""
+"""The comparison that all kernel tests use can fail."""
 
 from __future__ import annotations
 

@@ -128,4 +128,18 @@ struct ConvIsa {
 }  // namespace
 }  // namespace spade
 
+// Defines the conv functions of the C header for one vector type V. Included by one file per ISA, which is compiled for
+// that instruction set.
+#define SPADE_DEFINE_CONVS(V, isa)                                                                                 \
+    namespace spade {                                                                                              \
+    using Convs = ConvIsa<V, Conv<V>, ConvToRgb<V>>;                                                               \
+    const ConvFunctions conv_##isa = Convs::functions;                                                             \
+    }                                                                                                              \
+    void spade_conv_##isa(const spade_conv* args, int64_t begin, int64_t end) {                                    \
+        spade::Convs::run(*args, begin, end);                                                                      \
+    }                                                                                                              \
+    void spade_modulated_conv_##isa(const spade_modulated_conv* args, int64_t begin, int64_t end, void* scratch) { \
+        spade::Convs::run_modulated(*args, begin, end, scratch);                                                   \
+    }
+
 #endif
