@@ -1,4 +1,4 @@
-"""From names on a command line to a running engine."""
+"""Chooses an engine and a precision for this machine, and loads the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""INT8 main convs: the right nodes, a file both runtimes run, an image that is close but not equal, and its scores."""
+"""INT8 main convs: the right nodes are quantised, both runtimes run the file, the image is close, scores are right."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from trainer.evaluation.judges import scenes_segmentation
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 CONFIG = replace(preset("ade20k"), nf=4, height=32, width=32)
-# INT8 keeps 8 bits of a value, float32 rounding is below 1e-6: between the two lies what was quantised.
+# The PSNR of an INT8 image lies between a wrong image (below 20 dB) and float32 rounding (above 100 dB).
 PSNR_RANGE_DB = (20.0, 70.0)
 SCENES = replace(preset("demo"), nf=2, height=64, width=64)
-# Float32 kernels order their sums differently: a grey level flips here and there, and with it a pixel's label.
+# Float32 kernels add in different orders, so a grey level may flip, and with the grey level a pixel's label.
 ACCURACY_TOLERANCE = 2e-3
 
 

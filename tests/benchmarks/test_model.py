@@ -1,4 +1,4 @@
-"""The model benchmark runs every peer on the same weights, and its file has the agreed form."""
+"""The model benchmark runs every engine and peer on the same weights and reports a row for each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_bf16_of_pytorch_is_left_out_where_its_convs_take_minutes() -> None:
     code = (
         "from benchmarks.model.run import lacking; print(*lacking(('torch-fp32', 'torch-bf16', 'torch-codebook-bf16')))"
     )
-    avx2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}  # what PyTorch sees of a Zen 3
+    avx2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}  # makes PyTorch treat the processor as a Zen 3
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ | avx2
     )

@@ -1,4 +1,4 @@
-"""Maps for a comparison on others than settings were chosen on: new patches, of the model's size, readable as files."""
+"""The maps for a comparison on unseen maps: new patches, of the model's size, readable as files."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def reply(images: int = 1, batch_size: int = 1, total_s: float = 1.0) -> Reply:
 
 
 def back_to_back(count: int, seconds: float = 1.0, images: int = 1) -> list[Sample]:
-    """One client, one request after the other, each of `seconds`."""
+    """The samples of one client whose requests take `seconds` each."""
     return [
         Sample(k, k * seconds, k * seconds, (k + 1) * seconds, reply(images, images, seconds)) for k in range(count)
     ]
@@ -124,7 +124,7 @@ def test_ratio_is_busy_over_slowdown_and_overhead_is_what_is_left() -> None:
 
 
 def test_an_open_loop_counts_from_the_time_a_request_was_due() -> None:
-    """A server that stalls once: a request is due every 10 s and takes 1 s, the second one 95 s, and one sender."""
+    """A server that stalls once, and one sender. A request is due every 10 s and takes 1 s; the second takes 95 s."""
     samples, free = [], 0.0
     for number, due in enumerate(arrivals(0.1, 100, "fixed")):
         sent = max(due, free)
@@ -132,7 +132,7 @@ def test_an_open_loop_counts_from_the_time_a_request_was_due() -> None:
         samples.append(Sample(number, due, sent, free, reply()))
     from_sending = [s.done_s - s.sent_s for s in samples]
     latencies = [s.latency_s for s in samples]
-    assert percentile(from_sending, 0.9) == 1  # what hides the stall
+    assert percentile(from_sending, 0.9) == 1  # counting from the sending hides the stall
     assert latencies == [1, 95, 86, 77, 68, 59, 50, 41, 32, 23]
     assert percentile(latencies, 0.5) == 50
     assert percentile(latencies, 0.9) == 86
@@ -147,7 +147,7 @@ def sleeper(answer: Callable[[int], Reply | None]) -> Connect:
 
 
 def test_open_loop_keeps_to_its_schedule_behind_a_stall() -> None:
-    """One sender held up by the first request: the later ones go out late, and their latency says so."""
+    """The first request holds up the only sender. Later requests go out late, and their latency includes the delay."""
 
     def answer(number: int) -> Reply | None:
         time.sleep(0.2 if number == 0 else 0)

@@ -178,5 +178,5 @@ def test_a_request_that_waits_longer_than_its_own_timeout_is_refused(tiny_server
         inputs.append(prepared)
     client = triton_grpc.InferenceServerClient(tiny_server.grpc_url.removeprefix("grpc://"))
     with contextlib.closing(client), pytest.raises(InferenceServerException, match=r"longer than 0\.001 s") as caught:
-        client.infer("spade", inputs, timeout=1000)  # microseconds, and nobody comes to fill its batch
+        client.infer("spade", inputs, timeout=1000)  # microseconds; no other request arrives to fill the batch
     assert caught.value.status() == "StatusCode.UNAVAILABLE"

@@ -30,13 +30,13 @@ def test_taps_are_exact_in_bf16_and_their_sum_is_kept(seed: int, taps: int) -> N
     weight = np.random.default_rng(seed).standard_normal((3, 5, taps)).astype(np.float32)
     rounded = round_taps(weight)
     np.testing.assert_array_equal(from_storage(to_storage(rounded, "bf16")), rounded)
-    # What is left of the sum is what the last tap was rounded by, and float32's own roundings.
+    # The error of the sum is the rounding error of the last tap, plus float32's own rounding.
     last = np.abs(weight).max() * 2.0**-7
     assert np.abs(rounded.sum(-1) - weight.sum(-1)).max() < last
 
 
 def test_taps_go_to_and_fro() -> None:
-    """Any row of taps loses no more than two roundings; each to its nearest, it would be three."""
+    """The sum of any row of taps is off by two rounding errors at most; rounding to the nearest allows three."""
     weight = np.random.default_rng(0).uniform(1, 2, (2000, 9)).astype(np.float32)
     error = (round_taps(weight) - weight).reshape(-1, 3, 3)
     assert np.abs(error.sum(axis=2)).max() <= 2 * 2.0**-8
@@ -44,11 +44,13 @@ def test_taps_go_to_and_fro() -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 1000), st.integers(1, 80), st.integers(64, 160))  # columns, whose mean is the error: not too few
+@given(
+    st.integers(0, 1000), st.integers(1, 80), st.integers(64, 160)
+)  # columns: enough for a mean
 def test_weights_in_int8(seed: int, rows: int, columns: int) -> None:
     random = np.random.default_rng(seed)
     weight = torch.from_numpy(random.standard_normal((rows, columns)).astype(np.float32))
-    inputs = torch.from_numpy(random.uniform(0, 1, (200, rows)).astype(np.float32))  # alike: all above zero
+    inputs = torch.from_numpy(random.uniform(0, 1, (200, rows)).astype(np.float32))  # similar: all above zero
     moment = inputs.T @ inputs / len(inputs)
     before = weight.clone(), moment.clone()
     rounded, scale = round_weights(weight, moment)

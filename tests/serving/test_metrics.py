@@ -57,7 +57,7 @@ def test_requests_move_the_metrics(tiny_server: Server) -> None:
     assert moved["spade_requests_total invalid"] == 2
     assert moved["spade_images_total"] == 4
     assert moved["spade_image_requests_total ok"] == 1
-    if supported_isas():  # the cpu engine, which has seen the PNG's map in the first request
+    if supported_isas():  # the cpu engine, whose cache holds the PNG's map since the first request
         assert moved["spade_cached_maps_total"] >= 1
     assert moved["spade_batch_size_sum"] == 4
     assert [moved[f"spade_batch_size_bucket {le}"] for le in ("1", "2", "3", "+Inf")] == [1, 1, 2, 2]

@@ -77,9 +77,8 @@ def drawn_patches(config: GeneratorConfig) -> Patches:
     for n in range(MAPS):
         count = REGIONS[n % len(REGIONS)]
         centres = random.uniform(0, SIZE, (2, count, 1, 1))
-        regions[n] = ((y - centres[0]) ** 2 + (x - centres[1]) ** 2).argmin(
-            axis=0
-        )  # each pixel belongs to the nearest centre
+        distances = (y - centres[0]) ** 2 + (x - centres[1]) ** 2
+        regions[n] = distances.argmin(axis=0)  # each pixel belongs to the nearest centre
         labels[n] = random.integers(0, config.classes, count)[regions[n]]
     # In the first maps every region is an instance (things); the other maps have no edges (stuff).
     regions[MAPS // 2 :] = 0
