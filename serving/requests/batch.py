@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig
 from spade_core.maps.label_maps import prepare
 from spade_core.models.style import check_style, style_from_seed
-from spade_core.types import Images, Instances, Labels, Style
+from spade_core.types import Images, Instances, Int32, Labels, Style
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,18 @@ class RequestTensors:
 
     Attributes:
         labels: uint8 [N, H, W].
+        label_ids: int32 [N, H, W], in place of `labels`. A JSON client sends ids as plain numbers, and Triton's parser
+            wraps numbers above 255 for a uint8 input.
         instances: int32 [N, H, W].
         style: float32 [N, 256], which goes before `seed`.
         seed: int64 [N, 1].
     """
 
-    labels: Labels
+    labels: Labels | None = None
     instances: Instances | None = None
     style: npt.NDArray[np.float32] | None = None
     seed: npt.NDArray[np.int64] | None = None
+    label_ids: Int32 | None = None
 
 
 def check_request(tensors: RequestTensors, config: GeneratorConfig, max_pixels: int) -> Inputs:
@@ -56,18 +60,34 @@ def check_request(tensors: RequestTensors, config: GeneratorConfig, max_pixels: 
 
     Raises ValueError, naming the first value that is wrong.
     """
-    height, width = tensors.labels.shape[-2:]
+    given: list[npt.NDArray[Any]] = [array for array in (tensors.labels, tensors.label_ids) if array is not None]
+    if len(given) != 1:
+        got = "both" if given else "neither"
+        raise RequestError(f"[spade] expected either labels (UINT8) or label_ids (INT32) but got {got}")
+    height, width = given[0].shape[-2:]
     if height * width > max_pixels:
         raise RequestError(
             f"[spade] expected label maps of at most {max_pixels} pixels but got {height}x{width} = {height * width}; "
             "resize with NEAREST, or start the server with a larger --max-pixels"
         )
-    symbols = prepare(tensors.labels, tensors.instances, config)
-    return Inputs(tensors.labels, tensors.instances, symbols, _style(tensors, config))
+    labels = given[0] if tensors.label_ids is None else _narrow(tensors.label_ids)
+    symbols = prepare(labels, tensors.instances, config)
+    return Inputs(labels, tensors.instances, symbols, _style(tensors, len(labels), config))
 
 
-def _style(tensors: RequestTensors, config: GeneratorConfig) -> Style | None:
-    count = len(tensors.labels)
+def _narrow(label_ids: Int32) -> Labels:
+    """Label ids as uint8. Raises RequestError, naming the first id that does not fit."""
+    bad = (label_ids < 0) | (label_ids > 255)
+    if bad.any():
+        item, row, column = (int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+        raise RequestError(
+            f"[spade] expected label_ids 0..255 but got {label_ids[item, row, column]}, first at item {item}, "
+            f"row {row}, column {column}"
+        )
+    return label_ids.astype(np.uint8)
+
+
+def _style(tensors: RequestTensors, count: int, config: GeneratorConfig) -> Style | None:
     if not config.style:
         given = [name for name in ("style", "seed") if getattr(tensors, name) is not None]
         if given:

@@ -73,7 +73,8 @@ def spade_config(options: ModelOptions) -> Any:
     model = _model("spade", options, 1)
     model.input.extend(
         [
-            pb.ModelInput(name="labels", data_type=pb.TYPE_UINT8, dims=[-1, -1]),
+            pb.ModelInput(name="labels", data_type=pb.TYPE_UINT8, dims=[-1, -1], optional=True),
+            pb.ModelInput(name="label_ids", data_type=pb.TYPE_INT32, dims=[-1, -1], optional=True),
             pb.ModelInput(name="instances", data_type=pb.TYPE_INT32, dims=[-1, -1], optional=True),
             *_style_inputs(),
         ]

@@ -118,3 +118,18 @@ def test_bad_styles_and_seeds_are_named(style: Style | None, seed: np.ndarray | 
 def test_a_map_over_the_pixel_limit_is_refused_before_it_is_read() -> None:
     with pytest.raises(RequestError, match="at most 1000 pixels but got 256x256 = 65536"):
         check(DEMO, np.full((1, 256, 256), 99, np.uint8), max_pixels=1000)
+
+
+def test_label_ids_stand_in_for_labels_and_keep_their_range() -> None:
+    ids = np.full((1, 256, 256), 3, np.int32)
+    inputs = check_request(RequestTensors(label_ids=ids), DEMO, 1 << 20)
+    assert inputs.labels.dtype == np.uint8
+    np.testing.assert_array_equal(inputs.labels, ids)
+    for bad in (-1, 256):
+        ids[0, 2, 5] = bad
+        with pytest.raises(RequestError, match=rf"label_ids 0\.\.255 but got {bad}, first at item 0, row 2, column 5"):
+            check_request(RequestTensors(label_ids=ids), DEMO, 1 << 20)
+    with pytest.raises(RequestError, match=r"either labels .* or label_ids .* but got both"):
+        check_request(RequestTensors(inputs.labels, label_ids=ids), DEMO, 1 << 20)
+    with pytest.raises(RequestError, match="but got neither"):
+        check_request(RequestTensors(), DEMO, 1 << 20)

@@ -44,9 +44,7 @@ def test_taps_go_to_and_fro() -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(
-    st.integers(0, 1000), st.integers(1, 80), st.integers(64, 160)
-)  # columns: enough for a mean
+@given(st.integers(0, 1000), st.integers(1, 80), st.integers(64, 160))  # columns: enough for a mean
 def test_weights_in_int8(seed: int, rows: int, columns: int) -> None:
     random = np.random.default_rng(seed)
     weight = torch.from_numpy(random.standard_normal((rows, columns)).astype(np.float32))
