@@ -58,9 +58,10 @@ def level_tensors(levels: Sequence[Level], device: torch.device) -> dict[tuple[i
 
 
 def codebook(folded: Folded, level: LevelTensors) -> Tensor:
-    """The entry of every distinct patch [U5, 2C], a before b, so that SPADE is a * norm(x) + b.
+    """The entry of every distinct patch [U5, 2C], a before b.
 
-    The 1 + gamma and beta of SPADE paper, equation 1, or, with batch-norm statistics folded in, a of x itself.
+    a and b are 1 + gamma and beta of SPADE paper, equation 1, for a * norm(x) + b. Where `folded` has no norm, a and b
+    include its statistics, for a * x + b.
     """
     actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
     actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128]; the last row, outside, is zero like the second conv's padding

@@ -34,10 +34,10 @@ class Folded:
 
 
 def fold(spade: SPADE, config: GeneratorConfig, dtype: torch.dtype | None = None) -> Folded:
-    """Rearrange the parameters of one norm, as `dtype` or their own.
+    """Rearrange the parameters of one norm, as `dtype` or in their own dtype.
 
-    In eval mode batch-norm statistics are folded in, in float64: with g = 1 + gamma, r = 1 / sqrt(variance + eps),
-    SPADE paper, equation 1, g * (x - mean) * r + beta is a * x + b, where a = g * r and b = beta - g * mean * r.
+    In eval mode batch-norm statistics are folded in too, in float64. SPADE paper, equation 1, is (1 + gamma) * r *
+    (x - mean) + beta with r = 1 / sqrt(variance + eps), so a = (1 + gamma) * r and b = beta - a * mean.
     """
     norm = spade.param_free_norm
     shared, gamma, beta = spade.mlp_shared[0], spade.mlp_gamma, spade.mlp_beta
