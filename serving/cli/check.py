@@ -12,12 +12,11 @@ import click
 from serving.cli.console import Command, progress_bar, say, stdout
 from serving.cli.options import FILE, FOLDER, OUT_FOLDER
 from spade_core.config import PRESETS, GeneratorConfig
-from trainer.data.layouts import LAYOUTS, has_instances
 
 if TYPE_CHECKING:
     from trainer.data.check import DataSet, Report
 
-
+LAYOUTS = ("folder", "coco", "ade20k", "cityscapes")  # as `trainer.data.layouts`, which --help does not import
 _SIZES = 8  # sizes that are listed, the most frequent first
 
 
@@ -68,6 +67,8 @@ def check(data: Path, layout: str, preset: str | None, classes: int | None, colo
 
 def _model(layout: str, data: Path, preset: str | None, classes: int | None) -> GeneratorConfig | None:
     if classes is not None:
+        from trainer.data.layouts import has_instances
+
         edges = has_instances(layout, data)
         return replace(PRESETS["demo"], preset="custom", label_nc=classes, instance_edges=edges)
     return PRESETS.get(preset or layout)

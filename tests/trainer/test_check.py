@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from serving.cli.check import LAYOUTS as COMMAND_LAYOUTS
 from serving.cli.main import main
 from spade_core.config import PRESETS
 from spade_core.maps.colours import DEMO_COLOURS, ColourTable, class_palette, draw
 from trainer.data.check import DataSet, check_data, find_pairs, names_of
-from trainer.data.layouts import DataError
+from trainer.data.layouts import LAYOUTS, DataError
 from trainer.scenes.files import write_scenes
 
 
@@ -26,6 +27,10 @@ def spade(*arguments: object) -> Result:
 def scenes(tmp_path: Path) -> Path:
     list(write_scenes(tmp_path / "data", 6, height=64, width=96, seed=0, style=None))
     return tmp_path / "data"
+
+
+def test_the_command_knows_every_layout() -> None:
+    assert COMMAND_LAYOUTS == LAYOUTS
 
 
 def test_a_good_data_set_is_counted_and_shown(scenes: Path, tmp_path: Path) -> None:
