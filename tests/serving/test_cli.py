@@ -186,8 +186,8 @@ def test_ctrl_c_ends_with_status_130_and_a_message(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_command_is_imported_quickly() -> None:
-    """The time is read inside the new process, and the best of three counts: other work may slow one down."""
-    code = "import time; t = time.perf_counter(); import serving.cli.main; print(time.perf_counter() - t)"
+    """Seconds of the processor, which other work on the machine does not change much; the best of three counts."""
+    code = "import time; t = time.process_time(); import serving.cli.main; print(time.process_time() - t)"
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     assert min(float(run.stdout) for run in runs) < 0.3
 
