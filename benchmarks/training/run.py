@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -75,6 +76,11 @@ def table(rows: list[Row], found: list[Gradients]) -> list[Table]:
     return [steps, differences]
 
 
+def _multiplies_bf16() -> bool:
+    """Whether PyTorch's bf16 convs run at speed here; without the instructions they take minutes."""
+    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @click.command()
 @click.option(
     "--preset",
@@ -106,6 +112,9 @@ def main(
         worker(json.loads(task))
         return
     console = Console()
+    if precision == "bf16" and not _multiplies_bf16():
+        console.print("bf16 left out: this processor cannot multiply in bf16 at speed; fp32 is measured instead")
+        precision = "fp32"
     sizes = {"height": size, "width": size, "nf": nf}
     setting = Setting(
         preset, labels, batch, precision, repeats, threads or len(os.sched_getaffinity(0)), not no_vgg,
