@@ -1,1 +1,1 @@
-"""Data sets, losses and the training loop."""
+"""Training: data sets, steps, the loop, evaluation."""

@@ -1,19 +1,19 @@
-"""Freed memory kept for the next tensor, as PyTorch does on GPUs."""
+"""Keeps freed memory for the next tensor, as PyTorch does on GPUs."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's names for them, malloc.h of glibc
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees. Returns whether it can: on Linux with glibc only.
+    """Let this process keep the memory that it frees. Returns whether it can: only on Linux with glibc.
 
-    By default glibc takes every tensor above 32 MB from the kernel and gives it back when freed: each page is then
-    cleared and mapped anew at the next, which costs a training step as much as computing on it. What a step frees,
-    the next one needs.
+    By default glibc takes every tensor above 32 MB from the kernel and returns it when freed. The kernel then clears
+    and maps each page again for the next tensor, which costs a training step as much as computing on the tensor. The
+    next step needs the memory that this step frees.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -22,6 +22,6 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Give the kernel what `keep_freed_memory` kept until now, so that the process holds what it uses."""
+    """Return the memory that `keep_freed_memory` kept to the kernel, so that the process holds what it uses."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Several training processes as one: who they are, gradients averaged over them, batch norm over all their images."""
+"""Several training processes as one: gradients are averaged over them, batch norm sees the images of all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kernels.constants import EPSILON
 
-MESSAGE_BYTES = 16 << 20  # of gradients: large enough for the network's speed, small enough that many are on the way
+MESSAGE_BYTES = 16 << 20  # of gradients: large for the network's speed, small so that several are on the way
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Processes:
 
 
 def join(device: str) -> Processes:
-    """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK); alone without it.
+    """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK); without torchrun, train alone.
 
-    NCCL between GPUs, gloo for what is on the CPU. Raises RuntimeError where cuda is asked for and absent.
+    NCCL connects GPUs, gloo connects tensors on the CPU. Raises RuntimeError where cuda is asked for and absent.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("[train] expected a CUDA GPU for run.device 'cuda' but PyTorch sees none; take cpu or auto")
@@ -45,7 +45,7 @@ def join(device: str) -> Processes:
 
 
 def leave() -> None:
-    """The opposite of `join`."""
+    """Leave the processes that `join` joined."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -53,9 +53,9 @@ def leave() -> None:
 class GradientMessages:
     """Means of gradients over all processes, sent while the backward pass goes on.
 
-    A message holds some megabytes of gradients, last parameters first, as a backward pass makes them, and goes out once
-    they and those of the messages before are there: the messages and their order are the same in all processes. They
-    have a process group of their own, since batch norm's messages come in between at moments that follow no order.
+    A message holds some megabytes of gradients, last parameters first, as a backward pass makes them. A message goes
+    out once its gradients and all messages before it are there, so all processes send the same messages in the same
+    order. They have a process group of their own, since batch norm's messages come in between in no fixed order.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], world: int, message_bytes: int = MESSAGE_BYTES) -> None:
@@ -77,7 +77,7 @@ class GradientMessages:
 
     @contextmanager
     def sent(self) -> Iterator[None]:
-        """Around the last backward pass before a step: on leaving, every gradient is its mean over all processes."""
+        """Around the last backward pass of a step: on leaving, every gradient is the mean over all processes."""
         if self._world == 1:
             yield
             return
@@ -87,7 +87,7 @@ class GradientMessages:
             yield
         finally:
             self._sending = False
-        while len(self._works) < len(self._messages):  # a parameter without a gradient held them up
+        while len(self._works) < len(self._messages):  # a parameter without a gradient held these messages up
             self._send()
         for message, (flat, work) in zip(self._messages, self._works, strict=True):
             work.wait()
@@ -113,7 +113,7 @@ class GradientMessages:
 
 
 def any_of(asked: bool, world: int) -> bool:
-    """Whether one process at least is asked: the same answer in all of them."""
+    """Whether at least one process is asked; every process gets the same answer."""
     if world == 1:
         return asked
     count = torch.tensor(int(asked))  # on the CPU: no GPU is waited for
@@ -139,16 +139,16 @@ def same_everywhere(modules: Iterable[nn.Module], world: int) -> None:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the images of all processes, on any device; PyTorch's own runs on GPUs only.
+    """Batch norm over the images of all processes, on any device; PyTorch's SyncBatchNorm runs on GPUs only.
 
-    All processes must hold batches of one shape.
+    All processes must hold batches of the same shape. Keys are `nn.BatchNorm2d`'s.
     """
 
     def __init__(self, channels: int, affine: bool = False) -> None:
         super().__init__(channels, eps=EPSILON, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, C, h, w] -> the same, normalised by the statistics of all processes, or the running ones in eval."""
+        """x [N, C, h, w] normalised by the statistics of all processes; in eval mode by the running statistics."""
         if not self.training:
             return super().forward(x)
         world = dist.get_world_size()
@@ -173,7 +173,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def synchronise_norms(module: nn.Module) -> None:
-    """Turn the batch norms of a generator into `SyncBatchNorm`, same keys."""
+    """Replace the batch norms of a generator by `SyncBatchNorm` under the same keys."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             norm = SyncBatchNorm(child.num_features, child.affine)
@@ -184,6 +184,6 @@ def synchronise_norms(module: nn.Module) -> None:
 
 
 def _sum(tensor: Tensor) -> Tensor:
-    """The sum over all processes; its gradient is the sum of theirs."""
+    """The sum over all processes. Its gradient is the sum of the processes' gradients."""
     total: Tensor = dist_grad.all_reduce(tensor)  # type: ignore[no-untyped-call]
     return total

@@ -1,9 +1,9 @@
-"""Images a second that the training data loader delivers, plans included, beside what a training step takes.
+"""Images a second that the training data loader delivers, plans included, beside the rate of a training step.
 
     python -m benchmarks.training.loader --preset coco --labels DIR --step train.json --json out.json
 
 The data set is `--labels`, each map with a JPEG of smooth noise of its size, in the layout `folder`; presets of scenes
-(demo) draw theirs. The files were just written, so they come from memory, as those of a data set that fits there.
+(demo) draw their images. The files were just written, so reads come from memory, as for a data set that fits there.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from trainer.config import TrainConfig
 from trainer.config_file import from_tables
 from trainer.data.dataset import Positions, Stream, loader
 
-REPEATED = 8  # times that each map is in the data set: an epoch then outlasts a measurement
+REPEATED = 8  # copies of each map in the data set, so that an epoch outlasts a measurement
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of loader processes (0: the training process itself). `steps`: images/s over those of a step."""
+    """The rate with one number of loader processes (0: the training process). `steps`: the rate over a step's rate."""
 
     workers: int
     images_per_s: float
@@ -63,7 +63,7 @@ def _maps(labels: Path | None, model: GeneratorConfig) -> list[tuple[Any, Any]]:
 
 
 def images_per_s(config: TrainConfig, workers: int, batches: int) -> float:
-    """Over `batches` batches, those that start the processes and fill their queues not counted."""
+    """Images/s over `batches` batches; batches that start the processes and fill their queues are not counted."""
     stream, untimed = Stream(config), 1 + 2 * workers
     positions = Positions(0, (untimed + batches) * config.optim.batch, 0, 1, config.optim.batch)
     began = 0.0

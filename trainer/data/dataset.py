@@ -1,7 +1,7 @@
-"""Positions in the stream of training images -> batches with their plan, all in the loader's processes.
+"""Positions in the stream of training images -> batches with their plan, made in the loader's processes.
 
-A position counts every image that training has seen. Which example it is, its crop, flip and style noise follow from
-(seed, position) alone, so any process can make any position, and a resumed run sees what an unbroken one would.
+A position is the number of images that training has seen before. The example, its crop, flip and style noise follow
+from (seed, position) alone. So any process can make any position, and a resumed run sees the images of an unbroken run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from trainer.data.layouts import DataError, Example, find_examples
 from trainer.data.preprocess import Pixels, preprocess
 from trainer.scenes.scene import scene
 
-# Scenes below are never trained on: they are for samples and for evaluation.
+# Scenes with smaller seeds are never trained on: samples and evaluation draw them.
 FIRST_TRAINING_SCENE = 1_000_000
 
 
@@ -86,7 +86,7 @@ class Batch:
 
 
 class Stream(Dataset[Item]):
-    """Item of every position. Raises DataError, naming the file, where one cannot be read."""
+    """The training image of every position. Raises DataError, with the file's name, where a file cannot be read."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.model, self.data, self.seed = config.model, config.data, config.run.seed
@@ -110,7 +110,7 @@ class Stream(Dataset[Item]):
         return self.example(index, self.data.preprocess, self.data.flip, random)
 
     def example(self, index: int, mode: str, flip: bool, random: np.random.Generator) -> Item:
-        """The item of one example, whose files an error names."""
+        """The item of one example; an error names its files."""
         one = self.examples[index]
         pixels = read_example(one, self.model, self.colours)
         try:
@@ -119,7 +119,7 @@ class Stream(Dataset[Item]):
             raise DataError(f"{error}; the label map is '{one.labels}'") from None
 
     def item(self, pixels: Pixels, mode: str, flip: bool, random: np.random.Generator) -> Item:
-        """The item of what was read or drawn, brought to size by `mode`."""
+        """The item of an example as read or drawn, brought to size by `mode`."""
         pixels = preprocess(pixels, mode, self.data.load_size, flip, self.model, random)
         return item(pixels, self.model, random)
 
@@ -135,7 +135,7 @@ def _order(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
 
 
 def scene_pixels(seed: int, data: DataConfig, model: GeneratorConfig) -> Pixels:
-    """A scene at the size that the preprocess mode wants to see, so that drawing, not resizing, gives its detail."""
+    """A scene drawn at the size before the crop, so that resizing takes no detail away."""
     height, width = model.height, model.width
     if data.preprocess.endswith("crop"):
         step = 2**model.upsamplings
@@ -174,14 +174,14 @@ def read_example(example: Example, model: GeneratorConfig, colours: ColourTable 
 
 
 def item(pixels: Pixels, model: GeneratorConfig, random: np.random.Generator) -> Item:
-    """What a generator and its discriminator read of an example. Raises LabelMapError."""
+    """The item of an example at the model's size, with new noise. Raises LabelMapError."""
     instances = None if pixels.instances is None else pixels.instances[None]
     symbols = prepare(pixels.labels[None], instances, model)[0]
     return Item(symbols, pixels.labels, pixels.image, random.standard_normal((2, STYLE_DIM), dtype=np.float32))
 
 
 def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Batch:
-    """Items of one size -> a batch, its plan computed here. Raises DataError."""
+    """Items of one size -> a batch, with its plan where `planned`. Raises DataError for items of several sizes."""
     shapes = {one.symbols.shape for one in items}
     if len(shapes) > 1:
         raise DataError(
@@ -206,9 +206,9 @@ def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Bat
 
 @dataclass(frozen=True)
 class Positions:
-    """The batches of process `rank` from position `first` to `last`: each pass takes `batch` for every process in turn.
+    """The batches of process `rank` from position `first` to `last`; a pass deals `batch` positions to each process.
 
-    Made as they are asked for: a whole training of COCO is twelve million positions.
+    Batches are made as they are asked for: a whole training of COCO has twelve million positions.
     """
 
     first: int
@@ -227,7 +227,7 @@ class Positions:
 
 
 def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int) -> Iterator[Batch]:
-    """Batches in order, made by `workers` processes (0: by this one). Raises DataError."""
+    """Batches in order, made by `workers` processes; 0: by this process. Raises DataError."""
     planned = config.networks.form == "codebook"
     made: DataLoader[Batch] = DataLoader(
         stream,  # type: ignore[arg-type]
@@ -241,13 +241,13 @@ def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int
     try:
         yield from made
     except (DataError, LabelMapError) as error:
-        # A worker's error comes wrapped in its traceback; the message is what the user needs.
+        # A worker's error comes wrapped in its traceback; the user needs the message only.
         found = re.search(r"Error: (\[.*)", str(error), re.DOTALL)
         raise DataError(found[1].strip() if found else str(error)) from None
 
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001 - the loader passes it
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the trainer ends its workers
-    # SIGTERM too may be sent to all (torchrun, systemd): the first is the trainer's to answer, a second is meant.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the trainer ends its workers
+    # torchrun and systemd send SIGTERM to all processes. The trainer answers the first one; the second ends the worker.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -18,18 +18,17 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_SIZE = 299
 
 Segment = Callable[[Tensor], Tensor]
-"""Images uint8 [N, 3, H, W] -> label ids int64 [N, H, W]; -1 where the network found a class that has none."""
-
+"""Images uint8 [N, 3, H, W] -> label ids int64 [N, H, W]; -1 where the class found has no label id."""
 
 CPU = torch.device("cpu")
 
 
 class JudgeError(ValueError):
-    """A network that cannot judge; the message holds the file, what it gave and what is expected."""
+    """A network that cannot judge; the message holds the file, its output and the output expected."""
 
 
 def scenes_segmentation(device: torch.device = CPU) -> Segment:
-    """The shipped network: images brought to its 128x128, its logits back to the image's size."""
+    """The network that ships. Images are resized to its 128x128, and its logits back to the image's size."""
     network = segmentation.load_segmentation().to(device)
 
     def segment(images: Tensor) -> Tensor:
@@ -49,14 +48,14 @@ def segmentation_file(
     classes: Sequence[int] | None = None,
     device: torch.device = CPU,
 ) -> Segment:
-    """A segmentation network from a file: `.onnx`, anything else is TorchScript.
+    """A segmentation network from a file, `.onnx` or TorchScript.
 
-    It is given float32 images [N, 3, h, w], (rgb / 255 - mean) / std, and returns logits [N, K, h', w'] or class ids
-    [N, h', w'], or a tuple or dictionary that has them first.
+    The network gets float32 images [N, 3, h, w], (rgb / 255 - mean) / std, and returns logits [N, K, h', w'] or class
+    ids [N, h', w'], alone or first in a tuple or dictionary.
 
     Args:
-        size: (h, w) of its input; None: the image's.
-        classes: label id of each of its K classes, in order; None: they are the label ids.
+        size: (h, w) of the network's input; None: the image's size.
+        classes: label id of each of the network's K classes, in order; None: classes are label ids.
         device: where TorchScript runs; ONNX runs on the CPU.
 
     Raises JudgeError.
@@ -90,8 +89,8 @@ def segmentation_file(
 class InceptionFile(nn.Module):
     """Features for FID from a TorchScript file.
 
-    A network whose forward takes `return_features` (the one that StyleGAN's authors publish) is given uint8 images of
-    any size and returns features itself; another is given float32 images in -1..1 at 299x299 and returns [N, D].
+    A network whose forward takes `return_features` (the file that StyleGAN's authors publish) gets uint8 images of any
+    size. Any other network gets float32 images in -1..1 at 299x299. Both return [N, D].
 
     Attributes:
         num_features: D.
@@ -106,7 +105,7 @@ class InceptionFile(nn.Module):
         self.num_features = int(self(torch.zeros((2, 3, 64, 64), dtype=torch.uint8)).shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images uint8 [N, 3, H, W] -> float64 [N, D] on the CPU: FID is a difference of large numbers."""
+        """Images uint8 [N, 3, H, W] -> features [N, D] on the CPU, in float64: FID is a difference of large numbers."""
         images = images.to(self.device)
         with torch.inference_mode():
             if self.raw:
@@ -123,7 +122,7 @@ class InceptionFile(nn.Module):
 
 
 def feature_file(path: Path, device: torch.device = CPU) -> Callable[[Tensor], list[Tensor]]:
-    """Feature maps from a TorchScript file: images uint8 [N, 3, H, W], given to it in -1..1, -> layers [N, C, h, w].
+    """Feature maps by a TorchScript network: images uint8 [N, 3, H, W], which it gets in -1..1, -> maps [N, C, h, w].
 
     Raises JudgeError.
     """
@@ -137,7 +136,7 @@ def feature_file(path: Path, device: torch.device = CPU) -> Callable[[Tensor], l
 
 
 def feature_maps(out: Any, of: Path | str) -> list[Tensor]:
-    """What a network of features gave, one map or several: maps [N, C, h, w]. Raises JudgeError with the file `of`."""
+    """A network's output, one map or several, as a list of maps [N, C, h, w]. JudgeError names the file `of`."""
     layers = list(out) if isinstance(out, list | tuple) else [out]
     if not layers or not all(isinstance(layer, Tensor) and layer.ndim == 4 for layer in layers):
         got = [list(layer.shape) if isinstance(layer, Tensor) else type(layer).__name__ for layer in layers]
@@ -150,7 +149,7 @@ def _onnx(path: Path) -> Callable[[Tensor], Any]:
 
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime has its own kinds, with no common base
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base
         raise JudgeError(f"[evaluate] expected a readable ONNX file but got '{path}': {error}") from None
     name = session.get_inputs()[0].name
 
@@ -162,7 +161,7 @@ def _onnx(path: Path) -> Callable[[Tensor], Any]:
 
 
 def load_torchscript(path: Path, device: torch.device = CPU) -> Any:
-    """A network out of a TorchScript file, in eval mode. Raises JudgeError."""
+    """A network from a TorchScript file, in eval mode. Raises JudgeError."""
     try:
         with warnings.catch_warnings():
             # PyTorch advises torch.export for new files; published judges are TorchScript.

@@ -17,7 +17,7 @@ class LabelScores:
     Attributes:
         miou: mean over `class_iou`, 0..1.
         pixel_accuracy: share of the counted pixels whose label was found, 0..1.
-        class_iou: intersection over union of every class, by name, that is in a label map or was found there.
+        class_iou: intersection over union by class name, of every class that is in a label map or was found.
         pixels: counted pixels.
     """
 
@@ -32,7 +32,7 @@ class Confusion:
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
-        self.counts = torch.zeros((classes, classes + 1), dtype=torch.int64)  # last column: found something else
+        self.counts = torch.zeros((classes, classes + 1), dtype=torch.int64)  # last column: another label was found
 
     def add(self, labels: Tensor, found: Tensor) -> None:
         """Labels and found labels, integers [N, H, W]. Labels outside 0 .. classes - 1 are not counted."""
@@ -59,15 +59,15 @@ class Confusion:
 
 
 def pixel_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Mean |a - b| of images uint8 [N, 3, H, W], in units of the full range: [N], 0..1."""
+    """Mean |a - b| / 255 of images uint8 [N, 3, H, W] -> [N], 0..1."""
     return (a.float() - b.float()).abs().flatten(1).mean(1) / 255
 
 
 def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """LPIPS without its learned weights (Zhang et al., CVPR 2018, equation 1): layers [N, C, h, w] of two -> [N].
+    """LPIPS without its learned weights (Zhang et al., CVPR 2018, equation 1): maps [N, C, h, w] of two images -> [N].
 
-    At every position features are scaled to length 1; squared differences are summed over channels, averaged over
-    positions and summed over layers.
+    The features of each position are scaled to length 1. Squared differences are summed over channels, averaged over
+    positions and summed over maps.
     """
     total = torch.zeros(a[0].shape[0], device=a[0].device)
     for left, right in zip(a, b, strict=True):

@@ -1,7 +1,8 @@
-"""A small segmentation network for the scenes, so that the mIoU of a demo model is a real number.
+"""A small segmentation network for the scenes, which gives the demo model an mIoU.
 
-`python -m trainer.evaluation.segmentation` trains the network that ships as `segmentation.safetensors`. A second, of
-another seed and other scenes, is the perceptual loss of the demo model's training: what teaches must not judge.
+`python -m trainer.evaluation.segmentation` trains the network that ships as `segmentation.safetensors`. A second
+network, of another seed and other scenes, is the perceptual loss of the demo model's training: a network that teaches
+must not judge.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from spade_core.maps.drawn import NAMES
 from trainer.scenes.scene import scene
 
 SHIPPED = Path(__file__).with_name("segmentation.safetensors")
-SIZE = 128  # pixels, both sides, of the images it was trained on
+SIZE = 128  # height and width of the training images, pixels
 FEATURES = Path(__file__).with_name("scene_features.safetensors")
-FIRST_SCENE = 500_000  # seeds of its training; those below stay for evaluation, those from 1_000_000 for generators
+FIRST_SCENE = 500_000  # first seed of training; smaller seeds are for evaluation, from 1_000_000 on for generators
 WIDTHS = (16, 32, 64, 64)
 
 
 class SegmentationNetwork(nn.Module):
-    """A U-Net: two convs a level, 2x2 max pooling down, bilinear x2 up, levels joined side by side."""
+    """A U-Net (Ronneberger et al., MICCAI 2015): two convs a level, 2x2 max pooling down, bilinear x2 up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class SegmentationNetwork(nn.Module):
         return self.features(image)[-1]
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The maps of each size on the way down, the largest first, and the logits."""
+        """The feature maps of each size on the way down, the largest first, then the logits."""
         x = self.first(image)
         levels = [x]
         for block in self.down:
@@ -68,10 +69,13 @@ def load_segmentation(path: Path = SHIPPED) -> SegmentationNetwork:
 def train(
     steps: int, batch: int, seed: int, done: Callable[[int, float], None], first_scene: int = FIRST_SCENE
 ) -> SegmentationNetwork:
-    """Train on scenes from `first_scene` on; the learning rate falls along a cosine. `done` hears every step.
+    """Train on scenes from `first_scene` on; the learning rate falls along a cosine.
 
-    Rare classes weigh more in the cross-entropy, and images are blurred and made noisy at random, since a
-    generator's images are neither as sharp nor as clean as a scene's.
+    Rare classes weigh more in the cross-entropy. Images are blurred and made noisy at random, since the images
+    of a generator are less sharp and less clean than scenes.
+
+    Args:
+        done: called after each step with the step and its loss.
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -96,7 +100,7 @@ def train(
 
 
 def save(network: nn.Module, path: Path) -> None:
-    """Write the weights as bfloat16, running statistics as float32."""
+    """Write the weights in bfloat16 and the running statistics in float32."""
     tensors = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     save_file(
         {k: (v if "running_" in k else v.bfloat16()).contiguous() for k, v in tensors.items()},

@@ -1,1 +1,1 @@
-"""What a training run writes: state, weights, logs, samples, report."""
+"""The files of a training run: checkpoints, weights, logs, samples, report."""

@@ -1,4 +1,4 @@
-"""What a run says of itself: rows of statistics as JSONL, and TensorBoard."""
+"""The log of a run: rows of statistics as JSONL, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _log = logging.getLogger(__name__)
 
 
 class Logs:
-    """Rows in `statistics.jsonl`, and scalars and sample grids for TensorBoard where it is installed.
+    """Rows in `statistics.jsonl`; scalars and sample grids for TensorBoard where TensorBoard is installed.
 
-    Resuming at `step` drops what a killed run wrote after it.
+    Resuming at `step` drops the rows that a killed run wrote after that step.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -30,7 +30,7 @@ class Logs:
         self._board = _tensorboard(folder / "tensorboard", step)
 
     def row(self, values: Mapping[str, float]) -> None:
-        """One row; `step` is its place."""
+        """Write one row of values by name, `step` among them."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(values)) + "\n")
         if self._board is not None:
@@ -39,17 +39,18 @@ class Logs:
                     self._board.add_scalar(name, value, int(values["step"]))
 
     def grid(self, step: int, image: npt.NDArray[np.uint8]) -> None:
-        """A sample grid [H, W, 3]."""
+        """Write a sample grid [H, W, 3] to TensorBoard."""
         if self._board is not None:
             self._board.add_image("samples", image, step, dataformats="HWC")
 
     def close(self) -> None:
+        """Finish TensorBoard's file."""
         if self._board is not None:
             self._board.close()
 
 
 def read_statistics(path: Path) -> list[dict[str, float]]:
-    """The rows of a `statistics.jsonl`; a last line that a killed run left half written is left out."""
+    """The rows of a `statistics.jsonl`, without a last line that a killed run left unfinished."""
     if not path.exists():
         return []
     rows = []

@@ -1,4 +1,4 @@
-"""The page a run ends with: one HTML file with its curves, its pictures and its configuration."""
+"""The report of a run: one HTML file with its curves, its pictures and its configuration."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ table { border-collapse: collapse } td { padding: .1rem 1rem .1rem 0 } figcaptio
 
 
 def write_report(folder: Path, config: TrainConfig) -> Path:
-    """`report.html` in the run's folder, from its statistics and sample grids; needs no other file. Returns it."""
+    """Write `report.html` in the run's folder, from its statistics and sample grids, and return the path.
+
+    The page holds its pictures and needs no other file.
+    """
     rows = read_statistics(folder / "statistics.jsonl")
     parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(folder.name)}</title><style>{_STYLE}</style>"]
     parts.append(f"<h1>Training of {html.escape(config.model.preset)}</h1>{_facts(rows)}")

@@ -1,4 +1,4 @@
-"""Pictures of a run: fixed label maps, their real images, and what the averaged generator makes of them."""
+"""Sample grids of a run: fixed label maps, their real images, and the averaged generator's images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLE_SEEDS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Samples:
-    """What is drawn again and again: a batch, its label maps as colours and its real images, [N, H, W, 3] each."""
+    """The examples of every grid: a batch, its label maps as colours and its real images, [N, H, W, 3] each."""
 
     batch: Batch
     maps: npt.NDArray[np.uint8]
@@ -29,9 +29,9 @@ class Samples:
 
 
 def choose_samples(stream: Stream, config: TrainConfig) -> Samples:
-    """`run.samples` examples: scenes that are never trained on, or examples spread over a data set, not mirrored."""
+    """`run.samples` examples, not mirrored: scenes that are never trained on, or examples spread over a data set."""
     count, items = config.run.samples, []
-    # A grid is of one size, also where the images are not.
+    # All images of a grid have one size, whatever the sizes in the data set.
     mode = config.data.preprocess if config.data.preprocess.endswith("crop") else "fixed"
     for i in range(count):
         random = np.random.default_rng([config.run.seed, i, 0x5A])
@@ -46,9 +46,10 @@ def choose_samples(stream: Stream, config: TrainConfig) -> Samples:
 
 @torch.no_grad()
 def sample_grid(samples: Samples, generator: AnyGenerator, networks: Networks, config: TrainConfig) -> Image:
-    """Columns are maps; rows: the map, its real image, the image in the real one's style, and in three seeds' styles.
+    """A grid with a column for each label map.
 
-    Without a style encoder there is no image in the real one's style; without styles there is one row of images.
+    Rows: the map, its real image, an image in the real image's style, and images in the styles of three seeds. Without
+    a style encoder the third row is left out; without styles there is one row of drawn images.
     """
     device = next(generator.parameters()).device
     batch = samples.batch.to(device)

@@ -1,4 +1,4 @@
-"""The state of a run on disk: networks, averages and Adam in one safetensors file a checkpoint, whole or not at all."""
+"""Checkpoints of a run: networks, averages and Adam in one safetensors file each, whole or absent."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def save_state(folder: Path, networks: Networks, optimisers: Optimisers, step: int, images: int, keep: int) -> Path:
-    """Write the checkpoint of `step`; then remove all but the last `keep`, and what a killed run left unfinished.
+    """Write the checkpoint of `step`; then remove all but the last `keep`, and unfinished files of a killed run.
 
-    A process killed at any moment leaves the checkpoints it had. Raises StateError, and CheckpointError for weights
-    that are not finite, which must not push out those that are.
+    A process killed at any moment keeps its earlier checkpoints. Raises StateError. Raises CheckpointError for weights
+    that are not finite: they must not push finite checkpoints out.
     """
     path = folder / f"step-{step:08d}.safetensors"
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _tensors(networks, optimisers)}
@@ -91,7 +91,7 @@ def _tensors(networks: Networks, optimisers: Optimisers) -> Iterator[tuple[str, 
 
 
 def _start_adam(optimisers: Optimisers) -> None:
-    """Adam makes its state in its first step; a resumed one needs it before."""
+    """Make Adam's state, which Adam itself makes in its first step: loading needs the state before."""
     for _, optimiser in optimisers.items():
         for group in optimiser.param_groups:
             for parameter in group["params"]:

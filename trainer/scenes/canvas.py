@@ -1,4 +1,4 @@
-"""What the surfaces of a scene share: where each pixel lies in its region, the horizon, the light, and noise."""
+"""The canvas that the surfaces of a scene share: each pixel's place in its region, the horizon, light and noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GROUND = ("water", "grass", "sand", "road")
 
 @dataclass
 class Canvas:
-    """What every surface may ask for, all flat [H * W] and in image heights, y downwards from the top."""
+    """Maps of a scene, each flat [H * W], lengths in image heights, y downwards from the top."""
 
     palette: Palette
     random: np.random.Generator
@@ -28,10 +28,10 @@ class Canvas:
     width: int
     x: Floats
     y: Floats
-    above: Floats  # distance to the top of the vertical run of this label
-    below: Floats  # to its bottom
-    left: Floats  # to the left end of the horizontal run
-    right: Floats
+    above: Floats  # distance to the top of this label's vertical run
+    below: Floats  # distance to the bottom of the vertical run
+    left: Floats  # distance to the left end of this label's horizontal run
+    right: Floats  # distance to the right end of the horizontal run
     depth: Floats  # 0 at the horizon and above, 1 at the lower edge
     horizon: float
     sun: tuple[float, float] | None  # where the sun stands, in image heights
@@ -45,14 +45,14 @@ class Canvas:
         return sample(table(roughness, 0), self.x[at] * scale + dx, self.y[at] * scale * stretch + dy)
 
     def ground(self, at: npt.NDArray[np.intp], roughness: float, scale: float, stretch: float = 1.0) -> Floats:
-        """Noise that lies on the ground: finer with distance, flattened towards the horizon."""
+        """Noise on the ground: finer with distance, flattened towards the horizon."""
         far = 1 / (self.depth[at] + 0.12)
         dx, dy = self.random.uniform(0, 512, 2)
         x = (self.x[at] - 0.5) * far * scale
         return sample(table(roughness, 1), x + dx, far * scale * stretch + dy)
 
     def relief(self, at: npt.NDArray[np.intp], roughness: float, scale: float) -> Floats:
-        """How much a rough surface faces the light, about -1..1: the slope of a noise towards it."""
+        """How much a rough surface faces the light, about -1..1: the slope of noise towards the light."""
         dx, dy = self.random.uniform(0, 512, 2)
         x, y = self.x[at] * scale + dx, self.y[at] * scale + dy
         noise, step = table(roughness, 2), 3.0
@@ -67,6 +67,7 @@ class Canvas:
         return albedo * mix(self.palette.shade, self.palette.light, amount)
 
     def hazed(self, colour: Floats, amount: Floats | float) -> Floats:
+        """Colour [n, 3] faded towards the haze by `amount`, 0..1, times the palette's share."""
         amount = np.asarray(amount, np.float32)[..., None] * self.palette.haze_amount
         return colour + (np.array(self.palette.haze, np.float32) - colour) * np.clip(amount, 0, 1)
 
@@ -109,7 +110,7 @@ def canvas(labels: Map, instances: Ids, palette: Palette, random: np.random.Gene
 
 
 def _horizon(labels: Map) -> float:
-    """Where the ground begins, 0..1: snow counts below the mountains only, since their summits carry it too."""
+    """Where the ground begins, 0..1. Snow counts only below the mountains, whose summits carry snow too."""
     height = len(labels)
     behind = np.flatnonzero(np.isin(labels, [ID["mountain"], ID["hill"]]).any(axis=1))
     ground = np.isin(labels, [ID[name] for name in _GROUND])
@@ -135,11 +136,13 @@ def _runs(labels: Map) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
 
 
 def mix(a: Colour | Floats, b: Colour | Floats, t: Floats | float) -> Floats:
+    """Colours between a (t = 0) and b (t = 1)."""
     low, high = np.asarray(a, np.float32), np.asarray(b, np.float32)
     mixed: Floats = low + (high - low) * np.asarray(t, np.float32)[..., None]
     return mixed
 
 
 def smooth(t: Floats) -> Floats:
+    """Smoothstep: 3 t^2 - 2 t^3 with t clipped to 0..1."""
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)

@@ -26,7 +26,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def write_scenes(out: Path, count: int, *, height: int, width: int, seed: int, style: str | None) -> Iterator[Scene]:
-    """Write the scenes of seeds seed .. seed + count - 1, and `contact_sheet.png` of the first 24; yields each.
+    """Write the scenes of seeds seed .. seed + count - 1, and a `contact_sheet.png` of the first 24; yield each scene.
 
     Label maps are grey PNGs of ids, instance maps 16-bit PNGs. Raises SceneError.
     """

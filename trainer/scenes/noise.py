@@ -1,4 +1,4 @@
-"""Tileable noise, made once a process, and read at any coordinates."""
+"""Tileable noise: a process makes each table once, and reads it at any coordinates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating[Any]]  # float32, but for what NumPy widens
+Floats = npt.NDArray[np.floating[Any]]  # float32, or wider where NumPy widens
 
 SIZE = 512  # texels a side; a power of two, so that wrapping is a mask
 

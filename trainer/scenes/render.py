@@ -1,6 +1,6 @@
-"""A label map of demo classes -> an image: every class has a surface, light falls on it, distance fades it.
+"""A label map of demo classes -> an image: every class has a surface, in the scene's light, faded by distance.
 
-Nothing but the two maps, the palette and the random generator enters, so any map in the demo ids can be rendered.
+The image depends on the two maps, the palette and the random generator only, so any map in demo ids can be rendered.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def render(labels: Map, instances: Ids, palette: Palette, random: np.random.Gene
     order = np.argsort(flat, kind="stable")
     bounds = np.searchsorted(flat[order], np.arange(len(NAMES) + 1))
     where = {name: order[bounds[i] : bounds[i + 1]] for i, name in enumerate(NAMES)}
-    for name, surface in SURFACES.items():  # water last: it mirrors the rest
+    for name, surface in SURFACES.items():  # water comes last: it mirrors the other surfaces
         if len(where[name]):
             scene.image[where[name]] = surface(scene, where[name])
     _shadows(scene, labels)
@@ -32,7 +32,7 @@ def render(labels: Map, instances: Ids, palette: Palette, random: np.random.Gene
 
 
 def _shadows(s: Canvas, labels: Map) -> None:
-    """What stands on the ground darkens the ground beside it, away from the light."""
+    """Darken the ground beside standing things, on the side away from the light."""
     standing = np.isin(labels, [ID[name] for name in _STANDING])
     open_ground = np.isin(labels, [ID[name] for name in ("grass", "sand", "snow", "road", "flower")])
     image = s.image.reshape(s.height, s.width, 3)

@@ -31,7 +31,7 @@ class Scene:
 
 
 def scene(seed: int, *, height: int, width: int, style: str | None = None) -> Scene:
-    """The scene of a seed >= 0; its style too comes from the seed unless given. Same arguments, same scene.
+    """The scene of a seed >= 0, in `style` or in the seed's own style. The same arguments give the same scene.
 
     Raises SceneError.
     """

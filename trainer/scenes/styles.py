@@ -1,4 +1,4 @@
-"""Palettes of a landscape: what noon, sunset, night or winter do to its colours."""
+"""Palettes of a landscape: its colours at noon, at sunset, at night, in winter."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ Colour = tuple[float, float, float]  # (red, green, blue), 0..1
 
 
 class SceneError(ValueError):
-    """A style, size or count that no scene can be drawn with; the message holds the value and the choices."""
+    """A style, size or count that cannot be drawn; the message holds the value and the choices."""
 
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one style. Surfaces are the albedo in white light; `light` and `shade` are what falls on them.
+    """The colours of one style. Surfaces are albedos in white light; `light` and `shade` multiply them.
 
     Attributes:
         sky_top, sky_low: zenith and horizon.
         cloud_lit, cloud_dark: sunny and shadowed side of clouds.
         sun: disc and glow.
         light, shade: multipliers of surfaces in and out of the sun.
-        haze, haze_amount: what distance fades to, and how much of it at the horizon, 0..1.
+        haze, haze_amount: the colour that distance fades to, and its share at the horizon, 0..1.
         grass, foliage, hill, water: surfaces that change with season and hour.
-        snow: how much of what can carry snow does, 0..1.
-        night: 1 shows stars, a moon and lit windows; 0 none of them.
+        snow: share of the surfaces that carry snow where they can, 0..1.
+        night: strength of stars, moon and lit windows, 0..1.
     """
 
     sky_top: Colour
@@ -171,7 +171,7 @@ STYLES: dict[str, Palette] = {
 
 
 def palette(style: str) -> Palette:
-    """The palette called `style`. Raises SceneError, listing the names there are."""
+    """The palette called `style`. Raises SceneError, which lists the names."""
     if style not in STYLES:
         raise SceneError(f"[scenes] expected a style out of {', '.join(STYLES)} but got {style!r}")
     return STYLES[style]

@@ -1,4 +1,4 @@
-"""The surface of every class: the colour of its pixels in the scene's light, [n, 3] of 0..1 for n positions."""
+"""The surface of every class: the colours of its pixels in the scene's light, [n, 3] in 0..1 for n positions."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _sand(s: Canvas, at: At) -> Floats:
 
 
 def _snow(s: Canvas, at: At) -> Floats:
-    """A field of snow and, above the horizon, a summit's."""
+    """Snow of a field, or above the horizon of a summit."""
     summit = s.y[at] < s.horizon
     drifts = np.where(summit, 1.3 * s.relief(at, 1.6, 150) - 0.6, s.ground(at, 1.8, 22, 2.0))
     albedo = np.array([0.96, 0.97, 1.0], np.float32) * (1 + 0.012 * s.noise(at, 0.2, 500))[:, None]
@@ -141,7 +141,7 @@ def _flower(s: Canvas, at: At) -> Floats:
 
 
 def _things(s: Canvas, at: At) -> list[tuple[At, Floats, Floats, float]]:
-    """The instances of a class: positions in `at`, and u, v 0..1 across and down each one's box, and its aspect."""
+    """The instances of a class: positions in `at`; u and v, 0..1 across and down the instance's box; its aspect."""
     found = []
     ids = s.instances[at]
     for one in np.unique(ids):
