@@ -67,7 +67,7 @@ std::vector<Field> conv_fields() {
             SPADE_FIELD(kernel_size), SPADE_FIELD(residual_shift)};
 }
 
-// The fields of the four structs inside: modulate's under their own names, the others with a prefix.
+// The fields of the four structs inside. Fields of `modulate` keep their names; the other structs get a prefix each.
 std::vector<Field> modulated_conv_fields() {
     using Args = spade_modulated_conv;
     std::vector<Field> fields{SPADE_FIELD(has_shortcut)};

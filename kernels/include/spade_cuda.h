@@ -57,7 +57,7 @@ typedef enum spade_cuda_layout { SPADE_CUDA_NCHW = 0, SPADE_CUDA_NHWC = 1 } spad
 
 #define SPADE_CUDA_MAX_LEVELS 10
 
-/* The plan of a batch of symbol maps, all levels at once; spade_plan_find in spade_kernels.h says what a plan is.
+/* The plan of a batch of symbol maps, all levels at once; spade_plan in spade_kernels.h says what a plan is.
  * Positions are the pixels of all levels, level by level, each level [n][height][width]; at most 3 * 2^29.
  *
  * find writes index, offsets3 and offsets5, and leaves the input of write in scratch. In both arrays offsets[l n + i]
