@@ -103,7 +103,7 @@ def _multiplies_bf16() -> bool:
 @click.option("--nf", type=click.IntRange(2), help="Width instead of the preset's.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 @click.option("--worker", "task", hidden=True, help="One contender, as the parent process asks for it.")
-def main(
+def main(  # noqa: PLR0913 - click passes each option as a parameter, and `Setting` takes them from here
     preset: str, labels: str | None, batch: int, precision: str, repeats: int, threads: int | None, no_vgg: bool,
     size: int | None, nf: int | None, json_path: Path | None, task: str | None,
 ) -> None:  # fmt: skip

@@ -143,7 +143,7 @@ def _here(
 def _on_server(
     jobs: Sequence[Job], maps: Maps, model: Running, output: Output, colours: ColourTable | None
 ) -> list[Failure]:
-    from serving.client.client import Client
+    from serving.client import Client
     from serving.client.files import synthesize_remote
     from serving.engines.choose import load_checkpoint
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.client.client import Client
+from serving.client import Client
 from serving.engines.contract import Engine
 from serving.requests.images import encode_images, read_encoding
 from spade_core.config import GeneratorConfig
