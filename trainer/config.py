@@ -110,7 +110,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where and how a run computes, and what it writes."""
+    """Where and how a run computes, and the files it writes."""
 
     out: str = _say("out/train", "Folder of checkpoints, samples, statistics and report; a run found there resumes.")
     seed: int = _say(0, "Seed of weights, order, crops, flips and styles.")
@@ -131,7 +131,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run, the tables of its TOML file."""
+    """A whole run: the tables of its TOML file."""
 
     model: GeneratorConfig
     networks: NetworkConfig

@@ -54,7 +54,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def from_tables(tables: Mapping[str, Any], where: str) -> TrainConfig:
-    """Tables of a TOML file -> the run. Unknown tables and fields are errors; absent ones have their defaults.
+    """Tables of a TOML file -> the run. Unknown tables and fields are errors; absent fields have their defaults.
 
     Raises ConfigError.
     """
@@ -70,7 +70,7 @@ def from_tables(tables: Mapping[str, Any], where: str) -> TrainConfig:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """The run as a TOML file: every field, its help beside it. `from_tables` reads it back."""
+    """The run as a TOML file: every field, with its help beside it. `from_tables` reads the file back."""
     parts = []
     for name in ("model", *SECTIONS):
         section = getattr(config, name)

@@ -1,4 +1,4 @@
-"""The training benchmark runs every contender, counts what it says, and its gradients agree."""
+"""The training benchmark runs every contender, counts multiply-adds, and both forms' gradients agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smallest run there is, for every test of the trainer."""
+"""The smallest run, for every test of the trainer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TABLES: dict[str, dict[str, Any]] = {
 
 
 def small(out: Path | None = None, **change: dict[str, Any]) -> TrainConfig:
-    """A run of 8 scenes of 32x32, sections changed by keyword."""
+    """A run of 8 scenes of 32x32, with fields changed by table."""
     tables = {name: dict(table) | change.get(name, {}) for name, table in TABLES.items()}
     if out is not None:
         tables["run"]["out"] = str(out)

@@ -1,4 +1,4 @@
-"""The model that ships: small, of its own scenes, and its pictures show what their label maps say."""
+"""The model that ships is small, was trained on the scenes, and draws the classes of its label maps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_file_is_small_and_says_where_it_is_from() -> None:
 
 
 def test_its_classes_are_found_again_and_its_styles_differ() -> None:
-    """The judge finds at least half as much in its pictures as in real scenes; random weights score a tenth."""
+    """Its mIoU is at least half of the real scenes' mIoU; random weights reach a tenth."""
     checkpoint = load(DEMO_WEIGHTS)
     assert checkpoint.encoder is not None
     with torch.inference_mode():

@@ -67,7 +67,7 @@ def scored(generator: Generator, judges: Judges = NOBODY, *, count: int = 4, sty
 
 
 def images_of(generator: Generator, examples: list[Pixels], seeds: list[int]) -> Tensor:
-    """What the examples look like, by the dense form."""
+    """The images of the examples, drawn by the dense form."""
     symbols = prepare(np.stack([one.labels for one in examples]), None, TINY)
     style = torch.from_numpy(np.stack([style_from_seed(s) for s in seeds]))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Judges from files: what they are given, what of them is refused."""
+"""Judges from files: the input they get, and the outputs that are refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_torchscript_network_segments_and_its_classes_become_label_ids(tmp_pat
 
 
 def test_an_onnx_network_may_return_ids(tmp_path: Path) -> None:
-    """One that reads red > 0 as id 1: normalisation puts grey 127.5 at 0."""
+    """The network reads red > 0 as id 1: normalisation puts grey 127.5 at 0."""
     nodes = [
         helper.make_node("Slice", ["image", "zero", "one", "axis"], ["red"]),
         helper.make_node("Squeeze", ["red", "axis"], ["flat"]),

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what is written is what comes back, the last ones are kept, and faults are named."""
+"""Checkpoints of a run: they restore everything, the last ones are kept, and faults are named."""
 
 from __future__ import annotations
 

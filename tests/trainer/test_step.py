@@ -1,4 +1,4 @@
-"""A training step: both forms give the same gradients, each side trains only itself, and losses fall."""
+"""A training step: both forms give the same gradients, every network moves, and losses fall."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_both_forms_give_every_parameter_the_same_gradient(norm: str) -> None:
             parameter.data.mul_(20)
     expected = gradients(deepcopy(networks), dense)
     found = gradients(networks, codebook)
-    # A bias before a norm has no gradient but rounding's: some units in the last place of the largest gradient.
+    # A bias before a norm has a gradient of rounding alone: some units in the last place of the largest gradient.
     floor = 1e-2 * max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
         error = float((found[name] - gradient).abs().max())
@@ -98,7 +98,7 @@ def test_accumulated_passes_are_one_step_of_the_larger_batch() -> None:
     apart = small(model={"norm": "instance", "height": 64, "width": 64}, optim={"batch": 2, "accumulate": 2})
     found = []
     for config, count in ((together, 1), (apart, 2)):
-        # Without spectral norm, whose power iteration goes on with every pass.
+        # Without spectral norm, since every pass makes a power iteration.
         networks = build(small_without_spectral(config), ALONE)
         for batch in batches(config, count):
             add_gradients(training(networks, config), batch, 1.0)

@@ -1,4 +1,4 @@
-"""Whole runs: what they write, how they end, and that an interrupted one ends as an unbroken one does."""
+"""Whole runs: the files they write, how they end, and that an interrupted run ends as an unbroken run does."""
 
 from __future__ import annotations
 
