@@ -157,3 +157,17 @@ def test_bfloat16_stays_near_float32() -> None:
         ]
     for half, whole in zip(found["bf16"], found["fp32"], strict=True):
         assert torch.nn.functional.cosine_similarity(half, whole, dim=0) > 0.95
+
+
+def test_weights_start_xavier_normal_of_gain_a_fiftieth() -> None:
+    networks = build(small(model={"nf": 4}), ALONE)
+    for name, module in networks.everything():
+        if not name.startswith("average"):
+            continue  # the averages have plain weights, without spectral norm
+        for key, weight in module.named_parameters():
+            if weight.ndim == 1:
+                assert not weight.any(), key
+            elif weight.numel() > 2000:
+                taps = weight[0, 0].numel()
+                wanted = 0.02 * (2 / (taps * (weight.shape[0] + weight.shape[1]))) ** 0.5
+                assert float(weight.std()) == pytest.approx(wanted, rel=0.1), key
