@@ -22,7 +22,7 @@ from spade_core.config import preset
 from spade_core.files.checkpoints import save
 from spade_core.maps.samples import read_maps
 from spade_core.models.seeded import seeded_generator
-from trainer.evaluation.evaluate import evaluate, scene_examples
+from trainer.evaluation.evaluate import Judges, Sampling, evaluate, scene_examples
 from trainer.evaluation.judges import scenes_segmentation
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -74,10 +74,8 @@ def test_weights_trained_on_scenes_are_judged_as_spade_evaluate_judges_them(tmp_
     options = ["--form=dense", "--maps=2", "--calibrate=1", "--repeats=1", "--scenes=3", "--threads=1"]
     result = CliRunner().invoke(main, [*files, *options], env={"COLUMNS": "140"}, catch_exceptions=False)
     assert result.exit_code == 0
-    wanted = evaluate(
-        generator, scene_examples(SCENES, 3), segment=scenes_segmentation(), label_ids=None, inception=None,
-        features=None, styles=0, diversity_maps=0, batch=3, seed=0, done=lambda _count: None,
-    )  # fmt: skip
+    judges, sampling = Judges(segment=scenes_segmentation()), Sampling(styles=0, diversity_maps=0, batch=3, seed=0)
+    wanted = evaluate(generator, scene_examples(SCENES, 3), judges, sampling)
     assert wanted.generated is not None
     assert wanted.real is not None
     report = json.loads((tmp_path / "out.json").read_text())
