@@ -53,7 +53,7 @@ class GeneratorConfig:
 
     Attributes:
         preset: the name in `PRESETS` of the preset this configuration started from, or any other name.
-        label_nc: number of classes in a label map file, ids 0 .. label_nc - 1.
+        label_nc: number of classes in a label map file, ids 0 .. label_nc - 1; at most 256, or 255 with dont_care.
         dont_care: pixel value 255 is a class of its own, with the id label_nc.
         instance_edges: the edges of an instance map are one more input channel, the last.
         height, width: size of the image in pixels.
@@ -142,15 +142,25 @@ def _round_to(value: int, step: int) -> int:
     return max(step, (value + step // 2) // step * step)
 
 
-def _check(config: GeneratorConfig) -> None:
-    for name, kind in get_type_hints(GeneratorConfig).items():
-        value, choices = getattr(config, name), get_args(kind)
+def check_fields(values: Mapping[str, Any]) -> None:
+    """Check some fields of a GeneratorConfig: known names, and values of their types. Raises ConfigError."""
+    hints = get_type_hints(GeneratorConfig)
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(f"[config] expected a field out of {', '.join(hints)} but got {name!r}")
+        kind, choices = hints[name], get_args(hints[name])
         if choices and value not in choices:
             raise ConfigError(f"[config] expected {name} to be one of {', '.join(choices)} but got {value!r}")
         if not choices and type(value) is not kind:
             raise ConfigError(f"[config] expected {name} to be of type {kind.__name__} but got {value!r}")
-    if not 1 <= config.label_nc <= 255:
-        raise ConfigError(f"[config] expected label_nc in 1..255 (labels are uint8) but got {config.label_nc}")
+
+
+def _check(config: GeneratorConfig) -> None:
+    check_fields(asdict(config))
+    most = 255 if config.dont_care else 256
+    if not 1 <= config.label_nc <= most:
+        reason = "labels are uint8, and 255 is don't care" if config.dont_care else "labels are uint8"
+        raise ConfigError(f"[config] expected label_nc in 1..{most} ({reason}) but got {config.label_nc}")
     if config.spade_kernel not in (1, 3, 5):
         raise ConfigError(f"[config] expected spade_kernel 1, 3 or 5 but got {config.spade_kernel}")
     if config.nf < 2 or config.nf % 2:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from spade_core.config import PRESETS, ConfigError, GeneratorConfig
+from spade_core.files.toml import read_toml, toml_value
 from trainer.config import DataConfig, LossConfig, NetworkConfig, OptimConfig, RunConfig, TrainConfig
 
 SECTIONS: dict[str, type] = {
@@ -37,10 +37,7 @@ _MODEL_HELP = {
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a TOML file, then `section.field=value` overrides (values as in TOML, or bare text). Raises ConfigError."""
-    try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"[config] expected a readable TOML file but got '{path}': {error}") from None
+    tables = read_toml(path)
     for override in overrides:
         name, separator, value = override.partition("=")
         section, dot, key = name.strip().partition(".")
@@ -49,7 +46,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         table = tables.setdefault(section, {})
         if not isinstance(table, dict):
             raise ConfigError(f"[config] expected the table [{section}] in {path} but got {table!r}")
-        table[key] = _value(value.strip())
+        table[key] = toml_value(value.strip())
     return from_tables(tables, str(path))
 
 
@@ -127,13 +124,6 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     if type(value) is not kind:
         raise ConfigError(f"[config] expected {name} to be of type {kind.__name__} but got {value!r}")
     return value
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _toml(value: Any) -> str:

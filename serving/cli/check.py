@@ -30,7 +30,7 @@ _SIZES = 8  # sizes that are listed, the most frequent first
     "--preset", type=click.Choice(list(PRESETS)),
     help="The model that is to read DATA: its ids are checked.  [default: the layout's own; for `folder` none]",
 )  # fmt: skip
-@click.option("--classes", type=click.IntRange(1, 255), help="Instead of a preset, classes of your own: 0 .. N - 1.")
+@click.option("--classes", type=click.IntRange(1, 256), help="Instead of a preset, classes of your own: 0 .. N - 1.")
 @click.option("--colours", type=FILE, help="For RGB label maps: a CSV `id,r,g,b,name` or JSON colour table.")
 @click.option(
     "--out", type=OUT_FOLDER, default=Path("out/check"), show_default=True,

@@ -97,7 +97,7 @@ def save(
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint that `save` wrote. Raises CheckpointError, naming every missing, surplus or misshapen key.
+    """Read a checkpoint that `save` wrote. Raises CheckpointError, naming missing, surplus and misshapen keys.
 
     The checkpoint of an architecture that no engine runs is refused; `load_any` reads it.
     """

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+_ALL = 8  # faults that a message lists one by one; more are counted by kind
+_FIRST = 3  # faults of each kind that the summary shows
+
 
 def key_faults(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str = "") -> list[str]:
     """Every missing, surplus and misshapen key, one text each; empty when the keys and shapes are equal."""
@@ -21,19 +24,33 @@ def key_faults(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pref
 
 
 def refuse_faults(
-    error: Callable[[str], Exception],
-    faults: Sequence[str],
-    path: Path,
-    expected: str,
-    fix: str,
-    most: int | None = None,
+    error: Callable[[str], Exception], faults: Sequence[str], path: Path, expected: str, fix: str
 ) -> None:
-    """Raise `error` if there are faults. The message counts all of them and lists the first `most`, or all.
+    """Raise `error` if there are faults. The message lists up to 8 faults, and counts more of them by kind.
 
     Args:
         expected: the operation in brackets and what the file should hold, such as "[load] expected the keys of ..".
         fix: what the user can do.
     """
     if faults:
-        listed = "; ".join(faults[:most])
+        listed = "; ".join(faults if len(faults) <= _ALL else _summary(faults))
         raise error(f"{expected} in '{path}' but got {len(faults)} faults: {listed}; {fix}")
+
+
+def _summary(faults: Sequence[str]) -> list[str]:
+    """One text for each kind of fault: the number of faults and the first few."""
+    kinds: dict[str, list[str]] = {}
+    for fault in faults:
+        kinds.setdefault(_kind(fault), []).append(fault)
+    texts = []
+    for kind, alike in kinds.items():
+        first = ", ".join(fault.removeprefix(f"{kind} ") for fault in alike[:_FIRST])
+        texts.append(f"{len(alike)} {kind}: {first}" + (", .." if len(alike) > _FIRST else ""))
+    return texts
+
+
+def _kind(fault: str) -> str:
+    word = fault.partition(" ")[0]
+    if word in ("missing", "surplus"):
+        return word
+    return "of another shape" if " is [" in fault else "of another type"

@@ -24,7 +24,11 @@ class ConvertError(CheckpointError):
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a pickled state dict, without the prefix "module.". Raises ConvertError for any other content."""
+    """The tensors of a pickled state dict, by the keys of the plain network.
+
+    `module.` of parallel training and `_orig_mod.` of torch.compile are taken off the keys. Raises ConvertError for any
+    other content, and where two keys become one.
+    """
     state = _unpickle(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
         raise ConvertError(
@@ -37,7 +41,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"[convert] expected a state dict of tensors but got {odd or 'an empty one'} in '{path}'; "
             "give the network's own file (latest_net_G.pth), or save the inner state dict by itself"
         )
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    plain: dict[str, str] = {}
+    for key in state:
+        name = _plain_key(key)
+        if name in plain:
+            raise ConvertError(
+                f"[convert] expected one tensor for each key but got '{plain[name]}' and '{key}' for '{name}' in "
+                f"'{path}'; save the state dict of one network"
+            )
+        plain[name] = key
+    return {name: state[key] for name, key in plain.items()}
+
+
+def _plain_key(key: str) -> str:
+    """A key without `_orig_mod.`, wherever a compiled module stands, and without `module.` at the start."""
+    parts = [part for part in key.split(".") if part != "_orig_mod"]
+    while len(parts) > 1 and parts[0] == "module":
+        del parts[0]
+    return ".".join(parts)
 
 
 def _unpickle(path: Path) -> Any:

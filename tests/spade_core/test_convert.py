@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,10 @@ from torch import Tensor, nn
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.files.checkpoints import CheckpointError, load
 from spade_core.files.convert import convert
+from spade_core.files.found_config import FoundConfig, Known
 from spade_core.files.pickled import ConvertError
+from spade_core.maps.colours import class_palette
+from spade_core.maps.label_maps import prepare
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 from spade_core.models.one_hot import one_hot
@@ -118,6 +122,10 @@ def singular_vectors(matrix: Vector, rng: np.random.Generator, rounds: int | Non
 
 def unit(vector: Vector) -> Vector:
     return vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12))
+
+
+def exactly(config: GeneratorConfig) -> Known:
+    return Known(fields=config.to_dict())
 
 
 def coco_file(path: Path, **options: Any) -> Path:
@@ -242,6 +250,59 @@ def test_files_of_all_ages_give_the_same_weights(tmp_path: Path) -> None:
             assert torch.allclose(found[key], tensor, rtol=1e-5, atol=0), (name, key)
 
 
+PARAMETRIZED = {"_orig": "original", "_u": "0._u", "_v": "0._v"}
+
+
+def parametrized(state: State) -> State:
+    """The keys of torch.nn.utils.parametrizations.spectral_norm."""
+    renamed = {}
+    for key, tensor in state.items():
+        stem, marker, end = key.rpartition(".weight")
+        renamed[f"{stem}.parametrizations.weight.{PARAMETRIZED[end]}" if marker and end else key] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+def test_keys_of_compiled_parallel_and_parametrized_networks_are_read(tmp_path: Path, prefix: str) -> None:
+    state = published(*published_shapes(151, 2))
+    torch.save(state, tmp_path / "plain.pth")
+    wrapped = {prefix + key: tensor for key, tensor in parametrized(state).items()}
+    assert "head_0.conv_0.parametrizations.weight.original" in parametrized(state)
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    plain = convert(tmp_path / "plain.pth", None, tmp_path / "plain")
+    other = convert(tmp_path / "wrapped.pth", None, tmp_path / "wrapped")
+    assert other.folded == plain.folded
+    expected = load(tmp_path / "plain").generator.state_dict()
+    for key, tensor in load(tmp_path / "wrapped").generator.state_dict().items():
+        assert torch.equal(tensor, expected[key]), key
+
+
+def test_pytorchs_own_parametrizations_give_their_weights(tmp_path: Path) -> None:
+    generator = Generator(SMALL["ade20k"]).eval()
+    torch.nn.utils.parametrizations.spectral_norm(generator.head_0.conv_0).eval()
+    torch.nn.utils.parametrizations.weight_norm(generator.up_0.conv_0)
+    torch.nn.utils.parametrizations.weight_norm(generator.up_1.conv_0, dim=None)
+    generator.G_middle_0 = torch.compile(generator.G_middle_0, backend="eager")  # type: ignore[assignment]
+    with torch.no_grad():
+        for name in ("up_0", "up_1"):
+            getattr(generator, name).conv_0.parametrizations.weight.original0.mul_(3)
+    state = generator.state_dict()
+    assert {"up_0.conv_0.parametrizations.weight.original1", "G_middle_0._orig_mod.conv_0.weight"} <= set(state)
+    torch.save(state, tmp_path / "G.pth")
+    report = convert(tmp_path / "G.pth", None, tmp_path / "out")
+    assert set(report.folded) == {"head_0.conv_0.weight", "up_0.conv_0.weight", "up_1.conv_0.weight"}
+    loaded = load(tmp_path / "out").generator
+    for name in ("head_0", "G_middle_0", "up_0", "up_1"):
+        expected = getattr(generator, name).conv_0.weight
+        assert torch.allclose(getattr(loaded, name).conv_0.weight, expected, rtol=1e-5, atol=0), name
+
+
+def test_two_keys_that_become_one_are_refused(tmp_path: Path) -> None:
+    torch.save({"module.fc.bias": torch.ones(1), "fc.bias": torch.ones(1)}, tmp_path / "G.pth")
+    with pytest.raises(ConvertError, match=r"got 'module\.fc\.bias' and 'fc\.bias' for 'fc\.bias'"):
+        convert(tmp_path / "G.pth", None, tmp_path / "out")
+
+
 def test_a_stale_weight_is_reported_as_dropped(tmp_path: Path) -> None:
     torch.save(without_v(published(*published_shapes(184, 2))), tmp_path / "G.pth")
     report = convert(tmp_path / "G.pth", None, tmp_path / "out")
@@ -260,19 +321,23 @@ def test_weights_without_spectral_norm_stay_as_they_are(tmp_path: Path) -> None:
 def test_a_given_config_is_followed_and_checked(tmp_path: Path) -> None:
     config = replace(PRESETS["demo"], nf=2, label_nc=20, norm="instance", style=False)
     torch.save(published(*published_shapes(20, 2, norm="")), tmp_path / "G.pth")
-    assert convert(tmp_path / "G.pth", None, tmp_path / "out", config=config).config == config
+    assert convert(tmp_path / "G.pth", None, tmp_path / "out", known=exactly(config)).config == config
     with pytest.raises(
         ConvertError, match=r"expected one of .* 184 \(coco\), 151 \(ade20k\), 36 \(cityscapes\), but got 20"
     ):
         convert(tmp_path / "G.pth", None, tmp_path / "out")
     with pytest.raises(
-        ConvertError, match=r"missing head_0\.norm_0\.param_free_norm\.running_mean; .*running_var; .*up_3"
+        ConvertError,
+        match=r"36 faults: 36 missing: head_0\.norm_0\.param_free_norm\.running_mean, head_0\.norm_0\..*running_var, "
+        r"head_0\.norm_1\.param_free_norm\.running_mean, \.\.; give the config",
     ):
-        convert(tmp_path / "G.pth", None, tmp_path / "out", config=replace(config, norm="batch"))
+        convert(tmp_path / "G.pth", None, tmp_path / "out", known=exactly(replace(config, norm="batch")))
     with pytest.raises(
-        ConvertError, match=r"fc\.weight is \[32, 20, 3, 3\], not \[32, 21, 3, 3\]; .*norm_s\.mlp_shared"
+        ConvertError,
+        match=r"19 faults: 19 of another shape: fc\.weight is \[32, 20, 3, 3\], not \[32, 21, 3, 3\], "
+        r"head_0\.norm_0\.mlp_shared",
     ):
-        convert(tmp_path / "G.pth", None, tmp_path / "out", config=replace(config, label_nc=21))
+        convert(tmp_path / "G.pth", None, tmp_path / "out", known=exactly(replace(config, label_nc=21)))
 
 
 def test_a_style_generator_of_another_start_size_needs_a_config(tmp_path: Path) -> None:
@@ -280,7 +345,123 @@ def test_a_style_generator_of_another_start_size_needs_a_config(tmp_path: Path) 
     with pytest.raises(ConvertError, match=r"fc\.weight is \[1024, 256\], not \[2048, 256\]; .*give the config"):
         convert(tmp_path / "G.pth", None, tmp_path / "out")
     config = replace(COCO, style=True, width=128)
-    assert convert(tmp_path / "G.pth", None, tmp_path / "out", config=config).config == config
+    assert convert(tmp_path / "G.pth", None, tmp_path / "out", known=exactly(config)).config == config
+
+
+# What no shape tells
+
+
+def found(tmp_path: Path, channels: int, base: str | None = None, *, style: int = 0, **fields: Any) -> FoundConfig:
+    """The configuration of a file with so many input channels; `style` is the number of pixels of the start map."""
+    torch.save(published(published_shapes(channels, 2, style=style)[0], []), tmp_path / "G.pth")
+    return convert(tmp_path / "G.pth", None, tmp_path / "out", known=Known(base, fields)).found
+
+
+def test_guesses_are_told_from_facts_and_the_way_out_is_named(tmp_path: Path) -> None:
+    torch.save(published(*published_shapes(36, 2)), tmp_path / "G.pth")
+    report = convert(tmp_path / "G.pth", None, tmp_path / "out")
+    guessed = {"preset", "label_nc", "dont_care", "instance_edges", "height", "width", "upsampling"}
+    assert {name for name, fact in report.found.facts.items() if fact.source == "guess"} == guessed
+    assert {name for name, fact in report.found.facts.items() if fact.source == "file"} == {
+        "nf", "norm", "spade_kernel", "style"
+    }  # fmt: skip
+    text = str(report)
+    assert re.search(r"label_nc +35 +guess: as 'cityscapes', which has 36 input channels too\n", text)
+    assert re.search(r"instance_edges +true +guess: ", text)
+    assert re.search(r"nf +2 +file: ", text)
+    assert "No shape tells preset, label_nc, dont_care, instance_edges, height, width, upsampling. " in text
+    assert "override with --set FIELD=VALUE, --config FILE or --preset NAME." in text
+    assert "--set label_nc=36" in text
+
+
+def test_a_preset_that_the_caller_names_is_no_guess(tmp_path: Path) -> None:
+    result = found(tmp_path, 36, "cityscapes")
+    assert result.config == SMALL["cityscapes"]  # nf is the file's
+    assert {fact.source for fact in result.facts.values()} == {"preset", "file"}
+    assert "No shape tells" not in str(result)
+
+
+def test_own_classes_take_the_place_of_the_guessed_preset(tmp_path: Path) -> None:
+    result = found(tmp_path, 36, label_nc=36, height=128, width=64)
+    own = replace(SMALL["ade20k"], preset="custom", label_nc=36, height=128, width=64)
+    assert result.config == own
+    assert load(tmp_path / "out").config == own
+    assert result.facts["label_nc"].source == "given"
+    assert result.facts["instance_edges"].source == "file"  # 36 channels, less 36 classes
+    assert result.facts["upsampling"].source == "guess"
+    assert found(tmp_path, 36, "cityscapes", label_nc=36).config.preset == "custom"
+    assert found(tmp_path, 36, label_nc=36, preset="streets").config.preset == "streets"
+
+
+SPLITS: list[tuple[dict[str, Any], tuple[int, bool, bool]]] = [
+    ({"label_nc": 20}, (20, False, False)),
+    ({"label_nc": 18}, (18, True, True)),
+    ({"label_nc": 19, "dont_care": True}, (19, True, False)),
+    ({"label_nc": 19, "dont_care": False}, (19, False, True)),
+    ({"label_nc": 19, "instance_edges": True}, (19, False, True)),
+    ({"instance_edges": True}, (19, False, True)),
+    ({"dont_care": True, "instance_edges": True}, (18, True, True)),
+]
+
+
+@pytest.mark.parametrize(("fields", "split"), SPLITS)
+def test_the_classes_add_up_to_the_input_channels(
+    tmp_path: Path, fields: dict[str, Any], split: tuple[int, bool, bool]
+) -> None:
+    config = found(tmp_path, 20, **fields).config
+    assert (config.label_nc, config.dont_care, config.instance_edges) == split
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"label_nc": 19}, "to add up to the 20 input channels .* got label_nc 19; give all three by --set"),
+        ({"label_nc": 12, "dont_care": True}, "20 input channels .* got label_nc 12, dont_care true"),
+        ({"height": 128}, r"but got 20 in .*\(--set label_nc=20, or --config FILE\)"),
+        ({"labels": 20}, "a field out of preset, label_nc, .* but got 'labels'"),
+        ({"label_nc": "20"}, "label_nc to be of type int but got '20'"),
+        ({"label_nc": 20, "preset": [1]}, r"preset to be of type str but got \[1\]"),
+        ({"label_nc": 20, "upsampling": "most"}, "missing: up_4"),
+        ({"label_nc": 20, "height": 100}, "variant of 'custom' but got .*multiples of 32.*override with --set"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        found(tmp_path, 20, **fields)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_uint8_value_can_be_a_class(tmp_path: Path) -> None:
+    result = found(tmp_path, 256, label_nc=256)
+    assert result.config.symbols == 256
+    labels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(16, 1).repeat(16, 2)
+    np.testing.assert_array_equal(np.unique(prepare(labels, None, result.config)), np.arange(256))
+    with_edges = found(tmp_path, 257, label_nc=256).config
+    assert prepare(labels, labels.astype(np.int32), with_edges).max() == 511
+    assert len(np.unique(class_palette(with_edges), axis=0)) == 256
+    with pytest.raises(ConvertError, match=r"label_nc in 1\.\.256 .* but got 300"):
+        found(tmp_path, 300, label_nc=300)
+
+
+STARTS: list[tuple[int, int, dict[str, Any], tuple[str, int, int]]] = [
+    (184, 64, {}, ("normal", 256, 256)),
+    (184, 256, {}, ("normal", 512, 512)),
+    (184, 16, {}, ("normal", 128, 128)),
+    (36, 32, {}, ("more", 256, 512)),
+    (36, 128, {}, ("more", 512, 1024)),
+    (184, 64, {"upsampling": "more"}, ("more", 512, 512)),
+    (184, 64, {"height": 512, "width": 512}, ("more", 512, 512)),
+    (184, 32, {"height": 128}, ("normal", 128, 256)),
+    (184, 32, {"width": 128}, ("normal", 256, 128)),
+]
+
+
+@pytest.mark.parametrize(("channels", "start", "fields", "size"), STARTS)
+def test_the_size_of_a_style_generator_follows_from_fc(
+    tmp_path: Path, channels: int, start: int, fields: dict[str, Any], size: tuple[str, int, int]
+) -> None:
+    config = found(tmp_path, channels, style=start, **fields).config
+    assert (config.upsampling, config.height, config.width) == size
 
 
 # Wrong keys
@@ -309,6 +490,11 @@ CHANGES: dict[str, tuple[Callable[[State], object], str]] = {
         lambda s: [s.pop("up_0.conv_s.weight_u"), s.update({"up_1.conv_0.weight_v": torch.ones(5)})],
         r"2 faults: missing up_0\.conv_s\.weight_u; up_1\.conv_0\.weight_v is \[5\], not \[144\]; the file is not as",
     ),
+    "weight norm": (
+        lambda s: s.update({"fc.weight_g": torch.ones(5), "fc.weight_v": torch.ones(32, 184, 3, 3)}),
+        r"1 faults: fc\.weight_g is \[5\], not \[32, 1, 1, 1\]",
+    ),
+    "no directions": (lambda s: s.update({"fc.weight_g": torch.ones(5)}), r"1 faults: missing fc\.weight_v"),
     "flat": (
         lambda s: s.update({"up_0.conv_s.weight_orig": torch.ones(3)}),
         r"up_0\.conv_s\.weight_orig is \[3\], not a conv's",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kernels.constants import DONT_CARE
 from kernels.ops.plan import plan
 from spade_core.codebook.entries import LevelTensors, level_tensors
 from spade_core.codebook.modulate import by_entry
@@ -167,9 +168,9 @@ def read_example(example: Example, model: GeneratorConfig, colours: ColourTable 
             f"[data] expected '{example.image}' to have the aspect of its label map, {labels.shape[1]}x"
             f"{labels.shape[0]}, but got {image.shape[1]}x{image.shape[0]}; are the two a pair?"
         )
-    if model.preset == "cityscapes":
+    if model.preset == "cityscapes" and model.classes <= DONT_CARE:
         # labelIds files store the license plate, -1, as 255. The network has no such class: 0 is unlabeled.
-        labels = np.where(labels == 255, np.uint8(0), labels)
+        labels = np.where(labels == DONT_CARE, np.uint8(0), labels)
     return Pixels(labels, instances, image)
 
 

@@ -71,7 +71,6 @@ def load_state(path: Path, networks: Networks, optimisers: Optimisers) -> tuple[
         StateError, key_faults(found, wanted), path,
         "[train] expected the networks of the configuration",
         "give another run.out, or the configuration this run was started with",
-        most=8,
     )  # fmt: skip
     with torch.no_grad():
         for key, tensor in wanted.items():
