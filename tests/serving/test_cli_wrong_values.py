@@ -100,7 +100,8 @@ def test_a_value_that_the_type_forbids_is_wrong_usage() -> None:
 
 # (command, option): the options of free text, which the commands check by themselves
 FREE_TEXT = [
-    ("synthesize", "--server"), ("serve", "--host"), ("export", "--to"), ("export", "--batch"), ("export", "--size"),
+    ("synthesize", "--server"), ("convert", "--set"), ("serve", "--host"), ("export", "--to"), ("export", "--batch"),
+    ("export", "--size"),
     ("train", "--set"), ("scenes", "--size"), ("scenes", "--style"), ("evaluate", "--segmentation-mean"),
     ("evaluate", "--segmentation-std"),
 ]  # fmt: skip

@@ -107,6 +107,14 @@ def test_every_norm_and_conv_size(norm: Norm, spade_kernel: int, edges: bool) ->
     assert_close(CpuEngine(generator).image(*of), dense(generator, of))
 
 
+@pytest.mark.parametrize("edges", [False, True])
+def test_every_uint8_value_can_be_a_class(edges: bool) -> None:
+    config = small(label_nc=256, dont_care=False, instance_edges=edges)
+    generator, of = trained_like(config), request(config, 2)
+    assert 255 in of[0]
+    assert_close(CpuEngine(generator).image(*of), dense(generator, of))
+
+
 @pytest.mark.parametrize("upsampling", ["normal", "more", "most"])
 @pytest.mark.parametrize("style", [False, True])
 @pytest.mark.parametrize("nf", [4, 6, 20])

@@ -73,8 +73,10 @@ def test_cityscapes_license_plates_are_unlabeled(tmp_path: Path) -> None:
         pixels = np.full((64, 128), 255, np.uint8)
         Image.fromarray(pixels if folder == "gtFine" else pixels[..., None].repeat(3, 2)).save(path)
     model = {"preset": "cityscapes", "nf": 2, "height": 64, "width": 128}
-    stream = Stream(small(model=model, data={"layout": "cityscapes", "root": str(tmp_path)}))
-    assert (stream[0].labels == 0).all()
+    data = {"layout": "cityscapes", "root": str(tmp_path)}
+    assert (Stream(small(model=model, data=data))[0].labels == 0).all()
+    # A model with 256 classes has a class of its own for 255.
+    assert (Stream(small(model=model | {"label_nc": 256}, data=data))[0].labels == 255).all()
 
 
 def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
