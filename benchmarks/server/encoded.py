@@ -19,8 +19,8 @@ import tritonclient.http as triton_http
 from tritonclient.grpc import InferResult, service_pb2
 from tritonclient.utils import np_to_triton_dtype
 
-from serving.client.client import HTTP_STATUSES, ServerError, infer_input
-from serving.triton.protocol import RequestTimings, read_timings
+from serving.client.connection import HTTP_STATUSES, ServerError, infer_input
+from serving.protocol import RequestTimings, read_timings
 
 Tensors = dict[str, npt.NDArray[Any]]
 Exchange = Callable[[Any], RequestTimings]

@@ -1,5 +1,5 @@
 """A client of a running server, over gRPC or HTTP."""
 
-from serving.client.client import Client, EncodedResult, Result, ServerError
+from serving.client.client import Client, EncodedResult, ModelInfo, RequestTimings, Result, ServerError
 
-__all__ = ["Client", "EncodedResult", "Result", "ServerError"]
+__all__ = ["Client", "EncodedResult", "ModelInfo", "RequestTimings", "Result", "ServerError"]

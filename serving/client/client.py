@@ -1,48 +1,23 @@
-"""A client of a running server, over gRPC or HTTP."""
+"""A client of a running server, over gRPC or HTTP. Needs NumPy and tritonclient only."""
 
 from __future__ import annotations
 
-import re
-import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from pathlib import Path
 from types import TracebackType
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import tritonclient.grpc as triton_grpc
-import tritonclient.http as triton_http
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from serving.requests.images import pad_files
-from serving.triton.protocol import MODELS, RequestTimings, read_timings
-from spade_core.types import Images, Instances, Labels, Style
+from serving.client.connection import Connection, ServerError, Tensors
+from serving.protocol import MODELS, ModelInfo, RequestTimings, joined_timings, pad_files, read_info, read_timings
 
-_NO_ID = "[request id: <id_unknown>] "  # Triton's prefix for requests without an id; we send no ids
-_PORTS = {"grpc": 8001, "http": 8000}
-_STOPPING = "has no available versions"  # Triton's text for a model that only answers what it accepted
-_NO_INFERENCE = "405"  # status of Triton's metrics port for a request to infer
-_HUNG_UP = r"failed to connect .*Socket closed"  # gRPC's message where the other side speaks no gRPC
-_NO_CONNECTION = ("failed to connect", "connection refused", "name or service not known", "dns resolution failed")
+if TYPE_CHECKING:
+    from spade_core.types import Images, Instances, Labels, Style
 
-
-class ServerError(RuntimeError):
-    """An error of the server, in the server's own words.
-
-    Attributes:
-        status: gRPC's name of the error in lower case, over both protocols: `invalid_argument`, `unavailable`, ..
-    """
-
-    def __init__(self, message: str, status: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-    @property
-    def retryable(self) -> bool:
-        """True where the same request may succeed later: a full queue, a long wait, a server that stops or starts."""
-        return self.status == "unavailable"
+__all__ = ["Client", "EncodedResult", "ModelInfo", "RequestTimings", "Result", "ServerError"]
 
 
 @dataclass(frozen=True)
@@ -64,23 +39,22 @@ class EncodedResult:
 class Client:
     """A connection to `grpc://HOST:PORT` or `http://HOST:PORT`. A context manager. Use one client a thread.
 
+    A call with more maps than the server's `max_batch` is sent in parts, one after another, in the order of the maps.
+    Each map keeps its own row of the style and of the seeds. The timings of the parts are joined as
+    `serving.protocol.joined_timings` says. Where a part fails, the call fails with that part's error.
+
     Args:
-        url: address of the server. The default ports are 8001 for gRPC and 8000 for HTTP.
-        timeout_s: longest wait for one answer.
+        url: address of the server, with `grpcs://` or `https://` for TLS. The default ports are 8001 for gRPC, 8000 for
+            HTTP, and 443 with TLS.
+        timeout_s: longest wait for the answer to one part.
+        ca_file: certificates (PEM) of the authorities that may sign the server's certificate, for `grpcs://` and
+            `https://`. None for the authorities that gRPC and Python's `certifi` bring along.
     """
 
-    def __init__(self, url: str, timeout_s: float = 300.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 300.0, ca_file: str | Path | None = None) -> None:
         self.url = url
-        self.timeout_s = timeout_s
-        self._protocol, address = _split(url)
-        self._api: Any = triton_grpc if self._protocol == "grpc" else triton_http
-        # Over HTTP, the connection itself has the limit.
-        self._limit: dict[str, Any] = {"client_timeout": timeout_s} if self._protocol == "grpc" else {}
-        self._connection: Any = (
-            triton_grpc.InferenceServerClient(address)
-            if self._protocol == "grpc"
-            else triton_http.InferenceServerClient(address, connection_timeout=timeout_s, network_timeout=timeout_s)
-        )
+        self._connection = Connection(url, timeout_s, None if ca_file is None else Path(ca_file))
+        self._max_batch: int | None = None  # unknown until a call has several maps
 
     def __enter__(self) -> Client:
         return self
@@ -93,10 +67,7 @@ class Client:
 
     def ready(self) -> bool:
         """True where the server answers and both models take requests."""
-        try:
-            return all(self._connection.is_model_ready(model, **self._limit) for model in MODELS)
-        except (InferenceServerException, OSError, HTTPException):
-            return False
+        return self._connection.ready(MODELS)
 
     def check_ready(self) -> None:
         """Raises ServerError where `ready` is False."""
@@ -107,6 +78,11 @@ class Client:
                 "unavailable",
             )
 
+    def info(self) -> ModelInfo:
+        """What the server serves: preset, classes, size, inputs and limits. Asks the server. Raises ServerError."""
+        unread = {"label_map": np.zeros((1, 1), np.uint8)}  # Triton wants every input, also where no image is asked for
+        return read_info(self._infer("spade_image", unread, {}, ["info"]))
+
     def synthesize(
         self,
         labels: Labels,
@@ -114,16 +90,18 @@ class Client:
         style: Style | None = None,
         seed: int | npt.NDArray[np.int64] | None = None,
     ) -> Result:
-        """Label maps [N, H, W] -> images [N, H, W, 3], as one request.
+        """Label maps [N, H, W] -> images [N, H, W, 3].
 
         `instances` [N, H, W] where the model reads instance edges. A `style` [N, 256] goes before a `seed` (one for all
         maps, or one for each map [N]). Raises ServerError, and ValueError for a request that no server could answer.
         """
         if labels.ndim != 3 or labels.size == 0:
             raise ValueError(f"[client] expected labels [N, H, W], N of 1 or more, but got shape {list(labels.shape)}")
-        tensors: dict[str, npt.NDArray[Any] | None] = {"labels": labels, "instances": instances}
-        answer = self._infer("spade", tensors | _style_tensors(len(labels), style, seed), {})
-        return Result(answer.as_numpy("image"), read_timings(answer))
+        whole: Tensors = {"labels": labels, "instances": instances, **_style_tensors(len(labels), style, seed)}
+
+        answers = self._in_parts(len(labels), lambda part: self._infer("spade", _rows(whole, part), {}))
+        images = [answer.as_numpy("image") for answer in answers]
+        return Result(images[0] if len(images) == 1 else np.concatenate(images), _timings(answers))
 
     def synthesize_image(
         self,
@@ -141,89 +119,67 @@ class Client:
         """
         if not label_maps:
             raise ValueError("[client] expected one label map or more but got none")
-        tensors: dict[str, npt.NDArray[Any] | None] = {
-            "label_map": pad_files(label_maps)[0],
-            "instance_map": pad_files(instance_maps)[0] if instance_maps else None,
-        }
-        parameters: dict[str, Any] = {"format": format, "quality": quality, "colours": colours}
-        parameters = {name: value for name, value in parameters.items() if value is not None}
-        answer = self._infer("spade_image", tensors | _style_tensors(len(label_maps), style, seed), parameters)
-        rows, lengths = answer.as_numpy("image"), answer.as_numpy("image_bytes")[:, 0]
-        return EncodedResult([row[:n].tobytes() for row, n in zip(rows, lengths, strict=True)], read_timings(answer))
+        options: dict[str, Any] = {"format": format, "quality": quality, "colours": colours}
+        parameters = {name: value for name, value in options.items() if value is not None}
+        styles = _style_tensors(len(label_maps), style, seed)
 
-    def _infer(self, model: str, tensors: dict[str, npt.NDArray[Any] | None], parameters: dict[str, Any]) -> Any:
-        inputs = [infer_input(self._api, name, tensor) for name, tensor in tensors.items() if tensor is not None]
-        sent = parameters | {"sent_unix_us": time.time_ns() // 1000}
-        try:
-            return self._connection.infer(model, inputs, parameters=sent, **self._limit)
-        except InferenceServerException as error:
-            raise self._translated(error.message(), str(error.status())) from error
-        except OSError as error:
-            status = "deadline_exceeded" if isinstance(error, TimeoutError) else "unavailable"
-            raise self._translated(str(error) or type(error).__name__, status) from error
-        except HTTPException as error:
-            raise self._other_protocol() from error
+        def send(part: slice) -> Any:
+            files = {
+                "label_map": pad_files(label_maps[part])[0],
+                "instance_map": pad_files(instance_maps[part])[0] if instance_maps else None,
+            }
+            return self._infer("spade_image", {**files, **_rows(styles, part)}, parameters)
 
-    def _other_protocol(self) -> ServerError:
-        return ServerError(
-            f"[client] expected {self._protocol} at {self.url} but the port speaks another protocol; "
-            f"give the server's {self._protocol} port ({_PORTS[self._protocol]} unless `spade serve` got another)",
-            "unimplemented",
-        )
+        answers = self._in_parts(len(label_maps), send)
+        return EncodedResult([file for answer in answers for file in _files(answer)], _timings(answers))
 
-    def _translated(self, message: str, status: str) -> ServerError:
-        if status == _NO_INFERENCE or re.search(_HUNG_UP, message):
-            return self._other_protocol()
-        if any(text in message.lower() for text in _NO_CONNECTION):
-            return ServerError(
-                f"[client] expected a server at {self.url} but got no connection ({message.splitlines()[0]}); "
-                "start one with `spade serve`, or check host and port",
-                "unavailable",
-            )
-        if _STOPPING in message:
-            return ServerError(
-                f"[client] expected models at {self.url} but got none: the server is stopping; try again later",
-                "unavailable",
-            )
-        name = HTTP_STATUSES.get(status, status.removeprefix("StatusCode.").lower())
-        if name == "deadline_exceeded":
-            return ServerError(
-                f"[client] expected an answer of {self.url} within {self.timeout_s:g} s but got none; "
-                "send smaller requests, or give a longer timeout",
-                name,
-            )
-        return ServerError(message.removeprefix(_NO_ID), name)
+    def _in_parts(self, count: int, send: Callable[[slice], Any]) -> list[Any]:
+        """The answers to `count` maps. `send` sends one part of them, which is within the server's limit."""
+        size = self._part_size(count)
+        answers = []
+        for first in range(0, count, size):
+            # The last part takes all rows that are left, so that the server refuses an array with too many.
+            last = first + size >= count
+            try:
+                answers.append(send(slice(first, None if last else first + size)))
+            except ServerError as error:
+                self._max_batch = None  # another server, with another limit, may have taken the address
+                if first == 0:
+                    raise
+                raise ServerError(f"{error} (items count from map {first} of the call)", error.status) from error
+        return answers
+
+    def _part_size(self, count: int) -> int:
+        if count == 1:
+            return 1
+        if self._max_batch is None:
+            try:
+                self._max_batch = self.info().max_batch
+            except ServerError as error:
+                if error.status != "invalid_argument":
+                    raise
+                return count  # a version that was published before there was `info` names no limit
+        return self._max_batch
+
+    def _infer(
+        self, model: str, tensors: Tensors, parameters: Mapping[str, Any], outputs: Sequence[str] | None = None
+    ) -> Any:
+        return self._connection.infer(model, tensors, parameters, outputs)
 
 
-def infer_input(api: Any, name: str, tensor: npt.NDArray[Any]) -> Any:
-    """A tensor as `tritonclient.grpc` or `tritonclient.http` (`api`) sends it."""
-    prepared = api.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
-    prepared.set_data_from_numpy(tensor)
-    return prepared
+def _rows(tensors: Tensors, part: slice) -> Tensors:
+    return {name: None if tensor is None else tensor[part] for name, tensor in tensors.items()}
 
 
-# HTTP status of Triton -> gRPC's name of the same error
-HTTP_STATUSES = {
-    "400": "invalid_argument",
-    "404": "not_found",
-    "408": "deadline_exceeded",
-    "499": "cancelled",
-    "500": "internal",
-    "503": "unavailable",
-}
+def _files(answer: Any) -> list[bytes]:
+    rows, lengths = answer.as_numpy("image"), answer.as_numpy("image_bytes")[:, 0]
+    return [row[:n].tobytes() for row, n in zip(rows, lengths, strict=True)]
 
 
-def _split(url: str) -> tuple[str, str]:
-    """`grpc://host:port` -> ("grpc", "host:port"). Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/"):
-        raise ValueError(f"[client] expected a server as grpc://HOST:PORT or http://HOST:PORT but got {url!r}")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return parts.scheme, f"{host}:{parts.port or _PORTS[parts.scheme]}"
+def _timings(answers: Sequence[Any]) -> RequestTimings:
+    return joined_timings([(len(answer.as_numpy("timings")), read_timings(answer)) for answer in answers])
 
 
-def _style_tensors(
-    count: int, style: Style | None, seed: int | npt.NDArray[np.int64] | None
-) -> dict[str, npt.NDArray[Any] | None]:
+def _style_tensors(count: int, style: Style | None, seed: int | npt.NDArray[np.int64] | None) -> Tensors:
     seeds = None if seed is None else np.broadcast_to(np.asarray(seed, np.int64), (count,)).reshape(count, 1)
     return {"style": style, "seed": None if seeds is None else np.ascontiguousarray(seeds)}

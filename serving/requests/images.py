@@ -126,12 +126,3 @@ def _encode(image: npt.NDArray[np.uint8], encoding: Encoding) -> bytes:
     options = {"compress_level": 1} if encoding.quality is None else {"quality": encoding.quality}
     Image.fromarray(image).save(file, _FORMATS[encoding.format][0], **options)
     return file.getvalue()
-
-
-def pad_files(files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """Stack N files as uint8 [N, L], padded with zeros to the longest, and give their lengths int32 [N, 1]."""
-    lengths = np.array([[len(file)] for file in files], np.int32)
-    padded = np.zeros((len(files), int(lengths.max())), np.uint8)
-    for row, file in zip(padded, files, strict=True):
-        row[: len(file)] = np.frombuffer(file, np.uint8)
-    return padded, lengths

@@ -10,7 +10,8 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from serving.triton.protocol import PACKAGE, RequestTimings, write_parameters
+from serving.protocol import RequestTimings
+from serving.triton.protocol import PACKAGE, write_parameters
 from spade_core.config import STYLE_DIM, GeneratorConfig
 
 MODEL_CODE = Path(__file__).parent / "models"
@@ -116,6 +117,7 @@ def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_ups
     model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1]))
     model.output.append(pb.ModelOutput(name="image_bytes", data_type=pb.TYPE_INT32, dims=[1]))
     model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
+    model.output.append(pb.ModelOutput(name="info", data_type=pb.TYPE_UINT8, dims=[-1]))
     set_parameters(
         model,
         {

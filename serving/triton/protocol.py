@@ -1,68 +1,14 @@
-"""What the launcher, the models inside Triton, and the client agree on."""
+"""What the launcher and the models inside Triton agree on. `serving.protocol` has what clients know too."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-MODELS = ("spade", "spade_image")
 PACKAGE = str(Path(__file__).resolve().parents[1])  # the package `serving` that this process imports
-
-
-UNKNOWN = -1.0
-"""A timing that was not measured. HTTP answers are written in JSON, which has no NaN."""
-
-
-@dataclass(frozen=True)
-class RequestTimings:
-    """Output `timings` FP32 [N, 7]: these fields in this order, the same row for every map of a request.
-
-    A field that was not measured is `UNKNOWN`; all other values are 0 or more.
-
-    Attributes:
-        queue_s: from sending the request to the start of its batch, network and queue included; unknown where the
-            request has no parameter `sent_unix_us`. Across machines the value includes the difference of their clocks,
-            and is 0 where that difference would make the value negative.
-        plan_s, codebook_s, convs_s: `serving.engines.timings.Timings` of the batch that the request was part of.
-        total_s: from the start of the batch to this answer.
-        batch_size: label maps in the engine batch.
-        distinct_share: distinct 5x5 patches per pixel over all levels of the batch, 0..1.
-    """
-
-    queue_s: float
-    plan_s: float
-    codebook_s: float
-    convs_s: float
-    total_s: float
-    batch_size: float
-    distinct_share: float
-
-    @classmethod
-    def unknown(cls) -> RequestTimings:
-        """The record of a model that measures nothing."""
-        return cls(*[UNKNOWN] * len(fields(cls)))
-
-    @property
-    def engine_s(self) -> float:
-        """Seconds of the batch inside the engine."""
-        return self.plan_s + self.codebook_s + self.convs_s
-
-    def rows(self, count: int) -> npt.NDArray[np.float32]:
-        """The output tensor of a request of `count` maps, float32 [N, 7]."""
-        return np.tile(np.array(astuple(self), np.float32), (count, 1))
-
-
-def read_timings(answer: Any) -> RequestTimings:
-    """The timings of an answer as tritonclient reads it, over either protocol."""
-    return RequestTimings(*(float(value) for value in answer.as_numpy("timings")[0]))
-
 
 # ---- Errors on their way from model to model ----
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from serving.protocol import MODELS
 from serving.triton.announcement import ADMIN_HEADER
 from serving.triton.exec_with_parent import __file__ as exec_with_parent
 from serving.triton.hide_secret import hide
 from serving.triton.install import TritonInstall, find_tritonserver, make_backend_directory
 from serving.triton.model_config import ModelOptions, write_repository
 from serving.triton.ports import free_ports, reachable
-from serving.triton.protocol import MODELS
 from serving.triton.repository import announced, check_live, live_number
 from serving.triton.run_directory import run_directory
 from serving.triton.server_log import has_lines, last_errors

@@ -15,7 +15,8 @@ from served import blocks, png
 
 from serving.client.client import Client, Result
 from serving.engines.contract import Engine
-from serving.requests.images import decode_maps, pad_files
+from serving.protocol import pad_files
+from serving.requests.images import decode_maps
 from serving.triton.server import Server
 from spade_core.config import PRESETS
 from spade_core.models.style import style_from_seed

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from served import png
 
+from serving.protocol import pad_files
 from serving.requests.images import (
     MAX_BYTES,
     Encoding,
     decode_maps,
     encode_images,
-    pad_files,
     read_colours,
     read_encoding,
 )

@@ -15,8 +15,8 @@ from served import blocks, png
 
 from kernels.isa import supported_isas
 from serving.client.client import Client, ServerError
+from serving.protocol import RequestTimings
 from serving.triton.metrics import SPADE, SPADE_IMAGE, Metrics
-from serving.triton.protocol import RequestTimings
 from serving.triton.server import Server
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from queue import SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tritonclient.grpc as triton_grpc
 from scraped import moved_since, scrape
 from served import blocks, png
 
-from serving.client.client import Client, ServerError, infer_input
+from serving.client.client import Client, ServerError
+from serving.protocol import MODELS
 from serving.triton.metrics import FLUSH_S
-from serving.triton.protocol import MODELS, mark_outcome, read_outcome
+from serving.triton.protocol import mark_outcome, read_outcome
 from serving.triton.server import Server
 
 LABELS = blocks(1, size=64, classes=8)
@@ -60,7 +61,7 @@ CASES = {
 
 def ask(client: Client, model: str, case: Case) -> None:
     if case.timeout_us:
-        client._connection.infer = partial(client._connection.infer, timeout=case.timeout_us)  # type: ignore[method-assign]
+        client._connection.triton.infer = partial(client._connection.triton.infer, timeout=case.timeout_us)
     if model == "spade":
         client.synthesize(
             case.labels, None if case.instances is None else case.instances.astype(np.int32), seed=case.seed
@@ -73,26 +74,39 @@ def ask(client: Client, model: str, case: Case) -> None:
 
 @contextlib.contextmanager
 def full_queue(server: Server) -> Iterator[None]:
-    """As many requests wait in `spade` as may: too few for a batch, so they wait for the server's batch delay."""
-    answers: SimpleQueue[object] = SimpleQueue()
-    tensors = {"labels": LABELS, "instances": LABELS.astype(np.int32)}
-    with triton_grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as raw:
-        inputs = [infer_input(triton_grpc, name, tensor) for name, tensor in tensors.items()]
-        for _ in range(QUEUE_SIZE):
-            raw.async_infer("spade", inputs, lambda result, error: answers.put(error or result))
-        yield
-        for _ in range(QUEUE_SIZE):
-            answers.get(timeout=60)
+    """Twice as many callers as may wait in `spade`. When a batch leaves the queue, other callers fill it at once."""
+    done = threading.Event()
+
+    def call() -> None:
+        with Client(server.grpc_url) as client:
+            while not done.is_set():
+                try:
+                    client.synthesize(LABELS, LABELS.astype(np.int32))
+                except ServerError as error:
+                    if not error.retryable:
+                        raise
+                    done.wait(0.02)
+
+    with ThreadPoolExecutor(2 * QUEUE_SIZE) as pool:
+        callers = [pool.submit(call) for _ in range(2 * QUEUE_SIZE)]
+        try:
+            yield
+        finally:
+            done.set()
+    for caller in callers:
+        caller.result()
 
 
 def refused(ask_once: Callable[[], None], server: Server, case: Case) -> ServerError:
-    for _ in range(10 if case.full else 1):  # on a busy machine the queue may empty before the request arrives
-        with full_queue(server) if case.full else contextlib.nullcontext():
+    with full_queue(server) if case.full else contextlib.nullcontext():
+        end = time.monotonic() + (60 if case.full else 0)
+        while True:
             try:
                 ask_once()
             except ServerError as error:
                 return error
-    raise AssertionError("the server answered with an image")
+            # A request may arrive before the callers, or between a batch and the next callers.
+            assert time.monotonic() < end, "the server answered with an image"
 
 
 PROTOCOLS = ("grpc", "http")

@@ -12,11 +12,12 @@ import triton_python_backend_utils as pb_utils
 
 from serving.engines.choose import load_engine
 from serving.engines.timings import Timings
+from serving.protocol import UNKNOWN, RequestTimings
 from serving.requests.batch import Done, RequestError, RequestTensors, check_request
 from serving.requests.batcher import Batcher, Request
 from serving.requests.deadlines import Deadline, wait_limit_s
 from serving.triton.metrics import SPADE, Metrics
-from serving.triton.protocol import UNKNOWN, RequestTimings, check_package, read_parameters
+from serving.triton.protocol import check_package, read_parameters
 from serving.triton.served_model import Call, ServedModel
 from serving.triton.tensors import make_tensor, read_inputs
 from spade_core.config import STYLE_DIM

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from export.feeds import graph_inputs
+from serving.protocol import ModelInfo, RequestTimings, pad_files
 from serving.requests.batch import RequestTensors, check_request
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError
-from serving.requests.images import decode_maps, encode_images, pad_files, read_colours, read_encoding
+from serving.requests.images import decode_maps, encode_images, read_colours, read_encoding
 from serving.triton.metrics import SPADE_IMAGE, Metrics
-from serving.triton.protocol import MARK_OUTCOME, RequestTimings, read_outcome, read_parameters
+from serving.triton.protocol import MARK_OUTCOME, read_outcome, read_parameters
 from serving.triton.served_model import Call, ServedModel, UpstreamError, outcome_of
 from serving.triton.tensors import make_tensor, read_inputs, read_output
 from spade_core.config import GeneratorConfig
@@ -40,13 +41,15 @@ class TritonPythonModel(ServedModel):
         self.config = GeneratorConfig.from_dict(parameters["config"])
         self.plain_upstream: bool = parameters["plain_upstream"]
         self.max_pixels: int = parameters["max_pixels"]
+        max_batch = json.loads(args["model_config"])["max_batch_size"]
+        self.info = _info(self.config, max_batch, self.max_pixels)
         self.outputs = ["image"] if self.plain_upstream else ["image", "timings"]
         self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": self.name})
         # zlib and the image codecs release the interpreter lock.
         self.workers = ThreadPoolExecutor(max_workers=4)
         self.loop = asyncio.new_event_loop()
         # A call of `spade` holds a thread until the answer: enough threads for the running batch and the next one.
-        self.loop.set_default_executor(ThreadPoolExecutor(2 * json.loads(args["model_config"])["max_batch_size"]))
+        self.loop.set_default_executor(ThreadPoolExecutor(2 * max_batch))
         self.thread = threading.Thread(target=self.loop.run_forever, name="requests", daemon=True)
         self.thread.start()
         self.queue_size: int = parameters["queue_size"]
@@ -61,8 +64,12 @@ class TritonPythonModel(ServedModel):
         self.metrics.close()
 
     def accept(self, call: Call) -> None:
-        """Start on a request. Batches form in `spade`."""
+        """Start on a request. Batches form in `spade`. A request for output `info` alone asks for no image."""
         tensors = read_inputs(call.request)
+        if list(call.request.requested_output_names()) == ["info"]:
+            info = make_tensor("info", self.info.rows(len(tensors["label_map"])))
+            call.answer(pb_utils.InferenceResponse([info]))
+            return
         with self.lock:
             if self.unanswered >= self.queue_size:
                 raise QueueFullError(
@@ -135,6 +142,20 @@ class TritonPythonModel(ServedModel):
         sent = RequestTensors(**maps, style=tensors.get("style"), seed=tensors.get("seed"))
         inputs = check_request(sent, self.config, self.max_pixels)
         return graph_inputs(inputs.labels, inputs.instances, inputs.style)
+
+
+def _info(config: GeneratorConfig, max_batch: int, max_pixels: int) -> ModelInfo:
+    return ModelInfo(
+        preset=config.preset,
+        classes=config.label_nc,
+        dont_care=config.dont_care,
+        height=config.height,
+        width=config.width,
+        instances=config.instance_edges,
+        style=config.style,
+        max_batch=max_batch,
+        max_pixels=max_pixels,
+    )
 
 
 def _upstream_error(error: Any) -> UpstreamError:
