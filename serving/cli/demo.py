@@ -37,8 +37,8 @@ def run_demo(model: ModelOptions, out: Path, count: int) -> Iterator[str]:
     """Run the demo, yielding a line for each result. Raises ServeError and ServerError with the server's reason."""
     import numpy as np
 
+    from serving.cli.jobs import write_image
     from serving.client import Client
-    from serving.client.files import write_image
     from serving.progress import Progress
     from serving.requests.images import encode_images, read_encoding
     from serving.triton.server import ServeOptions, serve, served_config

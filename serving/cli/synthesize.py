@@ -14,7 +14,7 @@ from serving.cli.console import Command, interruptible, note, progress_bar, say
 from serving.cli.options import BATCH, FILE, OUT_FOLDER, SEED, Running, given, option, options
 
 if TYPE_CHECKING:
-    from serving.client.files import Failure, Job
+    from serving.cli.jobs import Failure, Job
     from spade_core.config import GeneratorConfig
     from spade_core.files.checkpoints import Checkpoint
     from spade_core.maps.colours import ColourTable
@@ -89,7 +89,7 @@ def synthesize(
     """
     if output.server is not None:
         _refuse_options_of_the_server(context, maps)
-    from serving.client.files import find_jobs
+    from serving.cli.jobs import find_jobs
     from spade_core.maps.colours import ColourTable
 
     jobs = find_jobs([*maps.labels, *more_labels], maps.instances, output.out, output.format)
@@ -114,7 +114,7 @@ def _refuse_options_of_the_server(context: click.Context, maps: Maps) -> None:
 def _here(
     jobs: Sequence[Job], maps: Maps, model: Running, output: Output, colours: ColourTable | None
 ) -> list[Failure]:
-    from serving.client.files import synthesize_local
+    from serving.cli.jobs import synthesize_local
     from serving.engines.choose import load_checkpoint, start_engine
     from spade_core.models.style import style_from_seed
 
@@ -143,8 +143,8 @@ def _here(
 def _on_server(
     jobs: Sequence[Job], maps: Maps, model: Running, output: Output, colours: ColourTable | None
 ) -> list[Failure]:
+    from serving.cli.jobs import synthesize_remote
     from serving.client import Client
-    from serving.client.files import synthesize_remote
     from serving.engines.choose import load_checkpoint
 
     server = output.server or ""

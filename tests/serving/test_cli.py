@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from serving.cli.jobs import Failure
 from serving.cli.main import COMMANDS, main
 from serving.cli.synthesize import failure_lines
-from serving.client.files import Failure
 from serving.engines.choose import choose
 from spade_core.config import DEMO_WEIGHTS, preset
 from spade_core.files.checkpoints import save

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from serving.cli.jobs import Job, synthesize_local
 from serving.cli.main import main
-from serving.client.files import Job, synthesize_local
 from serving.requests.images import decode_maps
 from spade_core.config import preset
 from spade_core.files.checkpoints import save

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.client.files import (
+from serving.cli.jobs import (
     Failure,
     Job,
     SynthesizeError,
