@@ -43,7 +43,8 @@ def maps_for(config: GeneratorConfig, labels: Path | None, count: int) -> Maps:
         return read_maps(config, None, count)
     as_coco = replace(config, label_nc=COCO.label_nc, dont_care=True, instance_edges=True)
     found = read_maps(as_coco, labels, count)
-    ids = np.where(found.labels == DONT_CARE, DONT_CARE if config.dont_care else 0, found.labels % config.label_nc)
+    folded_ids = found.labels % np.uint16(config.label_nc)  # 256 classes are one more than uint8 counts
+    ids = np.where(found.labels == DONT_CARE, DONT_CARE if config.dont_care else 0, folded_ids)
     folded, instances = ids.astype(np.uint8), found.instances if config.instance_edges else None
     return Maps(folded, instances, prepare(folded, instances, config).astype(np.int32), found.style)
 

@@ -67,7 +67,7 @@ def fold_norms(path: Path, state: Mapping[str, Tensor]) -> Folded:
             tensors[key] = tensor
     refuse_faults(
         ConvertError, faults, path,
-        "[convert] expected spectral norm's vectors beside every weight_orig",
+        "[convert] expected the vectors of spectral norm and weight norm beside their weights",
         "the file is not as training saved it: fetch it again",
     )  # fmt: skip
     return Folded(tensors, tuple(folded), tuple(dropped))

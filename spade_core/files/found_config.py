@@ -169,6 +169,7 @@ def _classes(path: Path, shapes: _Shapes, base: _Base, given: Mapping[str, Fact]
         for split in _splits(shapes.channels)
         if split == split | own and not (split["dont_care"] and split["label_nc"] > 255)
     ]
+    # A given label_nc with one channel more leaves open whether the channel is don't care or edges.
     if not splits or ("label_nc" in own and len(splits) > 1):
         got = ", ".join(f"{name} {_shown(value)}" for name, value in own.items())
         raise ConvertError(

@@ -20,9 +20,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 SMALL = replace(PRESETS["ade20k"], nf=4, height=32, width=32)
 
 
-@pytest.mark.parametrize("name", ["coco", "ade20k", "cityscapes", "demo"])
-def test_real_maps_are_folded_into_a_presets_classes(name: str, tmp_path: Path) -> None:
-    config: GeneratorConfig = PRESETS[name]
+@pytest.mark.parametrize(
+    "config", [*PRESETS.values(), replace(SMALL, preset="custom", label_nc=256)], ids=lambda config: config.preset
+)
+def test_real_maps_are_folded_into_a_presets_classes(config: GeneratorConfig, tmp_path: Path) -> None:
     for folder in ("label", "inst"):
         (tmp_path / folder).mkdir()
         ids = np.array([[0, 181], [34, 255]], np.uint8).repeat(32, 0).repeat(32, 1)
