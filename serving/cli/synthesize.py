@@ -45,7 +45,13 @@ class Output:
     """Where the images are computed and written."""
 
     server: str | None = option(
-        "--server", metavar="URL", help="Let a server compute: grpc://HOST:PORT or http://HOST:PORT."
+        "--server", metavar="URL",
+        help="Let a server compute: grpc://HOST:PORT or http://HOST:PORT; grpcs:// or https:// for TLS.",
+    )  # fmt: skip
+    ca_file: Path | None = option(
+        "--ca-file",
+        type=FILE,
+        help="With grpcs:// or https://: authorities (PEM) that may sign the server's certificate.",
     )
     batch: int = option(
         "--batch",
@@ -89,6 +95,8 @@ def synthesize(
     """
     if output.server is not None:
         _refuse_options_of_the_server(context, maps)
+    elif output.ca_file is not None:
+        raise click.UsageError("--ca-file: there is no connection without --server; leave it out")
     from serving.cli.jobs import find_jobs
     from spade_core.maps.colours import ColourTable
 
@@ -148,14 +156,15 @@ def _on_server(
     from serving.engines.choose import load_checkpoint
 
     server = output.server or ""
-    with Client(server) as client:
+    with Client(server, ca_file=output.ca_file) as client:
         client.check_ready()  # one message for all files
     style = None
     if maps.style is not None:
         style = _style_of(load_checkpoint(model.file, model.architecture), maps.style, maps.seed)
     with progress_bar("images", len(jobs)) as advance:
         return synthesize_remote(
-            lambda: Client(server), jobs, style=style, seed=None if maps.style is not None else maps.seed,
+            lambda: Client(server, ca_file=output.ca_file), jobs, style=style,
+            seed=None if maps.style is not None else maps.seed,
             colours=colours, in_flight=output.batch, image_format=output.format,
             done=lambda _job, _failure: advance(1),
         )  # fmt: skip

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trustme
+from click.testing import CliRunner
 from served import blocks, png
 from tls_proxy import make_context, tls_proxy, write_authority
 
+from serving.cli.main import main
 from serving.client.client import Client, ServerError
 from serving.triton.server import Server
 
@@ -46,6 +48,18 @@ def test_images_over_tls_are_the_images_without(demo_server: Server, url: str, c
         files = [png(maps[0])]
         assert client.synthesize_image(files, seed=4).images == plain.synthesize_image(files, seed=4).images
         assert client.info() == plain.info()
+
+
+def test_the_command_line_reaches_a_server_over_tls(url: str, ca_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.png").write_bytes(png(blocks(3)[0]))
+    arguments = ["synthesize", "--labels", str(tmp_path / "map.png"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, [*arguments, "--server", url, "--ca-file", str(ca_file)])
+    assert done.exit_code == 0, done.output
+    with Client(url, ca_file=ca_file) as client:
+        assert (tmp_path / "out" / "map.png").read_bytes() == client.synthesize_image([png(blocks(3)[0])]).images[0]
+    done = CliRunner().invoke(main, [*arguments, "--ca-file", str(ca_file)])
+    assert done.exit_code == 2
+    assert "--ca-file: there is no connection without --server" in done.output
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(url: str, tmp_path: Path) -> None:
