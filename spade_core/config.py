@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Norm = Literal["instance", "batch", "syncbatch"]
 Upsampling = Literal["normal", "more", "most"]
@@ -13,6 +13,7 @@ Upsampling = Literal["normal", "more", "most"]
 DEMO_WEIGHTS = Path(__file__).with_name("demo.safetensors")  # the trained model that ships: docs/demo-model.md
 
 STYLE_DIM = 256
+MAX_CLASSES = 256  # ids in a label map, which is uint8
 MAX_PIXELS = 64_000_000  # of a label map, an instance map or a photo that is read from a file
 
 UPSAMPLINGS: dict[Upsampling, int] = {"normal": 5, "more": 6, "most": 7}  # x2 steps of the paper's generator
@@ -49,7 +50,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The architecture of one generator (SPADE paper, appendix A). Every field is required; none has a default.
+    """The architecture of one generator (SPADE paper, appendix A). Every field except `class_names` is required.
 
     Attributes:
         preset: the name in `PRESETS` of the preset this configuration started from, or any other name.
@@ -64,6 +65,7 @@ class GeneratorConfig:
         style: the generator starts from a style vector [256]; otherwise from the label map.
         architecture: a name in `ARCHITECTURES`: spade, or a baseline of the paper: concat (label map concatenated
             instead of SPADE), pix2pixhd, pix2pixhd-spade (SPADE in place of each norm of pix2pixhd).
+        class_names: the name of each id 0 .. label_nc - 1 of own data (the preset `custom`); empty: as the preset says.
     """
 
     preset: str
@@ -78,6 +80,7 @@ class GeneratorConfig:
     spade_kernel: int
     style: bool
     architecture: str
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
@@ -115,9 +118,12 @@ class GeneratorConfig:
     def from_dict(values: dict[str, Any]) -> GeneratorConfig:
         """The inverse of `to_dict`. Raises ConfigError, naming every unknown and missing field.
 
-        Files written before there were baselines name no architecture; they hold SPADE generators.
+        Files written before there were baselines name no architecture; they hold SPADE generators. Files written before
+        there were class names hold none.
         """
-        values = {"architecture": "spade"} | values
+        values = {"architecture": "spade", "class_names": ()} | values
+        if isinstance(values["class_names"], list):  # JSON and TOML have lists only
+            values["class_names"] = tuple(values["class_names"])
         known = {f.name for f in fields(GeneratorConfig)}
         unknown, missing = sorted(set(values) - known), sorted(known - set(values))
         if unknown or missing:
@@ -148,7 +154,8 @@ def check_fields(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name not in hints:
             raise ConfigError(f"[config] expected a field out of {', '.join(hints)} but got {name!r}")
-        kind, choices = hints[name], get_args(hints[name])
+        kind = get_origin(hints[name]) or hints[name]
+        choices = get_args(hints[name]) if kind is Literal else ()
         if choices and value not in choices:
             raise ConfigError(f"[config] expected {name} to be one of {', '.join(choices)} but got {value!r}")
         if not choices and type(value) is not kind:
@@ -157,16 +164,34 @@ def check_fields(values: Mapping[str, Any]) -> None:
 
 def _check(config: GeneratorConfig) -> None:
     check_fields(asdict(config))
-    most = 255 if config.dont_care else 256
+    most = MAX_CLASSES - int(config.dont_care)
     if not 1 <= config.label_nc <= most:
         reason = "labels are uint8, and 255 is don't care" if config.dont_care else "labels are uint8"
         raise ConfigError(f"[config] expected label_nc in 1..{most} ({reason}) but got {config.label_nc}")
+    _check_class_names(config)
     if config.spade_kernel not in (1, 3, 5):
         raise ConfigError(f"[config] expected spade_kernel 1, 3 or 5 but got {config.spade_kernel}")
     if config.nf < 2 or config.nf % 2:
         raise ConfigError(f"[config] expected nf to be even and at least 2 but got {config.nf}")
     _check_architecture(config)
     level_sizes(config.height, config.width, config.upsamplings)
+
+
+def _check_class_names(config: GeneratorConfig) -> None:
+    names = config.class_names
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"[config] expected a name for each class but got {name!r} for id {i}; give it a name")
+        if name in names[:i]:
+            raise ConfigError(
+                f"[config] expected each class to have a name of its own but got {name!r} for the ids "
+                f"{names.index(name)} and {i}; rename one"
+            )
+    if names and len(names) != config.label_nc:
+        raise ConfigError(
+            f"[config] expected as many names as label_nc, {config.label_nc}, but got {len(names)}; "
+            "name each id from 0 on, or leave label_nc out"
+        )
 
 
 def _check_architecture(config: GeneratorConfig) -> None:
@@ -204,6 +229,18 @@ PRESETS: dict[str, GeneratorConfig] = {
     "cityscapes": _preset("cityscapes", 35, False, True, width=512, upsampling="more"),
     "demo": _preset("demo", 16, False, False, nf=16, style=True),
 }
+
+
+CUSTOM = "custom"
+"""The preset of own data: the paper's architecture for any list of class names."""
+
+
+def custom_preset(class_names: Sequence[str]) -> GeneratorConfig:
+    """The paper's generator for own classes, ids by position: 256x256, no style, no instance maps.
+
+    Raises ConfigError.
+    """
+    return _preset(CUSTOM, len(class_names), False, False, class_names=tuple(class_names))
 
 
 def preset(name: str) -> GeneratorConfig:

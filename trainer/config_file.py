@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from spade_core.config import PRESETS, ConfigError, GeneratorConfig
+from spade_core.config import CUSTOM, MAX_CLASSES, PRESETS, ConfigError, GeneratorConfig, custom_preset
 from spade_core.files.toml import read_toml, toml_value
 from trainer.config import DataConfig, LossConfig, NetworkConfig, OptimConfig, RunConfig, TrainConfig
 
@@ -20,7 +20,7 @@ SECTIONS: dict[str, type] = {
     "run": RunConfig,
 }
 _MODEL_HELP = {
-    "preset": "Preset that gives the fields of this table that are absent: coco, ade20k, cityscapes, demo.",
+    "preset": "Gives the fields of this table that are absent: coco, ade20k, cityscapes, demo; custom: own classes.",
     "label_nc": "Classes in a label map file, ids 0 .. label_nc - 1.",
     "dont_care": "Pixel value 255 is a class of its own.",
     "instance_edges": "The edges of instance maps are an input.",
@@ -32,7 +32,9 @@ _MODEL_HELP = {
     "spade_kernel": "Size of SPADE's convs: 1, 3 or 5.",
     "style": "Start from a style vector, with a style encoder; false: start from the label map.",
     "architecture": "spade, or a baseline of the paper: concat, pix2pixhd, pix2pixhd-spade.",
+    "classes": "Names of own classes, by id from 0 on; for the preset custom, which counts them in place of label_nc.",
 }
+_KEYS = {"class_names": "classes"}  # fields of the model with another name in a file
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -73,10 +75,14 @@ def to_toml(config: TrainConfig) -> str:
         section = getattr(config, name)
         parts.append(f"[{name}]")
         for f in fields(section):
-            text = _MODEL_HELP[f.name] if name == "model" else f.metadata["help"]
+            # A preset has its own classes; own data has its names in place of their number.
+            if name == "model" and f.name == ("label_nc" if section.class_names else "class_names"):
+                continue
+            key = _KEYS.get(f.name, f.name)
+            text = _MODEL_HELP[key] if name == "model" else f.metadata["help"]
             choices = get_args(get_type_hints(type(section))[f.name]) if name != "model" else ()
             text += f" One of: {', '.join(choices)}." if choices else ""
-            parts.append(f"{f.name} = {_toml(getattr(section, f.name))}  # {text}")
+            parts.append(f"{key} = {_toml(getattr(section, f.name))}  # {text}")
         parts.append("")
     return "\n".join(parts)
 
@@ -93,10 +99,29 @@ def field_table() -> list[tuple[str, str, str]]:
 
 
 def _model(table: Any, where: str) -> GeneratorConfig:
-    if not isinstance(table, dict) or table.get("preset") not in PRESETS:
-        got = table.get("preset") if isinstance(table, dict) else table
-        raise ConfigError(f"[config] expected model.preset out of {', '.join(PRESETS)} in {where} but got {got!r}")
-    return GeneratorConfig.from_dict(PRESETS[table["preset"]].to_dict() | table)
+    name = table.get("preset") if isinstance(table, dict) else table
+    if not isinstance(table, dict) or name not in (*PRESETS, CUSTOM):
+        known = ", ".join((*PRESETS, CUSTOM))
+        raise ConfigError(f"[config] expected model.preset out of {known} in {where} but got {name!r}")
+    given = {key: value for key, value in table.items() if key != "classes"}
+    if name == CUSTOM:
+        return GeneratorConfig.from_dict(custom_preset(_classes(table.get("classes"), where)).to_dict() | given)
+    if "classes" in table:
+        raise ConfigError(
+            f"[config] expected no model.classes for the preset {name!r}, which has its own, in {where} but got "
+            f"{table['classes']!r}; say preset = {_toml(CUSTOM)}"
+        )
+    return GeneratorConfig.from_dict(PRESETS[name].to_dict() | given)
+
+
+def _classes(names: Any, where: str) -> list[str]:
+    if not isinstance(names, list) or not 1 <= len(names) <= MAX_CLASSES:
+        got = f"{len(names)} names" if isinstance(names, list) else repr(names)
+        raise ConfigError(
+            f"[config] expected model.classes to be a list of 1 to {MAX_CLASSES} names for the preset {CUSTOM!r} in "
+            f'{where} but got {got}; name each id from 0 on: classes = ["sky", "grass"]'
+        )
+    return names
 
 
 def _section(kind: type, name: str, table: Any, where: str) -> Any:

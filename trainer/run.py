@@ -126,7 +126,8 @@ def _check_same(run: Run) -> None:
         for key, value in table.items()
         if old[section][key] != value
     ]
-    fixed = [c for c in changed if c.startswith(("model.", "networks.")) and not c.startswith("networks.form")]
+    free = ("networks.form:", "model.class_names:")  # neither changes a weight
+    fixed = [c for c in changed if c.startswith(("model.", "networks.")) and not c.startswith(free)]
     if fixed:
         raise StateError(
             f"[train] expected the networks that '{run.folder}' holds but got {'; '.join(fixed)}; "

@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from serving.cli.console import Command, note, progress_bar, say, stdout
-from serving.cli.options import BATCH, COUNT, FILE, FOLDER, OUT_FILE, SEED, THREADS, option, options, refuse_both
-from spade_core.config import DEMO_WEIGHTS, PRESETS
+from serving.cli.options import (
+    BATCH,
+    COUNT,
+    FILE,
+    FOLDER,
+    LAYOUTS,
+    OUT_FILE,
+    SEED,
+    THREADS,
+    option,
+    options,
+    refuse_both,
+)
+from spade_core.config import CUSTOM, DEMO_WEIGHTS, PRESETS
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +55,10 @@ class Examples:
     data: Path | None = option(
         "--data", type=FOLDER,
         help="Folder of labels/, images/ and, where the model reads edges, instances/.  [default: scenes]",
+    )  # fmt: skip
+    layout: str = option(
+        "--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], show_default=True,
+        help="What --data holds, as in training; the layouts of published data sets hold their training split.",
     )  # fmt: skip
     colours: Path | None = option(
         "--colours", type=FILE, help="For label maps of --data in RGB: a CSV `id,r,g,b,name` or JSON table."
@@ -215,9 +231,13 @@ def _examples(config: GeneratorConfig, source: str, examples: Examples) -> tuple
 
     if examples.data is not None:
         table = None if examples.colours is None else ColourTable.load(examples.colours)
-        return run.folder_examples(config, examples.data, examples.count, table)
+        return run.folder_examples(config, examples.data, examples.count, table, examples.layout)
     if examples.colours is not None:
         raise click.UsageError("--colours: scenes hold ids; give --data a folder of label maps in RGB")
+    if examples.layout != LAYOUTS[0]:
+        raise click.UsageError(f"--layout {examples.layout}: scenes are drawn; give --data, the folder of the data set")
+    if config.preset == CUSTOM:
+        raise click.UsageError(f"scenes have the demo's classes but '{source}' has its own: give --data")
     if config.label_nc != PRESETS["demo"].label_nc:
         raise click.UsageError(f"scenes have the demo's 16 classes but '{source}' has {config.label_nc}: give --data")
     total = examples.count or _SCENES

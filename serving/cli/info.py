@@ -59,10 +59,17 @@ def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
 
 
 def _add_architecture(table: Table, config: GeneratorConfig) -> None:
+    from rich.markup import escape
+
+    from spade_core.maps.colours import CLASSES, class_names
     from spade_core.models.costs import dense_macs, parameters
 
     for name, value in config.to_dict().items():
-        table.add_row(name, str(value))
+        if name != "class_names":
+            table.add_row(name, str(value))
+    names = class_names(config)
+    if config.class_names or config.preset in CLASSES:
+        table.add_row("classes", escape(", ".join(f"{i} {name}" for i, name in enumerate(names))))
     table.add_row("semantic_nc", str(config.semantic_nc))
     table.add_row("parameters", f"{parameters(config) / 1e6:.2f} M")
     table.add_row("dense form", f"{dense_macs(config) / 1e9:.1f} GMAC an image")

@@ -115,7 +115,7 @@ def find_config(path: Path, tensors: Mapping[str, Tensor], known: Known) -> Foun
             f"[convert] expected '{path}' to be a variant of '{base.config.preset}' but got {error}; give a config: "
             f"{_OVERRIDE}"
         ) from None
-    order = [f.name for f in fields(GeneratorConfig) if f.name != "architecture"]
+    order = [f.name for f in fields(GeneratorConfig) if f.name not in ("architecture", "class_names")]
     return FoundConfig(config, {name: found[name] for name in order})
 
 

@@ -74,6 +74,15 @@ class ColourTable:
         parsed = [_row(place, row) for place, row in rows]
         return ColourTable(tuple(r[0] for r in parsed), tuple(r[1] for r in parsed), tuple(r[2] for r in parsed))
 
+    def recoloured(self, colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A palette uint8 [n, 3] with the table's colours, each id's first, for the ids below n."""
+        colours = colours.copy()
+        # Going backwards leaves each id its first colour.
+        for label, colour in reversed(list(zip(self.ids, self.colours, strict=True))):
+            if label < len(colours):
+                colours[label] = colour
+        return colours
+
     def ids_of(self, rgb: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Look RGB uint8 [H, W, 3] up: ids uint8 [H, W], and bool [H, W]: the table has the colour. Where not, id 0."""
         codes = np.array([r << 16 | g << 8 | b for r, g, b in self.colours], np.uint32)
@@ -187,20 +196,25 @@ CLASSES = {"demo": DEMO_CLASSES, "cityscapes": CITYSCAPES_CLASSES}
 
 
 def class_names(config: GeneratorConfig) -> tuple[str, ...]:
-    """Name every class of the network, don't care included: known names, or `class 0`, `class 1`, .."""
+    """Name every class of the network, don't care included: own names, the preset's, or `class 0`, `class 1`, .."""
     known = CLASSES.get(config.preset, ())
-    if len(known) == config.classes:
+    if not config.class_names and len(known) == config.classes:
         return tuple(name for name, _ in known)
-    names = tuple(f"class {i}" for i in range(config.label_nc))
+    names = config.class_names or tuple(f"class {i}" for i in range(config.label_nc))
     return (*names, "don't care") if config.dont_care else names
 
 
-def class_palette(config: GeneratorConfig) -> npt.NDArray[np.uint8]:
-    """Choose drawing colours uint8 [classes, 3]: natural or public ones where the preset has them, else `palette`."""
+def class_palette(config: GeneratorConfig, table: ColourTable | None = None) -> npt.NDArray[np.uint8]:
+    """Choose drawing colours uint8 [classes, 3]: natural or public ones where the preset has them, else `palette`.
+
+    The colours of `table` replace them, id by id.
+    """
     known = CLASSES.get(config.preset, ())
-    if len(known) == config.classes:
-        return np.array([colour for _, colour in known], np.uint8)
-    return palette(config.classes)
+    if not config.class_names and len(known) == config.classes:
+        colours = np.array([colour for _, colour in known], np.uint8)
+    else:
+        colours = palette(config.classes)
+    return colours if table is None else table.recoloured(colours)
 
 
 def draw(labels: npt.NDArray[np.uint8], colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

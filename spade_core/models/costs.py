@@ -19,7 +19,7 @@ def parameters(config: GeneratorConfig) -> int:
 def dense_macs(config: GeneratorConfig) -> int:
     """Multiply-adds of the convs and matrix products for one image of the configured size, in the dense form."""
     with torch.device("meta"), torch.no_grad():
-        generator = new_generator(config)
+        generator = new_generator(config).eval()  # one image has no batch statistics
         symbols = torch.zeros((1, config.height, config.width), dtype=torch.int32)
         style = torch.zeros((1, STYLE_DIM)) if config.style else None
         with FlopCounterMode(display=False) as counter:

@@ -40,10 +40,12 @@ def test_every_preset_exports_and_runs(name: str, form: Form, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("form", "precision", "norm"), [("dense", "bf16", "instance"), ("codebook", "fp16", "batch")])
 def test_half_precision_and_bytes(form: Form, precision: Precision, norm: str, tmp_path: Path) -> None:
-    config = small("coco", norm=norm, height=64, width=64)  # instance norm needs more than one pixel at the start
+    names = tuple(f"own {i}" for i in range(182))
+    # Instance norm needs more than one pixel at the start.
+    config = small("coco", norm=norm, height=64, width=64, class_names=names)
     generator = seeded_generator(config)
     export_graph(generator, tmp_path / "m.onnx", form, ExportOptions(precision=precision, image="uint8"))
-    check_file(tmp_path / "m.onnx")
+    assert json.loads(check_file(tmp_path / "m.onnx")["classes"]) == [*names, "don't care"]
     model = onnx.load(str(tmp_path / "m.onnx"))
     half = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
     weights = {tensor.data_type for tensor in model.graph.initializer if tensor.name.endswith("weight")}

@@ -166,13 +166,8 @@ def _sheet(pairs: Sequence[tuple[Map, Photo]], data: DataSet) -> Image.Image | N
 
 def _palette(data: DataSet) -> npt.NDArray[np.uint8]:
     if data.config is not None:
-        return class_palette(data.config)
-    colours = palette(256)
-    if data.colours is not None:
-        # Going backwards leaves each id its first colour.
-        for label, colour in reversed(list(zip(data.colours.ids, data.colours.colours, strict=True))):
-            colours[label] = colour
-    return colours
+        return class_palette(data.config, data.colours)
+    return palette(256) if data.colours is None else data.colours.recoloured(palette(256))
 
 
 def names_of(data: DataSet) -> tuple[str, ...]:

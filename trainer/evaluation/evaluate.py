@@ -80,13 +80,17 @@ def scene_examples(config: GeneratorConfig, count: int) -> Iterator[Pixels]:
 
 
 def folder_examples(
-    config: GeneratorConfig, root: Path, limit: int | None, colours: ColourTable | None = None
+    config: GeneratorConfig,
+    root: Path,
+    limit: int | None,
+    colours: ColourTable | None = None,
+    layout: str = "folder",
 ) -> tuple[int, Iterator[Pixels]]:
-    """The number of examples in a folder (labels/, images/, instances/), and the examples at the model's size.
+    """The number of examples in a data set of one of training's layouts, and the examples at the model's size.
 
     `colours` reads label maps in RGB. Raises DataError.
     """
-    found = find_examples("folder", root, config)[:limit]
+    found = find_examples(layout, root, config)[:limit]
     return len(found), (resized(read_example(one, config, colours), config.height, config.width) for one in found)
 
 

@@ -39,7 +39,7 @@ def choose_samples(stream: Stream, config: TrainConfig) -> Samples:
             items.append(stream.example(i * len(stream.examples) // count, mode, False, random))
         else:
             items.append(stream.item(scene_pixels(i, config.data, config.model), mode, False, random))
-    maps = draw(np.stack([one.labels for one in items]), class_palette(config.model))
+    maps = draw(np.stack([one.labels for one in items]), class_palette(config.model, stream.colours))
     planned = config.networks.form == "codebook"
     return Samples(collate(items, config.model, planned), maps, np.stack([one.image for one in items]))
 
