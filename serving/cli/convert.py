@@ -45,8 +45,9 @@ class Facts:
             if not separator or not name.strip():
                 raise ConfigError(f"[config] expected --set FIELD=VALUE but got {setting!r}; say label_nc=20")
             values[name.strip()] = toml_value(value.strip())
-        if isinstance(names := values.pop("classes", None), list):
-            values |= {"class_names": tuple(names), "label_nc": len(names)}
+        if isinstance(values.get("classes"), list):  # class names, as `spade train` reads
+            names = tuple(values.pop("classes"))
+            values |= {"class_names": names, "label_nc": len(names)}
         return values
 
 

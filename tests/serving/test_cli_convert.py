@@ -72,3 +72,11 @@ def test_a_wrong_value_ends_in_a_message(net: Path, arguments: list[str], text: 
     assert output.startswith("error: ")
     assert len(output.splitlines()) == 1
     assert re.search(text, output)
+
+
+def test_the_class_names_of_a_training_configuration_go_into_the_checkpoint(net: Path) -> None:
+    names = [f"own {i}" for i in range(36)]
+    Path("own.toml").write_text(f"[model]\npreset = 'custom'\nclasses = {names}\nheight = 64\nwidth = 128\n")
+    status, output = convert(net, "--config", "own.toml")
+    assert status == 0, output
+    assert info(Path("out.safetensors")).config == replace(OWN, class_names=tuple(names))
