@@ -112,7 +112,7 @@ class GeneratorConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, as JSON values."""
-        return asdict(self)
+        return asdict(self) | {"class_names": list(self.class_names)}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> GeneratorConfig:
@@ -122,7 +122,7 @@ class GeneratorConfig:
         there were class names hold none.
         """
         values = {"architecture": "spade", "class_names": ()} | values
-        if isinstance(values["class_names"], list):  # JSON and TOML have lists only
+        if isinstance(values["class_names"], list):
             values["class_names"] = tuple(values["class_names"])
         known = {f.name for f in fields(GeneratorConfig)}
         unknown, missing = sorted(set(values) - known), sorted(known - set(values))
@@ -158,7 +158,8 @@ def check_fields(values: Mapping[str, Any]) -> None:
         choices = get_args(hints[name]) if kind is Literal else ()
         if choices and value not in choices:
             raise ConfigError(f"[config] expected {name} to be one of {', '.join(choices)} but got {value!r}")
-        if not choices and type(value) is not kind:
+        kinds = (tuple, list) if kind is tuple else (kind,)  # JSON and TOML have lists in place of tuples
+        if not choices and type(value) not in kinds:
             raise ConfigError(f"[config] expected {name} to be of type {kind.__name__} but got {value!r}")
 
 

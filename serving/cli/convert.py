@@ -46,7 +46,7 @@ class Facts:
                 raise ConfigError(f"[config] expected --set FIELD=VALUE but got {setting!r}; say label_nc=20")
             values[name.strip()] = toml_value(value.strip())
         if isinstance(values.get("classes"), list):  # class names, as `spade train` reads
-            names = tuple(values.pop("classes"))
+            names = values.pop("classes")
             values |= {"class_names": names, "label_nc": len(names)}
         return values
 
