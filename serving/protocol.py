@@ -92,6 +92,7 @@ class ModelInfo:
         style: requests may have a style or a seed.
         max_batch: most label maps of one request; `Client` splits larger ones.
         max_pixels: most pixels (height times width) of one label map for `spade`.
+        class_names: the name of each class, then "don't care" where there is one; empty from an older server.
     """
 
     preset: str
@@ -103,6 +104,7 @@ class ModelInfo:
     style: bool
     max_batch: int
     max_pixels: int
+    class_names: tuple[str, ...] = ()
 
     def rows(self, count: int) -> npt.NDArray[np.uint8]:
         """The output tensor of a request of `count` maps, uint8 [N, bytes]."""
@@ -112,6 +114,7 @@ class ModelInfo:
 def read_info(answer: Any) -> ModelInfo:
     """The info of an answer as tritonclient reads it. Fields that a newer server adds are left out."""
     values = json.loads(answer.as_numpy("info")[0].tobytes())
+    values["class_names"] = tuple(values.get("class_names", ()))
     return ModelInfo(**{field.name: values[field.name] for field in fields(ModelInfo)})
 
 

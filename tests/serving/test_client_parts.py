@@ -14,6 +14,8 @@ from serving.client.client import Client, ModelInfo, RequestTimings, ServerError
 from serving.protocol import UNKNOWN, joined_timings
 from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeOptions, Server, serve
+from spade_core.config import PRESETS
+from spade_core.maps.colours import class_names
 
 PROTOCOLS = ("grpc", "http")
 MAX_BATCH = 3
@@ -31,11 +33,14 @@ def narrow_server() -> Iterator[Server]:
 def test_a_server_says_what_it_serves(narrow_server: Server, tiny_server: Server, protocol: str) -> None:
     with Client(getattr(narrow_server, f"{protocol}_url")) as client:
         info = client.info()
-    assert info == ModelInfo("demo", 16, False, 256, 256, False, True, MAX_BATCH, 300_000)
+    names = class_names(PRESETS["demo"])
+    assert info == ModelInfo("demo", 16, False, 256, 256, False, True, MAX_BATCH, 300_000, names)
     with pytest.raises(FrozenInstanceError):
         info.preset = "other"  # type: ignore[misc]
     with Client(getattr(tiny_server, f"{protocol}_url")) as client:
-        assert client.info() == ModelInfo("tiny", TINY.label_nc, True, 64, 64, True, False, 8, 1 << 20)
+        found = client.info()
+    assert found == ModelInfo("tiny", TINY.label_nc, True, 64, 64, True, False, 8, 1 << 20, class_names(TINY))
+    assert found.class_names[-2:] == ("class 7", "don't care")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -24,6 +24,7 @@ from serving.triton.protocol import MARK_OUTCOME, read_outcome, read_parameters
 from serving.triton.served_model import Call, ServedModel, UpstreamError, outcome_of
 from serving.triton.tensors import make_tensor, read_inputs, read_output
 from spade_core.config import GeneratorConfig
+from spade_core.maps.colours import class_names
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -155,6 +156,7 @@ def _info(config: GeneratorConfig, max_batch: int, max_pixels: int) -> ModelInfo
         style=config.style,
         max_batch=max_batch,
         max_pixels=max_pixels,
+        class_names=class_names(config),
     )
 
 
