@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 import threading
@@ -58,6 +59,20 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """A line on standard error."""
     stderr().print(text, markup=False, soft_wrap=True)
+
+
+def log_handler() -> logging.Handler:
+    """Log lines on standard error: coloured and wrapped on a terminal, one plain line each elsewhere."""
+    console = stderr()
+    if not console.is_terminal:  # rich fills a line up to the console's width
+        plain = logging.StreamHandler()
+        plain.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        return plain
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=console, show_time=False, show_path=False)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
 
 
 def bars(*more: ProgressColumn, transient: bool = True) -> Progress:

@@ -33,10 +33,6 @@ def main(verbose: bool) -> None:
 
     Every option is also an environment variable: `spade serve --grpc-port` is SPADE_SERVE_GRPC_PORT.
     """
-    from rich.logging import RichHandler
+    from serving.cli.console import log_handler
 
-    from serving.cli.console import stderr
-
-    handler = RichHandler(console=stderr(), show_time=False, show_path=False)
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[log_handler()], force=True)

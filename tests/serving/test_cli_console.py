@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import click
 import pytest
 from rich.table import Table
 
-from serving.cli.console import errors_as_messages, interruptible, progress_bar, say, stdout
+from serving.cli.console import errors_as_messages, interruptible, log_handler, progress_bar, say, stdout
 
 
 @pytest.mark.parametrize("error", [ValueError("bad [value]"), OSError("bad [value]"), RuntimeError("bad [value]")])
@@ -91,3 +92,8 @@ def test_lines_and_tables_are_whole_where_there_is_no_terminal(capsys: pytest.Ca
     assert captured.out.count(long) == 3
     assert "[red]" in captured.out
     assert captured.err == ""
+
+
+def test_a_log_line_that_goes_to_no_terminal_is_as_long_as_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    log_handler().handle(logging.LogRecord("any", logging.WARNING, __file__, 1, "no %s", ("weights",), None))
+    assert capsys.readouterr().err == "WARNING no weights\n"
