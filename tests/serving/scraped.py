@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +22,20 @@ def scrape(server: Server) -> dict[str, float]:
                 key = sample.labels.get("le") or sample.labels.get("outcome")
                 name = sample.name + (f" {key}" if key else "")
                 samples[name] = samples.get(name, 0) + sample.value
+    return samples
+
+
+def scrape_at_rest(server: Server) -> dict[str, float]:
+    """`scrape`, once the requests of earlier tests are counted: metrics lag up to half a second behind the answers."""
+    samples: dict[str, float] = {}
+
+    def at_rest() -> bool:
+        before = scrape(server)
+        time.sleep(0.7)
+        samples.update(scrape(server))
+        return samples == before
+
+    wait_until(at_rest, "the metrics to stand still")
     return samples
 
 

@@ -204,7 +204,7 @@ def test_int8_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_isa_of_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ISA_VARIABLE, "avx512bf16")
-    with pytest.raises(IsaError, match=r"isa of float32 on this processor.* but got 'avx512bf16'"):
+    with pytest.raises(IsaError, match=r"ISA of float32 on this processor.* but got 'avx512bf16'"):
         CpuEngine(seeded_generator(small()), "fp32")
 
 

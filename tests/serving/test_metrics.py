@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
-from scraped import moved_since, scrape
+from scraped import moved_since, scrape, scrape_at_rest
 from served import blocks, png
 
 from kernels.isa import supported_isas
@@ -45,7 +45,7 @@ def test_the_columns_of_timings_are_documented_in_order() -> None:
 
 def test_requests_move_the_metrics(tiny_server: Server) -> None:
     labels = blocks(1, count=3, size=64, classes=8)
-    before = scrape(tiny_server)
+    before = scrape_at_rest(tiny_server)
     with Client(tiny_server.grpc_url) as client:
         timings = client.synthesize(labels, labels.astype("int32")).timings
         client.synthesize_image([png(labels[0])], [png(labels[0])])

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scraped import moved_since, scrape
+from scraped import moved_since, scrape_at_rest
 from served import blocks, png
 
 from serving.client.client import Client, ServerError
@@ -128,7 +128,7 @@ def test_a_refusal_has_its_code_and_its_words(tiny_server: Server, kind: str, mo
 @pytest.mark.parametrize("model", MODELS)
 def test_a_refusal_is_counted_by_its_outcome(tiny_server: Server, model: str) -> None:
     time.sleep(2 * FLUSH_S)  # until the counts of earlier tests are written
-    before, expected = scrape(tiny_server), Counter[str]()
+    before, expected = scrape_at_rest(tiny_server), Counter[str]()
     for case, protocol in itertools.product(CASES.values(), PROTOCOLS):
         if not case.full:  # filling the queue may have other requests refused
             with Client(getattr(tiny_server, f"{protocol}_url")) as client, pytest.raises(ServerError):

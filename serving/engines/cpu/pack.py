@@ -151,8 +151,8 @@ def int8_norms(block: ResidualBlock, level: int, config: GeneratorConfig) -> lis
     """The norms of a block whose codebook multiplies in int8: each norm adds about the same error to the image.
 
     In the last blocks: the two wider norms, which take twice the time of the third. In the block before the last ones:
-    the norm that adds the smaller error. In the middle blocks: both norms, whose time is that of reading their weights.
-    In the first block: none, since its norms take little time.
+    the norm that adds the smaller error. In the middle blocks: both norms, since reading their weights takes most of
+    their time, and int8 weights are half as large. In the first block: none, since its norms take little time.
     """
     if block.norm_s is None:
         return [block.norm_0, block.norm_1] if level > 0 else []
