@@ -13,9 +13,9 @@ from benchmarks.common.maps import read_maps
 from benchmarks.gpu.setting import Report, Setting
 from benchmarks.gpu.timing import milliseconds
 from kernels.cuda.host.library import installed
-from kernels.ops.plan import plan
 from spade_core.codebook.entries import level_tensors
 from spade_core.codebook.modulate import by_entry
+from spade_core.codebook.plans import plan_levels
 from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import preset
 from spade_core.models.dense import synthesize_dense
@@ -31,7 +31,7 @@ def training(setting: Setting) -> Report:
     config = preset("coco") if not setting.dry_run else preset("ade20k")
     maps = read_maps(config, setting.labels, count=BATCH if not setting.dry_run else 1)
     device = torch.device("cpu" if setting.dry_run else "cuda")
-    planned = plan(maps.symbols.astype(np.uint16), list(config.level_sizes), config.symbols, config.spade_kernel)
+    planned = plan_levels(maps.symbols.astype(np.uint16), config)
     # The trainer's data loader sorts the index of each level in the same way, outside the step.
     levels = {
         size: replace(level, order=by_entry(level.index, len(level.patches5)))

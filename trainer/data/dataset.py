@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kernels.constants import DONT_CARE
-from kernels.ops.plan import plan
 from spade_core.codebook.entries import LevelTensors, level_tensors
 from spade_core.codebook.modulate import by_entry
-from spade_core.config import STYLE_DIM, GeneratorConfig, level_sizes
+from spade_core.codebook.plans import plan_levels
+from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.maps.colours import ColourTable
 from spade_core.maps.label_maps import LabelMapError, check_pair, prepare, read_instance_map, read_label_map
 from spade_core.models.label_patches import LabelPatches, label_patches
@@ -192,8 +192,7 @@ def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Bat
     symbols = np.stack([one.symbols for one in items])
     levels: dict[tuple[int, int], LevelTensors] = {}
     if planned:
-        sizes = level_sizes(symbols.shape[1], symbols.shape[2], model.upsamplings)
-        levels = level_tensors(plan(symbols, sizes, model.symbols, model.spade_kernel), torch.device("cpu"))
+        levels = level_tensors(plan_levels(symbols, model), torch.device("cpu"))
         levels = {size: replace(one, order=by_entry(one.index, len(one.patches5))) for size, one in levels.items()}
     images = np.stack([one.image for one in items]).transpose(0, 3, 1, 2)
     return Batch(

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.ops.plan import plan
 from spade_core.codebook.entries import level_tensors
 from spade_core.codebook.fold import fold_generator
+from spade_core.codebook.plans import plan_levels
 from spade_core.codebook.synthesize import synthesize_codebook
-from spade_core.config import GeneratorConfig, level_sizes
+from spade_core.config import GeneratorConfig
 from spade_core.maps.colours import ColourTable, class_names
 from spade_core.maps.label_maps import prepare
 from spade_core.models.form import AnyGenerator
@@ -203,8 +203,7 @@ class _Drawing:
         if config.instance_edges:
             instances = np.stack([one.instances for one in examples if one.instances is not None])
         symbols = prepare(labels, instances, config)
-        sizes = level_sizes(symbols.shape[1], symbols.shape[2], config.upsamplings)
-        levels = level_tensors(plan(symbols, sizes, config.symbols, config.spade_kernel), self.device)
+        levels = level_tensors(plan_levels(symbols, config), self.device)
         style = None
         if config.style:
             style = torch.from_numpy(np.stack([style_from_seed(s) for s in seeds])).to(self.device)
