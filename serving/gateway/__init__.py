@@ -1,0 +1,1 @@
+"""The door of the server: HTTP, gRPC and live painting before Triton."""

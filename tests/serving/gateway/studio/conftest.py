@@ -1,0 +1,46 @@
+"""A real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import mimetypes
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+PAGE = Path(__file__).resolve().parents[4] / "serving" / "gateway" / "studio" / "page"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of a worker, with a user-data folder of its own that ends with it."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.fail("expected Chromium on PATH but found none; run scripts/test, or apt install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def modules(browser: Browser) -> Iterator[Page]:
+    """A page that can import the modules of the studio: `await import("/painter/raster.js")`."""
+    page = browser.new_page()
+    page.route("http://studio.test/**", _from_disk)
+    page.goto("http://studio.test/blank")
+    yield page
+    page.close()
+
+
+def _from_disk(route: Route) -> None:
+    path = PAGE / route.request.url.removeprefix("http://studio.test/")
+    if path.name == "blank":
+        route.fulfill(body="<!doctype html><title>blank</title>", content_type="text/html")
+    elif path.is_file():
+        route.fulfill(body=path.read_bytes(), content_type=mimetypes.guess_type(path.name)[0])
+    else:
+        route.fulfill(status=404)
