@@ -60,12 +60,23 @@ class Listening:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Doors:
+    """Which doors clients come through."""
+
+    direct: bool = option(
+        "--direct", is_flag=True,
+        help="Open Triton's own ports, without the gateway before them: for trusted networks and for measuring.",
+    )  # fmt: skip
+
+
 @click.command(cls=Command, interrupted="the server did not start", short_help="Serve a model over gRPC and HTTP.")
 @options(Running, "model")
 @options(Queue, "queue")
 @options(Listening, "listening")
+@options(Doors, "doors")
 @click.pass_context
-def serve(context: click.Context, model: Running, queue: Queue, listening: Listening) -> None:
+def serve(context: click.Context, model: Running, queue: Queue, listening: Listening, doors: Doors) -> None:
     """Serve a model over gRPC and HTTP with NVIDIA Triton until SIGTERM or Ctrl-C.
 
     \b
@@ -87,7 +98,12 @@ def serve(context: click.Context, model: Running, queue: Queue, listening: Liste
 
     served = ModelOptions() if listening.repository is not None else model_options(model, queue)
     verbose = bool(context.find_root().params.get("verbose"))
-    sys.exit(run(ServeOptions(model=served, verbose=verbose, **asdict(listening))))
+    serve_options = ServeOptions(model=served, verbose=verbose, **asdict(listening))
+    if doors.direct:
+        sys.exit(run(serve_options))
+    from serving.gateway.pair import serve_pair
+
+    sys.exit(run(serve_options, serve_pair))
 
 
 def model_options(model: Running, queue: Queue | None = None) -> ModelOptions:

@@ -1,1 +1,1 @@
-"""The door of the server: HTTP, gRPC and live painting before Triton."""
+"""The public doors of `spade serve`: HTTP, gRPC and metrics, before a Triton that only this machine can reach."""

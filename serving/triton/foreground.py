@@ -7,19 +7,47 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from serving.progress import Progress
 from serving.triton.install import InstallError
 from serving.triton.ports import PortError
 from serving.triton.repository import PublishError
-from serving.triton.server import ServeError, ServeOptions, Server, serve
+from serving.triton.server import Report, ServeError, ServeOptions, serve
 from serving.triton.server_log import is_warning
 
 _POLL_S = 0.1
 
 
-def run(options: ServeOptions) -> int:
+class Running(Protocol):
+    """What runs until a signal: `serving.triton.server.Server`, or more processes beside it."""
+
+    options: ServeOptions
+
+    @property
+    def log(self) -> Path:
+        """Triton's log."""
+
+    def announcement(self) -> str:
+        """Where clients reach the server."""
+
+    def check(self) -> None:
+        """Raises ServeError where a process has ended by itself."""
+
+    def kill(self) -> None:
+        """End every process at once."""
+
+    def unclean_ending(self) -> str | None:
+        """How the processes ended where requests may be unanswered; None after a clean end."""
+
+
+Start = Callable[[ServeOptions, Report], AbstractContextManager[Running]]
+
+
+def run(options: ServeOptions, start: Start = serve) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status of the command. Main thread only.
 
     0: a signal stopped the server, and everything accepted was answered. 1: the server did not start, ended by itself,
@@ -28,9 +56,9 @@ def run(options: ServeOptions) -> int:
     with Progress() as progress:
         stop = _StopOnSignal()
         try:
-            with stop.installed(), serve(options, progress.report) as server:
+            with stop.installed(), start(options, progress.report) as server:
                 stop.server = server
-                progress.done(f"ready: {server.grpc_url} {server.http_url} metrics {server.metrics_url}")
+                progress.done(server.announcement())
                 _watch(server, progress.line)
         except _Stopped:
             return _stopped(stop.server, progress)
@@ -40,30 +68,27 @@ def run(options: ServeOptions) -> int:
     return 1
 
 
-def _watch(server: Server, show: Callable[[str], None]) -> None:
-    """Show what Triton logs. Raises ServeError when Triton ends by itself."""
+def _watch(server: Running, show: Callable[[str], None]) -> None:
+    """Show what Triton logs. Raises ServeError when a process ends by itself."""
     with server.log.open(encoding="utf-8", errors="replace") as log:
         log.seek(0, os.SEEK_END)
-        while server.process.poll() is None:
+        while True:
+            server.check()
             for line in log:
                 if server.options.verbose or is_warning(line):
                     show(line.rstrip())
             time.sleep(_POLL_S)
-    raise ServeError(
-        f"[serve] expected Triton to run until stopped but it ended with {server.ending()}: {server.reason()}"
-    )
 
 
-def _stopped(server: Server | None, progress: Progress) -> int:
+def _stopped(server: Running | None, progress: Progress) -> int:
     if server is None:
         progress.line("stopped before it was ready")
         return 0
-    if server.process.returncode == 0:
+    unclean = server.unclean_ending()
+    if unclean is None:
         progress.line("stopped: every accepted request was answered")
         return 0
-    progress.line(
-        f"[serve] expected Triton to stop cleanly but it ended with {server.ending()}; requests may be unanswered"
-    )
+    progress.line(f"[serve] expected a clean stop but {unclean}; requests may be unanswered")
     return 1
 
 
@@ -75,7 +100,7 @@ class _StopOnSignal:
     """SIGTERM and SIGINT end the main thread's work as an exception does. A second signal kills the server."""
 
     def __init__(self) -> None:
-        self.server: Server | None = None
+        self.server: Running | None = None
         self._received = 0
 
     @contextlib.contextmanager
@@ -93,4 +118,4 @@ class _StopOnSignal:
         if self._received == 1:
             raise _Stopped
         if self.server is not None:
-            self.server.process.kill()
+            self.server.kill()

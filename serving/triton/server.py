@@ -17,6 +17,7 @@ from pathlib import Path
 
 from serving.protocol import MODELS
 from serving.triton.announcement import ADMIN_HEADER
+from serving.triton.environment import environment
 from serving.triton.exec_with_parent import __file__ as exec_with_parent
 from serving.triton.hide_secret import hide
 from serving.triton.install import TritonInstall, find_tritonserver, make_backend_directory
@@ -122,6 +123,25 @@ class Server:
         """The last errors of the server's log."""
         return last_errors(self.log_text())
 
+    def announcement(self) -> str:
+        """Where clients reach the server."""
+        return f"ready: {self.grpc_url} {self.http_url} metrics {self.metrics_url}"
+
+    def check(self) -> None:
+        """Raises ServeError where Triton has ended by itself."""
+        if self.process.poll() is not None:
+            raise ServeError(
+                f"[serve] expected Triton to run until stopped but it ended with {self.ending()}: {self.reason()}"
+            )
+
+    def kill(self) -> None:
+        """End Triton at once."""
+        self.process.kill()
+
+    def unclean_ending(self) -> str | None:
+        """How Triton ended where requests may be unanswered; None after a clean end."""
+        return f"Triton ended with {self.ending()}" if self.process.returncode else None
+
     def ending(self) -> str:
         """How the process ended, in words."""
         status = self.process.returncode
@@ -226,31 +246,13 @@ def _spawn(command: list[str], install: TritonInstall, log: Path) -> subprocess.
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", exec_with_parent, str(os.getpid()), *command],
-            env=_environment(install),
+            env=environment(install),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C signals every process of the terminal's group; the server must be stopped by us only.
             start_new_session=True,
         )
-
-
-# glibc adapts to these thresholds after one 32 MB free. Set up front, so that the pages of a request are not returned
-# to the system and faulted in again by the next request.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
-
-
-def _environment(install: TritonInstall) -> dict[str, str]:
-    """This environment, changed so that Triton's Python is this interpreter with its virtual environment."""
-    environment = dict(os.environ)
-    # Triton's embedded interpreter finds `python3` on PATH and reads the pyvenv.cfg beside that program.
-    _prepend(environment, "PATH", [str(Path(sys.executable).parent)])
-    _prepend(environment, "LD_LIBRARY_PATH", [str(folder) for folder in install.libraries])
-    return _MALLOC | environment
-
-
-def _prepend(environment: dict[str, str], name: str, entries: list[str]) -> None:
-    environment[name] = os.pathsep.join([*entries, *filter(None, [environment.get(name)])])
 
 
 def _wait_until_ready(server: Server, report: Report) -> None:

@@ -1,0 +1,80 @@
+"""The gateway's process: `python -m serving.gateway`, with `Settings` on standard input.
+
+Prints the line `ready` on standard output once every door is open. Ends on SIGTERM, after it has answered what it
+accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from serving.gateway import grpc_door, scrape
+from serving.gateway.app import create_app
+from serving.gateway.settings import Settings
+from serving.gateway.state import State
+from serving.gateway.upstream import Upstream
+
+_POLL_S = 0.01
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to the process."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        return contextlib.nullcontext()
+
+
+async def serve(settings: Settings) -> None:
+    """Open every door, and serve until SIGTERM or SIGINT."""
+    state = State(settings, Upstream(settings.triton_grpc))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    grpc_server = await grpc_door.start(state)
+    apps = {settings.http_fd: create_app(state), settings.metrics_fd: scrape.create_app(state)}
+    servers = {fd: _http_server(app, settings) for fd, app in apps.items()}
+    serving = [asyncio.ensure_future(server.serve([socket.socket(fileno=fd)])) for fd, server in servers.items()]
+    while not all(server.started for server in servers.values()):
+        await asyncio.sleep(_POLL_S)
+    print("ready", flush=True)
+    await stop.wait()
+    for server in servers.values():
+        server.should_exit = True
+    await asyncio.gather(*serving, grpc_server.stop(settings.drain_s))
+    await state.upstream.close()
+
+
+def _http_server(app: Any, settings: Settings) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            loop="none",
+            http="httptools",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.drain_s),
+            backlog=settings.backlog,
+        )
+    )
+
+
+def main() -> None:
+    """Read the settings and serve."""
+    settings = Settings.from_json(sys.stdin.read())
+    logging.basicConfig(level=logging.INFO if settings.verbose else logging.WARNING)
+    uvloop.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

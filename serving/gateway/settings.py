@@ -1,0 +1,43 @@
+"""What `spade serve` tells the gateway's process, as JSON on its standard input, so that `ps` shows no secret."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one gateway process.
+
+    Attributes:
+        http_fd, metrics_fd: listening sockets, inherited from `spade serve`.
+        grpc_address: where the gRPC door listens, `HOST:PORT`. `spade serve` holds the port.
+        triton_grpc: Triton's private gRPC port, `HOST:PORT`.
+        triton_metrics: URL of Triton's own scrape.
+        drain_s: longest time after SIGTERM to answer what was accepted, seconds.
+        max_body_bytes: largest body of an HTTP request.
+        backlog: connections that may wait to be accepted.
+        verbose: log what happens, beside warnings.
+    """
+
+    http_fd: int
+    metrics_fd: int
+    grpc_address: str
+    triton_grpc: str
+    triton_metrics: str
+    drain_s: float = 30.0
+    max_body_bytes: int = 64 << 20
+    backlog: int = 2048
+    verbose: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """Raises ValueError for a setting that does not exist."""
+        values = json.loads(text)
+        if unknown := set(values) - {field.name for field in fields(cls)}:
+            raise ValueError(f"[gateway] expected known settings but got {', '.join(sorted(unknown))}")
+        return cls(**values)
