@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from serving.engines.contract import Engine, Inputs
 from serving.requests.batch import Done, OnBatch, run_requests
 from serving.requests.deadlines import Deadline
+from serving.requests.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,13 @@ class Request:
         answer: called once, with the result and the clock (`time.perf_counter`) when the request left the queue, on a
             thread that does not run the engine.
         deadline: when the request is dropped instead of run.
+        session: name of the session that draws the request's one map, see `Sessions`; None: part of a batch.
     """
 
     inputs: Inputs
     answer: Callable[[Done | Exception, float], None]
     deadline: Deadline
+    session: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Batcher:
     ) -> None:
         self._engine, self._max_batch, self._queue_size, self._delay_s = engine, max_batch, queue_size, delay_s
         self._on_batch, self._on_queue = on_batch, on_queue
+        self._sessions = Sessions(engine, on_batch)
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._taking = threading.Lock()  # only one batch forms at a time
@@ -122,9 +126,20 @@ class Batcher:
                     batch.append(waiting.request)
                 else:
                     self._answers.submit(_answer, waiting.request, reason, began)
-            results = run_requests(self._engine, [request.inputs for request in batch], self._on_batch)
-            for request, result in zip(batch, results, strict=True):
+            for request, result in self._results(batch):
                 self._answers.submit(_answer, request, result, began)
+
+    def _results(self, batch: Sequence[Request]) -> Iterator[tuple[Request, Done | Exception]]:
+        """The result of each request: first of those that run together, then of each session's, as they are done."""
+        together = [request for request in batch if request.session is None]
+        yield from zip(
+            together,
+            run_requests(self._engine, [request.inputs for request in together], self._on_batch),
+            strict=True,
+        )
+        for request in batch:
+            if request.session is not None:
+                yield request, self._sessions.run(request.session, request.inputs)
 
     def _take(self) -> Sequence[_Waiting]:
         """The requests of the next batch; none once the batcher closes and the queue is empty."""
@@ -133,7 +148,8 @@ class Batcher:
                 self._changed.wait()
             if not self._queue:
                 return ()
-            due = self._queue[0].came + self._delay_s
+            # Somebody watches a session, and its map joins no batch.
+            due = self._queue[0].came + (self._delay_s if self._queue[0].request.session is None else 0)
             while not self._closing and sum(waiting.maps for waiting in self._queue) < self._max_batch:
                 left = due - time.perf_counter()
                 if left <= 0:

@@ -33,7 +33,7 @@ def read_outcome(message: str) -> tuple[str | None, str]:
 
 
 _SENT = ("sent_unix_us", MARK_OUTCOME)
-_PARAMETERS = {"spade": _SENT, "spade_image": ("format", "quality", "colours", *_SENT)}
+_PARAMETERS = {"spade": ("session", *_SENT), "spade_image": ("format", "quality", "colours", *_SENT)}
 
 
 def check_parameters(model: str, parameters: Mapping[str, Any]) -> None:

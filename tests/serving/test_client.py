@@ -78,7 +78,7 @@ def test_a_cancelled_request_is_skipped_and_the_next_one_works(demo_server: Serv
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize(
-    ("model", "known"), [("spade", "sent_unix_us"), ("spade_image", "format, quality, colours, sent_unix_us")]
+    ("model", "known"), [("spade", "session, sent_unix_us"), ("spade_image", "format, quality, colours, sent_unix_us")]
 )
 def test_a_parameter_that_nobody_knows_is_an_error(demo_server: Server, protocol: str, model: str, known: str) -> None:
     tensors = {"labels": blocks(1)} if model == "spade" else {"label_map": pad_files([png(blocks(1)[0])])[0]}

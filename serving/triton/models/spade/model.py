@@ -16,6 +16,7 @@ from serving.protocol import UNKNOWN, RequestTimings
 from serving.requests.batch import Done, RequestError, RequestTensors, check_request
 from serving.requests.batcher import Batcher, Request
 from serving.requests.deadlines import Deadline, wait_limit_s
+from serving.requests.sessions import check_session
 from serving.triton.metrics import SPADE, Metrics
 from serving.triton.protocol import check_package, read_parameters
 from serving.triton.served_model import Call, ServedModel
@@ -78,6 +79,7 @@ class TritonPythonModel(ServedModel):
         """Check a request and queue it."""
         sent = sent_seconds(call.parameters)
         inputs = check_request(RequestTensors(**read_inputs(call.request)), self.engine.config, self.max_pixels)
+        session = check_session(call.parameters.get("session"), len(inputs))
 
         def answer(result: Done | Exception, began: float) -> None:
             if isinstance(result, Exception):
@@ -86,7 +88,7 @@ class TritonPythonModel(ServedModel):
                 call.answer(self._response(result, sent, began))
 
         limit_s = wait_limit_s(self.timeout_s, call.request.timeout() / 1e6)
-        self.batcher.submit(Request(inputs, answer, Deadline(limit_s, call.cancelled)))
+        self.batcher.submit(Request(inputs, answer, Deadline(limit_s, call.cancelled), session))
 
     def _count_batch(self, timings: Timings, size: int) -> None:
         self.metrics.observe("spade_batch_size", size)
