@@ -93,6 +93,7 @@ class ModelInfo:
         max_batch: most label maps of one request; `Client` splits larger ones.
         max_pixels: most pixels (height times width) of one label map for `spade`.
         class_names: the name of each class, then "don't care" where there is one; empty from an older server.
+        class_colours: the colour that draws each of them, (red, green, blue); label maps in RGB may use these colours.
     """
 
     preset: str
@@ -105,6 +106,7 @@ class ModelInfo:
     max_batch: int
     max_pixels: int
     class_names: tuple[str, ...] = ()
+    class_colours: tuple[tuple[int, int, int], ...] = ()
 
     def rows(self, count: int) -> npt.NDArray[np.uint8]:
         """The output tensor of a request of `count` maps, uint8 [N, bytes]."""
@@ -115,6 +117,7 @@ def read_info(answer: Any) -> ModelInfo:
     """The info of an answer as tritonclient reads it. Fields that a newer server adds are left out."""
     values = json.loads(answer.as_numpy("info")[0].tobytes())
     values["class_names"] = tuple(values.get("class_names", ()))
+    values["class_colours"] = tuple((r, g, b) for r, g, b in values.get("class_colours", ()))
     return ModelInfo(**{field.name: values[field.name] for field in fields(ModelInfo)})
 
 

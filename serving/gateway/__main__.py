@@ -19,11 +19,13 @@ import uvloop
 
 from serving.gateway import grpc_door, scrape
 from serving.gateway.app import create_app
+from serving.gateway.queue import FairQueue
 from serving.gateway.settings import Settings
 from serving.gateway.state import State
 from serving.gateway.upstream import Upstream
 
 _POLL_S = 0.01
+_FIRST_IN_FLIGHT = 16  # until the model tells its largest batch
 
 
 class _Server(uvicorn.Server):
@@ -35,7 +37,8 @@ class _Server(uvicorn.Server):
 
 async def serve(settings: Settings) -> None:
     """Open every door, and serve until SIGTERM or SIGINT."""
-    state = State(settings, Upstream(settings.triton_grpc))
+    queue = FairQueue(_FIRST_IN_FLIGHT, settings.waiting_maps, settings.queue_timeout_s)
+    state = State(settings, Upstream(settings.triton_grpc, queue))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -17,6 +17,10 @@ class Settings:
         triton_metrics: URL of Triton's own scrape.
         drain_s: longest time after SIGTERM to answer what was accepted, seconds.
         max_body_bytes: largest body of an HTTP request.
+        body_timeout_s: longest time for a client to send a body, seconds.
+        waiting_maps: label maps that may wait in the gateway's queue.
+        queue_timeout_s: longest wait of a request that names no deadline, seconds.
+        max_count: most images of one HTTP request.
         backlog: connections that may wait to be accepted.
         verbose: log what happens, beside warnings.
     """
@@ -28,6 +32,10 @@ class Settings:
     triton_metrics: str
     drain_s: float = 30.0
     max_body_bytes: int = 64 << 20
+    body_timeout_s: float = 60.0
+    waiting_maps: int = 128
+    queue_timeout_s: float = 30.0
+    max_count: int = 64
     backlog: int = 2048
     verbose: bool = False
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from fastapi import Request
 
 from serving.gateway.settings import Settings
 from serving.gateway.upstream import Upstream
+from serving.protocol import ModelInfo
+from serving.triton.identity import Identity
+
+_FRESH_S = 1.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Model:
+    """What the server serves now. `identity` is None for an engine file on Triton's own backend."""
+
+    info: ModelInfo
+    identity: Identity | None
+
+
 class State:
     """What all routes share: `request.app.state.gateway`.
 
@@ -19,8 +31,21 @@ class State:
         upstream: the way to Triton.
     """
 
-    settings: Settings
-    upstream: Upstream
+    def __init__(self, settings: Settings, upstream: Upstream) -> None:
+        self.settings = settings
+        self.upstream = upstream
+        self._model: Model | None = None
+        self._asked = float("-inf")
+
+    async def model(self, fresh: bool = False) -> Model:
+        """What is served; at most a second old, or asked for now where `fresh`. Raises UpstreamError."""
+        if self._model is None or fresh or time.monotonic() - self._asked > _FRESH_S:
+            asked = time.monotonic()
+            self._model = Model(await self.upstream.info(), await self.upstream.identity())
+            self._asked = asked
+            # The batch that is drawn, and the next one.
+            self.upstream.queue.most_in_flight = 2 * self._model.info.max_batch
+        return self._model
 
 
 def state_of(request: Request) -> State:
@@ -31,5 +56,5 @@ def state_of(request: Request) -> State:
 
 
 def client_of(request: Request) -> str:
-    """Who asks, for the fairness of the queue: the address."""
-    return request.client.host if request.client else ""
+    """Who asks, for the fairness of the queue: the connection."""
+    return f"{request.client.host}:{request.client.port}" if request.client else ""

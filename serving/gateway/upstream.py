@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +14,39 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
+from serving.gateway.queue import DeadlineError, FairQueue
 from serving.protocol import MODELS, ModelInfo, read_info
+from serving.triton.identity import Identity, read_identity
+
+log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # A restarted Triton listens on the same port: find it at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
 _CHECK_S = 5.0  # longest time for an answer about readiness
+_POLL_S = 0.1
+
+# What gRPC and Triton say of a process that ended while it had a request.
+_DEAD_PROCESS = {
+    grpc.StatusCode.UNAVAILABLE: (
+        "Socket closed",
+        "Connection reset",
+        "onnection refused",
+        "failed to connect",
+        "recvmsg",
+    ),
+    grpc.StatusCode.INTERNAL: ("Stub process", "stub process"),
+}
 
 Tensors = Mapping[str, npt.NDArray[Any]]
+Parameters = Mapping[str, bool | int | str]
+Metadata = Sequence[tuple[str, str]]
 
 
 class UpstreamError(RuntimeError):
@@ -31,6 +59,12 @@ class UpstreamError(RuntimeError):
     def __init__(self, message: str, code: grpc.StatusCode) -> None:
         super().__init__(message)
         self.code = code
+
+    @property
+    def process_died(self) -> bool:
+        """True where a process ended while it had the request, which another process can answer."""
+        texts = _DEAD_PROCESS.get(self.code, ())
+        return any(text in str(self) for text in texts)
 
 
 class Answer:
@@ -52,13 +86,17 @@ class Upstream:
 
     Args:
         address: Triton's gRPC port, `HOST:PORT`.
+        queue: which requests wait, and for how long.
+        recovery_s: longest wait for a model process that died, before its request is given up.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, queue: FairQueue, recovery_s: float = 30.0) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")  # bytes in, bytes out
         self._sent: set[asyncio.Task[bytes]] = set()
-        self._info: ModelInfo | None = None
+        self._recovery_s = recovery_s
+        self.queue = queue
+        self.answered = float("-inf")  # time.monotonic of the last answer of a model
 
     async def close(self) -> None:
         """Wait for what was sent, then end the connection."""
@@ -72,34 +110,50 @@ class Upstream:
         except grpc.aio.AioRpcError as error:
             raise UpstreamError(error.details() or "", error.code()) from None
 
-    async def forward(self, request: bytes, *, maps: int, client: str, deadline_s: float | None = None) -> bytes:
+    async def forward(
+        self, request: bytes, *, maps: int, client: str, deadline_s: float | None = None, metadata: Metadata = ()
+    ) -> bytes:
         """Pass on a ModelInferRequest of `maps` label maps, through the queue. Returns a ModelInferResponse.
 
-        `client` is a key or an address, between which the queue is fair. A caller that leaves gives up its place in
-        the queue; what was sent to Triton is never cancelled, since Triton 24.10 may crash of that (server#7368).
-        Raises UpstreamError.
+        `client` is a key or an address, between which the queue is fair. `metadata` goes with the call. A caller that
+        leaves gives up its place in the queue; what was sent to Triton is never cancelled, since Triton 24.10 may
+        crash of that (server#7368). Raises UpstreamError, RefusedError and DeadlineError.
         """
-        del maps, client, deadline_s
-        task = asyncio.ensure_future(self._send(request))
+        began = time.monotonic()
+        await self.queue.wait(client, maps, deadline_s)
+        task = asyncio.ensure_future(self._draw(request, maps, metadata))
         self._sent.add(task)
-        task.add_done_callback(self._sent.discard)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._end)
+        if deadline_s is None:
+            return await asyncio.shield(task)
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), max(0.0, began + deadline_s - time.monotonic()))
+        except TimeoutError:
+            raise DeadlineError(
+                f"[upstream] expected an answer within {deadline_s:.3g} s but got none; give the request more time"
+            ) from None
 
     async def infer(
         self,
         model: str,
         tensors: Tensors,
-        parameters: Mapping[str, bool | int | str] | None = None,
+        parameters: Parameters | None = None,
         deadline_s: float | None = None,
         *,
         client: str = "",
         outputs: Sequence[str] = (),
+        metadata: Metadata = (),
     ) -> Answer:
-        """Ask a model. `outputs` are the tensors to answer; none for all of an image. Raises UpstreamError."""
-        request = write_request(model, tensors, parameters or {}, outputs)
+        """Ask a model. `outputs` are the tensors to answer; none for all of an image. Raises what `forward` raises."""
+        request = write_request(model, tensors, parameters or {}, outputs).SerializeToString()
         maps = len(next(iter(tensors.values())))
-        answer = await self.forward(request.SerializeToString(), maps=maps, client=client, deadline_s=deadline_s)
+        answer = await self.forward(request, maps=maps, client=client, deadline_s=deadline_s, metadata=metadata)
         return Answer(pb.ModelInferResponse.FromString(answer))
+
+    async def ask(self, model: str, tensors: Tensors, outputs: Sequence[str]) -> Answer:
+        """Ask for outputs that need no engine, such as `info`, past the queue. Raises UpstreamError."""
+        request = write_request(model, tensors, {}, outputs).SerializeToString()
+        return Answer(pb.ModelInferResponse.FromString(await self._send(request)))
 
     async def ready(self) -> bool:
         """True where Triton answers and all models take requests."""
@@ -115,21 +169,58 @@ class Upstream:
 
     async def info(self) -> ModelInfo:
         """What the model is, and its limits. Raises UpstreamError."""
-        unread = {"label_map": np.zeros((1, 1), np.uint8)}  # Triton wants every input, also where no image is drawn
-        request = write_request("spade_image", unread, {}, ["info"])
-        answer = await self._send(request.SerializeToString())
-        return read_info(Answer(pb.ModelInferResponse.FromString(answer)))
+        # Triton wants every input, also where no image is drawn.
+        return read_info(await self.ask("spade_image", {"label_map": np.zeros((1, 1), np.uint8)}, ["info"]))
 
-    async def _send(self, request: bytes) -> bytes:
+    async def identity(self) -> Identity | None:
+        """What draws images now; None for an engine file on Triton's own backend. Raises UpstreamError."""
         try:
-            return bytes(await self._infer(request))
+            return read_identity(await self.ask("spade", {"labels": np.zeros((1, 1, 1), np.uint8)}, ["identity"]))
+        except UpstreamError as error:
+            if error.code is grpc.StatusCode.INVALID_ARGUMENT:
+                return None
+            raise
+
+    async def _draw(self, request: bytes, maps: int, metadata: Metadata) -> bytes:
+        """Send, and where the model's process died meanwhile, send once more to the next one."""
+        drawn = False
+        try:
+            try:
+                answer = await self._send(request, metadata)
+            except UpstreamError as error:
+                if not error.process_died:
+                    raise
+                log.warning("a model process died; its request is sent again: %s", error)
+                await self._recover(error)
+                answer = await self._send(request, metadata)
+            drawn = True
+            return answer
+        finally:
+            self.queue.done(maps, drawn)
+
+    async def _recover(self, error: UpstreamError) -> None:
+        end = time.monotonic() + self._recovery_s
+        await asyncio.sleep(_POLL_S)
+        while not await self.ready():
+            if time.monotonic() > end:
+                raise error
+            await asyncio.sleep(_POLL_S)
+
+    async def _send(self, request: bytes, metadata: Metadata = ()) -> bytes:
+        try:
+            answer = bytes(await self._infer(request, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             raise UpstreamError(error.details() or "", error.code()) from None
+        self.answered = time.monotonic()
+        return answer
+
+    def _end(self, task: asyncio.Task[bytes]) -> None:
+        self._sent.discard(task)
+        if not task.cancelled():
+            task.exception()  # read, since its caller may have gone
 
 
-def write_request(
-    model: str, tensors: Tensors, parameters: Mapping[str, bool | int | str], outputs: Sequence[str]
-) -> Any:
+def write_request(model: str, tensors: Tensors, parameters: Parameters, outputs: Sequence[str]) -> Any:
     """A ModelInferRequest."""
     request = pb.ModelInferRequest(model_name=model)
     for name, tensor in tensors.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spade_core.config import GeneratorConfig
-from spade_core.maps.colours import ColourTable
+from spade_core.maps.colours import RGB, ColourTable, class_names, class_palette
 from spade_core.maps.label_maps import (
     LabelMapError,
     check_pair,
@@ -54,11 +55,17 @@ def read_encoding(parameters: Mapping[str, Any]) -> Encoding:
     return Encoding(name, quality)
 
 
-def read_colours(parameters: Mapping[str, Any]) -> ColourTable | None:
-    """Read the request parameter `colours`, the text of a colour table (CSV or JSON). Raises ValueError."""
+OWN_COLOURS = "model"
+"""A value of the request parameter `colours`: the colours of the model's own classes (`ModelInfo.class_colours`)."""
+
+
+def read_colours(parameters: Mapping[str, Any], config: GeneratorConfig) -> ColourTable | None:
+    """Read the request parameter `colours`, the text of a colour table (CSV or JSON) or `model`. Raises ValueError."""
     text = parameters.get("colours")
     if text is None:
         return None
+    if text == OWN_COLOURS:
+        return own_colours(config)
     if not isinstance(text, str) or len(text) > MAX_COLOURS:
         got = f"{len(text)} characters" if isinstance(text, str) else repr(text)
         raise ValueError(
@@ -66,6 +73,37 @@ def read_colours(parameters: Mapping[str, Any]) -> ColourTable | None:
             f"but got {got}"
         )
     return _colour_table(text)
+
+
+@lru_cache(maxsize=4)
+def own_colours(config: GeneratorConfig) -> ColourTable:
+    """The table of the colours that draw the model's classes; of classes with one colour, the first."""
+    ids: dict[RGB, int] = {}
+    for label, (r, g, b) in enumerate(class_palette(config).tolist()):
+        ids.setdefault((r, g, b), 255 if label == config.label_nc else label)  # don't care is 255 in a file
+    names = class_names(config)
+    return ColourTable(
+        tuple(ids.values()), tuple(ids), tuple(names[min(label, config.label_nc)] for label in ids.values())
+    )
+
+
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
+
+
+def read_size(parameters: Mapping[str, Any], config: GeneratorConfig, max_pixels: int) -> tuple[int, int]:
+    """Read the request parameter `size`, WIDTHxHEIGHT; default: the model's size. Returns (height, width).
+
+    Raises ValueError for a text that is no size or has too many pixels. The engine refuses a size that is not its own.
+    """
+    text = parameters.get("size", f"{config.width}x{config.height}")
+    found = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= width * height <= max_pixels:
+        raise ValueError(
+            f"[spade_image] expected size as WIDTHxHEIGHT of at most {max_pixels} pixels, such as "
+            f"{config.width}x{config.height}, but got {text!r}"
+        )
+    return height, width
 
 
 @lru_cache(maxsize=16)
@@ -78,23 +116,26 @@ def decode_maps(
     instance_maps: npt.NDArray[np.uint8] | None,
     config: GeneratorConfig,
     colours: ColourTable | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Decode PNG files [N, bytes] to the model's size: `labels` uint8 [N, H, W] and, if given, `instances` int32.
 
-    `colours` looks up label maps in RGB. Raises ValueError, which names the item.
+    `colours` looks up label maps in RGB. `size` (height, width) goes before the model's. Raises ValueError, which
+    names the item.
     """
+    height, width = size or (config.height, config.width)
     labels = _decode_all("label_map", label_maps, partial(read_label_map, colours=colours))
-    maps = {"labels": _resized(labels, config)}
+    maps = {"labels": _resized(labels, height, width)}
     if instance_maps is not None:
         instances = _decode_all("instance_map", instance_maps, read_instance_map)
         for item, pair in enumerate(zip(labels, instances, strict=False)):
             check_pair(*pair, f"instance_map {item}")
-        maps["instances"] = _resized(instances, config)
+        maps["instances"] = _resized(instances, height, width)
     return maps
 
 
-def _resized(maps: Sequence[npt.NDArray[Any]], config: GeneratorConfig) -> npt.NDArray[Any]:
-    return np.stack([resize_nearest_centred(one, config.height, config.width) for one in maps])
+def _resized(maps: Sequence[npt.NDArray[Any]], height: int, width: int) -> npt.NDArray[Any]:
+    return np.stack([resize_nearest_centred(one, height, width) for one in maps])
 
 
 def _decode_all(name: str, files: npt.NDArray[np.uint8], read: Any) -> list[npt.NDArray[Any]]:

@@ -82,6 +82,7 @@ def spade_config(options: ModelOptions) -> Any:
     )
     model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1, -1, 3]))
     model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
+    model.output.append(pb.ModelOutput(name="identity", data_type=pb.TYPE_UINT8, dims=[-1]))
     set_parameters(
         model,
         {
@@ -118,6 +119,7 @@ def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_ups
     model.output.append(pb.ModelOutput(name="image_bytes", data_type=pb.TYPE_INT32, dims=[1]))
     model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
     model.output.append(pb.ModelOutput(name="info", data_type=pb.TYPE_UINT8, dims=[-1]))
+    model.output.append(pb.ModelOutput(name="identity", data_type=pb.TYPE_UINT8, dims=[-1]))
     set_parameters(
         model,
         {

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.triton.identity import IDENTIFY
+
 PACKAGE = str(Path(__file__).resolve().parents[1])  # the package `serving` that this process imports
 
 # ---- Errors on their way from model to model ----
@@ -32,8 +34,9 @@ def read_outcome(message: str) -> tuple[str | None, str]:
 # ---- Parameters of a model ----
 
 
-_SENT = ("sent_unix_us", MARK_OUTCOME)
-_PARAMETERS = {"spade": ("session", *_SENT), "spade_image": ("format", "quality", "colours", *_SENT)}
+_SENT = ("sent_unix_us", MARK_OUTCOME, IDENTIFY)
+_IMAGE = ("format", "quality", "colours", "size")
+_PARAMETERS = {"spade": ("session", *_SENT), "spade_image": (*_IMAGE, *_SENT)}
 
 
 def check_parameters(model: str, parameters: Mapping[str, Any]) -> None:
@@ -42,7 +45,7 @@ def check_parameters(model: str, parameters: Mapping[str, Any]) -> None:
     # Triton adds parameters of its own, which begin with its name.
     unknown = [name for name in parameters if name not in known and not name.startswith("triton_")]
     if unknown:
-        offered = ", ".join(name for name in known if name != MARK_OUTCOME)
+        offered = ", ".join(name for name in known if name not in (MARK_OUTCOME, IDENTIFY))
         raise ValueError(f"[{model}] expected request parameters out of {offered} but got {', '.join(unknown)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, astuple
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -14,8 +15,8 @@ from serving.client.client import Client, ModelInfo, RequestTimings, ServerError
 from serving.protocol import UNKNOWN, joined_timings
 from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeOptions, Server, serve
-from spade_core.config import PRESETS
-from spade_core.maps.colours import class_names
+from spade_core.config import PRESETS, GeneratorConfig
+from spade_core.maps.colours import class_names, class_palette
 
 PROTOCOLS = ("grpc", "http")
 MAX_BATCH = 3
@@ -29,17 +30,21 @@ def narrow_server() -> Iterator[Server]:
         yield server
 
 
+def classes(config: GeneratorConfig) -> tuple[Any, Any]:
+    """The names and the colours of the classes."""
+    return class_names(config), tuple(map(tuple, class_palette(config).tolist()))
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_says_what_it_serves(narrow_server: Server, tiny_server: Server, protocol: str) -> None:
     with Client(getattr(narrow_server, f"{protocol}_url")) as client:
         info = client.info()
-    names = class_names(PRESETS["demo"])
-    assert info == ModelInfo("demo", 16, False, 256, 256, False, True, MAX_BATCH, 300_000, names)
+    assert info == ModelInfo("demo", 16, False, 256, 256, False, True, MAX_BATCH, 300_000, *classes(PRESETS["demo"]))
     with pytest.raises(FrozenInstanceError):
         info.preset = "other"  # type: ignore[misc]
     with Client(getattr(tiny_server, f"{protocol}_url")) as client:
         found = client.info()
-    assert found == ModelInfo("tiny", TINY.label_nc, True, 64, 64, True, False, 8, 1 << 20, class_names(TINY))
+    assert found == ModelInfo("tiny", TINY.label_nc, True, 64, 64, True, False, 8, 1 << 20, *classes(TINY))
     assert found.class_names[-2:] == ("class 7", "don't care")
 
 

@@ -18,8 +18,10 @@ from serving.requests.images import (
     encode_images,
     read_colours,
     read_encoding,
+    read_size,
 )
 from spade_core.config import PRESETS
+from spade_core.maps.colours import class_palette, draw
 
 DEMO = PRESETS["demo"]
 NOISE = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
@@ -92,11 +94,11 @@ TABLES = ["id,r,g,b,name\n4,0,0,0,\n5,9,8,7,\n", '[{"id":4,"r":0,"g":0,"b":0},{"
 @pytest.mark.parametrize("text", TABLES, ids=["CSV", "JSON"])
 def test_a_label_map_in_colours_is_read_through_the_table_of_its_request(text: str) -> None:
     files = pad_files([png(RGB_MAP)])[0]
-    labels = decode_maps(files, None, DEMO, read_colours({"colours": text}))["labels"]
+    labels = decode_maps(files, None, DEMO, read_colours({"colours": text}, DEMO))["labels"]
     assert (labels[0, :, :128] == 4).all()
     assert (labels[0, :, 128:] == 5).all()
     with pytest.raises(ValueError, match="or its text as the request parameter colours"):
-        decode_maps(files, None, DEMO, read_colours({}))
+        decode_maps(files, None, DEMO, read_colours({}, DEMO))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_a_label_map_in_colours_is_read_through_the_table_of_its_request(text: s
 )
 def test_a_bad_table_of_a_request_is_named(colours: object, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        read_colours({"colours": colours})
+        read_colours({"colours": colours}, DEMO)
 
 
 def test_padding_keeps_every_length() -> None:
@@ -117,3 +119,29 @@ def test_padding_keeps_every_length() -> None:
     assert padded.shape == (3, 6)
     assert lengths.tolist() == [[3], [6], [0]]
     assert [row[: n[0]].tobytes() for row, n in zip(padded, lengths, strict=True)] == [b"abc", b"abcdef", b""]
+
+
+def test_rgb_maps_may_use_the_colours_of_the_models_own_classes() -> None:
+    ids = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    drawn = draw(ids, class_palette(DEMO))
+    colours = read_colours({"colours": "model"}, DEMO)
+    labels = decode_maps(pad_files([png(drawn)])[0], None, DEMO, colours, (4, 4))["labels"]
+    np.testing.assert_array_equal(labels, ids[None])
+
+
+def test_dont_care_has_a_colour_of_its_own() -> None:
+    coco = PRESETS["coco"]
+    colours = read_colours({"colours": "model"}, coco)
+    labels = decode_maps(pad_files([png(class_palette(coco)[None, 180:])])[0], None, coco, colours, (1, 3))["labels"]
+    assert labels.tolist() == [[[180, 181, 255]]]
+
+
+@pytest.mark.parametrize("size", ["64", "0x64", "axb", "64x64x64", 64, "5000x5000"])
+def test_a_wrong_size_names_what_is_expected(size: object) -> None:
+    with pytest.raises(ValueError, match=r"expected size as WIDTHxHEIGHT of at most 1048576 pixels, such as 256x256"):
+        read_size({"size": size}, DEMO, 1 << 20)
+
+
+def test_a_size_is_width_by_height() -> None:
+    assert read_size({"size": "64x32"}, DEMO, 1 << 20) == (32, 64)
+    assert read_size({}, DEMO, 1 << 20) == (256, 256)

@@ -11,18 +11,20 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from serving.engines.choose import load_engine
+from serving.engines.contract import Engine
 from serving.engines.timings import Timings
 from serving.protocol import UNKNOWN, RequestTimings
 from serving.requests.batch import Done, RequestError, RequestTensors, check_request
 from serving.requests.batcher import Batcher, Request
 from serving.requests.deadlines import Deadline, wait_limit_s
 from serving.requests.sessions import check_session
+from serving.triton.identity import IDENTIFY, Identity
 from serving.triton.metrics import SPADE, Metrics
 from serving.triton.protocol import check_package, read_parameters
 from serving.triton.served_model import Call, ServedModel
 from serving.triton.tensors import make_tensor, read_inputs
 from spade_core.config import STYLE_DIM
-from spade_core.files.manifest import verify_manifest
+from spade_core.files.manifest import sha256, verify_manifest
 
 
 class TritonPythonModel(ServedModel):
@@ -47,6 +49,7 @@ class TritonPythonModel(ServedModel):
             options["threads"],
         )
         config = self.engine.config
+        self.identity = identity_of(self.engine, None if weights is None else version / weights)
         labels = {
             "model": self.name,
             "engine": self.engine.name,
@@ -76,7 +79,10 @@ class TritonPythonModel(ServedModel):
         self.metrics.close()
 
     def accept(self, call: Call) -> None:
-        """Check a request and queue it."""
+        """Check a request and queue it. A request for output `identity` alone asks for no image."""
+        if list(call.request.requested_output_names()) == ["identity"]:
+            call.answer(pb_utils.InferenceResponse([make_tensor("identity", self.identity.rows(1))]))
+            return
         sent = sent_seconds(call.parameters)
         inputs = check_request(RequestTensors(**read_inputs(call.request)), self.engine.config, self.max_pixels)
         session = check_session(call.parameters.get("session"), len(inputs))
@@ -85,7 +91,7 @@ class TritonPythonModel(ServedModel):
             if isinstance(result, Exception):
                 self.refuse(call, result)
             else:
-                call.answer(self._response(result, sent, began))
+                call.answer(self._response(call, result, sent, began))
 
         limit_s = wait_limit_s(self.timeout_s, call.request.timeout() / 1e6)
         self.batcher.submit(Request(inputs, answer, Deadline(limit_s, call.cancelled), session))
@@ -98,7 +104,7 @@ class TritonPythonModel(ServedModel):
         self.metrics.observe("spade_convs_seconds", timings.convs_s)
         self.metrics.observe("spade_distinct_patch_share", timings.distinct_share)
 
-    def _response(self, result: Done, sent: float | None, began: float) -> Any:
+    def _response(self, call: Call, result: Done, sent: float | None, began: float) -> Any:
         """The response to a request: sent at `sent` (seconds since 1970), taken at `began` (`time.perf_counter`)."""
         total = time.perf_counter() - began
         queued = None if sent is None else max(0.0, time.time() - total - sent)
@@ -111,12 +117,22 @@ class TritonPythonModel(ServedModel):
         timings = RequestTimings(
             queue_s, spent.plan_s, spent.codebook_s, spent.convs_s, total, result.batch_size, spent.distinct_share
         )
-        return pb_utils.InferenceResponse(
-            [
-                make_tensor("image", result.images),
-                make_tensor("timings", timings.rows(len(result.images))),
-            ]
-        )
+        tensors = [make_tensor("image", result.images), make_tensor("timings", timings.rows(len(result.images)))]
+        if call.parameters.get(IDENTIFY):
+            tensors.append(make_tensor("identity", self.identity.rows(len(result.images))))
+        return pb_utils.InferenceResponse(tensors)
+
+
+def identity_of(engine: Engine, weights: Path | None) -> Identity:
+    """What draws: the engine, and the hash of its weights."""
+    return Identity(
+        preset=engine.config.preset,
+        engine=engine.name,
+        precision=engine.precision,
+        isa=str(getattr(engine, "isa", "")),
+        weights="seeded" if weights is None else sha256(weights),
+        exact=engine.name == "cpu",
+    )
 
 
 def sent_seconds(parameters: dict[str, Any]) -> float | None:

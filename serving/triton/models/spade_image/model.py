@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
@@ -18,13 +17,14 @@ from serving.protocol import ModelInfo, RequestTimings, pad_files
 from serving.requests.batch import RequestTensors, check_request
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError
-from serving.requests.images import decode_maps, encode_images, read_colours, read_encoding
+from serving.requests.images import decode_maps, encode_images, read_colours, read_encoding, read_size
+from serving.triton.identity import IDENTIFY
 from serving.triton.metrics import SPADE_IMAGE, Metrics
 from serving.triton.protocol import MARK_OUTCOME, read_outcome, read_parameters
 from serving.triton.served_model import Call, ServedModel, UpstreamError, outcome_of
 from serving.triton.tensors import make_tensor, read_inputs, read_output
 from spade_core.config import GeneratorConfig
-from spade_core.maps.colours import class_names
+from spade_core.maps.colours import class_names, class_palette
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -44,7 +44,6 @@ class TritonPythonModel(ServedModel):
         self.max_pixels: int = parameters["max_pixels"]
         max_batch = json.loads(args["model_config"])["max_batch_size"]
         self.info = _info(self.config, max_batch, self.max_pixels)
-        self.outputs = ["image"] if self.plain_upstream else ["image", "timings"]
         self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": self.name})
         # zlib and the image codecs release the interpreter lock.
         self.workers = ThreadPoolExecutor(max_workers=4)
@@ -100,32 +99,37 @@ class TritonPythonModel(ServedModel):
         inputs = await self._run("spade_image_decode_seconds", self._decode, tensors, call.parameters)
         if call.cancelled():
             raise CancelledError
-        images, timings = await self._ask_spade(call, inputs, tensors)
-        files = await self._run("spade_image_encode_seconds", encode_images, images, encoding)
+        drawn = await self._ask_spade(call, inputs, tensors)
+        files = await self._run("spade_image_encode_seconds", encode_images, drawn.pop("image"), encoding)
         padded, lengths = pad_files(files)
-        outputs: Tensors = {"image": padded, "image_bytes": lengths, "timings": timings}
+        outputs: Tensors = {"image": padded, "image_bytes": lengths, **drawn}
         return pb_utils.InferenceResponse([make_tensor(name, array) for name, array in outputs.items()])
 
-    async def _ask_spade(self, call: Call, inputs: Tensors, tensors: Tensors) -> tuple[Any, npt.NDArray[np.float32]]:
-        """Images and timings by `spade`. Raises UpstreamError with the outcome that `spade` counts."""
+    async def _ask_spade(self, call: Call, inputs: Tensors, tensors: Tensors) -> Tensors:
+        """Images, timings and the like by `spade`. Raises UpstreamError with the outcome that `spade` counts."""
         parameters = {key: value for key, value in call.parameters.items() if key == "sent_unix_us"}
+        outputs = ["image"]
         if not self.plain_upstream:
             inputs = inputs | {name: tensors[name] for name in _FORWARDED if name in tensors}
             parameters[MARK_OUTCOME] = True
+            outputs.append("timings")
+            if call.parameters.get(IDENTIFY):
+                parameters[IDENTIFY] = True
+                outputs.append("identity")
         request = pb_utils.InferenceRequest(
             model_name="spade",
             inputs=[make_tensor(name, array) for name, array in inputs.items()],
-            requested_output_names=self.outputs,
+            requested_output_names=outputs,
             parameters=parameters,
             timeout=call.request.timeout(),
         )
         response = await request.async_exec()
         if response.has_error():
             raise _upstream_error(response.error())
-        images = read_output(response, "image")
+        drawn = {name: read_output(response, name) for name in outputs}
         if self.plain_upstream:
-            return images, RequestTimings.unknown().rows(len(images))
-        return images, read_output(response, "timings")
+            drawn["timings"] = RequestTimings.unknown().rows(len(drawn["image"]))
+        return drawn
 
     async def _run(self, metric: str, function: Any, *arguments: Any) -> Any:
         """Call `function` on a worker thread; `metric` observes the seconds."""
@@ -135,8 +139,9 @@ class TritonPythonModel(ServedModel):
         return result
 
     def _decode(self, tensors: Tensors, parameters: dict[str, Any]) -> Tensors:
-        colours = read_colours(parameters)
-        maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config, colours)
+        colours = read_colours(parameters, self.config)
+        size = read_size(parameters, self.config, self.max_pixels)
+        maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config, colours, size)
         if not self.plain_upstream:
             return maps
         # An engine file behind Triton's own backend neither checks labels nor knows seeds.
@@ -157,6 +162,7 @@ def _info(config: GeneratorConfig, max_batch: int, max_pixels: int) -> ModelInfo
         max_batch=max_batch,
         max_pixels=max_pixels,
         class_names=class_names(config),
+        class_colours=tuple((int(r), int(g), int(b)) for r, g, b in class_palette(config)),
     )
 
 

@@ -1,0 +1,199 @@
+"""The gateway's own queue before Triton: bounded in maps, fair between clients, and honest about its deadlines.
+
+A request waits here, where it can still be dropped, and goes to Triton only when it belongs to the next batch. The
+order is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): a request starts at the virtual time when its
+client's request before it ends, and counts as long as it has maps. So a client that sends much waits behind itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+_WINDOW_S = 10.0  # the rate is what was drawn in the last seconds
+_WINDOW_REQUESTS = 4096
+_MIN_RETRY_S = 1
+
+
+class RefusedError(RuntimeError):
+    """A request that is not taken into the queue.
+
+    Attributes:
+        retry_after_s: seconds until the queue will have room, by the recent rate.
+    """
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(RuntimeError):
+    """A request whose time is up."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    client: str
+    maps: int
+    start: float  # virtual time
+    number: int
+    due: float  # clock
+    turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Rate:
+    """Maps a second while there is something to draw, over the last seconds. None before the first answer."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._done: deque[tuple[float, int, float]] = deque(maxlen=_WINDOW_REQUESTS)  # clock, maps, busy seconds so far
+        self._busy_s, self._since = 0.0, 0.0
+        self._maps = 0
+
+    def begin(self) -> None:
+        """The first map is in flight."""
+        self._since = self._clock()
+
+    def end(self) -> None:
+        """Nothing is in flight any more."""
+        self._busy_s += self._clock() - self._since
+
+    def drew(self, maps: int) -> None:
+        """`maps` were answered; something is still counted as in flight."""
+        now = self._clock()
+        if len(self._done) == self._done.maxlen:
+            self._drop()
+        self._done.append((now, maps, self._busy_s + now - self._since))
+        self._maps += maps
+        while len(self._done) > 1 and self._done[0][0] < now - _WINDOW_S:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._maps -= self._done.popleft()[1]
+
+    def maps_per_s(self) -> float | None:
+        """The first request of the window only marks the beginning, unless it is the only one."""
+        if len(self._done) < 2:
+            return None
+        seconds = self._done[-1][2] - self._done[0][2]
+        return (self._maps - self._done[0][1]) / seconds if seconds > 0 else None
+
+
+class FairQueue:
+    """Lets requests through in turn. Lives on one event loop.
+
+    Args:
+        in_flight: most maps that are sent and not answered; a larger request goes alone.
+        waiting: most maps that may wait.
+        limit_s: longest wait of a request without a deadline of its own.
+    """
+
+    def __init__(
+        self, in_flight: int, waiting: int, limit_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.most_in_flight, self._most_waiting, self._limit_s, self._clock = in_flight, waiting, limit_s, clock
+        self._queue: list[_Waiting] = []
+        self._ends: dict[str, float] = {}  # virtual time when a client's last request ends
+        self._virtual = 0.0
+        self._number = 0
+        self.in_flight = 0
+        self.waiting = 0
+        self.rate = Rate(clock)
+
+    async def wait(self, client: str, maps: int, deadline_s: float | None = None) -> None:
+        """Return when the request may be sent; `done` must then be called when it is answered.
+
+        Raises RefusedError at once where the queue is full or the deadline cannot be met, and DeadlineError where the
+        wait became too long. A caller that is cancelled leaves the queue.
+        """
+        limit_s = self._limit_s if deadline_s is None else deadline_s
+        request = self._request(client, maps, limit_s)
+        self._check(request, limit_s, own_deadline=deadline_s is not None)
+        self._ends[client] = request.start + maps
+        self._queue.append(request)
+        self.waiting += maps
+        self._pump()
+        try:
+            async with asyncio.timeout(max(0.0, limit_s)):
+                await request.turn
+        except BaseException as error:
+            self._leave(request)
+            if isinstance(error, TimeoutError):
+                raise DeadlineError(
+                    f"[queue] waited {limit_s:.3g} s for a turn, which is all the time there was; try again later"
+                ) from None
+            raise
+
+    def done(self, maps: int, drawn: bool = True) -> None:
+        """A request that was let through is answered. `drawn`: the engine made its images."""
+        if drawn:
+            self.rate.drew(maps)
+        self.in_flight -= maps
+        if self.in_flight == 0:
+            self.rate.end()
+        self._pump()
+
+    def wait_s(self, maps: int) -> float:
+        """Seconds until `maps` more than what is in flight are drawn, by the recent rate; 0 while that is unknown."""
+        rate = self.rate.maps_per_s()
+        return (maps + self.in_flight) / rate if rate else 0.0
+
+    def _request(self, client: str, maps: int, limit_s: float) -> _Waiting:
+        start = max(self._virtual, self._ends.get(client, 0.0))
+        self._number += 1
+        return _Waiting(client, maps, start, self._number, self._clock() + limit_s)
+
+    def _check(self, request: _Waiting, limit_s: float, own_deadline: bool) -> None:
+        full = self.waiting + request.maps > self._most_waiting
+        if full and self.in_flight:
+            raise RefusedError(
+                f"[queue] expected at most {self._most_waiting} maps to wait but {self.waiting} do and this request "
+                f"has {request.maps}; try again later",
+                self._retry_after_s(self.wait_s(request.maps)),
+            )
+        before = sum(other.maps for other in self._queue if other.start <= request.start)
+        needed_s = self.wait_s(before + request.maps)
+        if needed_s > limit_s:
+            whose = "its deadline" if own_deadline else "the longest wait"
+            raise RefusedError(
+                f"[queue] expected an answer within {limit_s:.3g} s, {whose}, but what waits before this request "
+                f"takes about {needed_s:.3g} s; try again later, or give it more time",
+                self._retry_after_s(needed_s - limit_s),
+            )
+
+    def _retry_after_s(self, seconds: float) -> int:
+        return max(_MIN_RETRY_S, math.ceil(seconds))
+
+    def _pump(self) -> None:
+        """Let through what fits, in the order of the virtual starts."""
+        while self._queue:
+            first = min(self._queue, key=lambda waiting: (waiting.start, waiting.number))
+            fits = self.in_flight == 0 or self.in_flight + first.maps <= self.most_in_flight
+            if not fits and not first.turn.cancelled():
+                return
+            self._queue.remove(first)
+            self.waiting -= first.maps
+            if first.turn.cancelled():
+                continue  # its caller has gone, and has not run since
+            self._virtual = max(self._virtual, first.start)
+            if self.in_flight == 0:
+                self.rate.begin()
+            self.in_flight += first.maps
+            first.turn.set_result(None)
+        self._forget()
+
+    def _leave(self, request: _Waiting) -> None:
+        if request in self._queue:
+            self._queue.remove(request)
+            self.waiting -= request.maps
+            request.turn.cancel()
+        elif request.turn.done() and not request.turn.cancelled():
+            self.done(request.maps, drawn=False)  # its turn came in the moment when it left
+
+    def _forget(self) -> None:
+        """Drop the ends of clients that owe nothing."""
+        self._ends = {client: end for client, end in self._ends.items() if end > self._virtual}
