@@ -112,13 +112,18 @@ class ModelInfo:
         """The output tensor of a request of `count` maps, uint8 [N, bytes]."""
         return np.tile(np.frombuffer(json.dumps(asdict(self)).encode(), np.uint8), (count, 1))
 
+    @classmethod
+    def from_json(cls, text: bytes) -> ModelInfo:
+        """The inverse of a row. Fields that a newer server adds are left out."""
+        values = json.loads(text)
+        values["class_names"] = tuple(values.get("class_names", ()))
+        values["class_colours"] = tuple((r, g, b) for r, g, b in values.get("class_colours", ()))
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
 
 def read_info(answer: Any) -> ModelInfo:
-    """The info of an answer as tritonclient reads it. Fields that a newer server adds are left out."""
-    values = json.loads(answer.as_numpy("info")[0].tobytes())
-    values["class_names"] = tuple(values.get("class_names", ()))
-    values["class_colours"] = tuple((r, g, b) for r, g, b in values.get("class_colours", ()))
-    return ModelInfo(**{field.name: values[field.name] for field in fields(ModelInfo)})
+    """The info of an answer as tritonclient reads it."""
+    return ModelInfo.from_json(answer.as_numpy("info")[0].tobytes())
 
 
 def pad_files(files: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:

@@ -154,7 +154,7 @@ class Queue:
     )  # fmt: skip
     queue_size: int = option(
         "--queue-size", type=COUNT, default=128, show_default=True,
-        help="Requests that may wait; more are refused (503).",
+        help="Label maps that may wait; more are refused (503).",
     )  # fmt: skip
     queue_timeout_s: float = option(
         "--queue-timeout", type=SECONDS, default=30.0, show_default=True,

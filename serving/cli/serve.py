@@ -100,7 +100,9 @@ def serve(context: click.Context, model: Running, queue: Queue, listening: Liste
     verbose = bool(context.find_root().params.get("verbose"))
     serve_options = ServeOptions(model=served, verbose=verbose, **asdict(listening))
     if doors.direct:
-        sys.exit(run(serve_options))
+        from serving.supervisor.supervised import supervised
+
+        sys.exit(run(serve_options, supervised))
     from serving.gateway.pair import serve_pair
 
     sys.exit(run(serve_options, serve_pair))

@@ -201,7 +201,7 @@ def failure_lines(failures: Sequence[Failure]) -> list[str]:
 
 
 def _style_of(checkpoint: Checkpoint, image: Path, seed: int | None) -> Any:
-    from spade_core.models.style import style_from_image
+    from spade_core.models.photo_style import style_from_image
     from spade_core.photos import read_photo
 
     if checkpoint.encoder is None:

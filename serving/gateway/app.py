@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serving.gateway import health, model_routes, openai_images, problems, synthesize
+from serving.gateway import health, model_routes, openai_images, problems, synthesize, v2_http
 from serving.gateway.openapi import PROBLEM_SCHEMA
 from serving.gateway.state import State
 
@@ -28,4 +28,5 @@ def create_app(state: State) -> FastAPI:
     app.include_router(synthesize.router)
     app.include_router(openai_images.router)
     app.include_router(model_routes.router)
+    app.include_router(v2_http.router)
     return app

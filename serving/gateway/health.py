@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from serving.gateway.problems import Problem
 from serving.gateway.state import state_of
+from serving.supervisor.status import read_status
 
 router = APIRouter(tags=["health"])
 
@@ -17,6 +18,12 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="Whether the model answers")
 async def readyz(request: Request) -> Response:
-    if not await state_of(request).upstream.ready():
+    state = state_of(request)
+    status = read_status(state.settings.status_fd)
+    if not status.ready:
+        raise Problem(
+            "unavailable", f"[readyz] expected a model that answers but got none ({status.reason}); try again later"
+        )
+    if not await state.upstream.ready():
         raise Problem("unavailable", "[readyz] expected ready models but got none; try again later")
     return Response('{"status":"ready"}', media_type="application/json")

@@ -8,8 +8,8 @@ import urllib.request
 from fastapi import FastAPI, Response
 
 from serving.gateway import problems
-from serving.gateway.problems import Problem
 from serving.gateway.state import State
+from serving.supervisor.status import read_status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TIMEOUT_S = 5.0
@@ -29,11 +29,14 @@ def create_app(state: State) -> FastAPI:
 
 
 async def merged(state: State) -> bytes:
-    """The scrape of Triton and its models. Raises Problem where Triton does not answer."""
+    """The supervisor's counters, and the scrape of Triton and its models, where Triton answers."""
+    ours = read_status(state.settings.status_fd).metrics().encode()
     try:
-        return await asyncio.to_thread(_fetch, state.settings.triton_metrics)  # rare: a thread costs nothing here
-    except OSError as error:
-        raise Problem("unavailable", f"[metrics] expected Triton's metrics but got {error}; try again later") from None
+        return ours + await asyncio.to_thread(
+            _fetch, state.settings.triton_metrics
+        )  # rare: a thread costs nothing here
+    except OSError:
+        return ours  # Triton is being replaced, which `spade_up` says
 
 
 def _fetch(url: str) -> bytes:

@@ -12,9 +12,11 @@ class Settings:
 
     Attributes:
         http_fd, metrics_fd: listening sockets, inherited from `spade serve`.
+        status_fd: the page of the supervisor's status (serving/supervisor/status.py), inherited too.
         grpc_address: where the gRPC door listens, `HOST:PORT`. `spade serve` holds the port.
         triton_grpc: Triton's private gRPC port, `HOST:PORT`.
         triton_metrics: URL of Triton's own scrape.
+        admin_secret: opens Triton's configuration and statistics, which the gateway tells to read only.
         drain_s: longest time after SIGTERM to answer what was accepted, seconds.
         max_body_bytes: largest body of an HTTP request.
         body_timeout_s: longest time for a client to send a body, seconds.
@@ -27,9 +29,11 @@ class Settings:
 
     http_fd: int
     metrics_fd: int
+    status_fd: int
     grpc_address: str
     triton_grpc: str
     triton_metrics: str
+    admin_secret: str
     drain_s: float = 30.0
     max_body_bytes: int = 64 << 20
     body_timeout_s: float = 60.0

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from serving.gateway.settings import Settings
 from serving.gateway.upstream import Upstream
+from serving.gateway.v2_models import Models
 from serving.protocol import ModelInfo
 from serving.triton.identity import Identity
 
@@ -29,6 +30,7 @@ class State:
     Attributes:
         settings: of this process.
         upstream: the way to Triton.
+        v2: what the models take, for the checks of the v2 doors.
     """
 
     def __init__(self, settings: Settings, upstream: Upstream) -> None:
@@ -36,6 +38,7 @@ class State:
         self.upstream = upstream
         self._model: Model | None = None
         self._asked = float("-inf")
+        self.v2 = Models(upstream, self._info, settings.max_body_bytes)
 
     async def model(self, fresh: bool = False) -> Model:
         """What is served; at most a second old, or asked for now where `fresh`. Raises UpstreamError."""
@@ -46,6 +49,9 @@ class State:
             # The batch that is drawn, and the next one.
             self.upstream.queue.most_in_flight = 2 * self._model.info.max_batch
         return self._model
+
+    async def _info(self) -> ModelInfo:
+        return (await self.model()).info
 
 
 def state_of(request: Request) -> State:

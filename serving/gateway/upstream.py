@@ -103,10 +103,10 @@ class Upstream:
         await asyncio.gather(*self._sent, return_exceptions=True)
         await self._channel.close()
 
-    async def call(self, method: str, request: bytes) -> bytes:
+    async def call(self, method: str, request: bytes, metadata: Metadata = ()) -> bytes:
         """Pass on a message to a method of Triton's service that needs no engine. Raises UpstreamError."""
         try:
-            return bytes(await self._channel.unary_unary(f"/{SERVICE}/{method}")(request))
+            return bytes(await self._channel.unary_unary(f"/{SERVICE}/{method}")(request, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             raise UpstreamError(error.details() or "", error.code()) from None
 

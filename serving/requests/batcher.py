@@ -22,9 +22,11 @@ from serving.requests.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
+_RATE_WEIGHT = 0.2  # of the latest batch in the estimate of what a map costs
+
 
 class QueueFullError(RuntimeError):
-    """The queue holds as many requests as it may."""
+    """The queue holds as many label maps as it may, or more than leave a request its time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class Batcher:
 
     Args:
         max_batch: most label maps in a batch; no request may have more.
-        queue_size: most requests that may wait.
+        queue_size: most label maps that may wait; a request alone may have more.
         delay_s: how long a batch that is not full waits for more requests, counted from its first request.
         on_batch: called for each engine batch, see `OnBatch`.
         on_queue: called with the number of waiting requests, whenever the number changes.
@@ -88,6 +90,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._taking = threading.Lock()  # only one batch forms at a time
         self._closing = False
+        self._map_s = 0.0  # what a map costs, seconds; 0 until the first batch is done
         self._answers = ThreadPoolExecutor(1, "answers")  # writes answers while the engine runs the next batch
         self._runners = [
             threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(engine.max_concurrent_calls)
@@ -96,16 +99,27 @@ class Batcher:
             runner.start()
 
     def submit(self, request: Request) -> None:
-        """Queue a request. Raises QueueFullError."""
+        """Queue a request. Raises QueueFullError, also for a deadline that what waits already leaves no time for."""
         with self._changed:
-            if len(self._queue) >= self._queue_size:
-                raise QueueFullError(
-                    f"[spade] expected at most {self._queue_size} requests to wait but as many do; try again later, or "
-                    "start the server with a larger --queue-size"
-                )
+            self._check_room(len(request.inputs), request.deadline.limit_s)
             self._queue.append(_Waiting(request, time.perf_counter()))
             self._on_queue(len(self._queue))
             self._changed.notify()
+
+    def _check_room(self, maps: int, limit_s: float) -> None:
+        waiting = sum(one.maps for one in self._queue)
+        if waiting and waiting + maps > self._queue_size:
+            raise QueueFullError(
+                f"[spade] expected at most {self._queue_size} label maps to wait but {waiting} do, and this request "
+                f"has {maps} more; try again later, or start the server with a larger --queue-size"
+            )
+        # A client that gives up early is refused early: an image that nobody waits for costs the others theirs.
+        wait_s = waiting * self._map_s / self._engine.max_concurrent_calls
+        if wait_s > limit_s:
+            raise QueueFullError(
+                f"[spade] expected a wait of at most {limit_s:.3g} s but {waiting} label maps wait, about "
+                f"{wait_s:.3g} s; try again later"
+            )
 
     def close(self) -> None:
         """Answer every waiting request, then end the threads."""
@@ -128,6 +142,13 @@ class Batcher:
                     self._answers.submit(_answer, waiting.request, reason, began)
             for request, result in self._results(batch):
                 self._answers.submit(_answer, request, result, began)
+            if batch:
+                self._note_rate(time.perf_counter() - began, sum(len(request.inputs) for request in batch))
+
+    def _note_rate(self, seconds: float, maps: int) -> None:
+        """Move the estimate of a map's cost a part of the way to the latest batch."""
+        latest = seconds / maps
+        self._map_s = latest if self._map_s == 0 else self._map_s + _RATE_WEIGHT * (latest - self._map_s)
 
     def _results(self, batch: Sequence[Request]) -> Iterator[tuple[Request, Done | Exception]]:
         """The result of each request: first of those that run together, then of each session's, as they are done."""

@@ -28,7 +28,7 @@ class ModelOptions:
         engine, precision, threads: arguments of `serving.engines.choose.load_engine`.
         max_batch: most label maps in one batch, 1 or more.
         queue_delay_us: longest time that a batch waits for more requests before it is full, microseconds.
-        queue_size: requests that may wait; more are refused at once (UNAVAILABLE, HTTP 503).
+        queue_size: label maps that may wait; more are refused at once (UNAVAILABLE, HTTP 503).
         queue_timeout_s: longest wait of a request; after that the request is refused (UNAVAILABLE, HTTP 503).
         decoders: processes that decode and encode images for `spade_image`.
         max_pixels: most pixels (height times width) of one label map for `spade`. Bounds the memory of a request.

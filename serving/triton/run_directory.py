@@ -36,8 +36,13 @@ def _sweep() -> None:
             _remove(run)
 
 
-def _remove(run: Path) -> None:
+def remove_shared_memory(run: Path) -> None:
+    """Remove the shared memory that killed processes of a run left behind."""
     for region in _SHARED_MEMORY.glob(f"{run.name}*"):
         with contextlib.suppress(FileNotFoundError):
             region.unlink()
+
+
+def _remove(run: Path) -> None:
+    remove_shared_memory(run)
     shutil.rmtree(run, ignore_errors=True)

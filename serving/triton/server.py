@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from serving.protocol import MODELS
-from serving.triton.announcement import ADMIN_HEADER
+from serving.triton.command import triton_command
+from serving.triton.drain import drain
 from serving.triton.environment import environment
 from serving.triton.exec_with_parent import __file__ as exec_with_parent
 from serving.triton.hide_secret import hide
@@ -32,10 +33,9 @@ Report = Callable[[str], None]
 
 _logger = logging.getLogger(__name__)
 
-# Clients need none of these interfaces, and published attacks came in through several of them.
-_RESTRICTED = "shared-memory,model-config,model-repository,statistics,trace,logging"
-_POLL_S = 0.1
-_STOP_MARGIN_S = 15.0  # Triton unloads the models after it has answered the last request
+_POLL_S = 0.05
+_STOP_MARGIN_S = 5.0  # for a server that did not start, or did not drain
+_FLUSH_S = 3.0  # for answers on their way to slow clients; Triton waits for idle connections too
 _PORTS = ("http_port", "grpc_port", "metrics_port")
 _PORT_ATTEMPTS = 3
 _READY_PATHS = ("health/ready", *(f"models/{model}/ready" for model in MODELS))
@@ -77,13 +77,22 @@ class Server:
     """A running server. `serve` makes it. Every method may be called again after the server has stopped."""
 
     def __init__(
-        self, options: ServeOptions, process: subprocess.Popen[bytes], log: Path, log_begin: int, secret: str
+        self,
+        options: ServeOptions,
+        process: subprocess.Popen[bytes],
+        log: Path,
+        log_begin: int,
+        secret: str,
+        version: int | None = None,
     ) -> None:
         self.options = options
         self.process = process
         self.log = log
         self.log_begin = log_begin  # size of the log in bytes before this server
         self.secret = secret
+        self.version = version  # the live one of a repository when the server started
+        self.ready = False  # True from the first moment that both models are
+        self.drained = False  # True once every accepted request is answered, and no more are accepted
 
     @property
     def grpc_url(self) -> str:
@@ -97,23 +106,23 @@ class Server:
     def metrics_url(self) -> str:
         return f"http://{reachable(self.options.host)}:{self.options.metrics_port}/metrics"
 
-    def terminate(self) -> None:
-        """Ask the server to answer the accepted requests and to stop. Does not wait."""
-        if self.process.poll() is None:
-            self.process.terminate()
-
     def stop(self) -> int:
-        """Terminate, wait `drain_s`, then kill; no process is left. Returns Triton's exit status."""
-        self.terminate()
-        try:
-            self.process.wait(self.options.drain_s + _STOP_MARGIN_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """Answer the accepted requests within `drain_s`, then end; no process is left. Returns Triton's exit status."""
+        if self.process.poll() is None:
+            address = self.grpc_url.removeprefix("grpc://")
+            self.drained = self.ready and drain(address, self.secret, self.options.drain_s)
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_FLUSH_S if self.drained else _STOP_MARGIN_S)
+        self.kill()
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """End Triton and its model processes at once."""
         # The model processes are in the server's process group. They outlive a server that was killed.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        return self.process.returncode
+        self.process.wait()
 
     def log_text(self) -> str:
         """What this server has logged so far."""
@@ -134,13 +143,9 @@ class Server:
                 f"[serve] expected Triton to run until stopped but it ended with {self.ending()}: {self.reason()}"
             )
 
-    def kill(self) -> None:
-        """End Triton at once."""
-        self.process.kill()
-
     def unclean_ending(self) -> str | None:
         """How Triton ended where requests may be unanswered; None after a clean end."""
-        return f"Triton ended with {self.ending()}" if self.process.returncode else None
+        return f"Triton ended with {self.ending()}" if self.process.returncode and not self.drained else None
 
     def ending(self) -> str:
         """How the process ended, in words."""
@@ -156,30 +161,20 @@ def serve(options: ServeOptions, report: Report = lambda _: None) -> Iterator[Se
     start, PortError for a port that is taken, InstallError without a Triton, PublishError for a repository without a
     whole version, ValueError for options that cannot be served. The server ends when the thread ends that started it.
     """
-    if options.log_file is not None and not options.log_file.parent.is_dir():
-        raise ServeError(
-            f"[serve] expected log_file in a folder that exists but got '{options.log_file}'; make the folder first"
-        )
-    started = None
-    if options.repository is not None:
-        check_live(options.repository)
-        started = live_number(options.repository)
-    config = served_config(options.model)
-    install = find_tritonserver()
     with run_directory() as run:
-        server = _start(install, options, config, run, report)
+        server = Launcher(options, run).start(report)
         try:
-            with _follow(server, started):
+            with follow(server):
                 yield server
         finally:
             server.stop()
 
 
-def _follow(server: Server, started: int | None) -> contextlib.AbstractContextManager[None]:
+def follow(server: Server) -> contextlib.AbstractContextManager[None]:
     """Publishers of the repository find the server in the block."""
     if server.options.repository is None:
         return contextlib.nullcontext()
-    return announced(server.options.repository, server.grpc_url, server.secret, started)
+    return announced(server.options.repository, server.grpc_url, server.secret, server.version)
 
 
 def served_config(options: ModelOptions) -> GeneratorConfig:
@@ -191,55 +186,62 @@ def served_config(options: ModelOptions) -> GeneratorConfig:
     return info(options.weights).config
 
 
-def _start(install: TritonInstall, options: ServeOptions, config: GeneratorConfig, run: Path, report: Report) -> Server:
-    repository = options.repository or write_repository(run / "models", options.model, config)
-    backends = make_backend_directory(install, run / "backends")
-    log = options.log_file or run / "triton.log"
-    for attempt in range(1, _PORT_ATTEMPTS + 1):
-        ports = free_ports(options.host, {name: getattr(options, name) for name in _PORTS})
-        chosen = replace(options, **ports)  # type: ignore[arg-type]  # the names are fields of type int
-        secret = secrets.token_hex(16)
-        command = _command(install, chosen, repository, backends, run.name, secret)
-        log_begin = log.stat().st_size if log.exists() else 0
-        server = Server(chosen, _spawn(command, install, log), log, log_begin, secret)
-        try:
-            _wait_until_ready(server, report)
-        except BaseException as error:
-            server.stop()
-            # Another program may take a free port before Triton binds the port.
-            lost_a_port = chosen != options and isinstance(error, ServeError) and "already in use" in str(error)
-            if not lost_a_port or attempt == _PORT_ATTEMPTS:
-                raise
-        else:
-            return server
-    raise AssertionError("unreachable")
+class Launcher:
+    """Starts Triton on one model. A second start, after a fault, takes the ports and the secret of the first.
+
+    Args:
+        options: what is served; see `serve` for the errors.
+        run: an empty folder for files of the server. Its name is the prefix of the server's shared memory.
+    """
+
+    def __init__(self, options: ServeOptions, run: Path) -> None:
+        _check(options)
+        self.options = options
+        self._run = run
+        self._install = find_tritonserver()
+        self._repository = options.repository or write_repository(
+            run / "models", options.model, served_config(options.model)
+        )
+        self._backends = make_backend_directory(self._install, run / "backends")
+        self._log = options.log_file or run / "triton.log"
+        self._secret = secrets.token_hex(16)
+
+    def start(self, report: Report = lambda _: None) -> Server:
+        """A server that is ready. `report` may raise, to give up the start."""
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            ports = free_ports(self.options.host, {name: getattr(self.options, name) for name in _PORTS})
+            chosen = replace(self.options, **ports)  # type: ignore[arg-type]  # the names are fields of type int
+            server = self._spawn(chosen)
+            try:
+                _wait_until_ready(server, report)
+            except BaseException as error:
+                server.stop()
+                # Another program may take a free port before Triton binds the port.
+                lost_a_port = (
+                    chosen != self.options and isinstance(error, ServeError) and "already in use" in str(error)
+                )
+                if not lost_a_port or attempt == _PORT_ATTEMPTS:
+                    raise
+            else:
+                self.options = chosen
+                return server
+        raise AssertionError("unreachable")
+
+    def _spawn(self, options: ServeOptions) -> Server:
+        version = None if options.repository is None else live_number(options.repository)
+        command = triton_command(self._install, options, self._repository, self._backends, self._run.name, self._secret)
+        log_begin = self._log.stat().st_size if self._log.exists() else 0
+        process = _spawn(command, self._install, self._log)
+        return Server(options, process, self._log, log_begin, self._secret, version)
 
 
-def _command(
-    install: TritonInstall, options: ServeOptions, repository: Path, backends: Path, name: str, secret: str
-) -> list[str]:
-    gpu = Path("/dev/nvidiactl").exists()
-    return [
-        str(install.binary),
-        f"--model-repository={repository}",
-        "--model-control-mode=explicit",
-        *(f"--load-model={model}" for model in MODELS),
-        "--disable-auto-complete-config",
-        "--strict-readiness=true",
-        f"--backend-directory={backends}",
-        f"--backend-config=python,shm-region-prefix-name={name}",
-        f"--http-address={options.host}",
-        f"--http-port={options.http_port}",
-        f"--grpc-address={options.host}",
-        f"--grpc-port={options.grpc_port}",
-        f"--metrics-address={options.host}",
-        f"--metrics-port={options.metrics_port}",
-        f"--http-restricted-api={_RESTRICTED}:{ADMIN_HEADER}={secret}",
-        f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_HEADER}={secret}",
-        f"--exit-timeout-secs={options.drain_s}",
-        f"--allow-gpu-metrics={str(gpu).lower()}",
-        *([] if gpu else ["--pinned-memory-pool-byte-size=0"]),
-    ]
+def _check(options: ServeOptions) -> None:
+    if options.log_file is not None and not options.log_file.parent.is_dir():
+        raise ServeError(
+            f"[serve] expected log_file in a folder that exists but got '{options.log_file}'; make the folder first"
+        )
+    if options.repository is not None:
+        check_live(options.repository)
 
 
 def _spawn(command: list[str], install: TritonInstall, log: Path) -> subprocess.Popen[bytes]:
@@ -271,6 +273,7 @@ def _wait_until_ready(server: Server, report: Report) -> None:
         time.sleep(_POLL_S)
     if not hidden:
         _hide_secret(server)
+    server.ready = True
 
 
 def _hide_secret(server: Server) -> bool:

@@ -17,6 +17,10 @@ from spade_core.config import MAX_PIXELS
 
 Kind = Literal["grey", "palette", "rgb"]
 
+MAX_SIDE = 1 << 15
+"""Most pixels of a side: a row costs a decoder time of its own, however short it is."""
+
+_MAX_CHUNKS = 1 << 14
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _OTHERS = {
     b"\xff\xd8\xff": "a JPEG image: JPEG is lossy and changes ids at every edge",
@@ -104,8 +108,11 @@ def _chunks(name: str, data: bytes, max_pixels: int) -> tuple[_Header, bytes]:
     """Split off the header and the compressed pixel data, the only parts of a file that reach a decoder."""
     header: _Header | None = None
     parts: list[bytes] = []
-    at = len(_SIGNATURE)
+    at, chunks = len(_SIGNATURE), 0
     while at + 12 <= len(data):
+        chunks += 1
+        if chunks > _MAX_CHUNKS:
+            raise LabelMapError(f"[png] expected at most {_MAX_CHUNKS} chunks but got more in {name}; save it again")
         length, kind = struct.unpack_from(">I4s", data, at)
         body, end = data[at + 8 : at + 8 + length], at + 12 + length
         if end > len(data):
@@ -139,6 +146,11 @@ def _parse_header(name: str, body: bytes, max_pixels: int) -> _Header:
     if width * height > max_pixels:
         raise LabelMapError(
             f"[png] expected at most {max_pixels} pixels but got {width}x{height} = {width * height} in {name}; "
+            "make the map smaller (NEAREST)"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise LabelMapError(
+            f"[png] expected sides of at most {MAX_SIDE} pixels but got {width}x{height} in {name}; "
             "make the map smaller (NEAREST)"
         )
     if colour == 4:

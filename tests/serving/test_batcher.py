@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -126,19 +127,49 @@ def test_a_batch_that_is_not_full_waits_for_company() -> None:
     assert engine.batches == [[0, 1, 2, 3]]
 
 
-def test_a_full_queue_refuses_and_takes_more_later() -> None:
+def test_a_full_queue_refuses_by_maps_and_takes_more_later() -> None:
     engine, waiting = GatedEngine(), []
-    with batcher(engine, queue_size=2, on_queue=waiting.append) as client:
+    with batcher(engine, queue_size=3, on_queue=waiting.append) as client:
         answers = [client.send(0)]
         engine.started.acquire()
         answers += [client.send(1), client.send(2)]
-        with pytest.raises(QueueFullError, match=r"at most 2 requests to wait .* --queue-size"):
-            client.send(3)
+        with pytest.raises(QueueFullError, match=r"at most 3 label maps to wait but 2 do.*2 more; .* --queue-size"):
+            client.send(3, count=2)
+        answers.append(client.send(3))
         engine.gate.set()
-        assert [painted(answer) for answer in answers] == [[0], [1], [2]]
+        assert [painted(answer) for answer in answers] == [[0], [1], [2], [3]]
         assert painted(client.send(4)) == [4]
-    assert max(waiting) == 2
+    assert max(waiting) == 3
     assert waiting[-1] == 0
+
+
+def test_a_request_larger_than_the_queue_may_wait_alone() -> None:
+    engine = GatedEngine()
+    with batcher(engine, queue_size=1) as client:
+        client.send(0)
+        engine.started.acquire()
+        large = client.send(1, count=4)
+        engine.gate.set()
+        assert painted(large) == [1] * 4
+
+
+def test_a_deadline_that_the_queue_leaves_no_time_for_is_refused_at_once() -> None:
+    engine = GatedEngine()
+    with batcher(engine, max_batch=1) as client:
+        first = client.send(0)
+        engine.started.acquire()
+        time.sleep(0.2)  # the first map costs at least so long
+        engine.gate.set()
+        painted(first)
+        engine.gate.clear()
+        client.send(1)
+        engine.started.acquire()
+        client.send(2)
+        with pytest.raises(QueueFullError, match=r"a wait of at most 0\.1 s but 1 label maps wait, about 0\.\d+ s"):
+            client.send(3, timeout_s=0.1)
+        patient = client.send(4, timeout_s=60)
+        engine.gate.set()
+        assert painted(patient) == [4]
 
 
 def test_requests_that_waited_too_long_or_whose_client_has_gone_are_dropped() -> None:

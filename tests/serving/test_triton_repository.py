@@ -21,7 +21,6 @@ from tritonclient.utils import InferenceServerException
 
 from serving.client.client import Client
 from serving.engines.choose import load_engine
-from serving.triton import server as launcher
 from serving.triton.announcement import ADMIN_HEADER, SERVER_FILE
 from serving.triton.model_config import ModelOptions
 from serving.triton.repository import (
@@ -34,7 +33,7 @@ from serving.triton.repository import (
     roll_back,
     versions,
 )
-from serving.triton.server import ServeOptions, Server, serve
+from serving.triton.server import Launcher, ServeOptions, Server, serve
 from spade_core.files.checkpoints import save
 from spade_core.models.seeded import seeded_generator
 
@@ -192,14 +191,14 @@ def test_a_version_published_while_the_server_starts_is_loaded(
 ) -> None:
     root = tmp_path / "repository"
     publish(root, weights(1))
-    start = launcher._start
+    start = Launcher.start
 
     def publish_at_the_end(*arguments: Any) -> Server:
         server = start(*arguments)
         publish(root, weights(2))  # no server is announced yet
         return server
 
-    monkeypatch.setattr(launcher, "_start", publish_at_the_end)
+    monkeypatch.setattr(Launcher, "start", publish_at_the_end)
     with serve(ServeOptions(repository=root, **FREE_PORTS)) as server:
         np.testing.assert_array_equal(ask(server), image_of(weights(2)))
 

@@ -14,8 +14,9 @@ from spade_core.models.dense import synthesize_dense
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 from spade_core.models.one_hot import one_hot
+from spade_core.models.photo_style import style_from_image
 from spade_core.models.seeded import seeded_encoder, seeded_generator
-from spade_core.models.style import style_from_image, style_from_seed
+from spade_core.models.style import style_from_seed
 
 DEMO = preset("demo")
 

@@ -227,6 +227,14 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         png_of(chunk(b"IHDR", header(100_000, 100_000)), IDAT),
         "expected at most 64000000 pixels but got 100000x100000 = 10000000000",
     ),
+    "a thin bomb": (
+        png_of(chunk(b"IHDR", header(1, 1 << 24)), IDAT),
+        "sides of at most 32768 pixels but got 1x16777216",
+    ),
+    "many chunks": (
+        png_of(chunk(b"IHDR", header(4, 3)), chunk(b"tEXt", b"") * 20_000, IDAT),
+        "at most 16384 chunks but got more",
+    ),
 }
 
 

@@ -1,0 +1,151 @@
+"""The gateway's process, as a ward of the supervisor: dead, stopped or silent is noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from serving.gateway.probe import Probe
+from serving.gateway.settings import Settings
+from serving.supervisor.processes import read_process, reap
+from serving.supervisor.supervised import SupervisedTriton
+from serving.supervisor.ward import Fault
+from serving.triton.exec_with_parent import __file__ as exec_with_parent
+from serving.triton.server import ServeError, ServeOptions
+
+_LOOK_S = 0.1
+_STOPPED_S = 0.3
+_SILENT_S = 10.0  # without an answer to a request for its health
+_STOP_MARGIN_S = 5.0
+_START_S = 60.0
+
+
+class GatewayWard:
+    """One gateway after another, each on the same sockets, so that a client waits instead of being refused.
+
+    Args:
+        options: where the doors are.
+        triton: behind the gateway.
+        sockets: of the doors, by the names of the ports.
+    """
+
+    name = "gateway"
+
+    def __init__(self, options: ServeOptions, triton: SupervisedTriton, sockets: Mapping[str, socket.socket]) -> None:
+        self._options, self._triton, self._sockets = options, triton, sockets
+        self._process: subprocess.Popen[str] | None = None
+        self._probe = Probe(*sockets["http_port"].getsockname()[:2])
+        self._stopped_since: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the gateway that runs now, or ran last."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, report: Callable[[str], None]) -> None:
+        """See `Ward.start`. Raises ServeError."""
+        self._process = process = self._spawn()
+        self._probe.close()
+        self._stopped_since = None
+        assert process.stdout is not None
+        end = time.monotonic() + _START_S
+        while not select.select([process.stdout], [], [], _LOOK_S)[0]:
+            report("opening the doors")
+            if time.monotonic() > end:
+                break
+        else:
+            if process.stdout.readline().strip() == "ready":
+                return
+        self.kill()
+        raise ServeError(f"[serve] expected the gateway to start but it ended with status {process.returncode}")
+
+    def look(self) -> Fault | None:
+        """See `Ward.look`."""
+        assert self._process is not None
+        try:
+            self._process.wait(_LOOK_S)
+        except subprocess.TimeoutExpired:
+            return self._stopped() or self._silent()
+        return Fault("dead", f"the gateway ended with status {self._process.returncode}")
+
+    def answers(self) -> bool:
+        """See `Ward.answers`."""
+        return self._process is not None and self._process.returncode is None
+
+    def kill(self) -> None:
+        """See `Ward.kill`."""
+        self._probe.close()
+        process = self._process
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        reap(process.pid)
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def stop(self) -> None:
+        """See `Ward.stop`."""
+        for held in self._sockets.values():
+            held.close()  # so that nobody waits in the backlog of a door that shuts
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(self._options.drain_s + _STOP_MARGIN_S)
+        self.kill()
+
+    def unclean_ending(self) -> str | None:
+        """How the gateway ended where requests may be unanswered; None after a clean end."""
+        status = None if self._process is None else self._process.returncode
+        return f"the gateway ended with status {status}" if status else None
+
+    def _stopped(self) -> Fault | None:
+        now = read_process(self.pid)
+        if now is None or not now.stopped:
+            self._stopped_since = None
+            return None
+        self._stopped_since = self._stopped_since or time.monotonic()
+        if time.monotonic() - self._stopped_since < _STOPPED_S:
+            return None
+        return Fault("hung", f"the gateway's process {self.pid} is stopped (SIGSTOP)")
+
+    def _silent(self) -> Fault | None:
+        silent = self._probe.silent_s()
+        return Fault("hung", f"no answer of the gateway for {silent:.1f} s") if silent > _SILENT_S else None
+
+    def _spawn(self) -> subprocess.Popen[str]:
+        triton, options = self._triton.server, self._options
+        http, metrics, status = (self._sockets["http_port"], self._sockets["metrics_port"], self._triton.status)
+        settings = Settings(
+            http_fd=http.fileno(),
+            metrics_fd=metrics.fileno(),
+            status_fd=status.descriptor,
+            grpc_address=f"{options.host}:{options.grpc_port}",
+            triton_grpc=triton.grpc_url.removeprefix("grpc://"),
+            triton_metrics=triton.metrics_url,
+            admin_secret=triton.secret,
+            drain_s=options.drain_s,
+            verbose=options.verbose,
+        )
+        gateway = [sys.executable, "-m", "serving.gateway"]
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", exec_with_parent, str(os.getpid()), *gateway],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=(settings.http_fd, settings.metrics_fd, settings.status_fd),
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        with process.stdin:
+            process.stdin.write(settings.to_json())
+        return process

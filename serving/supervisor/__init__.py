@@ -1,0 +1,1 @@
+"""Keeps the processes of `spade serve` alive: notices what dies, hangs or leaks, and replaces it."""
