@@ -26,15 +26,19 @@ class Deadline:
     Attributes:
         limit_s: the longest the request may wait for its batch.
         cancelled: whether the client has gone.
+        allowed_s: what the request allowed at first, for the error, where part of it is spent; None for `limit_s`.
     """
 
     limit_s: float
     cancelled: Callable[[], bool]
+    allowed_s: float | None = None
 
     def reason_to_drop(self, waited_s: float) -> Exception | None:
         """The error that answers a request after `waited_s` seconds; None where the request may run."""
         if waited_s > self.limit_s:
+            allowed_s = self.limit_s if self.allowed_s is None else self.allowed_s
+            waited_s += allowed_s - self.limit_s
             return WaitedTooLongError(
-                f"[spade] waited {waited_s:.3g} s for a batch, longer than {self.limit_s:.3g} s; try again later"
+                f"[spade] waited {waited_s:.3g} s for a batch, longer than {allowed_s:.3g} s; try again later"
             )
         return CancelledError() if self.cancelled() else None

@@ -17,6 +17,12 @@ PACKAGE = str(Path(__file__).resolve().parents[1])  # the package `serving` that
 MARK_OUTCOME = "mark_outcome"
 """A request parameter of `spade_image`: `spade` then marks the outcome in the message of an error."""
 
+ANSWER_BY = "answer_by_us"
+"""A request parameter from `spade_image` to `spade`: when the client gives up, microseconds of the monotonic clock."""
+
+TOKEN = "cancel_token"
+"""A request parameter from `spade_image` to `spade`: see `serving.triton.cancelled`."""
+
 _MARK = re.compile(r"<(\w+)> ", re.ASCII)
 
 
@@ -34,7 +40,8 @@ def read_outcome(message: str) -> tuple[str | None, str]:
 # ---- Parameters of a model ----
 
 
-_SENT = ("sent_unix_us", MARK_OUTCOME, IDENTIFY)
+_HIDDEN = (MARK_OUTCOME, IDENTIFY, ANSWER_BY, TOKEN)  # from model to model, or of the gateway
+_SENT = ("sent_unix_us", *_HIDDEN)
 _IMAGE = ("format", "quality", "colours", "size")
 _PARAMETERS = {"spade": ("session", *_SENT), "spade_image": (*_IMAGE, *_SENT)}
 
@@ -45,7 +52,7 @@ def check_parameters(model: str, parameters: Mapping[str, Any]) -> None:
     # Triton adds parameters of its own, which begin with its name.
     unknown = [name for name in parameters if name not in known and not name.startswith("triton_")]
     if unknown:
-        offered = ", ".join(name for name in known if name not in (MARK_OUTCOME, IDENTIFY))
+        offered = ", ".join(name for name in known if name not in _HIDDEN)
         raise ValueError(f"[{model}] expected request parameters out of {offered} but got {', '.join(unknown)}")
 
 

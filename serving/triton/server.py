@@ -21,7 +21,7 @@ from serving.triton.drain import drain
 from serving.triton.environment import environment
 from serving.triton.exec_with_parent import __file__ as exec_with_parent
 from serving.triton.hide_secret import hide
-from serving.triton.install import TritonInstall, find_tritonserver, make_backend_directory
+from serving.triton.install import find_tritonserver, make_backend_directory
 from serving.triton.model_config import ModelOptions, write_repository
 from serving.triton.ports import free_ports, reachable
 from serving.triton.repository import announced, check_live, live_number
@@ -231,7 +231,7 @@ class Launcher:
         version = None if options.repository is None else live_number(options.repository)
         command = triton_command(self._install, options, self._repository, self._backends, self._run.name, self._secret)
         log_begin = self._log.stat().st_size if self._log.exists() else 0
-        process = _spawn(command, self._install, self._log)
+        process = _spawn(command, environment(self._install, self._run.name), self._log)
         return Server(options, process, self._log, log_begin, self._secret, version)
 
 
@@ -244,11 +244,11 @@ def _check(options: ServeOptions) -> None:
         check_live(options.repository)
 
 
-def _spawn(command: list[str], install: TritonInstall, log: Path) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], values: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", exec_with_parent, str(os.getpid()), *command],
-            env=environment(install),
+            env=values,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
+from scraped import moved_since, scrape_at_rest
 from served import blocks, png
 from tritonclient.utils import InferenceServerException
 
@@ -55,30 +57,38 @@ def test_a_server_that_takes_too_long_is_given_up(demo_server: Server, protocol:
         assert client.synthesize(blocks(1)).images.shape == (1, 256, 256, 3)
 
 
-def test_a_cancelled_request_is_skipped_and_the_next_one_works(demo_server: Server) -> None:
+@pytest.mark.parametrize("model", ["spade", "spade_image"])
+def test_a_cancelled_request_is_skipped_and_the_next_one_works(demo_server: Server, model: str) -> None:
+    """Six batches wait; the last one is cancelled, and draws nothing."""
     address = demo_server.grpc_url.removeprefix("grpc://")
-    answered: list[object] = []
-    done = threading.Event()
+    maps = blocks(1, count=8)
+    name, tensor = ("labels", maps) if model == "spade" else ("label_map", pad_files([png(one) for one in maps])[0])
+    answers: list[Future[object]] = []
 
-    def answer(result: object, error: InferenceServerException | None) -> None:
-        answered.append(error or result)
-        done.set()
+    def send(raw: Any) -> Any:
+        answer: Future[object] = Future()
+        answers.append(answer)
+        prepared = triton_grpc.InferInput(name, list(tensor.shape), "UINT8")
+        prepared.set_data_from_numpy(tensor)
+        return raw.async_infer(model, [prepared], lambda result, error: answer.set_result(error or result))
 
+    before = scrape_at_rest(demo_server)
     with triton_grpc.InferenceServerClient(address) as raw:
-        labels = triton_grpc.InferInput("labels", [8, 256, 256], "UINT8")
-        labels.set_data_from_numpy(blocks(1, count=8))
-        call = raw.async_infer("spade", [labels], answer)
-        call.cancel()
-        assert done.wait(60)
-    assert isinstance(answered[0], InferenceServerException)
-    assert "CANCELLED" in str(answered[0])
+        calls = [send(raw) for _ in range(6)]
+        calls[-1].cancel()
+        results = [answer.result(120) for answer in answers]
+    assert "CANCELLED" in str(results[-1])
+    assert not [result for result in results[:-1] if isinstance(result, InferenceServerException)]
+    least = {"spade_images_total": 40.0, f"{model}_requests_total cancelled": 1.0}
+    assert moved_since(demo_server, before, least)["spade_images_total"] == 40
     with Client(demo_server.grpc_url) as client:
         assert client.synthesize(blocks(1)).images.shape == (1, 256, 256, 3)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize(
-    ("model", "known"), [("spade", "session, sent_unix_us"), ("spade_image", "format, quality, colours, sent_unix_us")]
+    ("model", "known"),
+    [("spade", "session, sent_unix_us"), ("spade_image", "format, quality, colours, size, sent_unix_us")],
 )
 def test_a_parameter_that_nobody_knows_is_an_error(demo_server: Server, protocol: str, model: str, known: str) -> None:
     tensors = {"labels": blocks(1)} if model == "spade" else {"label_map": pad_files([png(blocks(1)[0])])[0]}

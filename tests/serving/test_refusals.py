@@ -55,7 +55,9 @@ CASES = {
     ),
     "seed without style": Case("no style input, but got seed; leave it out", "invalid", "invalid_argument", seed=3),
     "waited too long": Case(r"longer than 0\.001 s; try again later", "refused", "unavailable", timeout_us=1000),
-    "full queue": Case(rf"at most {QUEUE_SIZE} label maps to wait .* --queue-size", "refused", "unavailable", full=True),
+    "full queue": Case(
+        rf"at most {QUEUE_SIZE} label maps to wait .* --queue-size", "refused", "unavailable", full=True
+    ),
 }
 
 

@@ -18,9 +18,10 @@ from serving.requests.batch import Done, RequestError, RequestTensors, check_req
 from serving.requests.batcher import Batcher, Request
 from serving.requests.deadlines import Deadline, wait_limit_s
 from serving.requests.sessions import check_session
+from serving.triton.cancelled import read_token, was_cancelled
 from serving.triton.identity import IDENTIFY, Identity
 from serving.triton.metrics import SPADE, Metrics
-from serving.triton.protocol import check_package, read_parameters
+from serving.triton.protocol import ANSWER_BY, TOKEN, check_package, read_parameters
 from serving.triton.served_model import Call, ServedModel
 from serving.triton.tensors import make_tensor, read_inputs
 from spade_core.config import STYLE_DIM
@@ -93,8 +94,19 @@ class TritonPythonModel(ServedModel):
             else:
                 call.answer(self._response(call, result, sent, began))
 
-        limit_s = wait_limit_s(self.timeout_s, call.request.timeout() / 1e6)
-        self.batcher.submit(Request(inputs, answer, Deadline(limit_s, call.cancelled), session))
+        self.batcher.submit(Request(inputs, answer, self._deadline(call), session))
+
+    def _deadline(self, call: Call) -> Deadline:
+        """When the request is dropped: by its own time, by the time that `spade_image` gives, or by its client."""
+        allowed_s = limit_s = wait_limit_s(self.timeout_s, call.request.timeout() / 1e6)
+        answer_by, token = call.parameters.get(ANSWER_BY), read_token(call.parameters.get(TOKEN))
+        if isinstance(answer_by, int):
+            limit_s = min(limit_s, max(0.0, answer_by / 1e6 - time.monotonic()))
+
+        def cancelled() -> bool:
+            return call.cancelled() or (token is not None and was_cancelled(token))
+
+        return Deadline(limit_s, cancelled, allowed_s)
 
     def _count_batch(self, timings: Timings, size: int) -> None:
         self.metrics.observe("spade_batch_size", size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,11 @@ from serving.requests.batch import RequestTensors, check_request
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError
 from serving.requests.images import decode_maps, encode_images, read_colours, read_encoding, read_size
+from serving.requests.memory import return_large_memory
+from serving.triton.cancelled import forget, mark_cancelled
 from serving.triton.identity import IDENTIFY
 from serving.triton.metrics import SPADE_IMAGE, Metrics
-from serving.triton.protocol import MARK_OUTCOME, read_outcome, read_parameters
+from serving.triton.protocol import ANSWER_BY, MARK_OUTCOME, TOKEN, read_outcome, read_parameters
 from serving.triton.served_model import Call, ServedModel, UpstreamError, outcome_of
 from serving.triton.tensors import make_tensor, read_inputs, read_output
 from spade_core.config import GeneratorConfig
@@ -29,6 +32,7 @@ from spade_core.maps.colours import class_names, class_palette
 Tensors = dict[str, npt.NDArray[Any]]
 
 _FORWARDED = ("style", "seed")
+_CANCEL_POLL_S = 0.2  # each look is a message to the server's process
 
 
 class TritonPythonModel(ServedModel):
@@ -38,6 +42,7 @@ class TritonPythonModel(ServedModel):
 
     def initialize(self, args: dict[str, str]) -> None:
         """Start the threads. Triton reports the model ready when this returns."""
+        return_large_memory()
         parameters = read_parameters(args["model_config"])
         self.config = GeneratorConfig.from_dict(parameters["config"])
         self.plain_upstream: bool = parameters["plain_upstream"]
@@ -70,48 +75,53 @@ class TritonPythonModel(ServedModel):
             info = make_tensor("info", self.info.rows(len(tensors["label_map"])))
             call.answer(pb_utils.InferenceResponse([info]))
             return
+        maps, timeout_s = len(tensors["label_map"]), call.request.timeout() / 1e6
+        answer_by = time.monotonic() + timeout_s if timeout_s > 0 else None
         with self.lock:
-            if self.unanswered >= self.queue_size:
+            if self.unanswered and self.unanswered + maps > self.queue_size:
                 raise QueueFullError(
-                    f"[spade_image] expected at most {self.queue_size} requests at once but got more; try again later"
+                    f"[spade_image] expected at most {self.queue_size} label maps at once but {self.unanswered} are "
+                    f"under way, and this request has {maps} more; try again later"
                 )
-            self.unanswered += 1
-        asyncio.run_coroutine_threadsafe(self._serve(call, tensors), self.loop)
+            self.unanswered += maps
+        asyncio.run_coroutine_threadsafe(self._serve(call, tensors, answer_by), self.loop)
 
-    async def _serve(self, call: Call, tensors: Tensors) -> None:
+    async def _serve(self, call: Call, tensors: Tensors, answer_by: float | None) -> None:
         response, failure = None, None
         try:
-            response = await self._synthesize(call, tensors)
+            response = await self._synthesize(call, tensors, answer_by)
         except Exception as error:  # noqa: BLE001 - every error is answered to the client
             failure = error
         with self.lock:
-            self.unanswered -= 1
+            self.unanswered -= len(tensors["label_map"])
         if failure is not None:
             self.refuse(call, failure)
             return
         self.count("ok")
         call.answer(response)
 
-    async def _synthesize(self, call: Call, tensors: Tensors) -> Any:
+    async def _synthesize(self, call: Call, tensors: Tensors, answer_by: float | None) -> Any:
         if call.cancelled():
             raise CancelledError
         encoding = read_encoding(call.parameters)
         inputs = await self._run("spade_image_decode_seconds", self._decode, tensors, call.parameters)
         if call.cancelled():
             raise CancelledError
-        drawn = await self._ask_spade(call, inputs, tensors)
+        drawn = await self._ask_spade(call, inputs, tensors, answer_by)
         files = await self._run("spade_image_encode_seconds", encode_images, drawn.pop("image"), encoding)
         padded, lengths = pad_files(files)
         outputs: Tensors = {"image": padded, "image_bytes": lengths, **drawn}
         return pb_utils.InferenceResponse([make_tensor(name, array) for name, array in outputs.items()])
 
-    async def _ask_spade(self, call: Call, inputs: Tensors, tensors: Tensors) -> Tensors:
+    async def _ask_spade(self, call: Call, inputs: Tensors, tensors: Tensors, answer_by: float | None) -> Tensors:
         """Images, timings and the like by `spade`. Raises UpstreamError with the outcome that `spade` counts."""
         parameters = {key: value for key, value in call.parameters.items() if key == "sent_unix_us"}
-        outputs = ["image"]
+        outputs, token = ["image"], secrets.token_hex(8)
         if not self.plain_upstream:
             inputs = inputs | {name: tensors[name] for name in _FORWARDED if name in tensors}
-            parameters[MARK_OUTCOME] = True
+            parameters |= {MARK_OUTCOME: True, TOKEN: token}
+            if answer_by is not None:
+                parameters[ANSWER_BY] = int(answer_by * 1e6)
             outputs.append("timings")
             if call.parameters.get(IDENTIFY):
                 parameters[IDENTIFY] = True
@@ -123,7 +133,12 @@ class TritonPythonModel(ServedModel):
             parameters=parameters,
             timeout=call.request.timeout(),
         )
-        response = await request.async_exec()
+        watching = asyncio.ensure_future(_watch(call, token))
+        try:
+            response = await request.async_exec()
+        finally:
+            watching.cancel()
+            forget(token)
         if response.has_error():
             raise _upstream_error(response.error())
         drawn = {name: read_output(response, name) for name in outputs}
@@ -148,6 +163,13 @@ class TritonPythonModel(ServedModel):
         sent = RequestTensors(**maps, style=tensors.get("style"), seed=tensors.get("seed"))
         inputs = check_request(sent, self.config, self.max_pixels)
         return graph_inputs(inputs.labels, inputs.instances, inputs.style)
+
+
+async def _watch(call: Call, token: str) -> None:
+    """Tell `spade` when the client goes."""
+    while not call.cancelled():
+        await asyncio.sleep(_CANCEL_POLL_S)
+    mark_cancelled(token)
 
 
 def _info(config: GeneratorConfig, max_batch: int, max_pixels: int) -> ModelInfo:
