@@ -20,7 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("spade_core", "kernels", "export", "serving", "trainer", "benchmarks")
 # Sources of the compiled modules. The CUDA sources and headers are in the wheel, since PTX is compiled from them.
 COMPILED = ("kernels/cpu/", "kernels/include/spade_kernels.h")
-COMMANDS = (["-m", "serving.cli", "--help"], ["-m", "serving.cli", "info"], ["-m", "benchmarks.model", "--help"])
+COMMANDS = (
+    ["-m", "serving.cli", "--help"],
+    ["-m", "serving.cli", "info"],
+    ["-m", "serving.cli", "bench", "kernels", "--help"],
+    ["-m", "serving.cli", "bench", "model", "--batches", "1", "--turns", "2", "--peers", "none", "--engines",
+     "cpu-fp32", "--html", "model.html"],
+)  # fmt: skip
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-"""The command `python -m benchmarks.cpu_kernels`."""
+"""`python -m benchmarks.cpu_kernels`, the same as `spade bench kernels`."""
 
-from benchmarks.cpu_kernels.run import main
+from benchmarks.cpu_kernels.command import kernels
 
-main()
+kernels()

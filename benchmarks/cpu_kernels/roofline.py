@@ -181,7 +181,8 @@ def _points(box: Bbox) -> Bbox:
 @click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
 def main(report: Path, image: Path) -> None:
     """Plot the PNG file IMAGE from REPORT, the file that benchmarks.cpu_kernels wrote with --json."""
-    figure = draw(json.loads(report.read_text()))
+    read = json.loads(report.read_text())
+    figure = draw(read | read.get("context", {}))  # a report of 2026-11-26 has the facts of its context at its top
     image.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(image, format="png", dpi=DPI)
 

@@ -1,7 +1,5 @@
 """The native kernels, one by one: speed, share of the machine's peak or bandwidth, and the best peer on the same data.
 
-    python -m benchmarks.cpu_kernels --threads 2 --labels DIR --json out.json
-
 The peak is the conv's own multiply-add from registers, measured in the same run on one core and multiplied by the
 threads. A share of the copy compares with a copy of as many bytes, timed in turn with the kernel. The kernel and its
 peers pack weights before the clock starts. The run stops if a result differs from a peer's by more than rounding.
@@ -13,23 +11,44 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import click
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.common.maps import labels_name, read_maps
-from benchmarks.common.report import write_report
+from benchmarks.common.maps import read_maps
 from benchmarks.cpu_kernels.codebooks import codebook_case, codebook_int8_case, embed_case, plan_case
 from benchmarks.cpu_kernels.convs import ConvShape, conv_case
 from benchmarks.cpu_kernels.maps import image_case, modulate_case, norm_case
 from benchmarks.cpu_kernels.timing import Case, Row, copy_rates, measure, peak
-from kernels.isa import Isa, isa_forms, supported_isas
+from benchmarks.report.intervals import paired_ratio
+from benchmarks.report.noise import NoiseMeter
+from benchmarks.report.output import Drawn
+from benchmarks.report.plots import Plot
+from benchmarks.report.report import Report
+from benchmarks.report.screen import Screen
+from benchmarks.report.views import View, missing_view
+from kernels.isa import Isa, isa_forms
 from kernels.ops.plan import Level, plan
 from kernels.program import Pool
 from spade_core.config import GeneratorConfig, preset
 from spade_core.types import Symbols
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run measures.
+
+    Attributes:
+        labels: folder of label maps; None for drawn maps.
+        repeats: timed calls of each contender.
+        compiled: torch.compile is a peer of modulate.
+    """
+
+    isas: tuple[Isa, ...]
+    labels: Path | None
+    threads: int
+    repeats: int
+    compiled: bool
 
 
 @dataclass(frozen=True)
@@ -93,60 +112,70 @@ def isa_cases(
     yield partial(image_case, isa, shapes.config.height, pool)
 
 
-def table(rows: list[Row], title: str) -> Table:
-    out = Table("kernel", "shape", "ms", "GFLOP/s", "GB/s", "share", "of", "peer", "peer ms", "ratio", title=title)
-    for row in rows:
-        out.add_row(
-            row.kernel, row.shape, f"{row.ms_median:.3g}", f"{row.gflop_per_s:.3g}", f"{row.gb_per_s:.3g}",
-            f"{row.share:.0%}", row.share_of, row.peer, f"{row.peer_ms_median:.3g}", f"{row.ratio:.2f}",
-        )  # fmt: skip
-    return out
-
-
-def _isas(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[Isa, ...]:
-    known = {str(isa): isa for isa in supported_isas()}
-    for name in value.split(","):
-        if name not in known:
-            raise click.BadParameter(f"expected ISAs of {list(known)} but got {name!r}")
-    return tuple(known[name] for name in value.split(","))
-
-
-@click.command()
-@click.option("--isas", default=",".join(supported_isas()), show_default="all of this processor",
-              callback=_isas, help="Comma-separated ISAs (instruction sets).")  # fmt: skip
-@click.option("--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.")  # fmt: skip
-@click.option(
-    "--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads of the kernels and of the peers."
-)
-@click.option("--repeats", default=10, show_default=True, type=click.IntRange(1), help="Timed calls of each contender.")
-@click.option("--compiled/--no-compiled", default=True, show_default=True,
-              help="Add torch.compile as a peer of modulate: takes half a minute and a C++ compiler.")  # fmt: skip
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
-def main(
-    isas: tuple[Isa, ...], labels: Path | None, threads: int, repeats: int, compiled: bool,
-    json_path: Path | None,
-) -> None:  # fmt: skip
-    """Time every native kernel on the shapes of the COCO generator; show its share of the peak and its best peer."""
-    console, pool, config = Console(), Pool(threads), COCO.config
-    symbols, levels = median_map(read_maps(config, labels).symbols.astype(np.uint16), config)
-    copy = copy_rates(threads)
-    console.print(f"copy: {copy['memory']:.0f} GB/s from memory, {copy['cache']:.0f} GB/s from the caches")
-    rows = [measure(plan_case(symbols, config), None, repeats)]
-    console.print(table(rows, "one thread"))
+def measure_all(setup: Setup, report: Report, screen: Screen) -> None:
+    """Every kernel in every ISA of `setup` that this processor runs, into `report`."""
+    pool, config = Pool(setup.threads), COCO.config
+    symbols, levels = median_map(read_maps(config, setup.labels).symbols.astype(np.uint16), config)
     peaks: dict[str, float] = {}
-    for isa in isas:
+    screen.step("copies")
+    report.context = {
+        "distinct_patches": [len(level.patches5) for level in levels],
+        "threads": setup.threads,
+        "peak_gflop_per_s_per_core": peaks,
+        "copy_gb_per_s": copy_rates(setup.threads),
+    }
+    noise = NoiseMeter()
+    screen.step("plan")
+    report.rows = [report_row(measure(plan_case(symbols, config), None, setup.repeats))]
+    for isa in setup.isas:
         peaks[isa] = peak(isa)
-        new = [measure(case(), peaks[isa], repeats) for case in isa_cases(isa, COCO, levels, pool, compiled)]
-        console.print(table(new, f"{isa}, {threads} threads, one core's peak {peaks[isa]:.0f} GFLOP/s"))
-        rows += new
-    if json_path:
-        report = {
-            "labels": labels_name(labels),
-            "distinct_patches": [len(level.patches5) for level in levels],
-            "threads": threads,
-            "peak_gflop_per_s_per_core": peaks,
-            "copy_gb_per_s": copy,
-            "rows": [asdict(row) for row in rows],
-        }
-        write_report(json_path, report)
+        for make in isa_cases(isa, COCO, levels, pool, setup.compiled):
+            case = make()
+            screen.step(f"{isa}: {case.kernel} {case.shape}")
+            report.rows.append(report_row(measure(case, peaks[isa], setup.repeats)))
+            noise.sample()
+            screen.show(views(report)[-1:])
+    report.noise = noise.finish()
+
+
+def report_row(row: Row) -> dict[str, Any]:
+    """A row as the report holds it: the calls are its paired turns."""
+    found = asdict(row)
+    measures = {"ms": list(found.pop("ms_turns")), "peer_ms": list(found.pop("peer_ms_turns"))}
+    return {"name": row.isa, "case": f"{row.kernel} {row.shape} {row.dtype}", **found, "measures": measures}
+
+
+def views(report: Report) -> list[View]:
+    """A table for each ISA; then what is missing and why."""
+    columns = ("kernel", "shape", "ms", "GFLOP/s", "GB/s", "share", "of", "peer", "peer ms", "ratio")
+    found = []
+    for isa in dict.fromkeys(row["name"] for row in report.rows):
+        cells = [
+            (
+                row["kernel"], row["shape"], f"{row['ms_median']:.3g}", f"{row['gflop_per_s']:.3g}",
+                f"{row['gb_per_s']:.3g}", f"{row['share']:.0%}", row["share_of"], row["peer"],
+                f"{row['peer_ms_median']:.3g}", str(paired_ratio(row["measures"]["peer_ms"], row["measures"]["ms"])),
+            )
+            for row in report.rows
+            if row["name"] == isa
+        ]  # fmt: skip
+        top = report.context["peak_gflop_per_s_per_core"].get(isa)
+        title = "one thread" if top is None else f"{isa}, {report.context['threads']} threads, a core's peak "
+        found.append(View(title + ("" if top is None else f"{top:.0f} GFLOP/s"), columns, cells, words=2))
+    if report.missing:
+        found.append(missing_view(report.missing))
+    return found
+
+
+def plots(report: Report) -> list[Plot]:
+    """The time of each conv and codebook shape against its operations, an ISA a line."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for row in sorted(report.rows, key=lambda row: int(row["operations"])):
+        if row["share_of"] != "copy":
+            x, y = series.setdefault(f"{row['name']}, {row['kernel']}", ([], []))
+            x.append(row["operations"] / 1e9)
+            y.append(row["gflop_per_s"])
+    return [Plot("lines", "Rate of the products by size.", "billion operations", "GFLOP/s", series)] if series else []
+
+
+DRAWN = Drawn(views, plots)

@@ -76,6 +76,7 @@ class Row(Work):
     Attributes:
         share: the part of `share_of` that the kernel reaches; 1 is all of it.
         ratio: the best peer's median time over the kernel's.
+        ms_turns, peer_ms_turns: every timed call of the kernel and of the best peer, in order.
     """
 
     ms_median: float
@@ -89,6 +90,8 @@ class Row(Work):
     peer_ms_median: float
     peer_ms_min: float
     ratio: float
+    ms_turns: tuple[float, ...]
+    peer_ms_turns: tuple[float, ...]
 
 
 def size_name(level: Level) -> str:
@@ -211,5 +214,5 @@ def measure(case: Case, core_peak: float | None, repeats: int) -> Row:
     return Row(
         case.kernel, case.shape, case.dtype, case.isa, case.threads, case.operations, case.bytes,
         ms, min(times["native"]), flops, rate, copy_rate, share, case.bound,
-        best, medians[best], min(times[best]), medians[best] / ms,
+        best, medians[best], min(times[best]), medians[best] / ms, tuple(times["native"]), tuple(times[best]),
     )  # fmt: skip

@@ -1,5 +1,5 @@
-"""`python -m benchmarks.model`."""
+"""`python -m benchmarks.model`, the same as `spade bench model`."""
 
-from benchmarks.model.run import main
+from benchmarks.model.command import model
 
-main()
+model()

@@ -1,6 +1,6 @@
 """The error of every exported file: every preset at full size, both graphs, each precision, in every runtime.
 
-    python -m benchmarks.model.exported --labels DIR --json out.json
+`spade bench export`, which is also `python -m benchmarks.model.exported`.
 
 Every file passes the checks of `spade export` (onnx.checker, shape inference, TensorRT's operators) and then runs on
 label maps, against PyTorch's float32 dense form. Presets have seeded weights; `demo` has the trained weights that ship.
@@ -11,22 +11,25 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from benchmarks.common.maps import labels_name
-from benchmarks.common.options import json_option, labels_option
-from benchmarks.common.report import write_report
+from benchmarks.report.noise import NoiseMeter
+from benchmarks.report.output import Drawn, Output, finish
+from benchmarks.report.report import Report
+from benchmarks.report.screen import Screen
+from benchmarks.report.views import View, number
 from export.onnx import DTYPES, ExportOptions, Form, export_graph
 from export.verify import Row, check_file, compare
 from kernels.constants import DONT_CARE
+from serving.cli.console import Command
+from serving.cli.options import COUNT, FILE, FOLDER, option, options
 from serving.engines.choose import load_checkpoint
 from spade_core.config import DEMO_WEIGHTS, PRESETS, GeneratorConfig
 from spade_core.maps.label_maps import prepare
@@ -65,52 +68,93 @@ def measure(
     return rows, megabytes
 
 
-def table(rows: Sequence[tuple[str, Row, float]]) -> Table:
-    """A table of (preset, row, MB). Errors are of images in -1..1."""
-    out = Table("preset", "graph", "precision", "MB", "runtime", "max error", "PSNR dB", "verdict")
-    for preset, row, megabytes in rows:
-        numbers = (f"{row.max_error:.1e}", f"{row.psnr_db:.1f}") if row.psnr_db == row.psnr_db else ("", "")
-        out.add_row(
-            preset, row.form, row.precision, f"{megabytes:.1f}", row.runtime, *numbers, escape(row.verdict)
-        )  # fmt: skip
-    return out
+def report_row(model: str, row: Row, megabytes: float) -> dict[str, Any]:
+    """A row as the report holds it. Errors that were not measured are None, since JSON has no NaN."""
+    found = asdict(row)
+    for name in ("max_error", "psnr_db"):
+        found[name] = found[name] if isfinite(found[name]) else None
+    measured = [] if found["max_error"] is None else [found["max_error"]]
+    case = f"{model} {row.form} {row.precision}"
+    return {"name": row.runtime, "case": case, "model": model, "megabytes": megabytes, **found,
+            "measures": {"max_error": measured}}  # fmt: skip
 
 
-@click.command()
-@click.option(
-    "--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True, help="May be repeated.  [default: all]"
-)
-@click.option("--form", "forms", type=click.Choice(FORMS), multiple=True, help="May be repeated.  [default: both]")
-@click.option("--precision", "precisions", type=click.Choice(list(DTYPES)), multiple=True,
-              help="May be repeated.  [default: all]")  # fmt: skip
-@labels_option("COCO-Stuff maps")
-@click.option("--maps", "count", type=click.IntRange(1), default=2, show_default=True, help="Label maps.")
-@json_option()
-def main(
-    presets: tuple[str, ...], forms: tuple[Form, ...], precisions: tuple[str, ...], labels: Path | None, count: int,
-    json_path: Path | None,
-) -> None:  # fmt: skip
-    """Max error and PSNR of every exported file against PyTorch.
+def views(report: Report) -> list[View]:
+    """One table. Errors are of images in -1..1."""
+    columns = ("model", "graph", "precision", "MB", "runtime", "max error", "PSNR dB", "verdict")
+    cells = [
+        (
+            row["model"], row["form"], row["precision"], f"{row['megabytes']:.1f}", row["runtime"],
+            number(row["max_error"], ".1e"), number(row["psnr_db"], ".1f"), row["verdict"],
+        )
+        for row in report.rows
+    ]  # fmt: skip
+    return [View("exported files against PyTorch's float32 dense form", columns, cells, words=3)]
 
-    Exit status: 0 every file that runs is right, 1 one is wrong, 2 wrong usage.
+
+@dataclass(frozen=True)
+class Files:
+    """Which files to export, and the maps to run them on."""
+
+    weights: Path | None = option("--weights", type=FILE, help="Checkpoint to export in place of the presets.")
+    presets: tuple[str, ...] = option(
+        "--preset", type=click.Choice(list(PRESETS)), multiple=True,
+        help="Presets on seeded weights, demo on the weights that ship; may be repeated.  [default: all]",
+    )  # fmt: skip
+    forms: tuple[Form, ...] = option(
+        "--form", type=click.Choice(FORMS), multiple=True, help="May be repeated.  [default: both]"
+    )
+    precisions: tuple[str, ...] = option(
+        "--precision", type=click.Choice(list(DTYPES)), multiple=True, help="May be repeated.  [default: all]"
+    )
+    labels: Path | None = option(
+        "--labels", type=FOLDER,
+        help="Folder of COCO-Stuff maps, or one holding label/ and inst/; ids are folded into a preset's classes. "
+        " [default: drawn maps]",
+    )  # fmt: skip
+    maps: int = option("--maps", type=COUNT, default=2, show_default=True, help="Label maps.")
+
+
+@click.command(cls=Command, short_help="Errors of every exported file.")
+@options(Files, "files")
+@options(Output, "output")
+def export(files: Files, output: Output) -> None:
+    """Export files and compare each in every runtime with PyTorch: max error and PSNR.
+
+    \b
+    spade bench export --preset demo
+    spade bench export --weights coco.safetensors --labels maps/ --precision fp16
+
+    Exit status: 0 every file that runs is right, 1 one is wrong, or worse than --max-regression, 2 wrong usage.
     """
-    rows: list[tuple[str, Row, float]] = []
-    for name in presets or PRESETS:
-        checkpoint = load_checkpoint(DEMO_WEIGHTS if name == "demo" else None, name)
-        maps = maps_for(checkpoint.config, labels, count)
-        with tempfile.TemporaryDirectory() as folder:
-            found, megabytes = measure(
-                checkpoint.generator, maps, forms or FORMS, precisions or tuple(DTYPES), Path(folder)
-            )
-        rows += [(name, row, megabytes[f"{row.form} {row.precision}"]) for row in found]
-    Console().print(table(rows))
-    if json_path:
-        report = {"labels": labels_name(labels), "maps": count,
-                  "rows": [{"preset": preset, "megabytes": mb, **asdict(row)} for preset, row, mb in rows]}  # fmt: skip
-        write_report(json_path, report)
-    if any(row.verdict == "WRONG" for _, row, _ in rows):
+    if files.weights is not None and files.presets:
+        raise click.UsageError("--preset: a checkpoint has its own architecture; give the checkpoint or --preset")
+    old = output.read_old("export")
+    report, noise = Report("export", {"labels": labels_name(files.labels), "maps": files.maps}), NoiseMeter()
+    sources = _sources(files)
+    with Screen(len(sources)) as screen:
+        for name, weights in sources:
+            screen.step(name)
+            checkpoint = load_checkpoint(weights, name)
+            maps = maps_for(checkpoint.config, files.labels, files.maps)
+            with tempfile.TemporaryDirectory() as folder:
+                found, megabytes = measure(
+                    checkpoint.generator, maps, files.forms or FORMS, files.precisions or tuple(DTYPES), Path(folder)
+                )
+            report.rows += [report_row(name, row, megabytes[f"{row.form} {row.precision}"]) for row in found]
+            screen.show(views(report))
+    report.noise = noise.finish()
+    finish(report, Drawn(views, lambda _report: ()), output, old)
+    if any(row["verdict"] == "WRONG" for row in report.rows):
         sys.exit(1)
 
 
+def _sources(files: Files) -> list[tuple[str, Path | None]]:
+    """(name, checkpoint or None for seeded weights) of every model."""
+    if files.weights is not None:
+        return [(files.weights.name, files.weights)]
+    return [(name, DEMO_WEIGHTS if name == "demo" else None) for name in files.presets or PRESETS]
+
+
 if __name__ == "__main__":
-    main()
+    export()

@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.common.maps import Maps, read_maps
 from benchmarks.common.options import json_option, labels_option, preset_option
 from benchmarks.common.report import write_report
-from benchmarks.server.engine import inputs_of
+from benchmarks.common.stream import inputs_of
 from serving.engines.cpu.engine import CpuEngine
 from serving.engines.reference import TorchEngine
 from spade_core.config import preset

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common.maps import Maps, read_maps
+from benchmarks.common.maps import read_maps
+from benchmarks.common.stream import inputs_of
+from benchmarks.model.contenders import describe
 from export.feeds import graph_inputs
 from spade_core.config import GeneratorConfig, preset
 from spade_core.types import Array
 
 PAUSE_S = 0.2  # pause before a turn: the thread pool of the previous engine spins for a while after its last work
 
-Run = Callable[[Array, Array | None, Array, Array | None], Array]
-"""(labels, instances, symbols, style) of one batch -> image float32 [N, 3, H, W] in -1..1."""
+Run = Callable[[Array, Array | None, Array | None], Array]
+"""(labels, instances, style) of one batch -> image float32 [N, 3, H, W] in -1..1."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Setting:
         weights: a checkpoint; None for the preset's seeded weights.
         labels, maps: folder and number of label maps, as `read_maps` takes them.
         onnx: file of the dense graph.
+        tensorrt: engine file of the peer `tensorrt`, made by `spade export`; None where there is none.
     """
 
     preset_name: str
@@ -36,6 +39,7 @@ class Setting:
     maps: int
     onnx: Path
     threads: int
+    tensorrt: Path | None = None
 
     @property
     def config(self) -> GeneratorConfig:
@@ -46,42 +50,29 @@ class Setting:
         return load(self.weights).config
 
 
-def describe(name: str) -> tuple[str, str, str]:
-    """(engine, form, precision) of a row's name."""
-    if name.startswith("torch-codebook"):
-        return "torch", "codebook", name.rsplit("-", 1)[1]
-    engine, _, precision = name.partition("-")
-    return engine, "codebook" if engine == "cpu" else "dense", precision or "fp32"
-
-
 Turn = Callable[[int, int, int], tuple[list[float], Array]]
 
 
 def load_turn(name: str, setting: Setting) -> Turn:
     """Load the engine or peer called `name`. Its turn takes the first map, the batch size and the number of repeats.
 
-    A turn pauses, makes one untimed call, and returns the seconds of every timed call and the images [batch, 3, H, W].
+    Maps are numbered as in `benchmarks.common.stream`, without end. A turn pauses, makes one untimed call, and returns
+    the seconds of every timed call and the images [batch, 3, H, W].
     """
     config = setting.config
     maps, run = read_maps(config, setting.labels, setting.maps), _runner(name, config, setting)
 
     def turn(first: int, batch: int, repeats: int) -> tuple[list[float], Array]:
+        inputs = inputs_of(maps, first, batch)
         time.sleep(PAUSE_S)
-        return _measure(run, maps, slice(first, first + batch), repeats)
+        images, seconds = run(*inputs), []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            run(*inputs)
+            seconds.append(time.perf_counter() - began)
+        return seconds, images
 
     return turn
-
-
-def _measure(run: Run, maps: Maps, part: slice, repeats: int) -> tuple[list[float], Array]:
-    instances = None if maps.instances is None else maps.instances[part]
-    args = maps.labels[part], instances, maps.symbols[part], None if maps.style is None else maps.style[part]
-    images = run(*args)
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run(*args)
-        seconds.append(time.perf_counter() - began)
-    return seconds, images
 
 
 # ---- Engines ----
@@ -101,9 +92,9 @@ def _runner(name: str, config: GeneratorConfig, setting: Setting) -> Run:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-        return lambda labels, instances, _s, style: np.asarray(
-            session.run(None, graph_inputs(labels, instances, style))[0]
-        )
+        return lambda labels, instances, style: np.asarray(session.run(None, graph_inputs(labels, instances, style))[0])
+    if engine == "tensorrt":
+        return _tensorrt_runner(setting)
     import openvino
 
     hints = {
@@ -112,7 +103,7 @@ def _runner(name: str, config: GeneratorConfig, setting: Setting) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     model = openvino.Core().compile_model(str(onnx), "CPU", hints)
-    return lambda labels, instances, _s, style: np.array(model(graph_inputs(labels, instances, style))[0])
+    return lambda labels, instances, style: np.array(model(graph_inputs(labels, instances, style))[0])
 
 
 def _torch_runner(config: GeneratorConfig, weights: Path | None, form: str, precision: str, threads: int) -> Run:
@@ -121,7 +112,7 @@ def _torch_runner(config: GeneratorConfig, weights: Path | None, form: str, prec
 
     generator = load_checkpoint(weights, config.preset).generator
     engine = TorchEngine(generator, precision, form, threads=threads)  # type: ignore[arg-type]
-    return lambda labels, instances, _s, style: engine.image(labels, instances, style).numpy()
+    return lambda labels, instances, style: engine.image(labels, instances, style).numpy()
 
 
 def _cpu_runner(config: GeneratorConfig, weights: Path | None, precision: str, threads: int) -> Run:
@@ -130,4 +121,17 @@ def _cpu_runner(config: GeneratorConfig, weights: Path | None, precision: str, t
 
     generator = load_checkpoint(weights, config.preset).generator
     engine = CpuEngine(generator, precision, threads, cache_bytes=0)  # every call is a map never seen before
-    return lambda labels, instances, _s, style: engine.image(labels, instances, style)
+    return lambda labels, instances, style: engine.image(labels, instances, style)
+
+
+def _tensorrt_runner(setting: Setting) -> Run:
+    from serving.engines.tensorrt import TensorrtEngine
+
+    assert setting.tensorrt is not None
+    engine = TensorrtEngine(setting.tensorrt)
+
+    def run(labels: Array, instances: Array | None, style: Array | None) -> Array:
+        images = engine.synthesize(labels, instances, style)
+        return images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1  # error: half a step of uint8, 0.004
+
+    return run

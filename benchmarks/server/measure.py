@@ -27,8 +27,8 @@ from benchmarks.common.load import (
 )
 from benchmarks.common.loaded_process import LoadedProcess
 from benchmarks.common.maps import Maps
+from benchmarks.common.stream import Stream, inputs_of
 from benchmarks.server.encoded import CONNECT, ENCODE
-from benchmarks.server.engine import Stream, inputs_of
 from benchmarks.server.tables import ClosedRow, Measured, OpenRow, closed_row, mean_batch
 from export.feeds import graph_inputs
 from serving.client.client import ServerError

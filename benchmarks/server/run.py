@@ -24,8 +24,9 @@ from benchmarks.common.loaded_process import LoadedProcess
 from benchmarks.common.maps import labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option, numbers, preset_option, weights_option
 from benchmarks.common.report import write_report
+from benchmarks.common.stream import Stream
 from benchmarks.server.encoded import ENCODE
-from benchmarks.server.engine import Stream, load_work
+from benchmarks.server.engine import load_work
 from benchmarks.server.measure import Bench, ClosedLoop, OpenLoop, measure_closed, measure_open
 from benchmarks.server.tables import ClosedRow, OpenRow, closed_table, open_table
 from serving.engines.names import PRECISIONS

@@ -1,31 +1,25 @@
-"""The `spade` command: a group that imports a subcommand only when somebody asks for the subcommand."""
+"""The `spade` command."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 
 import click
+
+from serving.cli.lazy_group import LazyGroup
 
 # Each name is also the name of the subcommand's module and of the function in the module.
 COMMANDS = (
     "synthesize", "serve", "convert", "info", "demo", "export", "repository", "train", "scenes", "evaluate", "check",
 )  # fmt: skip
 
-
-class _LazyGroup(click.Group):
-    def list_commands(self, _context: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        command = getattr(importlib.import_module(f"serving.cli.{name}"), name)
-        assert isinstance(command, click.Command)
-        return command
+PLUGINS = "spade.commands"  # entry points of subcommands in packages above this one: `spade bench`
 
 
-@click.group(cls=_LazyGroup, context_settings={"auto_envvar_prefix": "SPADE", "help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, modules={name: f"serving.cli.{name}" for name in COMMANDS}, plugins=PLUGINS,
+    context_settings={"auto_envvar_prefix": "SPADE", "help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 @click.version_option(package_name="spade-serve")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is chosen and why.")
 def main(verbose: bool) -> None:

@@ -40,7 +40,7 @@ def test_real_maps_are_folded_into_a_presets_classes(config: GeneratorConfig, tm
 def test_every_file_is_measured_in_every_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "ade20k", SMALL)
     arguments = ["--preset", "ade20k", "--precision", "fp32", "--precision", "bf16", "--json", str(tmp_path / "o.json")]
-    result = CliRunner().invoke(export.main, arguments, env={"COLUMNS": "200"}, catch_exceptions=False)
+    result = CliRunner().invoke(export.export, arguments, env={"COLUMNS": "200"}, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "o.json").read_text())["rows"]
     assert [(row["form"], row["precision"], row["runtime"]) for row in rows] == [

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 import benchmarks.cpu_kernels.run
 import benchmarks.cpu_kernels.timing
 from benchmarks.cpu_kernels.codebooks import codebook_case, embed_case, plan_case
+from benchmarks.cpu_kernels.command import kernels as main
 from benchmarks.cpu_kernels.convs import conv_case
-from benchmarks.cpu_kernels.run import Shapes, main, median_map
+from benchmarks.cpu_kernels.run import Shapes, median_map
 from benchmarks.cpu_kernels.timing import check, measure, rounding
 from kernels.isa import Isa, isa_forms, supported_isas
 from kernels.ops.plan import plan
@@ -57,8 +58,8 @@ def test_every_kernel_has_its_rows_in_every_isa(report: dict[str, Any]) -> None:
         kernels = ["conv 3x3", "conv 3x3", "conv 1x1", *modulations(isa), *modulations(isa), "image"]
         expected += [(kernel, isa) for kernel in kernels]
     assert [(row["kernel"], row["isa"]) for row in report["rows"]] == expected
-    assert list(report["peak_gflop_per_s_per_core"]) == supported_isas()
-    assert set(report["copy_gb_per_s"]) == {"memory", "cache"}
+    assert list(report["context"]["peak_gflop_per_s_per_core"]) == supported_isas()
+    assert set(report["context"]["copy_gb_per_s"]) == {"memory", "cache"}
     shapes = {(row["kernel"], row["shape"]) for row in report["rows"]}
     assert {
         ("plan", "6 levels 32x32"), ("conv 3x3", "40->48 6x6"), ("modulate", "40 32x32"), ("norm", "64 8x8"),
@@ -76,7 +77,7 @@ def test_rates_and_shares_follow_from_the_times(report: dict[str, Any]) -> None:
         int8 = row["dtype"] == "int8"
         assert row["share_of"] == ("int8 peak" if int8 else "peak" if of_peak else "copy")
         if of_peak:
-            peak = report["peak_gflop_per_s_per_core"][row["isa"]] * row["threads"] * (2 if int8 else 1)
+            peak = report["context"]["peak_gflop_per_s_per_core"][row["isa"]] * row["threads"] * (2 if int8 else 1)
             assert row["share"] == pytest.approx(row["gflop_per_s"] / peak)
         else:
             assert row["share"] == pytest.approx(row["gb_per_s"] / row["copy_gb_per_s"])

@@ -32,7 +32,7 @@ from benchmarks.common.load import (
     work_in,
 )
 from benchmarks.common.maps import Maps
-from benchmarks.server.engine import Stream, inputs_of
+from benchmarks.common.stream import Stream, inputs_of
 from benchmarks.server.run import main
 from benchmarks.server.tables import Measured, closed_row, mean_batch
 from kernels.isa import supported_isas

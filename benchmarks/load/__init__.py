@@ -1,0 +1,1 @@
+"""Load on a running server, through any of its doors: `spade bench server`."""

@@ -1,0 +1,180 @@
+"""The doors of a server, as an asynchronous load generator sends through them.
+
+A connection sends a request that is encoded beforehand: the load shares its cores with the server, so all work that can
+happen before the first request happens there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+import grpc
+import numpy as np
+import tritonclient.http as triton_http
+from PIL import Image
+from tritonclient.grpc import InferResult, service_pb2
+
+from benchmarks.server.encoded import Tensors, encode_grpc, encode_http
+from serving.protocol import RequestTimings, read_timings
+
+Outcome = Literal["ok", "refused", "timed out", "failed"]
+"""`refused`: the server says that it has too much to do. `timed out`: the client or the server gave up waiting."""
+
+_UNSENT = b"1000000000000000"  # stands for the time of sending in what `encode_http` writes
+_NO_LIMIT = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a TCP connection for each channel, as for clients on other machines
+)
+_GRPC_OUTCOMES: dict[grpc.StatusCode, Outcome] = {
+    grpc.StatusCode.UNAVAILABLE: "refused",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "refused",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "timed out",
+}
+_HTTP_OUTCOMES: dict[int, Outcome] = {503: "refused", 429: "refused", 408: "timed out", 504: "timed out"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. `timings` is None where the door tells none; `detail` is the error's text."""
+
+    outcome: Outcome
+    timings: RequestTimings | None = None
+    detail: str = ""
+
+
+class Connection(Protocol):
+    """One client's connection. Use it on one event loop; many requests may be out at once."""
+
+    async def send(self, encoded: Any, timeout_s: float) -> Answer:
+        """Send an encoded request and wait for its answer, at most `timeout_s`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class GrpcConnection:
+    """KServe v2 over gRPC. The server learns when the client gives up, by gRPC's deadline and parameter `timeout`."""
+
+    def __init__(self, url: str) -> None:
+        self._channel = grpc.aio.insecure_channel(urlsplit(url).netloc, options=_NO_LIMIT)
+        self._infer = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+    async def send(self, encoded: bytes, timeout_s: float) -> Answer:
+        sent = service_pb2.ModelInferRequest()
+        sent.parameters["sent_unix_us"].int64_param = time.time_ns() // 1000
+        sent.parameters["timeout"].int64_param = round(timeout_s * 1e6)
+        try:
+            # Two serialised messages, one after the other, parse as one message with the fields of both.
+            answer = await self._infer(encoded + sent.SerializeToString(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            return Answer(_GRPC_OUTCOMES.get(error.code(), "failed"), None, error.details() or str(error.code()))
+        return Answer("ok", read_timings(InferResult(service_pb2.ModelInferResponse.FromString(answer))))
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class _Http:
+    """What both HTTP doors share."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _post(
+        self, path: str, body: bytes, headers: dict[str, str], timeout_s: float
+    ) -> tuple[Answer, bytes, dict[str, str]]:
+        limit = aiohttp.ClientTimeout(total=timeout_s)
+        try:
+            async with self._session.post(self._url + path, data=body, headers=headers, timeout=limit) as response:
+                answer = await response.read()
+        except TimeoutError:
+            return Answer("timed out", None, f"no answer within {timeout_s:g} s"), b"", {}
+        except aiohttp.ClientError as error:
+            return Answer("failed", None, str(error) or type(error).__name__), b"", {}
+        if response.status != 200:
+            outcome = _HTTP_OUTCOMES.get(response.status, "failed")
+            return Answer(outcome, None, f"{response.status}: {answer[:300].decode(errors='replace')}"), b"", {}
+        return Answer("ok"), answer, dict(response.headers)
+
+
+class HttpConnection(_Http):
+    """KServe v2 over HTTP, tensors in binary."""
+
+    async def send(self, encoded: tuple[bytes, int], timeout_s: float) -> Answer:
+        body, size = encoded
+        header = body[:size].replace(_UNSENT, str(time.time_ns() // 1000).encode())
+        lengths = {"Inference-Header-Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        answer, content, headers = await self._post("/v2/models/spade/infer", header + body[size:], lengths, timeout_s)
+        if answer.outcome != "ok":
+            return answer
+        length = int(headers["Inference-Header-Content-Length"])
+        read = triton_http.InferenceServerClient.parse_response_body(content, header_length=length)
+        return Answer("ok", read_timings(read))
+
+
+class RestConnection(_Http):
+    """`POST /v1/synthesize`: a PNG in, an image file out. Tells no timings."""
+
+    async def send(self, encoded: bytes, timeout_s: float) -> Answer:
+        answer, _, _ = await self._post("/v1/synthesize", encoded, {"Content-Type": "image/png"}, timeout_s)
+        return answer
+
+
+def encode_rest(tensors: Tensors) -> bytes:
+    """One label map as a PNG. Raises ValueError for several maps, and for a model that reads instance maps."""
+    if len(tensors["labels"]) != 1 or "instances" in tensors:
+        raise ValueError("[bench] expected one label map and no instance map for the door rest")
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(tensors["labels"])[0]).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Door:
+    """A door of a server: its name, its address, how requests are encoded, and how clients connect."""
+
+    name: str
+    url: str
+    encode: Callable[[Tensors], Any]
+    make: Callable[[str], Connection]
+
+    def connect(self) -> Connection:
+        """A new connection. Call it on a running event loop."""
+        return self.make(self.url)
+
+
+_DOORS: dict[str, tuple[Callable[[Tensors], Any], Callable[[str], Connection]]] = {
+    "grpc": (encode_grpc, GrpcConnection),
+    "http": (encode_http, HttpConnection),
+    "rest": (encode_rest, RestConnection),
+}
+DOORS = tuple(_DOORS)
+
+
+def door(name: str, url: str) -> Door:
+    """The door called `name` at `url`."""
+    encode, make = _DOORS[name]
+    return Door(name, url, encode, make)
+
+
+async def reachable(of: Door, encoded: Any) -> str:
+    """Why a door does not answer an encoded request; empty where it does. Waits a minute at most."""
+    connection = of.connect()
+    try:
+        answer = await connection.send(encoded, 60.0)
+    finally:
+        await connection.close()
+    await asyncio.sleep(0)
+    return "" if answer.outcome == "ok" else f"{answer.outcome}: {answer.detail}"
