@@ -50,7 +50,7 @@ def kernels(timing: Timing, output: Output) -> None:
 
     \b
     spade bench kernels --threads 2 --no-compiled
-    spade bench kernels --isas avx512bf16 --json kernels.json
+    spade bench kernels --isas avx512bf16 --json report.json
 
     Exit status: 0 measured, 1 not, or worse than --max-regression, 2 wrong usage, 130 interrupted.
     """

@@ -17,17 +17,20 @@ from urllib.parse import urlsplit
 import aiohttp
 import grpc
 import numpy as np
+import numpy.typing as npt
 import tritonclient.http as triton_http
 from PIL import Image
 from tritonclient.grpc import InferResult, service_pb2
 
 from benchmarks.server.encoded import Tensors, encode_grpc, encode_http
-from serving.protocol import RequestTimings, read_timings
+from serving.protocol import UNKNOWN, RequestTimings, read_timings
 
 Outcome = Literal["ok", "refused", "timed out", "failed"]
 """`refused`: the server says that it has too much to do. `timed out`: the client or the server gave up waiting."""
 
 _UNSENT = b"1000000000000000"  # stands for the time of sending in what `encode_http` writes
+_BOUNDARY = "spade-bench-5f0c2e7d41"
+_MOST_INSTANCE = 65535
 _NO_LIMIT = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -125,20 +128,66 @@ class HttpConnection(_Http):
 
 
 class RestConnection(_Http):
-    """`POST /v1/synthesize`: a PNG in, an image file out. Tells no timings."""
+    """`POST /v1/synthesize`: PNGs in, an image file out. The gateway learns when the client gives up."""
 
-    async def send(self, encoded: bytes, timeout_s: float) -> Answer:
-        answer, _, _ = await self._post("/v1/synthesize", encoded, {"Content-Type": "image/png"}, timeout_s)
-        return answer
+    async def send(self, encoded: RestBody, timeout_s: float) -> Answer:
+        path, kind = "/v1/synthesize", "image/png"
+        body = encoded.label_map
+        if encoded.instance_map is None:
+            path += f"?timeout={timeout_s:g}"
+        else:
+            fields = {"label_map": body, "instance_map": encoded.instance_map, "timeout": f"{timeout_s:g}".encode()}
+            body, kind = _form(fields), f"multipart/form-data; boundary={_BOUNDARY}"
+        answer, _, headers = await self._post(path, body, {"Content-Type": kind}, timeout_s)
+        return answer if answer.outcome != "ok" else Answer("ok", timings_of(headers))
 
 
-def encode_rest(tensors: Tensors) -> bytes:
-    """One label map as a PNG. Raises ValueError for several maps, and for a model that reads instance maps."""
-    if len(tensors["labels"]) != 1 or "instances" in tensors:
-        raise ValueError("[bench] expected one label map and no instance map for the door rest")
+@dataclass(frozen=True)
+class RestBody:
+    """The PNGs of one request."""
+
+    label_map: bytes
+    instance_map: bytes | None
+
+
+def encode_rest(tensors: Tensors) -> RestBody:
+    """One label map, and its instance map, as PNGs. Raises ValueError for several maps and for large instance ids."""
+    if len(tensors["labels"]) != 1:
+        raise ValueError(f"[bench] expected one label map for the door rest but got {len(tensors['labels'])}")
+    instances = tensors.get("instances")
+    if instances is not None and instances.max() > _MOST_INSTANCE:
+        raise ValueError(f"[bench] expected instance ids up to {_MOST_INSTANCE} for a PNG but got {instances.max()}")
+    return RestBody(_png(tensors["labels"][0]), None if instances is None else _png(instances[0].astype(np.uint16)))
+
+
+def timings_of(headers: dict[str, str]) -> RequestTimings | None:
+    """The timings in the headers of an answer; None without them."""
+    named = {}
+    for part in headers.get("Server-Timing", "").split(","):
+        name, _, duration = part.strip().partition(";dur=")
+        if duration:
+            named[name] = float(duration) / 1e3
+    if "total" not in named:
+        return None
+    queue, plan, codebook, convs = (named.get(name, UNKNOWN) for name in ("queue", "plan", "codebook", "convs"))
+    batch = float(headers.get("X-Spade-Batch-Size", 1))
+    return RequestTimings(queue, plan, codebook, convs, named["total"], batch, UNKNOWN)
+
+
+def _png(pixels: npt.NDArray[Any]) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.asarray(tensors["labels"])[0]).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def _form(fields: dict[str, bytes]) -> bytes:
+    """The body of a form. A field that is no text has a file's name."""
+    parts = []
+    for name, value in fields.items():
+        file = "" if name == "timeout" else f'; filename="{name}.png"\r\nContent-Type: image/png'
+        parts.append(f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode())
+        parts.append(value + b"\r\n")
+    return b"".join([*parts, f"--{_BOUNDARY}--\r\n".encode()])
 
 
 @dataclass(frozen=True)

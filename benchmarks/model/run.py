@@ -19,7 +19,7 @@ from benchmarks.common.errors import image_error
 from benchmarks.common.loaded_process import LoadedProcess
 from benchmarks.model.contenders import OURS, REFERENCE, describe
 from benchmarks.model.worker import Setting, load_turn
-from benchmarks.report.noise import NoiseMeter
+from benchmarks.report.noise import NoiseMeter, first_turn
 from benchmarks.report.report import Missing, Report, Row
 from benchmarks.report.screen import Screen
 from spade_core.types import Array
@@ -149,7 +149,7 @@ def measure(plan: Plan, setting: Setting, report: Report, changed: Callable[[], 
         run.load(setting, stack)
         for batch in plan.batches:
             run.measure(batch, changed)
-        report.noise = noise.finish()
+        report.noise = noise.finish() | {"first_turn": first_turn(report.rows)}
 
 
 def _export(setting: Setting, screen: Screen) -> None:

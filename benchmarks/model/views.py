@@ -66,7 +66,7 @@ def plots(report: Report) -> list[Plot]:
         if row["batch"] == first
     }
     return [
-        Plot("lines", "Batch scaling: time of an image.", "maps in a batch", "ms an image", per_image, "xy"),
+        Plot("lines", "Batch scaling: time of an image.", "maps in a batch", "ms an image", per_image, "by"),
         Plot("lines", "Throughput against latency; a point a batch size.", "ms a batch", "images/s", against, "xy"),
         Plot("distribution", f"Turns at batch {first}: histogram and CDF.", "ms a batch", "", turns),
     ]

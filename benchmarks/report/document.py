@@ -16,6 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
   background: #fff }
 h1, h2 { line-height: 1.2 } table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block;
   overflow-x: auto } th, td { padding: .25rem .7rem; border-bottom: 1px solid #dde2e8; text-align: right }
+td:first-child { white-space: nowrap }
 th:nth-child(-n+1), td:nth-child(-n+1), .w2 :is(th, td):nth-child(2), .w3 :is(th, td):nth-child(-n+3) {
   text-align: left }
 .noise { padding: .5rem .8rem; border-left: 4px solid #2a9d6f; background: #eef8f3 }

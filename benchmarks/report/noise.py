@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -13,6 +15,7 @@ import psutil
 OTHERS_CORES = 0.1  # cores that other programs may use; a quiet Linux uses 0.01 to 0.05
 STEAL_SHARE = 0.02
 CLOCK_SPREAD = 0.15
+FIRST_TURN = 0.1
 _LISTED = 3  # processes that are named
 _WORK = bytes(1 << 18)  # hashed in some 0.2 to 1 ms: long for a timer, short for a scheduler
 
@@ -77,8 +80,28 @@ class NoiseMeter:
         return reasons
 
 
+def first_turn(rows: Sequence[dict[str, Any]]) -> float | None:
+    """How much longer the first turn took than the median of the later ones, as the median over rows; None without.
+
+    Above 0 where a contender or the machine was not warm yet: memory that is written for the first time, a clock that
+    rises.
+    """
+    found = []
+    for row in rows:
+        turns = [value for value in next(iter(row["measures"].values()), []) if value is not None]
+        if len(turns) >= 3:
+            found.append(turns[0] / statistics.median(turns[1:]) - 1)
+    return round(statistics.median(found), 3) if found else None
+
+
 def noise_line(noise: dict[str, Any]) -> str:
-    """The noise in a sentence."""
+    """The noise in a sentence or two."""
+    cold = noise.get("first_turn")
+    ending = f"; the first turn took {cold:.0%} longer than later ones" if cold and cold > FIRST_TURN else ""
+    return _verdict(noise) + ending
+
+
+def _verdict(noise: dict[str, Any]) -> str:
     if noise["verdict"] == "busy":
         return f"BUSY MACHINE: {'; '.join(noise['reasons'])}. Read ratios of the same run, or run again."
     return (

@@ -24,7 +24,7 @@ class Plot:
     Attributes:
         kind: `lines` of series (x, y); `distribution` of series (values, none), a histogram beside its CDF.
         series: by the name in the legend.
-        log: axes with a logarithmic scale, `x`, `y`, `xy` or none.
+        log: axes with a logarithmic scale, `x`, `y`, both or none; `b` is x with a mark at each value, for batch sizes.
         marks: horizontal lines, by name.
     """
 
@@ -65,6 +65,8 @@ def _lines(axes: Axes, plot: Plot) -> None:
     axes.set_xlabel(plot.x)
     axes.set_ylabel(plot.y)
     if "x" in plot.log:
+        axes.set_xscale("log")
+    if "b" in plot.log:
         axes.set_xscale("log", base=2)
         ticks = sorted({value for x, _ in plot.series.values() for value in x})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -75,7 +77,7 @@ def _lines(axes: Axes, plot: Plot) -> None:
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if plot.series or plot.marks:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
 def _distribution(histogram: Axes, cdf: Axes, plot: Plot) -> None:
@@ -95,4 +97,5 @@ def _distribution(histogram: Axes, cdf: Axes, plot: Plot) -> None:
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     if values:
-        cdf.legend(frameon=False, fontsize=8, loc="lower right")
+        cdf.set_ylim(0, 1.02)
+        cdf.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -53,5 +53,5 @@ def test_every_file_is_measured_in_every_runtime(tmp_path: Path, monkeypatch: py
         if row["precision"] == "fp32":
             assert row["verdict"] == "ok"
             assert row["max_error"] <= MAX_ERROR_FP32
-            assert row["preset"] == "ade20k"
+            assert row["model"] == "ade20k"
     assert "Could not find an implementation" in result.output  # ONNX Runtime has no bf16 kernels

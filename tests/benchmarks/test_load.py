@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,14 @@ from jsonschema import validate
 from benchmarks.common.maps import Maps
 from benchmarks.common.stream import Stream
 from benchmarks.load.command import server
-from benchmarks.load.doors import RestConnection, door, encode_rest
+from benchmarks.load.doors import RestBody, RestConnection, door, encode_rest, timings_of
 from benchmarks.load.figures import Window, figures, kept_up, mean_batch, slow_share, thinned
 from benchmarks.load.loops import Requests, Shot, closed_loop, open_loop
 from benchmarks.load.search import GROWTH, highest_rate
 from benchmarks.load.targets import config_of, doors_at
 from benchmarks.report.report import Report
 from kernels.isa import supported_isas
+from serving.gateway.headers import timings_header
 from serving.protocol import ModelInfo, RequestTimings
 from spade_core.config import GeneratorConfig
 from spade_core.files.checkpoints import save
@@ -192,7 +194,7 @@ def test_a_server_that_is_gone_is_a_failed_request() -> None:
     async def run() -> str:
         connection = RestConnection("http://127.0.0.1:9")
         try:
-            return (await connection.send(b"", 5.0)).outcome
+            return (await connection.send(RestBody(b"", None), 5.0)).outcome
         finally:
             await connection.close()
 
@@ -217,8 +219,15 @@ def test_no_label_map_is_sent_twice() -> None:
 
 
 def test_the_door_rest_takes_one_map() -> None:
-    with pytest.raises(ValueError, match="expected one label map and no instance map for the door rest"):
+    with pytest.raises(ValueError, match="expected one label map for the door rest but got 2"):
         encode_rest({"labels": np.zeros((2, 4, 4), np.uint8)})
+
+
+def test_timings_are_read_from_the_headers_of_an_answer() -> None:
+    told = timings_header(timings(1.0, 4))
+    assert timings_of({"Server-Timing": told, "X-Spade-Batch-Size": "4"}) == replace(timings(1.0, 4), distinct_share=-1)
+    assert timings_of({"Server-Timing": "queue;dur=3"}) is None
+    assert timings_of({}) is None
 
 
 # ---- Targets and the command ----
@@ -274,7 +283,7 @@ def test_a_short_run_on_a_real_server_and_its_comparison(tmp_path: Path) -> None
     for row in (row for row in report["rows"] if row["mode"] in {"closed", "open"}):
         assert row["answered"] == row["requests"] > 0
         assert row["p50_s"] <= row["p90_s"] <= row["p99_s"] <= row["max_s"]
-        assert (row["queue_s"] is None) == (row["door"] == "rest")
+        assert row["engine_s"] > 0
         assert len(row["measures"]["images_s"]) == 2
     assert "<svg " in (tmp_path / "a.html").read_text()
     done = run(tmp_path, *common, "--compare", "a.json")

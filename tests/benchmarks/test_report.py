@@ -15,7 +15,7 @@ from jsonschema import validate
 from benchmarks.report.compare import compare, differences
 from benchmarks.report.document import markdown, page
 from benchmarks.report.intervals import paired_ratio
-from benchmarks.report.noise import NoiseMeter, _tree_seconds, noise_line
+from benchmarks.report.noise import NoiseMeter, _tree_seconds, first_turn, noise_line
 from benchmarks.report.output import Drawn, Output, finish
 from benchmarks.report.plots import Plot, svg
 from benchmarks.report.report import Missing, Report, ReportError, Row
@@ -161,6 +161,13 @@ def test_other_programs_make_a_machine_busy() -> None:
     assert noise["verdict"] == "busy"
     assert "other programs used" in noise["reasons"][0]
     assert noise_line(noise).startswith("BUSY MACHINE: other programs used")
+
+
+def test_a_slow_first_turn_is_told() -> None:
+    rows = [row("a", [1.5, 1.0, 1.0, 1.1]), row("b", [1.3, 1.0, 1.0]), row("c", [9.0, 1.0])]
+    assert first_turn(rows) == pytest.approx(0.4)
+    assert noise_line(CALM | {"first_turn": 0.4}).endswith("; the first turn took 40% longer than later ones")
+    assert "first turn" not in noise_line(CALM | {"first_turn": None})
 
 
 def test_the_work_of_a_child_that_ended_is_our_own() -> None:

@@ -1,0 +1,5 @@
+"""`python -m benchmarks.overload`."""
+
+from benchmarks.overload.run import main
+
+main()
