@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from serving.cli.console import Command, note
-from serving.cli.options import FOLDER, OUT_FILE, SECONDS, Queue, Running, given, option, options
+from serving.cli.options import COUNT, FILE, FOLDER, OUT_FILE, SECONDS, Queue, Running, given, option, options
 
 if TYPE_CHECKING:
+    from serving.gateway.doors import Doors
     from serving.triton.model_config import ModelOptions
 
 _PORT = click.IntRange(0, 65535)
@@ -61,22 +63,59 @@ class Listening:
 
 
 @dataclass(frozen=True)
-class Doors:
-    """Which doors clients come through."""
+class Entrance:
+    """Who may come in, and through which doors."""
 
     direct: bool = option(
         "--direct", is_flag=True,
         help="Open Triton's own ports, without the gateway before them: for trusted networks and for measuring.",
     )  # fmt: skip
+    keys: Path | None = option(
+        "--keys", type=FILE, help="Let in callers with a key of this file (`spade key`), which may change meanwhile."
+    )
+    without_keys: bool = option(
+        "--without-keys", is_flag=True, help="Let everybody in, also where --host opens the doors beyond this machine."
+    )
+    per_minute: int | None = option(
+        "--per-minute", type=COUNT,
+        help="Images a minute for each key without a limit of its own, or for each address.  [default: no limit]",
+    )  # fmt: skip
+    cors: tuple[str, ...] = option(
+        "--cors", metavar="ORIGIN", multiple=True,
+        help="Let pages of this origin (https://example.org, or *) call; may be repeated.",
+    )  # fmt: skip
+    tls_cert: Path | None = option("--tls-cert", type=FILE, help="Speak TLS with this certificate chain (PEM).")
+    tls_key: Path | None = option("--tls-key", type=FILE, help="The certificate's key (PEM).")
+    trusted_proxy: tuple[str, ...] = option(
+        "--trusted-proxy", metavar="NETWORK", multiple=True,
+        help="Believe X-Forwarded-For of this address or network; may be repeated.",
+    )  # fmt: skip
+    max_body_mib: int = option(
+        "--max-body-mib", type=click.IntRange(1, 1024), default=64, show_default=True,
+        help="Largest body of an HTTP request, MiB.",
+    )  # fmt: skip
+    json_log: bool = option("--json-log", is_flag=True, help="Log a line of JSON for each request.")
+
+    def doors(self) -> Doors:
+        """As the gateway takes them."""
+        from serving.gateway.doors import Doors
+
+        def text(path: Path | None) -> str | None:
+            return None if path is None else str(path.resolve())
+
+        return Doors(
+            text(self.keys), self.without_keys, self.per_minute, self.cors, text(self.tls_cert), text(self.tls_key),
+            self.trusted_proxy, self.max_body_mib << 20, self.json_log,
+        )  # fmt: skip
 
 
 @click.command(cls=Command, interrupted="the server did not start", short_help="Serve a model over gRPC and HTTP.")
 @options(Running, "model")
 @options(Queue, "queue")
 @options(Listening, "listening")
-@options(Doors, "doors")
+@options(Entrance, "entrance")
 @click.pass_context
-def serve(context: click.Context, model: Running, queue: Queue, listening: Listening, doors: Doors) -> None:
+def serve(context: click.Context, model: Running, queue: Queue, listening: Listening, entrance: Entrance) -> None:
     """Serve a model over gRPC and HTTP with NVIDIA Triton until SIGTERM or Ctrl-C.
 
     \b
@@ -99,13 +138,20 @@ def serve(context: click.Context, model: Running, queue: Queue, listening: Liste
     served = ModelOptions() if listening.repository is not None else model_options(model, queue)
     verbose = bool(context.find_root().params.get("verbose"))
     serve_options = ServeOptions(model=served, verbose=verbose, **asdict(listening))
-    if doors.direct:
+    doors = entrance.doors()
+    try:
+        doors.check(listening.host)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if entrance.direct:
+        if ignored := [name for name in given(context, Entrance) if name not in ("--direct", "--without-keys")]:
+            raise click.UsageError(f"{', '.join(ignored)}: Triton's own ports know none of it; leave out --direct")
         from serving.supervisor.supervised import supervised
 
         sys.exit(run(serve_options, supervised))
     from serving.gateway.pair import serve_pair
 
-    sys.exit(run(serve_options, serve_pair))
+    sys.exit(run(serve_options, partial(serve_pair, doors=doors)))
 
 
 def model_options(model: Running, queue: Queue | None = None) -> ModelOptions:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from serving.gateway import grpc_door, scrape
+from serving.gateway import grpc_door, json_log, scrape
 from serving.gateway.app import create_app
 from serving.gateway.queue import FairQueue
 from serving.gateway.settings import Settings
@@ -25,6 +24,7 @@ from serving.gateway.state import State
 from serving.gateway.upstream import Upstream
 
 _POLL_S = 0.01
+_KEEP_ALIVE_S = 75  # longer than the minute that load balancers usually keep a connection
 _FIRST_IN_FLIGHT = 16  # until the model tells its largest batch
 
 
@@ -44,7 +44,7 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     grpc_server = await grpc_door.start(state)
     apps = {settings.http_fd: create_app(state), settings.metrics_fd: scrape.create_app(state)}
-    servers = {fd: _http_server(app, settings) for fd, app in apps.items()}
+    servers = {fd: _http_server(app, settings, tls=fd == settings.http_fd) for fd, app in apps.items()}
     serving = [asyncio.ensure_future(server.serve([socket.socket(fileno=fd)])) for fd, server in servers.items()]
     while not all(server.started for server in servers.values()):
         await asyncio.sleep(_POLL_S)
@@ -54,28 +54,34 @@ async def serve(settings: Settings) -> None:
         server.should_exit = True
     await asyncio.gather(*serving, grpc_server.stop(settings.drain_s))
     await state.upstream.close()
+    state.tracer.close()
 
 
-def _http_server(app: Any, settings: Settings) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            loop="none",
-            http="httptools",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.drain_s),
-            backlog=settings.backlog,
-        )
+def _http_server(app: Any, settings: Settings, tls: bool) -> _Server:
+    doors = settings.doors
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=bool(doors.trusted_proxies),
+        forwarded_allow_ips=list(doors.trusted_proxies),
+        ssl_certfile=doors.tls_cert if tls else None,
+        ssl_keyfile=doors.tls_key if tls else None,
+        timeout_graceful_shutdown=int(settings.drain_s),
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        backlog=settings.backlog,
     )
+    return _Server(config)
 
 
 def main() -> None:
     """Read the settings and serve."""
     settings = Settings.from_json(sys.stdin.read())
-    logging.basicConfig(level=logging.INFO if settings.verbose else logging.WARNING)
+    json_log.set_up(settings.doors.json_log, settings.verbose)
     uvloop.run(serve(settings))
 
 

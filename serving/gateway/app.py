@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from serving.gateway import health, model_routes, openai_images, problems, synthesize, v2_http
+from serving.gateway import docs, health, model_routes, openai_images, problems, scrape, synthesize, v2_http
+from serving.gateway.entrance import Entrance
+from serving.gateway.headers import EXPOSED
 from serving.gateway.openapi import PROBLEM_SCHEMA
 from serving.gateway.state import State
 
@@ -29,4 +32,16 @@ def create_app(state: State) -> FastAPI:
     app.include_router(openai_images.router)
     app.include_router(model_routes.router)
     app.include_router(v2_http.router)
+    app.include_router(scrape.router)
+    app.include_router(docs.router)
+    doors = state.settings.doors
+    app.add_middleware(Entrance, callers=state.callers, tracer=state.tracer, tls=doors.tls)
+    if doors.cors:  # outside of the entrance: a page may read why it was refused
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(doors.cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-Id"],
+            expose_headers=EXPOSED,
+        )
     return app

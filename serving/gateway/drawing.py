@@ -18,8 +18,8 @@ from fastapi import Request
 from serving.gateway.orders import Order
 from serving.gateway.problems import Problem
 from serving.gateway.queue import DeadlineError, RefusedError
-from serving.gateway.state import State
-from serving.gateway.upstream import Answer, Metadata, UpstreamError
+from serving.gateway.state import State, caller_of, trace_of
+from serving.gateway.upstream import Answer, UpstreamError
 from serving.protocol import RequestTimings, joined_timings, read_timings
 from serving.triton.identity import IDENTIFY, Identity, read_identity
 
@@ -44,8 +44,11 @@ class Drawn:
     identity: Identity | None
 
 
-async def draw(state: State, order: Order, client: str, metadata: Metadata = ()) -> Drawn:
-    """Draw the images of an order, in parts of the model's largest batch. Raises Problem."""
+async def draw(state: State, order: Order, request: Request) -> Drawn:
+    """Draw the images of an order, in parts of the model's largest batch, on its caller's account. Raises Problem."""
+    caller = caller_of(request)
+    caller.take(order.count)
+    metadata = trace_of(request)
     try:
         model = await state.model()
         most = model.info.max_batch
@@ -56,7 +59,7 @@ async def draw(state: State, order: Order, client: str, metadata: Metadata = ())
 
         def send(part: slice) -> Awaitable[Answer]:
             return state.upstream.infer(
-                "spade_image", order.tensors(part), parameters, order.deadline_s, client=client, metadata=metadata
+                "spade_image", order.tensors(part), parameters, order.deadline_s, client=caller.queue, metadata=metadata
             )
 
         answers = [await send(parts[0])] if len(parts) == 1 else await _all([send(part) for part in parts])

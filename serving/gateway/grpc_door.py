@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.gateway.callers import Caller, key_in
+from serving.gateway.problems import Problem
 from serving.gateway.queue import DeadlineError, RefusedError
 from serving.gateway.state import State
 from serving.gateway.upstream import SERVICE, UpstreamError
@@ -22,6 +25,12 @@ _SHUT = (
     "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister", "RepositoryModelLoad", "RepositoryModelUnload",
     "TraceSetting", "LogSettings",
 )  # fmt: skip
+_PUBLIC = ("ServerLive", "ServerReady", "ModelReady")  # for probes
+# Of what a caller's key and limit refuse.
+_CODES = {
+    "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
+    "too-many-requests": grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
 _PING_S = 60  # the most frequent pings that are no fault of the client
 _MOST_OF_STREAM = 64  # requests of one stream that are under way
 
@@ -46,14 +55,19 @@ async def start(state: State) -> Any:
     handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(_infer(state))
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(_stream(state))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    server.add_insecure_port(state.settings.grpc_address)
+    address, doors = state.settings.grpc_address, state.settings.doors
+    if doors.tls_cert is not None and doors.tls_key is not None:
+        chain, key = Path(doors.tls_cert).read_bytes(), Path(doors.tls_key).read_bytes()
+        server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)]))
+    else:
+        server.add_insecure_port(address)
     await server.start()
     return server
 
 
 def _options(state: State) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", state.settings.max_body_bytes),
+        ("grpc.max_receive_message_length", state.settings.doors.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_S * 1000),
@@ -63,7 +77,12 @@ def _options(state: State) -> list[tuple[str, int]]:
 def _asking(state: State, method: str) -> _Handler:
     async def answer(request: bytes, context: Any) -> bytes:
         try:
+            if method not in _PUBLIC:
+                _admitted(state, context)
             return await read_only(state, method, request)
+        except _Told as error:
+            await context.abort(error.code, str(error))
+            raise
         except UpstreamError as error:
             await context.abort(error.code, upstream_text(error))
             raise
@@ -82,7 +101,7 @@ def _shut(method: str) -> _Handler:
 def _infer(state: State) -> _Handler:
     async def answer(request: bytes, context: Any) -> bytes:
         try:
-            return await _drawn(state, request, context.peer(), context.time_remaining())
+            return await _drawn(state, request, _admitted(state, context), context.time_remaining())
         except _Told as error:
             await context.abort(error.code, str(error))
             raise
@@ -90,12 +109,15 @@ def _infer(state: State) -> _Handler:
     return answer
 
 
-async def _drawn(state: State, request: bytes, client: str, deadline_s: float | None) -> bytes:
+async def _drawn(state: State, request: bytes, caller: Caller, deadline_s: float | None) -> bytes:
     """The answer to a request to infer. Raises _Told."""
     try:
         message = pb.ModelInferRequest.FromString(request)
         maps = check_infer(message, await state.v2.spec(message.model_name))
-        return await state.upstream.forward(request, maps=maps, client=client, deadline_s=deadline_s)
+        caller.take(maps)
+        return await state.upstream.forward(request, maps=maps, client=caller.queue, deadline_s=deadline_s)
+    except Problem as problem:
+        raise _Told(_CODES[problem.kind], problem.detail) from None
     except DecodeError:
         raise _Told(grpc.StatusCode.INVALID_ARGUMENT, "[v2] expected a ModelInferRequest but got other bytes") from None
     except V2Error as error:
@@ -111,13 +133,18 @@ async def _drawn(state: State, request: bytes, client: str, deadline_s: float | 
 def _stream(state: State) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
     async def answers(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """Each answer as it is ready; the client tells them apart by their ids."""
+        try:
+            caller = _admitted(state, context)
+        except _Told as error:
+            await context.abort(error.code, str(error))
+            raise
         ready: asyncio.Queue[bytes | None] = asyncio.Queue()
         room = asyncio.Semaphore(_MOST_OF_STREAM)
 
         async def one(request: bytes) -> None:
             response = pb.ModelStreamInferResponse()
             try:
-                response.infer_response.ParseFromString(await _drawn(state, request, context.peer(), None))
+                response.infer_response.ParseFromString(await _drawn(state, request, caller, None))
             except _Told as error:
                 response.error_message = str(error)
                 response.infer_response.id = _id_of(request)
@@ -140,6 +167,16 @@ def _stream(state: State) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator
             reading.cancel()  # the client has gone: what waits for its turn is dropped
 
     return answers
+
+
+def _admitted(state: State, context: Any) -> Caller:
+    """Who calls, by the metadata `authorization: Bearer KEY`. Raises _Told."""
+    headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    host, _, port = context.peer().rpartition(":")
+    try:
+        return state.callers.admit(key_in(headers), host, port)
+    except Problem as problem:
+        raise _Told(_CODES[problem.kind], problem.detail) from None
 
 
 def _id_of(request: bytes) -> str:

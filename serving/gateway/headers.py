@@ -8,6 +8,11 @@ from serving.gateway.drawing import Drawn
 from serving.protocol import RequestTimings
 
 TIMINGS = "X-Spade-Timings"
+EXPOSED = (
+    TIMINGS, "X-Spade-Batch-Size", "X-Spade-Seed", "X-Spade-Engine", "X-Spade-Weights", "X-Request-Id", "ETag",
+    "Retry-After", "RateLimit", "RateLimit-Policy",
+)  # fmt: skip
+"""Headers that pages of other origins may read, where CORS lets them in."""
 
 
 def drawn_headers(drawn: Drawn, seeds: Sequence[int] | None, tag: str | None) -> dict[str, str]:

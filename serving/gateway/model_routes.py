@@ -81,7 +81,7 @@ async def model(request: Request) -> Served:
             max_batch=info.max_batch,
             max_count=settings.max_count,
             max_pixels=info.max_pixels,
-            max_body_bytes=settings.max_body_bytes,
+            max_body_bytes=settings.doors.max_body_bytes,
         ),
     )
 

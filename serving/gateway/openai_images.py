@@ -16,7 +16,7 @@ from serving.gateway.headers import drawn_headers
 from serving.gateway.openapi import EDITS
 from serving.gateway.orders import Order, order
 from serving.gateway.problems import Problem
-from serving.gateway.state import client_of, state_of
+from serving.gateway.state import state_of
 from serving.gateway.uploads import Form, read_form
 from serving.gateway.upstream import UpstreamError
 from serving.protocol import ModelInfo
@@ -32,13 +32,13 @@ _INSTANCES = "instance_map"
 @router.post("/v1/images/edits", summary="Draw a label map, by a client of OpenAI's images", openapi_extra=EDITS)
 async def edits(request: Request) -> Response:
     state = state_of(request)
-    form = await read_form(request, state.settings.max_body_bytes, state.settings.body_timeout_s)
+    form = await read_form(request, state.settings.doors.max_body_bytes, state.settings.body_timeout_s)
     try:
         model = await state.model()
     except UpstreamError as error:
         raise as_problem(error) from None
     wanted = _order(form, model.info, state.settings.max_count)
-    drawn = await while_there(request, draw(state, wanted, client_of(request)))
+    drawn = await while_there(request, draw(state, wanted, request))
     body = {
         "created": int(time.time()),
         "data": [{"b64_json": base64.b64encode(file).decode()} for file in drawn.files],

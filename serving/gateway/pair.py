@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from serving.gateway.doors import OPEN, Doors
 from serving.gateway.ward import GatewayWard
 from serving.supervisor.keeper import Keeper
 from serving.supervisor.limits import DEFAULT_LIMITS, Limits
@@ -25,11 +26,15 @@ class Pair:
 
     Attributes:
         options: where the doors are; port 0 is replaced.
+        doors: who may come in, and how.
         gateway: the gateway's process, as a ward.
     """
 
-    def __init__(self, options: ServeOptions, triton: SupervisedTriton, gateway: GatewayWard, keeper: Keeper) -> None:
+    def __init__(
+        self, options: ServeOptions, doors: Doors, triton: SupervisedTriton, gateway: GatewayWard, keeper: Keeper
+    ) -> None:
         self.options = options
+        self.doors = doors
         self.gateway = gateway
         self._triton, self._keeper = triton, keeper
 
@@ -45,11 +50,13 @@ class Pair:
 
     @property
     def http_url(self) -> str:
-        return f"http://{reachable(self.options.host)}:{self.options.http_port}"
+        scheme = "https" if self.doors.tls else "http"
+        return f"{scheme}://{reachable(self.options.host)}:{self.options.http_port}"
 
     @property
     def grpc_url(self) -> str:
-        return f"grpc://{reachable(self.options.host)}:{self.options.grpc_port}"
+        scheme = "grpcs" if self.doors.tls else "grpc"
+        return f"{scheme}://{reachable(self.options.host)}:{self.options.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
@@ -80,20 +87,21 @@ class Pair:
 
 @contextlib.contextmanager
 def serve_pair(
-    options: ServeOptions, report: Report = lambda _: None, limits: Limits = DEFAULT_LIMITS
+    options: ServeOptions, report: Report = lambda _: None, limits: Limits = DEFAULT_LIMITS, doors: Doors = OPEN
 ) -> Iterator[Pair]:
     """Triton on private ports of loopback, and the gateway on the ports of `options`, ready for requests.
 
     The end of the block stops both, the gateway first, so that it can answer what it accepted. Raises what
-    `serving.triton.server.serve` raises.
+    `serving.triton.server.serve` raises, and DoorsError.
     """
+    doors.check(options.host)
     private = replace(options, **_PRIVATE)  # type: ignore[arg-type]  # the names are fields of these types
     with _doors(options) as (opened, sockets), supervised(private, report, limits) as triton:
-        gateway = GatewayWard(opened, triton, sockets)
+        gateway = GatewayWard(opened, doors, triton, sockets)
         keeper = Keeper(gateway, triton.status, limits, decides_ready=False)
         try:
             keeper.start(report)
-            yield Pair(opened, triton, gateway, keeper)
+            yield Pair(opened, doors, triton, gateway, keeper)
         finally:
             keeper.stop()
 

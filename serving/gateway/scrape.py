@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import urllib.request
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from serving.gateway import problems
-from serving.gateway.state import State
+from serving.gateway.openapi import PROBLEMS
+from serving.gateway.state import State, state_of
 from serving.supervisor.status import read_status
+
+router = APIRouter(tags=["health"])
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TIMEOUT_S = 5.0
@@ -19,13 +23,15 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our ow
 def create_app(state: State) -> FastAPI:
     """The application of the metrics port."""
     app = FastAPI(title="SPADE Serve metrics", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.gateway = state
     problems.install(app)
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(await merged(state), media_type=CONTENT_TYPE)
-
+    app.include_router(router)
     return app
+
+
+@router.get("/metrics", summary="The metrics of everything", response_class=PlainTextResponse, responses=PROBLEMS)
+async def metrics(request: Request) -> Response:
+    return Response(await merged(state_of(request)), media_type=CONTENT_TYPE)
 
 
 async def merged(state: State) -> bytes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from serving.gateway.doors import OPEN, Doors
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Settings:
         triton_metrics: URL of Triton's own scrape.
         admin_secret: opens Triton's configuration and statistics, which the gateway tells to read only.
         drain_s: longest time after SIGTERM to answer what was accepted, seconds.
-        max_body_bytes: largest body of an HTTP request.
+        doors: who may come in, and how.
         body_timeout_s: longest time for a client to send a body, seconds.
         waiting_maps: label maps that may wait in the gateway's queue.
         queue_timeout_s: longest wait of a request that names no deadline, seconds.
@@ -35,7 +38,7 @@ class Settings:
     triton_metrics: str
     admin_secret: str
     drain_s: float = 30.0
-    max_body_bytes: int = 64 << 20
+    doors: Doors = OPEN
     body_timeout_s: float = 60.0
     waiting_maps: int = 128
     queue_timeout_s: float = 30.0
@@ -52,4 +55,6 @@ class Settings:
         values = json.loads(text)
         if unknown := set(values) - {field.name for field in fields(cls)}:
             raise ValueError(f"[gateway] expected known settings but got {', '.join(sorted(unknown))}")
-        return cls(**values)
+        doors: dict[str, Any] = values.pop("doors")
+        lists = {name: tuple(value) for name, value in doors.items() if isinstance(value, list)}
+        return cls(doors=Doors(**(doors | lists)), **values)

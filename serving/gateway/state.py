@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from serving.gateway.callers import Caller, Callers
 from serving.gateway.settings import Settings
-from serving.gateway.upstream import Upstream
+from serving.gateway.traces import make_tracer
+from serving.gateway.upstream import Metadata, Upstream
 from serving.gateway.v2_models import Models
 from serving.protocol import ModelInfo
 from serving.triton.identity import Identity
@@ -30,15 +32,19 @@ class State:
     Attributes:
         settings: of this process.
         upstream: the way to Triton.
+        callers: who may call.
+        tracer: where spans go.
         v2: what the models take, for the checks of the v2 doors.
     """
 
     def __init__(self, settings: Settings, upstream: Upstream) -> None:
         self.settings = settings
         self.upstream = upstream
+        self.callers = Callers(settings.doors)
+        self.tracer = make_tracer()
         self._model: Model | None = None
         self._asked = float("-inf")
-        self.v2 = Models(upstream, self._info, settings.max_body_bytes)
+        self.v2 = Models(upstream, self._info, settings.doors.max_body_bytes)
 
     async def model(self, fresh: bool = False) -> Model:
         """What is served; at most a second old, or asked for now where `fresh`. Raises UpstreamError."""
@@ -61,6 +67,13 @@ def state_of(request: Request) -> State:
     return found
 
 
-def client_of(request: Request) -> str:
-    """Who asks, for the fairness of the queue: the connection."""
-    return f"{request.client.host}:{request.client.port}" if request.client else ""
+def caller_of(request: Request) -> Caller:
+    """Who asks, as the entrance found out."""
+    found = request.scope["state"]["caller"]
+    assert isinstance(found, Caller)
+    return found
+
+
+def trace_of(request: Request) -> Metadata:
+    """The trace of a request, for the call to Triton."""
+    return (("traceparent", request.scope["state"]["traceparent"]),)

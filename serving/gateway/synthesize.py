@@ -16,7 +16,7 @@ from serving.gateway.headers import drawn_headers
 from serving.gateway.openapi import SYNTHESIZE
 from serving.gateway.orders import FORMATS, Order, order, order_of_form
 from serving.gateway.problems import Problem
-from serving.gateway.state import Model, client_of, state_of
+from serving.gateway.state import Model, state_of
 from serving.gateway.uploads import read_body, read_form
 from serving.gateway.upstream import UpstreamError
 
@@ -38,7 +38,7 @@ async def synthesize(request: Request) -> Response:
     media_type = _media_type(request, wanted)
     if matches(request.headers.get("if-none-match"), tag := tag_of(wanted, model.identity, media_type)):
         return Response(status_code=304, headers={"ETag": tag or ""})
-    drawn = await while_there(request, draw(state, wanted, client_of(request)))
+    drawn = await while_there(request, draw(state, wanted, request))
     tag = tag_of(wanted, drawn.identity, media_type)
     return Response(_body(drawn, wanted, media_type), 200, drawn_headers(drawn, wanted.seeds, tag), media_type)
 
@@ -46,7 +46,7 @@ async def synthesize(request: Request) -> Response:
 async def _read_order(request: Request, model: Model, max_count: int) -> Order:
     """The order of a form, or of a PNG as the body with the rest in the query. Raises Problem."""
     settings = state_of(request).settings
-    limits = (settings.max_body_bytes, settings.body_timeout_s)
+    limits = (settings.doors.max_body_bytes, settings.body_timeout_s)
     preferred = _preferred(request.headers.get("accept", ""))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 from serving.gateway.drawing import while_there
 from serving.gateway.problems import KINDS, Problem
 from serving.gateway.queue import DeadlineError, RefusedError
-from serving.gateway.state import client_of, state_of
+from serving.gateway.state import caller_of, state_of, trace_of
 from serving.gateway.uploads import read_body
 from serving.gateway.upstream import UpstreamError
 from serving.gateway.v2_checks import V2Error, check_infer
@@ -129,7 +129,11 @@ async def _infer(request: Request, model: str, version: str) -> Response:
         message, binary = read_infer(spec, body, length)
     message.model_version = version
     maps = check_infer(message, spec)
-    sent = state.upstream.forward(message.SerializeToString(), maps=maps, client=client_of(request))
+    caller = caller_of(request)
+    caller.take(maps)
+    sent = state.upstream.forward(
+        message.SerializeToString(), maps=maps, client=caller.queue, metadata=trace_of(request)
+    )
     answer = pb.ModelInferResponse.FromString(await while_there(request, sent))
     text, length = write_answer(answer, binary)
     if length is None:
@@ -141,7 +145,7 @@ async def _infer(request: Request, model: str, version: str) -> Response:
 async def _body(request: Request) -> bytes:
     """The body, unpacked: at most as many bytes as a body may have, so that no bomb takes more."""
     settings = state_of(request).settings
-    most = settings.max_body_bytes
+    most = settings.doors.max_body_bytes
     body = await read_body(request, most, settings.body_timeout_s)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("identity", ""):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
+from serving.gateway.doors import Doors
 from serving.gateway.probe import Probe
 from serving.gateway.settings import Settings
 from serving.supervisor.processes import read_process, reap
@@ -32,14 +33,17 @@ class GatewayWard:
 
     Args:
         options: where the doors are.
+        doors: who may come in, and how.
         triton: behind the gateway.
         sockets: of the doors, by the names of the ports.
     """
 
     name = "gateway"
 
-    def __init__(self, options: ServeOptions, triton: SupervisedTriton, sockets: Mapping[str, socket.socket]) -> None:
-        self._options, self._triton, self._sockets = options, triton, sockets
+    def __init__(
+        self, options: ServeOptions, doors: Doors, triton: SupervisedTriton, sockets: Mapping[str, socket.socket]
+    ) -> None:
+        self._options, self._doors, self._triton, self._sockets = options, doors, triton, sockets
         self._process: subprocess.Popen[str] | None = None
         self._probe = Probe(*sockets["http_port"].getsockname()[:2])
         self._stopped_since: float | None = None
@@ -134,6 +138,9 @@ class GatewayWard:
             triton_metrics=triton.metrics_url,
             admin_secret=triton.secret,
             drain_s=options.drain_s,
+            doors=self._doors,
+            waiting_maps=options.model.queue_size,
+            queue_timeout_s=options.model.queue_timeout_s,
             verbose=options.verbose,
         )
         gateway = [sys.executable, "-m", "serving.gateway"]
