@@ -63,7 +63,7 @@ def serve_peer(options: ModelOptions) -> Iterator[str]:
             command += ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
         with (run / "triton.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", exec_with_parent, str(os.getpid()), *command], 
+                [sys.executable, "-I", "-S", exec_with_parent, str(os.getpid()), *command],
                 env=environment(install, run.name),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
