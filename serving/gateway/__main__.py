@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from serving.gateway import grpc_door, json_log, scrape
+from serving.gateway import grpc_door, json_log, live_messages, scrape
 from serving.gateway.app import create_app
 from serving.gateway.queue import FairQueue
 from serving.gateway.settings import Settings
@@ -63,6 +63,8 @@ def _http_server(app: Any, settings: Settings, tls: bool) -> _Server:
         app,
         loop="none",
         http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=live_messages.MOST_BYTES,
         lifespan="off",
         access_log=False,
         log_config=None,

@@ -7,11 +7,13 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from serving.gateway import docs, health, model_routes, openai_images, problems, scrape, synthesize, v2_http
+from serving.gateway import docs, health, live, model_routes, openai_images, problems, scrape, synthesize, v2_http
 from serving.gateway.entrance import Entrance
 from serving.gateway.headers import EXPOSED
 from serving.gateway.openapi import PROBLEM_SCHEMA
+from serving.gateway.sessions import LiveSessions
 from serving.gateway.state import State
+from serving.gateway.studio import pages
 
 
 class _App(FastAPI):
@@ -34,6 +36,9 @@ def create_app(state: State) -> FastAPI:
     app.include_router(v2_http.router)
     app.include_router(scrape.router)
     app.include_router(docs.router)
+    app.state.live_sessions = LiveSessions()
+    app.include_router(live.router)
+    pages.install(app)
     doors = state.settings.doors
     app.add_middleware(Entrance, callers=state.callers, tracer=state.tracer, tls=doors.tls)
     if doors.cors:  # outside of the entrance: a page may read why it was refused

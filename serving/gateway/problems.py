@@ -51,15 +51,15 @@ class Problem(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
 
+    def members(self) -> dict[str, Any]:
+        """The members of RFC 9457."""
+        status, title = KINDS[self.kind]
+        return {"type": TYPE_PREFIX + self.kind, "title": title, "status": status, "detail": self.detail}
+
     def response(self, request: Request) -> Response:
         """The members of RFC 9457, and the id of the request. OpenAI's clients read `error`."""
         status, title = KINDS[self.kind]
-        body: dict[str, Any] = {
-            "type": TYPE_PREFIX + self.kind,
-            "title": title,
-            "status": status,
-            "detail": self.detail,
-        }
+        body = self.members()
         if (request_id := request.scope.get("state", {}).get("request_id")) is not None:
             body["request_id"] = request_id
         if request.url.path.startswith(_OPENAI):

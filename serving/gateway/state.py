@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from serving.gateway.callers import Caller, Callers
 from serving.gateway.settings import Settings
@@ -67,7 +68,7 @@ def state_of(request: Request) -> State:
     return found
 
 
-def caller_of(request: Request) -> Caller:
+def caller_of(request: HTTPConnection) -> Caller:
     """Who asks, as the entrance found out."""
     found = request.scope["state"]["caller"]
     assert isinstance(found, Caller)

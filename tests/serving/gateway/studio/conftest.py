@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
+from served import FREE_PORTS
+
+from serving.gateway.pair import Pair, serve_pair
+from serving.triton.model_config import ModelOptions
+from serving.triton.server import ServeOptions
+from spade_core.config import DEMO_WEIGHTS
 
 PAGE = Path(__file__).resolve().parents[4] / "serving" / "gateway" / "studio" / "page"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -44,3 +50,11 @@ def _from_disk(route: Route) -> None:
         route.fulfill(body=path.read_bytes(), content_type=mimetypes.guess_type(path.name)[0])
     else:
         route.fulfill(status=404)
+
+
+@pytest.fixture(scope="session")
+def studio() -> Iterator[Pair]:
+    """A real gateway before a real Triton with the demo model that ships: 128x128, 16 classes, a style input."""
+    model = ModelOptions(DEMO_WEIGHTS, precision="fp32", threads=1, decoders=1)
+    with serve_pair(ServeOptions(model, **FREE_PORTS)) as pair:
+        yield pair

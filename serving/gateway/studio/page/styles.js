@@ -1,0 +1,88 @@
+// Styles: two ends, a slider between them, and a strip of more, drawn together from one plan.
+
+import { byId, h, oncePerFrame, setLabel } from "./dom.js";
+import { decodeImages } from "./frames.js";
+import { strings } from "./strings.js";
+
+const COUNT = 6;
+const QUIET_MS = 500; // without a change, until the strip is drawn anew
+
+export function makeStyles(app) {
+  const panel = byId("style-panel");
+  if (!app.model.style) {
+    panel.hidden = true;
+    return;
+  }
+  const mix = byId("mix");
+  let seeds = [9, 5, 20, 14, 12, 0].slice(0, COUNT);
+  let timer = 0;
+  const cards = seeds.map(() => h("button", { type: "button", class: "card" }, h("canvas", { width: 1, height: 1 })));
+  byId("variants").append(...cards);
+  cards.forEach((card, i) => card.addEventListener("click", () => app.setStyle({ from: { seed: seeds[i] }, mix: 0 })));
+  const setMix = oncePerFrame(() => app.setStyle({ mix: Number(mix.value) / 100 }));
+  mix.addEventListener("input", setMix);
+  for (const end of ["from", "to"]) {
+    const input = byId(`style-${end}`);
+    input.addEventListener("change", () => {
+      const seed = Math.max(0, Math.min(Number.MAX_SAFE_INTEGER, Math.round(Number(input.value)) || 0));
+      app.setStyle({ [end]: { seed } });
+    });
+    byId(`dice-${end}`).addEventListener("click", () => app.setStyle({ [end]: { seed: Math.floor(Math.random() * 1000) } }));
+  }
+  byId("more-variants").addEventListener("click", () => {
+    seeds = seeds.map(() => Math.floor(Math.random() * 1000));
+    draw();
+  });
+
+  function later() {
+    clearTimeout(timer);
+    timer = setTimeout(draw, QUIET_MS);
+  }
+  async function draw() {
+    clearTimeout(timer);
+    if (app.live.state !== "live" || document.hidden) return;
+    try {
+      const [header, bytes] = await app.live.ask({ type: "variants", styles: seeds.map((seed) => ({ seed })) });
+      const images = await decodeImages(header, bytes);
+      images.forEach((image, i) => fill(cards[i], image));
+      const { total, alone } = saving(header.timings, COUNT, app.lastFrame?.header.timings);
+      byId("saving").textContent = alone > 1.05 * total ? strings.saving(COUNT, Math.round(total), Math.round(alone)) : "";
+    } catch {
+      later(); // the connection was lost or the server is busy: the strip keeps its pictures until the next try
+    }
+    show();
+  }
+  function show() {
+    cards.forEach((card, i) => {
+      setLabel(card, strings.variant(seeds[i]));
+      card.setAttribute("aria-pressed", String(app.style.mix === 0 && app.style.from.seed === seeds[i]));
+    });
+    for (const end of ["from", "to"]) {
+      const { seed, name } = app.style[end];
+      const input = byId(`style-${end}`);
+      input.value = seed === undefined ? "" : String(seed);
+      input.placeholder = name ?? "";
+    }
+    mix.value = String(Math.round(app.style.mix * 100));
+  }
+  app.on("labels", later);
+  app.on("style", show);
+  app.on("connection", () => app.live.state === "live" && later());
+  show();
+}
+
+/** Milliseconds of the strip, and of the strip if each style made the plan and the codebook of the map again. */
+export function saving(timings, count, single) {
+  const shared = 1000 * ((single?.plan_s ?? 0) + (single?.codebook_s ?? 0));
+  const total = 1000 * (timings.plan_s + timings.codebook_s + timings.convs_s);
+  return { total, alone: total + count * shared };
+}
+
+function fill(card, image) {
+  const canvas = card.firstElementChild;
+  canvas.width = image.width;
+  canvas.height = image.height;
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  card.classList.add("ready");
+}
+
