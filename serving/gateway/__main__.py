@@ -21,7 +21,7 @@ from serving.gateway.app import create_app
 from serving.gateway.queue import FairQueue
 from serving.gateway.settings import Settings
 from serving.gateway.state import State
-from serving.gateway.upstream import Upstream
+from serving.gateway.upstream import Upstream, UpstreamError
 
 _POLL_S = 0.01
 _KEEP_ALIVE_S = 75  # longer than the minute that load balancers usually keep a connection
@@ -42,6 +42,8 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with contextlib.suppress(UpstreamError):  # a model that is being replaced is asked for with the first request
+        await state.model()
     grpc_server = await grpc_door.start(state)
     apps = {settings.http_fd: create_app(state), settings.metrics_fd: scrape.create_app(state)}
     servers = {fd: _http_server(app, settings, tls=fd == settings.http_fd) for fd, app in apps.items()}

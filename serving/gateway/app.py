@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from serving.gateway import docs, health, live, model_routes, openai_images, problems, scrape, synthesize, v2_http
 from serving.gateway.entrance import Entrance
 from serving.gateway.headers import EXPOSED
-from serving.gateway.openapi import PROBLEM_SCHEMA
+from serving.gateway.openapi import PROBLEM_SCHEMA, fitted
 from serving.gateway.sessions import LiveSessions
 from serving.gateway.state import State
 from serving.gateway.studio import pages
@@ -21,7 +21,8 @@ class _App(FastAPI):
         """The description of every call, with the schema of the errors."""
         described = super().openapi()
         described.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
-        return described
+        model = self.state.gateway.last_model
+        return described if model is None else fitted(described, model.info)
 
 
 def create_app(state: State) -> FastAPI:

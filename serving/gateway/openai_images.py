@@ -61,13 +61,12 @@ def _order(form: Form, info: ModelInfo, max_count: int) -> Order:
         raise _wrong("expected response_format b64_json, since no image is kept under a URL here, but got another")
     if form.text("stream") not in (None, "false", "False"):
         raise _wrong("expected stream false, since an image comes at once, but got true")
-    size = form.text("size")
     instances = form.files(_INSTANCES)
     return order(
         images[0], instances[0] if instances else None, info, max_count, "png",
         count=form.text("n"),
         seed=form.text("seed"),
-        size=None if size in (None, "auto") else size,
+        size=form.text("size"),
         format=form.text("output_format"),
         quality=form.text("output_compression"),
         colours=form.text("colours"),

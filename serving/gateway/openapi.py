@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from serving.gateway.problems import KINDS, TYPE_PREFIX
+from serving.protocol import ModelInfo
 
 _BINARY = {"type": "string", "format": "binary"}
 _PNG: dict[str, Any] = {**_BINARY, "description": "PNG: ids as grey, palette or 16 bit, or RGB in the classes' colours"}
@@ -76,7 +78,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "count": {**_WHOLE, "minimum": 1, "maximum": 64, "default": 1, "description": "Images in as many styles"},
     "format": {"type": "string", "enum": ["png", "jpeg", "webp"], "description": "Default: what Accept likes, or png"},
     "quality": {**_WHOLE, "minimum": 1, "maximum": 100, "description": "Of jpeg and webp; default 90"},
-    "size": {"type": "string", "description": "WIDTHxHEIGHT; default: the model's", "examples": ["256x256"]},
+    "size": {"type": "string", "description": "WIDTHxHEIGHT; auto: the model's", "examples": ["auto"]},
     "timeout": {
         "type": "number", "exclusiveMinimum": 0, "maximum": 3600,
         "description": "Seconds; a request that cannot be answered in time is refused at once",
@@ -212,3 +214,25 @@ EDITS: dict[str, Any] = {
         **_DRAWING,
     },
 }
+
+
+def fitted(described: dict[str, Any], info: ModelInfo) -> dict[str, Any]:
+    """A description of all calls, for one model: only the fields that it reads, and the needed ones as such."""
+    described = copy.deepcopy(described)
+    absent = {"style", "seed", "count", "n"} if not info.style else set()
+    if not info.instances:
+        absent.add("instance_map")
+    for path in ("/v1/synthesize", "/v1/images/edits"):
+        call = described["paths"][path]["post"]
+        content = call["requestBody"]["content"]
+        form = content["multipart/form-data"]
+        form["schema"]["properties"] = {
+            name: schema for name, schema in form["schema"]["properties"].items() if name not in absent
+        }
+        if info.instances:
+            form["schema"]["required"].append("instance_map")
+            content.pop("image/png", None)
+        else:
+            form["encoding"].pop("instance_map")
+        call["parameters"] = [one for one in call.get("parameters", []) if one["name"] not in absent]
+    return described

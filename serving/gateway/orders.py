@@ -111,7 +111,7 @@ def order(
         label_map, instance_map, None if seeds is None else tuple(seeds), styles, count,
         _format(texts.get("format"), preferred),
         _whole(texts, "quality", 1, 100, 0) if texts.get("quality") is not None else None,
-        texts.get("size"),
+        None if texts.get("size") == "auto" else texts.get("size"),
         texts.get("colours") or "model",
         _seconds(texts.get("timeout")),
     )  # fmt: skip

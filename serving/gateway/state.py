@@ -57,6 +57,11 @@ class State:
             self.upstream.queue.most_in_flight = 2 * self._model.info.max_batch
         return self._model
 
+    @property
+    def last_model(self) -> Model | None:
+        """What was served when it was last asked for."""
+        return self._model
+
     async def _info(self) -> ModelInfo:
         return (await self.model()).info
 
