@@ -36,10 +36,21 @@ def padded(level: Level, rows3: int, rows5: int) -> Level:
     return replace(level, patches3=patches3, patches5=patches5)
 
 
-def bucketed(levels: list[Level], max_batch: int) -> list[Level]:
-    """Every level padded to buckets, for an engine built for up to `max_batch` maps."""
-    out = []
-    for level in levels:
-        largest = max_batch * level.index.shape[1] * level.index.shape[2]
-        out.append(padded(level, bucket(len(level.patches3), largest), bucket(len(level.patches5), largest)))
-    return out
+Rows = tuple[int, int]
+"""Most rows of a level's two tables: U3, U5."""
+
+
+def fits(levels: list[Level], most: list[Rows]) -> bool:
+    """Whether every table of a plan has at most as many rows as an engine takes."""
+    return all(
+        len(level.patches3) <= rows3 and len(level.patches5) <= rows5
+        for level, (rows3, rows5) in zip(levels, most, strict=True)
+    )
+
+
+def bucketed(levels: list[Level], most: list[Rows]) -> list[Level]:
+    """Every level padded to buckets, for an engine that takes up to `most` rows; the plan `fits`."""
+    return [
+        padded(level, bucket(len(level.patches3), rows3), bucket(len(level.patches5), rows5))
+        for level, (rows3, rows5) in zip(levels, most, strict=True)
+    ]

@@ -22,6 +22,9 @@ from spade_core.models.spade import SPADE
 
 ImageKind = Literal["uint8", "float"]
 
+DOMAIN = "spade"  # of the modulate step
+NAMESPACE = "plugin_namespace"  # the attribute that makes TensorRT's parser look for a plugin
+
 
 class CodebookNorm(nn.Module):
     """`spade_core.codebook.fold.Folded` as buffers of one dtype, so that the graph names them."""
@@ -146,7 +149,9 @@ def _with_folded(generator: Generator, kind: type[nn.Module], dtype: torch.dtype
 
 def modulate(x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
     """a[index] * x + b[index] as a node spade::Modulate: x [N, C, h, w], entries [U5, 2C], index [N, h, w]."""
-    return torch.onnx.ops.symbolic("spade::Modulate", (x, entries, index), dtype=x.dtype, shape=x.shape, version=1)
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::Modulate", (x, entries, index), attrs={NAMESPACE: DOMAIN}, dtype=x.dtype, shape=x.shape, version=1
+    )
 
 
 def _entries(norm: CodebookNorm, level: LevelTensors) -> Tensor:

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
-import onnx.parser
 import torch
 from torch import nn
 
+from export.functions import functions, fuse_leaky_relu
 from export.graphs import CodebookGraph, DenseGraph, ImageKind
-from kernels.constants import SLOPE
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.files.whole_file import sync, write_whole
 from spade_core.maps.colours import class_names, class_palette
@@ -37,19 +36,6 @@ MAX_BATCH = 256
 # A protobuf message holds at most 2 GiB. 64 MiB are left for the graph, so weights may take the rest.
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**26
 PREFIX = "spade."
-DOMAIN = "spade"
-
-# Runtimes inline the bodies. TensorRT prefers a registered plugin of the same name (export/tensorrt/plugin.py). There
-# are two functions rather than one with an attribute, so that the name alone chooses the plugin's kernel.
-_MODULATE_BODY = """
-    per_pixel = Gather <axis = 0> (entries, index)
-    channels_first = Transpose <perm = [0, 3, 1, 2]> (per_pixel)
-    a, b = Split <axis = 1, num_outputs = 2> (channels_first)
-    scaled = Mul (a, x)"""
-FUNCTIONS = {
-    "Modulate": _MODULATE_BODY + "\n    y = Add (scaled, b)",
-    "ModulateLeaky": _MODULATE_BODY + f"\n    z = Add (scaled, b)\n    y = LeakyRelu <alpha = {SLOPE}> (z)",
-}
 
 
 class ExportError(ValueError):
@@ -82,14 +68,14 @@ def export_graph(generator: Generator, path: Path, form: Form, options: ExportOp
     Inputs of the codebook graph: for each level i, smallest first, int32 patches3_i [U3, k*k], patches5_i [U5, k*k]
     and index_i [N, h, w], as in `kernels.ops.plan.Level`, with dynamic patch counts; and style float32 [N, 256] or,
     without a style input, start int32 [N, h0, w0], the symbols at the start size. Operators are standard, except the
-    modulate step, which is a local function (`functions`).
+    modulate step, which is a local function (`export.functions`).
     """
     sized = _sized(generator, options.size)
     graph = (DenseGraph if form == "dense" else CodebookGraph)(sized, DTYPES[options.precision], options.image)
     model = _traced(graph, (_dense_example if form == "dense" else _codebook_example)(sized.config))
     if form == "codebook":
-        _fuse_leaky_relu(model.graph)
-        model.functions.extend(functions())
+        fuse_leaky_relu(model.graph)
+        model.functions.extend(functions(OPSET))
     _describe(model, sized.config, form, options)
     save(model, path)
 
@@ -181,30 +167,6 @@ def _traced(graph: nn.Module, example: _Example) -> Any:
         exporter.setLevel(level)
     assert program is not None
     return program.model_proto
-
-
-def functions() -> list[Any]:
-    """spade::Modulate and spade::ModulateLeaky: x [N, C, h, w], entries [U5, 2C], index [N, h, w] -> y [N, C, h, w]."""
-    return [
-        onnx.parser.parse_function(
-            f'<domain: "{DOMAIN}", opset_import: ["": {OPSET}]> {name} (x, entries, index) => (y) {{{body}\n}}'
-        )
-        for name, body in FUNCTIONS.items()
-    ]
-
-
-def _fuse_leaky_relu(graph: Any) -> None:
-    """Turn each Modulate whose only reader is a leaky ReLU into a ModulateLeaky, so the kernel writes the map once."""
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    for node in [n for n in graph.node if n.op_type == "Modulate"]:
-        after = readers[node.output[0]]
-        if len(after) == 1 and after[0].op_type == "LeakyRelu":
-            node.op_type = "ModulateLeaky"
-            node.output[0] = after[0].output[0]
-            graph.node.remove(after[0])
 
 
 def _describe(model: Any, config: GeneratorConfig, form: Form, options: ExportOptions) -> None:

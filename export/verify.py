@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 import torch
 from rich.markup import escape
 from rich.table import Table
 
 from export.feeds import Feed, codebook_feed, dense_feed
+from export.functions import inlined
 from export.onnx import read_metadata, save
 from spade_core.maps.label_maps import prepare
 from spade_core.models.dense import synthesize_dense
@@ -162,7 +162,7 @@ def _without_functions(path: Path, folder: Path) -> Path:
     """A file that OpenVINO reads: `path`, or a copy in `folder` with local functions replaced by their bodies."""
     if not onnx.load(str(path), load_external_data=False).functions:
         return path
-    save(onnx.inliner.inline_local_functions(onnx.load(str(path))), folder / path.name)
+    save(inlined(path, weights=True), folder / path.name)
     return folder / path.name
 
 

@@ -125,7 +125,7 @@ def _cpu_runner(config: GeneratorConfig, weights: Path | None, precision: str, t
 
 
 def _tensorrt_runner(setting: Setting) -> Run:
-    from serving.engines.tensorrt import TensorrtEngine
+    from serving.engines.tensorrt.engine import TensorrtEngine
 
     assert setting.tensorrt is not None
     engine = TensorrtEngine(setting.tensorrt)

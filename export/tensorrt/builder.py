@@ -1,7 +1,7 @@
-"""Build a TensorRT engine of an ONNX file, on the API of version 11.4.
+"""Build an engine of an ONNX file with TensorRT 11.4 or with TensorRT for RTX.
 
-Importing this file needs TensorRT; building needs an NVIDIA GPU. The network is strongly typed: the ONNX graph has the
-precision.
+The network is strongly typed: the ONNX graph has the precision. TensorRT needs an NVIDIA GPU to build, TensorRT for RTX
+needs none.
 """
 
 from __future__ import annotations
@@ -9,118 +9,89 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 
+from export.functions import inlined, modulations
 from export.onnx import read_metadata
-from export.tensorrt.profiles import Range, check_batch, input_ranges
+from export.tensorrt.library import Api, EngineError, Library, LibraryLog, implementation, library_log, make_builder
+from export.tensorrt.options import PORTABLE, EngineOptions, refusals
+from export.tensorrt.profiles import input_profiles
 from kernels.cuda.host.toolkit import ToolkitError, compile_ptx
 from spade_core.config import GeneratorConfig
 from spade_core.files.manifest import sha256
 from spade_core.files.whole_file import write_whole
 
-try:
-    import tensorrt as trt
-except ImportError as error:
-    raise ImportError(
-        "[tensorrt] expected the package tensorrt but it is not installed; on a machine with an NVIDIA GPU: "
-        "`pip install 'tensorrt-cu13>=11.4,<12'`"
-    ) from error
+if TYPE_CHECKING:
+    import tensorrt
 
 log = logging.getLogger(__name__)
+
+BUILT = "built, not run"
 
 Progress = Callable[[str, int, int], bool]
 """(phase, steps done, all steps) -> whether to go on. Called from TensorRT's threads."""
 
 
-class EngineError(RuntimeError):
-    """An engine that could not be built; the message holds TensorRT's reason."""
+def build_engine(
+    library: Library, onnx_path: Path, plan_path: Path, options: EngineOptions, progress: Progress
+) -> dict[str, Any]:
+    """Build the engine of an ONNX file that `spade export` wrote, to `plan_path`; takes seconds (RTX) or minutes.
 
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How an engine is built.
-
-    Attributes:
-        batch: least, usual and largest number of maps.
-        optimization_level: 0 (fast build) .. 5 (fast engine).
-        timing_cache: file of kernel timings, read if it exists and written again after the build; None keeps no file.
-        reproducible: only timings from the cache decide; a missing timing is an error.
-        version_compatible: the engine also runs on later versions of TensorRT.
-        hardware_compatible: the engine runs on every GPU of Ampere and later, beside GPUs like this machine's.
-        refit: the engine's weights can be replaced.
-        strip_weights: the engine holds no weights; loading takes them from the ONNX file.
-        plugin: the project's kernel does the modulate step; otherwise plain operators do.
-        workspace_bytes: largest scratch memory on the GPU; None allows all of it.
+    Writes the layers beside the plan, to `<stem>.layers.json`. `progress` may end the build. Returns facts for a
+    manifest: the properties of the graph, runtime, its exact version, targets, scratch memory, options, hash of the
+    ONNX file. Raises EngineError, ValueError.
     """
-
-    batch: Range = (1, 4, 8)
-    optimization_level: int = 3
-    timing_cache: Path | None = None
-    reproducible: bool = False
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-    refit: bool = False
-    strip_weights: bool = False
-    plugin: bool = True
-    workspace_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        check_batch(self.batch)
-        if not 0 <= self.optimization_level <= 5:
-            raise ValueError(f"[tensorrt] expected an optimization level 0..5 but got {self.optimization_level}")
-        if self.reproducible and self.timing_cache is None:
-            raise ValueError("[tensorrt] expected a timing cache for a reproducible build but got none; name a file")
-
-
-def build_engine(onnx_path: Path, plan_path: Path, options: EngineOptions, progress: Progress) -> dict[str, Any]:
-    """Build the engine of an ONNX file that `spade export` wrote, to `plan_path`; takes minutes.
-
-    Writes the engine's layers beside the plan, to `<stem>.layers.json`. `progress` may end the build. Returns facts for
-    a manifest: configuration, form, precision, TensorRT's version, options, hash of the ONNX file. Raises EngineError,
-    ValueError.
-    """
-    metadata = read_metadata(onnx.load(str(onnx_path), load_external_data=False))
+    model = onnx.load(str(onnx_path), load_external_data=False)
+    metadata = read_metadata(model)
     config = GeneratorConfig.from_dict(json.loads(metadata["config"]))
-    logger = trt.Logger(trt.Logger.WARNING)
-    if metadata["form"] == "codebook" and options.plugin:
-        from export.tensorrt.plugin import register
-
-        ptx = _plugin_ptx()  # compile now: an error inside TensorRT's callback would cross its library
-        register(lambda: ptx)
-    builder = _builder(logger)
-    network = builder.create_network(network_flags())
-    parse(network, logger, onnx_path)
+    for name, reason in refusals(library.kind, options, metadata["precision"]):
+        raise ValueError(f"[tensorrt] {name}: {reason}")
+    plugins = modulations(model) if library.kind == "tensorrt" and options.plugin is not False else 0
+    if plugins:
+        _register_plugins()
+    trt, said = library.trt, library_log(library.trt)
+    said.clear()
+    builder = make_builder(library)
+    network = builder.create_network(network_flags(library))
+    parse(trt, network, onnx_path, inline=not plugins)
+    check_plugins(trt, network, plugins)
     build = builder.create_builder_config()
-    configure(build, options)
-    profile = builder.create_optimization_profile()
-    for name, shapes in input_ranges(config, metadata["form"], options.batch).items():
-        profile.set_shape(name, *(trt.Dims(shape) for shape in shapes))
-    if build.add_optimization_profile(profile) < 0:
-        raise EngineError(f"[tensorrt] expected a profile that TensorRT takes but it refused batches {options.batch}")
-    read_timing_cache(build, options)
-    monitor = ProgressMonitor(progress)
-    build.progress_monitor = monitor
-    plan = cast("trt.IHostMemory | None", builder.build_serialized_network(network, build))
-    if monitor.interrupted:
-        raise KeyboardInterrupt
-    if plan is None:
-        reason = "it was stopped" if monitor.stopped else "it failed; the log above has TensorRT's reason"
-        raise EngineError(f"[tensorrt] expected an engine of '{onnx_path}' but {reason}")
+    configure(library, build, options)
+    for shapes in input_profiles(config, metadata["form"], options.batch):
+        profile = builder.create_optimization_profile()
+        for name, sizes in shapes.items():
+            profile.set_shape(name, *(trt.Dims(size) for size in sizes))
+        if build.add_optimization_profile(profile) < 0:
+            raise EngineError(
+                f"[tensorrt] expected TensorRT to take a profile of batches {options.batch} but it did not"
+            )
+    read_timing_cache(library, build, options)
+    _write(plan_path, _serialised(trt, builder, network, build, onnx_path, progress))
     write_timing_cache(build, options)
-    _write(plan_path, _bytes(plan))
-    layers = inspect(logger, plan_path)
+    layers, scratch = _described(library, network, plan_path, said)
     _write(plan_path.with_suffix(".layers.json"), json.dumps(layers, indent=1).encode())
     return {
         **metadata,
-        "tensorrt": trt.__version__,
+        "runtime": library.kind,
+        "runtime_version": library.version,
+        "targets": None if library.kind == "tensorrt" else list(options.targets or (PORTABLE,)),
+        "scratch_bytes": scratch,
+        "state": BUILT,
         "options": {**asdict(options), "timing_cache": options.timing_cache and options.timing_cache.name},
         "onnx_sha256": sha256(onnx_path),
         "layers": len(layers["Layers"]),
     }
+
+
+def _register_plugins() -> None:
+    from export.tensorrt.plugin import register
+
+    ptx = _plugin_ptx()  # compile now: an error inside TensorRT's callback would cross its library
+    register(lambda: ptx)
 
 
 def _plugin_ptx() -> str:
@@ -130,41 +101,53 @@ def _plugin_ptx() -> str:
         raise EngineError(f"{error}, or leave the plugin out (--no-plugin): plain operators then do its step") from None
 
 
-def _builder(logger: trt.Logger) -> trt.Builder:
-    try:
-        return trt.Builder(logger)
-    except TypeError as error:  # the library's factory gave a null pointer
-        raise EngineError(
-            f"[tensorrt] expected a TensorRT builder but got none ({error}); it needs TensorRT's builder libraries "
-            "(tensorrt-cu13-libs), an NVIDIA GPU and a driver for CUDA 13"
-        ) from None
-
-
-def network_flags() -> int:
+def network_flags(library: Library) -> int:
     """Flags of the network: strongly typed, which TensorRT 10 must be told, and plugins that carry their PTX."""
-    flags = (
-        trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED,
-        trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS,
-    )
+    trt = library.trt
+    flags = [trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED]
+    if library.kind == "tensorrt":
+        flags.append(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
     return sum(1 << int(flag) for flag in flags)
 
 
-def parse(network: trt.INetworkDefinition, logger: trt.Logger, onnx_path: Path) -> None:
-    """Read an ONNX file, and weights beside it, into a network. Raises EngineError with every parser error."""
-    parser = trt.OnnxParser(network, logger)
+def parse(trt: Api, network: tensorrt.INetworkDefinition, onnx_path: Path, inline: bool) -> None:
+    """Read an ONNX file, and weights beside it, into a network. Raises EngineError with every parser error.
+
+    With `inline`, local functions are replaced by their bodies first: layers then have names of their own.
+    """
+    parser = trt.OnnxParser(network, library_log(trt))
     # A plugin for instance norm would tie the engine to this version and GPU.
     parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
-    if not parser.parse_from_file(str(onnx_path)):
+    if inline:
+        parsed = parser.parse(inlined(onnx_path, weights=False).SerializeToString(), str(onnx_path))
+    else:
+        parsed = parser.parse_from_file(str(onnx_path))
+    if not parsed:
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise EngineError(f"[tensorrt] expected '{onnx_path}' to parse but got {errors}")
 
 
-def configure(build: trt.IBuilderConfig, options: EngineOptions) -> None:
-    """Set every option of the build except its profile."""
-    build.builder_optimization_level = options.optimization_level
+def check_plugins(trt: Api, network: tensorrt.INetworkDefinition, wanted: int) -> None:
+    """Raise EngineError unless the network holds at least `wanted` layers that are plugins."""
+    kinds = (trt.LayerType.PLUGIN, trt.LayerType.PLUGIN_V2, trt.LayerType.PLUGIN_V3)
+    found = sum(network.get_layer(i).type in kinds for i in range(network.num_layers))
+    if found < wanted:
+        raise EngineError(
+            f"[tensorrt] expected a plugin for each of {wanted} modulate steps but the parser made {found}: it took "
+            "plain operators in their place; export the ONNX file again, or leave the plugin out (--no-plugin)"
+        )
+
+
+def configure(library: Library, build: tensorrt.IBuilderConfig, options: EngineOptions) -> None:
+    """Set every option of the build except its profiles."""
+    trt = library.trt
     build.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the report then holds more than names
     if options.workspace_bytes is not None:
         build.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if library.kind == "rtx":
+        _set_targets(library.trt, build, options)
+        return
+    build.builder_optimization_level = options.optimization_level
     if options.hardware_compatible:
         build.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     wanted = {
@@ -180,7 +163,18 @@ def configure(build: trt.IBuilderConfig, options: EngineOptions) -> None:
             build.set_flag(flag)
 
 
-def read_timing_cache(build: trt.IBuilderConfig, options: EngineOptions) -> None:
+def _set_targets(rtx: Any, build: Any, options: EngineOptions) -> None:
+    """Name the GPUs; without names TensorRT for RTX builds a portable engine."""
+    targets = [name for name in options.targets or () if name != PORTABLE]
+    if not targets:
+        return
+    build.num_compute_capabilities = len(targets)
+    for i, name in enumerate(targets):
+        if not build.set_compute_capability(getattr(rtx.ComputeCapability, name.upper()), i):
+            raise EngineError(f"[tensorrt] expected TensorRT for RTX to take target {name} but it did not")
+
+
+def read_timing_cache(library: Library, build: tensorrt.IBuilderConfig, options: EngineOptions) -> None:
     """Read timings of earlier builds, or start an empty cache. Raises EngineError for another GPU or version."""
     path = options.timing_cache
     if path is None:
@@ -188,47 +182,86 @@ def read_timing_cache(build: trt.IBuilderConfig, options: EngineOptions) -> None
     content = path.read_bytes() if path.exists() else b""
     if not build.set_timing_cache(build.create_timing_cache(content), ignore_mismatch=False):
         raise EngineError(
-            f"[tensorrt] expected a timing cache of this GPU and TensorRT {trt.__version__} but got '{path}' of "
-            "another; name a file for each"
+            f"[tensorrt] expected a timing cache of this GPU and {library.title} but got '{path}' of another; name a "
+            "file for each"
         )
 
 
-def write_timing_cache(build: trt.IBuilderConfig, options: EngineOptions) -> None:
+def write_timing_cache(build: tensorrt.IBuilderConfig, options: EngineOptions) -> None:
     """Write the timings of this build to the cache."""
     if options.timing_cache is not None:
         _write(options.timing_cache, _bytes(build.get_timing_cache().serialize()))
 
 
-def inspect(logger: trt.Logger, plan_path: Path) -> dict[str, Any]:
-    """The engine inspector's report: {"Layers": [..], "I/O Tensors": [..]}, with the tensor formats of each layer."""
-    runtime = trt.Runtime(logger)
-    engine = cast("trt.ICudaEngine | None", runtime.deserialize_cuda_engine(plan_path.read_bytes()))
+def _serialised(
+    trt: Api, builder: tensorrt.Builder, network: tensorrt.INetworkDefinition, build: tensorrt.IBuilderConfig,
+    onnx_path: Path, progress: Progress,
+) -> bytes:  # fmt: skip
+    """The engine file's content. Raises EngineError with TensorRT's reason, KeyboardInterrupt after Ctrl-C."""
+    said: LibraryLog = library_log(trt)
+    monitor = implementation(ProgressMonitor, trt.IProgressMonitor)(progress)
+    build.progress_monitor = monitor
+    plan = cast("tensorrt.IHostMemory | None", builder.build_serialized_network(network, build))
+    if monitor.interrupted:
+        raise KeyboardInterrupt
+    if plan is None:
+        reason = "it was stopped" if monitor.stopped else said.reasons()
+        raise EngineError(f"[tensorrt] expected an engine of '{onnx_path}' but got: {reason}")
+    if said.errors:
+        log.warning("the engine was built in spite of: %s", said.reasons())
+    return _bytes(plan)
+
+
+def _described(
+    library: Library, network: tensorrt.INetworkDefinition, plan_path: Path, said: LibraryLog
+) -> tuple[dict[str, Any], int | None]:
+    """A report of the engine's layers, and its scratch memory in bytes where TensorRT says it.
+
+    An engine for RTX is not loaded, which needs a GPU: its report lists the network's layers before they are fused.
+    """
+    if library.kind == "tensorrt":
+        return inspect(library, plan_path)
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    listed = [{"Name": layer.name, "LayerType": layer.type.name, "Metadata": layer.metadata} for layer in layers]
+    return {"Layers": listed, "Of": "the network, before the build"}, max(said.scratch_bytes, default=None)
+
+
+def inspect(library: Library, plan_path: Path) -> tuple[dict[str, Any], int]:
+    """The inspector's report, {"Layers": [..], "I/O Tensors": [..]}, and the engine's scratch memory in bytes."""
+    trt = library.trt
+    runtime = trt.Runtime(library_log(trt))
+    engine = cast("tensorrt.ICudaEngine | None", runtime.deserialize_cuda_engine(plan_path.read_bytes()))
     if engine is None:
         raise EngineError(f"[tensorrt] expected to load the engine just built but got none from '{plan_path}'")
     report: dict[str, Any] = json.loads(
         engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     )
-    return report
+    return report, engine.device_memory_size_v2
 
 
-class ProgressMonitor(trt.IProgressMonitor):
-    """Passes TensorRT's nested phases to one callback, which ends the build by returning False."""
+class ProgressMonitor:
+    """Passes TensorRT's nested phases to one callback, which ends the build by returning False.
+
+    `export.tensorrt.library.implementation` makes it an IProgressMonitor.
+    """
 
     def __init__(self, progress: Progress) -> None:
-        trt.IProgressMonitor.__init__(self)
         self.progress = progress
         self.steps: dict[str, int] = {}
         self.stopped = False
         self.interrupted = False
 
     def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: Any) -> None:  # noqa: ARG002
+        """TensorRT's callback."""
         self.steps[phase_name] = int(num_steps)
         self._report(phase_name, 0)
 
     def step_complete(self, phase_name: str, step: Any) -> bool:
+        """TensorRT's callback: whether to go on."""
         return self._report(phase_name, int(step) + 1)
 
     def phase_finish(self, phase_name: str) -> None:
+        """TensorRT's callback."""
         self._report(phase_name, self.steps.pop(phase_name, 1))
 
     def _report(self, phase: str, done: int) -> bool:
@@ -244,7 +277,7 @@ class ProgressMonitor(trt.IProgressMonitor):
         return not self.stopped
 
 
-def _bytes(memory: trt.IHostMemory) -> bytes:
+def _bytes(memory: tensorrt.IHostMemory) -> bytes:
     return bytes(cast(Any, memory))  # a buffer, which the bindings do not declare
 
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from serving.cli.console import Command, bars, note, say, stderr, stdout
+from serving.cli.console import Command, bars, interruptible, note, say, stderr, stdout
 from serving.cli.export_options import Build, Files, Graph, Publication
 from serving.cli.options import Queue, Weights, given, options
 
 if TYPE_CHECKING:
+    from export.tensorrt.library import Library
+    from export.tensorrt.options import EngineOptions
     from serving.triton.repository import Version
     from spade_core.files.checkpoints import Checkpoint
 
@@ -53,9 +55,8 @@ def export(
     Exit status: 0 done, 1 a step failed or its check did (the reason is shown), 2 wrong usage.
     """
     _refuse_ignored(context, files.makes)
-    _refuse_contradictions(files, graph, build)
-    if "tensorrt" in files.makes:
-        import export.tensorrt.builder  # noqa: F401 - where TensorRT is not installed, say so before the work
+    _refuse_contradictions(files, graph)
+    library = _library(files, graph, build) if "tensorrt" in files.makes else None
     from serving.engines.choose import load_checkpoint
 
     if "triton" in files.makes and "tensorrt" not in files.makes and files.precision == "fp16":
@@ -64,8 +65,8 @@ def export(
     facts = {**checkpoint.metadata, **_source(model)}
     if {"onnx", "tensorrt"} & set(files.makes):
         facts = _make_onnx(checkpoint, files, graph, facts)
-    if "tensorrt" in files.makes:
-        facts = _make_engine(files.out, build)
+    if library is not None:
+        facts = _make_engine(library, files.out, build)
     if files.publish is not None:
         if "tensorrt" in files.makes:
             config = checkpoint.config
@@ -97,22 +98,42 @@ def _refuse_ignored(context: click.Context, targets: tuple[str, ...]) -> None:
             raise click.UsageError(f"{', '.join(ignored)}: {reason}")
 
 
-def _refuse_contradictions(files: Files, graph: Graph, build: Build) -> None:
+def _refuse_contradictions(files: Files, graph: Graph) -> None:
     if "triton" in files.makes and files.publish is None:
         raise click.UsageError("--to triton: name the model repository with --publish")
     if graph.int8 and files.precision != "fp32":
         raise click.UsageError(f"--int8: it starts from a float32 graph, not --precision {files.precision}")
-    if not {"tensorrt", "triton"} <= set(files.makes):
-        return
-    if graph.image != "uint8":
+    if {"tensorrt", "triton"} <= set(files.makes) and graph.image != "uint8":
         raise click.UsageError("--image float: an engine that is served answers with uint8 images")
-    if graph.form == "dense":
+
+
+def _library(files: Files, graph: Graph, build: Build) -> Library:
+    """The library that builds the engine. Before the work: refuses options, and says that a library is missing."""
+    from export.tensorrt.library import choose
+    from export.tensorrt.options import refusals
+
+    chosen = choose("auto") if build.builder == "auto" else None
+    kind: Any = build.builder if chosen is None else chosen.kind
+    for field, reason in refusals(kind, _engine_options(build), files.precision):
+        name = "target" if field == "targets" else field.replace("_", "-")
+        raise click.UsageError(f"--{name}: {reason}")
+    if "triton" in files.makes and graph.form == "dense" and kind == "tensorrt":
         if build.strip_weights:
             raise click.UsageError("--strip-weights: Triton's own backend cannot put them back; take --graph codebook")
         if build.batch[0] != 1:
             raise click.UsageError(
                 f"--batch {build.batch[0]},..: Triton's own backend sends single maps too; start at 1"
             )
+    return chosen or choose(build.builder)
+
+
+def _engine_options(build: Build) -> EngineOptions:
+    from export.tensorrt.options import EngineOptions
+
+    arguments = asdict(build)
+    del arguments["builder"]
+    megabytes = arguments.pop("workspace_mb")
+    return EngineOptions(**arguments, workspace_bytes=None if megabytes is None else megabytes << 20)
 
 
 def _source(model: Weights) -> dict[str, str]:
@@ -151,15 +172,12 @@ def _make_onnx(checkpoint: Checkpoint, files: Files, graph: Graph, metadata: dic
     return dict(facts)
 
 
-def _make_engine(out: Path, build: Build) -> dict[str, Any]:
+def _make_engine(library: Library, out: Path, build: Build) -> dict[str, Any]:
     from rich.progress import TimeElapsedColumn
 
-    from export.tensorrt.builder import EngineOptions, build_engine
+    from export.tensorrt.builder import build_engine
     from spade_core.files.manifest import write_manifest
 
-    arguments = asdict(build)
-    megabytes = arguments.pop("workspace_mb")
-    built = EngineOptions(**arguments, workspace_bytes=None if megabytes is None else megabytes << 20)
     path = out / "spade.plan"
     with bars(TimeElapsedColumn()) as shown:
         tasks: dict[str, Any] = {}
@@ -170,10 +188,13 @@ def _make_engine(out: Path, build: Build) -> dict[str, Any]:
             shown.update(tasks[phase], completed=done, total=of, visible=done < of)
             return True
 
-        facts = build_engine(out / "spade.onnx", path, built, progress)
+        options = _engine_options(build)
+        facts = interruptible(lambda: build_engine(library, out / "spade.onnx", path, options, progress))
     made = (*_with_weights(out / "spade.onnx"), path, path.with_suffix(".layers.json"))
     write_manifest(out, facts, [file.name for file in made])
-    say(f"{path}: {_megabytes(path)}, {facts['layers']} layers, see spade.layers.json")
+    targets = "for the GPU of this machine" if facts["targets"] is None else ",".join(facts["targets"])
+    say(f"{path}: {_megabytes(path)}, {library.title}, {targets}, {_scratch(facts)}, {facts['state']}")
+    say(f"{path.with_suffix('.layers.json')}: {facts['layers']} layers")
     return facts
 
 
@@ -205,6 +226,11 @@ def _publish_checkpoint(
         running = ModelOptions(weights, precision=precision, threads=publication.threads, **asdict(queue))
         facts = {**facts, "precision": precision}
         return publish_checkpoint(files.publish, running, checkpoint.config, facts, publication.keep)
+
+
+def _scratch(facts: dict[str, Any]) -> str:
+    """The scratch memory of an engine, for the line that announces it."""
+    return "scratch unknown" if facts["scratch_bytes"] is None else f"{facts['scratch_bytes'] / 1e9:.2f} GB scratch"
 
 
 @contextmanager

@@ -72,10 +72,28 @@ class Graph:
     )  # fmt: skip
 
 
+def _target(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    from export.tensorrt.options import parse_targets
+
+    try:
+        return None if value is None else parse_targets(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @dataclass(frozen=True)
 class Build:
-    """How a TensorRT engine is built. The fields but `workspace_mb` are arguments of `EngineOptions`."""
+    """How a TensorRT engine is built. The fields but `builder` and `workspace_mb` are arguments of `EngineOptions`."""
 
+    builder: str = option(
+        "--builder", type=click.Choice(["auto", "tensorrt", "rtx"]), default="auto", show_default=True,
+        help="tensorrt: for the GPU of this machine. rtx: TensorRT for RTX, for GeForce and RTX GPUs, built without a "
+        "GPU. auto: tensorrt where it can build, else rtx.",
+    )  # fmt: skip
+    targets: tuple[str, ...] | None = option(
+        "--target", callback=_target, metavar="portable|sm86,sm89,..",
+        help="GPUs that an engine of --builder rtx runs on.  [default: portable, every one from Ampere on but Hopper]",
+    )  # fmt: skip
     batch: tuple[int, int, int] = option(
         "--batch", default="1,4,8", show_default=True, callback=_batch, help="MIN,OPT,MAX label maps an engine takes."
     )
@@ -105,11 +123,10 @@ class Build:
         is_flag=True,
         help="Leave the weights out of the engine, which then reads them from spade.onnx.",
     )
-    plugin: bool = option(
+    plugin: bool | None = option(
         "--plugin/--no-plugin",
-        default=True,
-        show_default=True,
-        help="Run the modulate step of the codebook graph by our kernel.",
+        default=None,
+        help="Run the modulate step of the codebook graph by our kernel.  [default: with --builder tensorrt]",
     )
 
 
@@ -130,7 +147,7 @@ class Files:
     out: Path = option("--out", type=OUT_FOLDER, required=True, help="Folder of the files.")
     targets: tuple[str, ...] = option(
         "--to", default="onnx", show_default=True, callback=_targets,
-        help="What to make, comma separated: onnx, tensorrt (needs an NVIDIA GPU), triton (a version of a repository).",
+        help="What to make, comma separated: onnx, tensorrt (an engine), triton (a version of a repository).",
     )  # fmt: skip
     publish: Path | None = option(
         "--publish", type=OUT_FOLDER, help="The model repository; needed by, and implies, --to triton."

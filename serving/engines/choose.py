@@ -152,7 +152,7 @@ def load_engine(
     if name == "tensorrt":
         if weights is None:
             raise ValueError("[engine] expected an engine file of `spade export --to tensorrt` but got none")
-        from serving.engines.tensorrt import TensorrtEngine
+        from serving.engines.tensorrt.engine import TensorrtEngine
 
         return TensorrtEngine(weights)
     choose(name, precision)  # refuses what this machine cannot run before the weights are read

@@ -88,11 +88,11 @@ def publish_engine(
 ) -> Version:
     """Publish a TensorRT engine file and make the version live, as `publish_checkpoint` does for a checkpoint.
 
-    Triton's own backend runs an engine of the dense graph, our backend an engine of the codebook graph. `facts` come
-    from `export.tensorrt.builder.build_engine`.
+    Triton's own backend runs an engine of the dense graph that TensorRT built; our backend runs the others. `facts`
+    come from `export.tensorrt.builder.build_engine`.
     """
     stripped = facts["options"]["strip_weights"]
-    if facts["form"] == "dense":
+    if facts["form"] == "dense" and facts["runtime"] == "tensorrt":
         if stripped:
             raise PublishError(
                 "[publish] expected an engine with its weights but got one without: Triton's own backend cannot put "

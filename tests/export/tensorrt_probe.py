@@ -8,52 +8,27 @@ tensorrt_probe.py options          every builder flag, by the name it is set wit
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import tensorrt as trt
 import tensorrt.plugin as trtp
-
-MODULES: dict[str, ModuleType] = {"trt": trt, "trtp": trtp}
-
-
-def chain(node: ast.AST) -> list[str] | None:
-    """`trt.A.B` as ["trt", "A", "B"]; None for anything else."""
-    if isinstance(node, ast.Name):
-        return [node.id] if node.id in MODULES else None
-    if isinstance(node, ast.Attribute) and (inner := chain(node.value)):
-        return [*inner, node.attr]
-    return None
+from tensorrt_names import names
 
 
-def names(paths: list[Path]) -> dict[str, bool]:
-    """Every chain of names in the files, quoted annotations included, and whether the bindings have it."""
-    found: dict[str, bool] = {}
-    for path in paths:
-        tree = ast.parse(path.read_text())
-        quoted = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-        trees = [tree, *(ast.parse(text, mode="eval") for text in quoted if text.startswith("trt."))]
-        for part in (node for each in trees for node in ast.walk(each)):
-            if (parts := chain(part)) and len(parts) > 1:
-                there: Any = MODULES[parts[0]]
-                for name in parts[1:]:
-                    there = getattr(there, name, None)
-                found[".".join(parts)] = there is not None
-    return found
-
-
-def build(onnx_path: Path) -> str:
-    from export.tensorrt.builder import EngineError, EngineOptions, build_engine
+def build(onnx_path: Path) -> dict[str, str]:
+    from export.tensorrt.builder import build_engine
+    from export.tensorrt.library import EngineError, choose, load
+    from export.tensorrt.options import EngineOptions
 
     try:
-        build_engine(onnx_path, onnx_path.with_suffix(".plan"), EngineOptions(plugin=False), lambda *_: True)
+        plan = onnx_path.with_suffix(".plan")
+        build_engine(load("tensorrt"), onnx_path, plan, EngineOptions(plugin=False), lambda *_: True)
     except EngineError as error:
-        return str(error)
-    return "built"
+        return {"refused": str(error), "auto": choose("auto").kind}
+    return {}
 
 
 def plugin() -> list[dict[str, Any]]:
@@ -78,6 +53,7 @@ def plugin() -> list[dict[str, Any]]:
 
 def no_nvcc() -> str:
     import export.tensorrt.builder as builder
+    from export.tensorrt.library import EngineError
 
     def missing(_source: str) -> str:
         raise builder.ToolkitError("[cuda] expected nvcc on PATH but found none")
@@ -85,13 +61,15 @@ def no_nvcc() -> str:
     builder.compile_ptx = missing
     try:
         builder._plugin_ptx()
-    except builder.EngineError as error:
+    except EngineError as error:
         return str(error)
     return "compiled"
 
 
 def options() -> dict[str, Any]:
-    from export.tensorrt.builder import EngineOptions, ProgressMonitor, configure, network_flags
+    from export.tensorrt.builder import ProgressMonitor, configure, network_flags
+    from export.tensorrt.library import implementation, load
+    from export.tensorrt.options import EngineOptions
 
     class Config:
         """Records the settings in place of TensorRT's library, which is not installed."""
@@ -103,14 +81,16 @@ def options() -> dict[str, Any]:
             self.flags.append(flag.name)
 
     config: Any = Config()
-    configure(config, EngineOptions(strip_weights=True, version_compatible=True, hardware_compatible=True))
+    library = load("tensorrt")
+    configure(library, config, EngineOptions(strip_weights=True, version_compatible=True, hardware_compatible=True))
     steps: list[tuple[str, int, int]] = []
 
     def progress(phase: str, done: int, of: int) -> bool:
         steps.append((phase, done, of))
         return done < 2
 
-    monitor = ProgressMonitor(progress)
+    monitor_class = implementation(ProgressMonitor, trt.IProgressMonitor)
+    monitor = monitor_class(progress)
     assert isinstance(monitor, trt.IProgressMonitor)
     monitor.phase_start("tactics", None, 3)
     going = [monitor.step_complete("tactics", step) for step in range(3)]
@@ -118,11 +98,11 @@ def options() -> dict[str, Any]:
     def interrupted(*_arguments: object) -> bool:
         raise KeyboardInterrupt
 
-    ctrl_c = ProgressMonitor(interrupted)
+    ctrl_c = monitor_class(interrupted)
     going.append(ctrl_c.step_complete("tactics", 0))
     return {
         "flags": sorted(config.flags), "level": config.hardware_compatibility_level.name,
-        "verbosity": config.profiling_verbosity.name, "network": network_flags(), "going": going, "steps": steps,
+        "verbosity": config.profiling_verbosity.name, "network": network_flags(library), "going": going, "steps": steps,
         "stopped": monitor.stopped, "interrupted": ctrl_c.interrupted,
     }  # fmt: skip
 
@@ -130,7 +110,7 @@ def options() -> dict[str, Any]:
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     results: dict[str, Any] = {
-        "names": lambda: names([Path(argument) for argument in arguments]),
+        "names": lambda: names([Path(argument) for argument in arguments], trt=trt, trtp=trtp, tensorrt=trt),
         "build": lambda: build(Path(arguments[0])),
         "plugin": plugin,
         "no-nvcc": no_nvcc,

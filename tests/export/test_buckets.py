@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import small
 
-from export.buckets import LEAST, bucket, bucketed
+from export.buckets import LEAST, bucket, bucketed, fits
 from export.feeds import level_feed, start_feed
 from export.onnx import export_graph
 from export.verify import MAX_ERROR_FP32, open_session
@@ -40,7 +40,10 @@ def test_padding_changes_no_pixel(tmp_path: Path) -> None:
     symbols = prepare(labels, labels.astype(np.int32), config)
     levels = plan(symbols, config.level_sizes, config.symbols, config.spade_kernel)
     session, start = open_session("onnxruntime", tmp_path / "m.onnx"), start_feed(symbols, None, config)
-    grown = bucketed(levels, max_batch=2)
+    most = [(2 * h * w, 2 * h * w) for h, w in config.level_sizes]
+    assert fits(levels, most)
+    assert not fits(levels, [*most[:-1], (most[-1][0], len(levels[-1].patches5) - 1)])
+    grown = bucketed(levels, most)
     assert [len(level.patches5) for level in grown] != [len(level.patches5) for level in levels]
     # A matrix product may split its sums elsewhere for another number of rows, which changes float32 rounding only.
     got, expected = session(level_feed(grown) | start), session(level_feed(levels) | start)

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from small import small, some_maps
 
-from export.onnx import OPSET, ExportError, ExportOptions, Form, Precision, export_graph, functions, read_metadata, save
+from export.functions import functions, modulations
+from export.onnx import OPSET, ExportError, ExportOptions, Form, Precision, export_graph, read_metadata, save
 from export.verify import check_file, compare, open_session, refuse_wrong
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.models.seeded import seeded_generator
@@ -69,6 +70,9 @@ def test_modulate_is_a_function_that_holds_the_leaky_relu(codebook_file: Path) -
     # ReLU is before conv_img.
     assert (calls["ModulateLeaky"], calls["Modulate"], calls["LeakyRelu"]) == (14, 4, 1)
     assert [(f.domain, f.name) for f in model.functions] == [("spade", "Modulate"), ("spade", "ModulateLeaky")]
+    # TensorRT's parser looks for a plugin where a node has this attribute.
+    named = [a.s for node in model.graph.node for a in node.attribute if a.name == "plugin_namespace"]
+    assert named == [b"spade"] * modulations(model) == [b"spade"] * 18
 
 
 @pytest.mark.parametrize(("name", "slope"), [("Modulate", 1.0), ("ModulateLeaky", 0.2)])
@@ -91,7 +95,7 @@ def _one_modulate(folder: Path, name: str) -> Path:
         g (float[N, C, H, W] x, float[U, D] entries, int32[N, H, W] index) => (float[N, C, H, W] y)
         {{ y = spade.{name} (x, entries, index) }}
     """)
-    model.functions.extend(functions())
+    model.functions.extend(functions(OPSET))
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, str(folder / "modulate.onnx"))
     return folder / "modulate.onnx"

@@ -1,12 +1,13 @@
 """The TensorRT code on the real 11.4 bindings and empty libraries: types, names, and the first call.
 
-No test builds or runs an engine, which needs a GPU.
+No test here builds or runs an engine, which needs a GPU; test_tensorrt_rtx.py builds with TensorRT for RTX.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +18,15 @@ import pytest
 from small import small
 
 from export.onnx import ExportOptions, export_graph
-from export.tensorrt.profiles import ProfileError, input_ranges
+from export.tensorrt.profiles import SHARES5, ProfileError, input_profiles
 from kernels.cuda.host.toolkit import ToolkitError, compile_ptx
 from spade_core.models.seeded import seeded_generator
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("tensorrt_probe.py")
 SOURCES = [
-    ROOT / "export/tensorrt/builder.py",
-    ROOT / "export/tensorrt/plugin.py",
-    ROOT / "serving/engines/tensorrt.py",
+    *sorted((ROOT / "export/tensorrt").glob("[a-z]*.py")),
+    *sorted((ROOT / "serving/engines/tensorrt").glob("[a-z]*.py")),
 ]
 
 pytestmark = pytest.mark.xdist_group("tensorrt")
@@ -79,15 +79,16 @@ def test_every_call_has_the_types_of_the_real_bindings(stubs: ModuleType, tmp_pa
 def test_every_name_is_in_the_real_bindings(stubs: ModuleType) -> None:
     found = probe(stubs, "names", *SOURCES)
     assert [name for name, there in found.items() if not there] == []
-    assert {"trt.BuilderFlag.REFIT_IDENTICAL", "trtp.aot_impl", "trt.IOutputAllocator"} <= set(found)
+    assert {"trt.BuilderFlag.REFIT_IDENTICAL", "trtp.aot_impl", "trt.IProgressMonitor"} <= set(found)
     assert len(found) > 40
 
 
 def test_the_build_runs_up_to_the_first_call_of_the_library(stubs: ModuleType, tmp_path: Path) -> None:
     export_graph(seeded_generator(small("ade20k")), tmp_path / "m.onnx", "dense", ExportOptions(image="uint8"))
-    message = probe(stubs, "build", tmp_path / "m.onnx")
-    assert message.startswith("[tensorrt] expected a TensorRT builder but got none")
-    assert "tensorrt-cu13-libs" in message
+    said = probe(stubs, "build", tmp_path / "m.onnx")
+    assert said["refused"].startswith("[tensorrt] expected a TensorRT builder but got none")
+    assert "tensorrt-cu13-libs" in said["refused"]
+    assert said["auto"] == "rtx"
     assert not (tmp_path / "m.plan").exists()
 
 
@@ -125,14 +126,19 @@ def test_a_build_without_nvcc_says_how_to_leave_the_plugin_out(stubs: ModuleType
     assert "--no-plugin" in message
 
 
-def test_profiles_cover_every_plan_of_the_batch() -> None:
+def test_the_profiles_cover_every_plan_of_the_batch() -> None:
     config = small("coco", height=64, width=128)
-    ranges = input_ranges(config, "codebook", (1, 4, 8))
-    assert ranges["start"] == ((1, 2, 4), (4, 2, 4), (8, 2, 4))
-    assert ranges["index_5"] == ((1, 64, 128), (4, 64, 128), (8, 64, 128))
-    assert ranges["patches5_5"][2] == (8 * 64 * 128, 9)  # every pixel of the largest batch has a patch of its own
-    for least, usual, largest in ranges.values():
-        assert all(a <= b <= c for a, b, c in zip(least, usual, largest, strict=True))
-    assert set(input_ranges(config, "dense", (1, 1, 1))) == {"labels", "instances"}
+    usual, any_plan = input_profiles(config, "codebook", (1, 4, 8))
+    assert usual["start"] == ((1, 2, 4), (4, 2, 4), (8, 2, 4))
+    assert usual["index_5"] == ((1, 64, 128), (4, 64, 128), (8, 64, 128))
+    # Twice the usual share of distinct patches, up to every pixel: scratch memory grows with the largest shape.
+    assert usual["patches5_5"][2] == (math.ceil(8 * 64 * 128 * 2 * SHARES5[64]), 9)
+    assert usual["patches5_0"][2] == (8 * 2 * 4, 9)
+    # One map whose pixels all have a patch of their own.
+    assert (any_plan["patches5_5"][2], any_plan["index_5"][2]) == ((64 * 128, 9), (1, 64, 128))
+    for least, opt, largest in (*usual.values(), *any_plan.values()):
+        assert all(a <= b <= c for a, b, c in zip(least, opt, largest, strict=True))
+    assert [set(profile) for profile in input_profiles(config, "dense", (1, 1, 1))] == [{"labels", "instances"}]
+    assert len(input_profiles(config, "codebook", (1, 1, 1))) == 1
     with pytest.raises(ProfileError, match=r"1 <= MIN <= OPT <= MAX but got \(4, 2, 8\)"):
-        input_ranges(config, "dense", (4, 2, 8))
+        input_profiles(config, "dense", (4, 2, 8))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import enum
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from export.tensorrt.library import Library
+from export.tensorrt.options import Kind
+from export.tensorrt.profiles import Profile
 from export.verify import open_session
 
 calls: list[str] = []
@@ -69,19 +73,21 @@ def pycuda_driver() -> ModuleType:
 class ExecutionContext:
     """Runs the ONNX file on whatever the addresses hold, in the shapes that were set."""
 
-    def __init__(self, onnx_path: Path, largest: dict[str, int]) -> None:
-        self.session, self.largest = open_session("onnxruntime", onnx_path), largest
+    def __init__(self, onnx_path: Path, profiles: list[Profile]) -> None:
+        self.session, self.profiles, self.profile = open_session("onnxruntime", onnx_path), profiles, 0
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
 
-    def set_output_allocator(self, name: str, allocator: Any) -> bool:
-        assert name == "image"
-        self.allocator = allocator
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert stream == Stream.handle
+        calls.append(f"profile {profile}")
+        self.profile, self.shapes = profile, {}
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shapes[name] = shape
-        return shape[0] <= self.largest.get(name, 1 << 30)
+        least, _, most = self.profiles[self.profile][name]
+        return all(a <= size <= b for a, size, b in zip(least, shape, most, strict=True))
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -96,28 +102,73 @@ class ExecutionContext:
             raw = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(self.addresses[name])
             feed[name] = np.frombuffer(raw, dtype).reshape(shape)
         image = self.session(feed)
-        address = self.allocator.reallocate_output_async("image", 0, image.nbytes, 256, stream)
-        self.allocator.notify_shape("image", image.shape)
-        ctypes.memmove(address, image.ctypes.data, image.nbytes)
+        ctypes.memmove(self.addresses["image"], image.ctypes.data, image.nbytes)
         return True
 
 
-def tensorrt(onnx_path: Path, largest: dict[str, int] | None = None) -> ModuleType:
-    module: Any = ModuleType("tensorrt")
-    context = ExecutionContext(onnx_path, largest or {})
-    engine = type("Engine", (), {"create_execution_context": lambda _self: context})()
-    module.__version__, module.context = "fake", context
-    module.Logger = type("Logger", (), {"WARNING": 1, "__init__": lambda _self, _level: None})
-    module.IOutputAllocator = type("IOutputAllocator", (), {})
+class CudaEngine:
+    """An engine of the profiles that the project builds."""
 
-    class Runtime:
-        def __init__(self, _logger: Any) -> None: ...
+    def __init__(self, context: ExecutionContext) -> None:
+        self.context, self.num_optimization_profiles = context, len(context.profiles)
 
-        def deserialize_cuda_engine(self, content: bytes) -> Any:
-            return engine if content == b"engine" else None
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        return list(self.context.profiles[profile][name])
 
-    module.Runtime = Runtime
-    return module
+    def create_runtime_config(self) -> Any:
+        return RuntimeConfig()
+
+    def create_execution_context(self, config: Any = None) -> ExecutionContext:
+        calls.append("context" if config is None else f"context {config.cuda_graph_strategy} {config.specialised}")
+        return self.context
+
+
+class RuntimeConfig:
+    """How TensorRT for RTX runs an engine, and its cache of compiled kernels, which knows one GPU."""
+
+    def __init__(self) -> None:
+        self.cuda_graph_strategy = self.specialised = ""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__({"dynamic_shapes_kernel_specialization_strategy": "specialised"}.get(name, name), value)
+
+    def create_runtime_cache(self) -> Any:
+        return type(
+            "Cache", (), {"deserialize": lambda _s, blob: blob == b"kernels", "serialize": lambda _s: b"kernels"}
+        )()
+
+    def set_runtime_cache(self, _cache: Any) -> bool:
+        return True
+
+
+class Runtime:
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    def get_engine_validity(self, content: bytes) -> tuple[int, int]:
+        return (0, 0) if content == b"engine" else (2, 3)
+
+    def deserialize_cuda_engine(self, content: bytes) -> Any:
+        if content == b"engine":
+            return Runtime.engine
+        self.logger.log(enum.Enum("Severity", "ERROR").ERROR, "the version differs")  # type: ignore[attr-defined]
+        return None
+
+    engine: Any = None
+
+
+def library(kind: Kind, onnx_path: Path, profiles: list[Profile]) -> Library:
+    """A stand-in for TensorRT, or for TensorRT for RTX, whose engines compute an ONNX file."""
+    module: Any = ModuleType(kind)
+    Runtime.engine = CudaEngine(ExecutionContext(onnx_path, profiles))
+    module.__version__, module.context = "1.2.3", Runtime.engine.context
+    module.ILogger, module.Runtime = type("ILogger", (), {}), Runtime
+    if kind == "rtx":
+        module.CudaGraphStrategy = type("S", (), {"WHOLE_GRAPH_CAPTURE": "whole"})
+        module.DynamicShapesKernelSpecializationStrategy = type("S", (), {"LAZY": "lazy"})
+        module.EngineValidity = enum.IntEnum("V", {"VALID": 0, "SUBOPTIMAL": 1, "INVALID": 2})
+        module.EngineInvalidityDiagnostics = enum.IntFlag("D", {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2})
+    return Library(kind, module)
 
 
 class Graph:

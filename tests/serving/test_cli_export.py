@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from spade_core.files.manifest import verify_manifest
 from spade_core.models.seeded import seeded_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+TRITON_RUNS_IT = ["--to", "tensorrt,triton", "--publish", "r", "--builder", "tensorrt"]
 
 
 def spade(*arguments: str | Path) -> Result:
@@ -86,8 +90,20 @@ def test_versions_are_published_listed_and_rolled_back(tiny_weights: Path, tmp_p
         (["--batch", "many"], "expected MIN,OPT,MAX, three whole numbers, but got 'many'"),
         (["--size", "256"], "expected HxW, for instance 256x512, but got '256'"),
         (["--int8", "--precision", "bf16"], "it starts from a float32 graph, not --precision bf16"),
-        (["--to", "tensorrt,triton", "--publish", "r", "--strip-weights"], "cannot put them back"),
-        (["--to", "tensorrt,triton", "--publish", "r", "--batch", "2,4,8"], "sends single maps too; start at 1"),
+        ([*TRITON_RUNS_IT, "--strip-weights"], "cannot put them back"),
+        ([*TRITON_RUNS_IT, "--batch", "2,4,8"], "sends single maps too; start at 1"),
+        (
+            ["--to", "tensorrt", "--builder", "rtx", "--refit"],
+            "--refit: TensorRT for RTX does not take it: its builder",
+        ),
+        (
+            ["--to", "tensorrt", "--builder", "rtx", "--plugin"],
+            "--plugin: TensorRT for RTX does not take it: it has no",
+        ),
+        (["--to", "tensorrt", "--builder", "rtx", "--target", "sm75"], "--target: sm75 (Turing) runs fp16 only"),
+        (["--to", "tensorrt", "--builder", "tensorrt", "--target", "sm89"], "--target: TensorRT builds for the GPU of"),
+        (["--to", "tensorrt", "--target", "sm90"], "TensorRT for RTX has no Hopper"),
+        (["--target", "portable"], "--target: no engine is built; add tensorrt to --to"),
         (["--to", "triton"], "name the model repository with --publish"),
         (["--to", "triton", "--publish", "r", "--int8"], "--int8: no graph is made; add onnx to --to"),
         (["--refit", "--batch", "1,1,1"], "--batch, --refit: no engine is built; add tensorrt to --to"),
@@ -131,11 +147,32 @@ def test_a_refused_version_is_shown(tiny_weights: Path, tmp_path: Path) -> None:
 
 
 def test_without_tensorrt_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
     result = spade("export", "--out", tmp_path / "out", "--to", "tensorrt")
     assert result.exit_code == 1
     assert "expected the package tensorrt but it is not installed" in result.output
+    assert "pip install -e '.[rtx]'" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_for_rtx_is_built_and_published(tiny_weights: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX has wheels for x86_64 only")
+    root = tmp_path / "repository"
+    result = spade(
+        "export", "--weights", tiny_weights, "--out", tmp_path / "o", "--to", "tensorrt,triton", "--builder", "rtx",
+        "--target", "sm86,sm89", "--precision", "fp16", "--batch", "2,2,4", "--no-verify", "--publish", root,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        r"spade\.plan: .* MB, TensorRT for RTX [\d.]+, sm86,sm89, 0\.\d\d GB scratch, built, not run", result.output
+    )
+    facts = verify_manifest(root / "spade" / "1")
+    assert (facts["runtime"], facts["targets"], facts["state"]) == ("rtx", ["sm86", "sm89"], "built, not run")
+    assert facts["runtime_version"] in result.output
+    # Triton's own backend runs engines of TensorRT only: an engine for RTX is our backend's.
+    config = text_format.Parse((root / "spade" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert (config.backend, config.parameters["engine"].string_value) == ("python", '"tensorrt"')
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from spade_core.files.checkpoints import save
 from spade_core.models.seeded import seeded_generator
 from spade_core.models.style import style_from_seed
 
-FACTS = {"form": "dense", "options": {"strip_weights": False}}
+FACTS = {"form": "dense", "runtime": "tensorrt", "options": {"strip_weights": False}}
 STYLED = replace(TINY, style=True, instance_edges=False, dont_care=False)
 
 
@@ -93,7 +93,7 @@ def test_a_codebook_engine_is_served_by_our_backend(tmp_path: Path) -> None:
     config: GeneratorConfig = TINY
     (tmp_path / "spade.plan").write_bytes(b"engine")
     root = tmp_path / "repository"
-    facts = {"form": "codebook", "precision": "fp16", "options": {"strip_weights": True}}
+    facts = {"form": "codebook", "runtime": "tensorrt", "precision": "fp16", "options": {"strip_weights": True}}
     (tmp_path / "spade.onnx").write_bytes(b"weights")
     publish_engine(root, tmp_path / "spade.plan", ModelOptions(), config, facts)
     model = text_format.Parse((root / "spade" / "config.pbtxt").read_text(), pb.ModelConfig())
