@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHOWN = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    "SECURITY.md": "security.md",
+    "SECURITY.md": "security-policy.md",
     "kernels/README.md": "kernels.md",
 } | {f"benchmarks/results/{path.name}": f"results/{path.name}" for path in ROOT.glob("benchmarks/results/*.json")}
 

@@ -21,6 +21,7 @@ from serving.triton.install import find_tritonserver, make_backend_directory
 from serving.triton.model_config import ModelOptions, spade_config
 from serving.triton.ports import free_ports
 from serving.triton.run_directory import run_directory
+from serving.triton.server import served_config
 from serving.triton.server_log import last_errors
 
 MODEL = Path(__file__).parent / "peer_model.py"
@@ -29,7 +30,7 @@ _START_S, _STOP_S = 300.0, 60.0
 
 def peer_config(options: ModelOptions) -> pb.ModelConfig:
     """The configuration of `spade` with Triton's queue: the same bounds as ours, and refusals at the same limits."""
-    model = spade_config(options)
+    model = spade_config(options, served_config(options))
     policy = pb.ModelQueuePolicy(
         timeout_action=pb.ModelQueuePolicy.REJECT,
         default_timeout_microseconds=round(options.queue_timeout_s * 1e6),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from serving.gateway.doors import Doors
     from serving.triton.model_config import ModelOptions
 
+_DIRECT = ("--direct", "--without-keys", "--vulnerable-triton")  # of Entrance, what --direct knows
 _PORT = click.IntRange(0, 65535)
 
 
@@ -70,6 +71,10 @@ class Entrance:
         "--direct", is_flag=True,
         help="Open Triton's own ports, without the gateway before them: for trusted networks and for measuring.",
     )  # fmt: skip
+    vulnerable_triton: bool = option(
+        "--vulnerable-triton", is_flag=True,
+        help="With --direct: open the ports beyond this machine although this Triton is known to be vulnerable.",
+    )  # fmt: skip
     keys: Path | None = option(
         "--keys", type=FILE, help="Let in callers with a key of this file (`spade key`), which may change meanwhile."
     )
@@ -109,13 +114,26 @@ class Entrance:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What the files must be."""
+
+    sha256: str | None = option(
+        "--sha256", metavar="HEX",
+        help="What the weights must hash to.  [default: as the file WEIGHTS.sha256 says, if there is one]",
+    )  # fmt: skip
+
+
 @click.command(cls=Command, interrupted="the server did not start", short_help="Serve a model over gRPC and HTTP.")
 @options(Running, "model")
+@options(Checked, "checked")
 @options(Queue, "queue")
 @options(Listening, "listening")
 @options(Entrance, "entrance")
 @click.pass_context
-def serve(context: click.Context, model: Running, queue: Queue, listening: Listening, entrance: Entrance) -> None:
+def serve(
+    context: click.Context, model: Running, checked: Checked, queue: Queue, listening: Listening, entrance: Entrance
+) -> None:
     """Serve a model over gRPC and HTTP with NVIDIA Triton until SIGTERM or Ctrl-C.
 
     \b
@@ -126,7 +144,7 @@ def serve(context: click.Context, model: Running, queue: Queue, listening: Liste
     Models: `spade` (tensors) and `spade_image` (PNG in, image file out). Exit status: 0 stopped by a signal with every
     accepted request answered, 1 did not start or ended by itself (the reason is shown), 2 wrong usage.
     """
-    if listening.repository is not None and (ignored := given(context, Running, Queue)):
+    if listening.repository is not None and (ignored := given(context, Running, Checked, Queue)):
         raise click.UsageError(
             f"{', '.join(ignored)}: the published version decides that; give it to `spade export --publish`, or leave "
             "out --repository"
@@ -135,7 +153,9 @@ def serve(context: click.Context, model: Running, queue: Queue, listening: Liste
     from serving.triton.model_config import ModelOptions
     from serving.triton.server import ServeOptions
 
-    served = ModelOptions() if listening.repository is not None else model_options(model, queue)
+    served = ModelOptions()
+    if listening.repository is None:
+        served = replace(model_options(model, queue), sha256=checked.sha256)
     verbose = bool(context.find_root().params.get("verbose"))
     serve_options = ServeOptions(model=served, verbose=verbose, **asdict(listening))
     doors = entrance.doors()
@@ -144,10 +164,13 @@ def serve(context: click.Context, model: Running, queue: Queue, listening: Liste
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if entrance.direct:
-        if ignored := [name for name in given(context, Entrance) if name not in ("--direct", "--without-keys")]:
+        if ignored := [name for name in given(context, Entrance) if name not in _DIRECT]:
             raise click.UsageError(f"{', '.join(ignored)}: Triton's own ports know none of it; leave out --direct")
         from serving.supervisor.supervised import supervised
+        from serving.triton.exposure import check_exposure
+        from serving.triton.install import find_tritonserver
 
+        check_exposure(listening.host, find_tritonserver().version, entrance.vulnerable_triton)
         sys.exit(run(serve_options, supervised))
     from serving.gateway.pair import serve_pair
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import importlib.util
 import re
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WHEEL = "nvidia-pytriton==0.7.0"
+_IN_WHEEL = {"0.7.0": "2.51.0"}  # nvidia-pytriton: the core of the server that it carries
 _STUB = "triton_python_backend_stub"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -29,12 +31,14 @@ class TritonInstall:
         python_backend: folder of the Python backend. Nothing is written to the folder.
         stub: the program that hosts a Python model, built for this interpreter's version.
         libraries: folders for LD_LIBRARY_PATH.
+        version: of the server's core, such as 2.51.0; empty where it is not known.
     """
 
     binary: Path
     python_backend: Path
     stub: Path
     libraries: tuple[Path, ...]
+    version: str = ""
 
 
 def find_tritonserver() -> TritonInstall:
@@ -70,7 +74,9 @@ def _from_path(binary: Path) -> TritonInstall:
             f"[serve] expected a Triton stub for Python {_PYTHON} but {stub} was built for Python {built_for}; "
             f"run spade with Python {built_for}, or take this tritonserver off PATH and `pip install --no-deps {WHEEL}`"
         )
-    return TritonInstall(binary.resolve(), backend, stub, (find_libpython().parent, root / "lib"))
+    written = root / "TRITON_VERSION"  # in NVIDIA's containers
+    version = written.read_text(encoding="utf-8").strip() if written.is_file() else ""
+    return TritonInstall(binary.resolve(), backend, stub, (find_libpython().parent, root / "lib"), version)
 
 
 def _from_wheel() -> TritonInstall:
@@ -91,7 +97,8 @@ def _from_wheel() -> TritonInstall:
             "run spade with one of these Python versions"
         )
     libraries = (find_libpython().parent, package.parent / "nvidia_pytriton.libs")
-    return TritonInstall(root / "bin" / "tritonserver", root / "backends" / "python", stub, libraries)
+    version = _IN_WHEEL.get(importlib.metadata.version("nvidia-pytriton"), "")
+    return TritonInstall(root / "bin" / "tritonserver", root / "backends" / "python", stub, libraries, version)
 
 
 def _stub_python(stub: Path) -> str:

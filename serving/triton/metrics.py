@@ -33,6 +33,7 @@ class Metric:
 
 SPADE = (
     Metric("spade_requests_total", "counter", "Requests by outcome", by_outcome=True),
+    Metric("spade_weights_info", "gauge", "1, with the sha256 of the weights as a label"),
     Metric("spade_waiting_requests", "gauge", "Requests that wait for a batch"),
     Metric("spade_images_total", "counter", "Images synthesised"),
     Metric("spade_cached_maps_total", "counter", "Label maps whose plan and codebooks were at hand"),
@@ -70,10 +71,17 @@ class Metrics:
     Args:
         pb_utils: the module that the Python backend gives to a model.
         labels: labels of every series.
+        own: by the name of a metric, labels of that metric alone.
     """
 
-    def __init__(self, pb_utils: Any, metrics: tuple[Metric, ...], labels: Mapping[str, str]) -> None:
-        labels = {**labels, "process": str(os.getpid())}
+    def __init__(
+        self,
+        pb_utils: Any,
+        metrics: tuple[Metric, ...],
+        labels: Mapping[str, str],
+        own: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        common = {**labels, "process": str(os.getpid())}
         kinds = {
             "counter": pb_utils.MetricFamily.COUNTER,
             "gauge": pb_utils.MetricFamily.GAUGE,
@@ -84,6 +92,7 @@ class Metrics:
         for metric in metrics:
             family = pb_utils.MetricFamily(name=metric.name, description=metric.description, kind=kinds[metric.kind])
             self._families.append(family)
+            labels = {**common, **(own or {}).get(metric.name, {})}
             if metric.by_outcome:
                 for outcome in OUTCOMES:
                     self._series[f"{metric.name}.{outcome}"] = family.Metric(labels={**labels, "outcome": outcome})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -32,6 +33,8 @@ class ModelOptions:
         queue_timeout_s: longest wait of a request; after that the request is refused (UNAVAILABLE, HTTP 503).
         decoders: processes that decode and encode images for `spade_image`.
         max_pixels: most pixels (height times width) of one label map for `spade`. Bounds the memory of a request.
+        sha256: what the weights must hash to, 64 hex digits; None for the checksum file beside them (`FILE.sha256`, as
+            sha256sum writes it) or, without such a file, for any weights.
     """
 
     weights: Path | None = None
@@ -45,6 +48,7 @@ class ModelOptions:
     queue_timeout_s: float = 30.0
     decoders: int = 2
     max_pixels: int = 1 << 20
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         limits = {"max_batch": 1, "queue_delay_us": 0, "queue_size": 1, "decoders": 1, "threads": 1, "max_pixels": 1}
@@ -54,6 +58,25 @@ class ModelOptions:
                 raise ValueError(f"[serve] expected {name} of {least} or more but got {value}")
         if self.queue_timeout_s <= 0:
             raise ValueError(f"[serve] expected queue_timeout_s above 0 but got {self.queue_timeout_s}")
+        if self.sha256 is not None:
+            read_sha256(self.sha256, "--sha256")
+
+    def expected_sha256(self) -> str | None:
+        """What the weights must hash to: as given, or as the checksum file says. Raises ValueError, OSError."""
+        if self.sha256 is not None:
+            return read_sha256(self.sha256, "--sha256")
+        file = None if self.weights is None else self.weights.with_name(f"{self.weights.name}.sha256")
+        if file is None or not file.is_file():
+            return None
+        return read_sha256(file.read_text(encoding="utf-8", errors="replace").partition(" ")[0], f"'{file}'")
+
+
+def read_sha256(text: str, where: str) -> str:
+    """A sha256 in hex digits. Raises ValueError for any other text."""
+    digits = text.strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError(f"[serve] expected a sha256 of 64 hex digits in {where} but got {text.strip()[:80]!r}")
+    return digits
 
 
 def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig) -> Path:
@@ -61,7 +84,7 @@ def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig)
 
     `config` is the configuration of the served weights.
     """
-    for model in (spade_config(options), spade_image_config(options, config)):
+    for model in (spade_config(options, config), spade_image_config(options, config)):
         folder = root / model.name
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(text_format.MessageToString(model), encoding="utf-8")
@@ -69,18 +92,23 @@ def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig)
     return root
 
 
-def spade_config(options: ModelOptions) -> Any:
-    """The configuration of `spade` on the Python backend."""
+def spade_config(options: ModelOptions, config: GeneratorConfig) -> Any:
+    """The configuration of `spade` on the Python backend.
+
+    A model with a style input has one size, which the configuration fixes: Triton then refuses other shapes by itself,
+    and a benchmark need not be told one.
+    """
     model = _model("spade", options, 1)
+    size = [config.height, config.width] if config.style else [-1, -1]
     model.input.extend(
         [
-            pb.ModelInput(name="labels", data_type=pb.TYPE_UINT8, dims=[-1, -1], optional=True),
-            pb.ModelInput(name="label_ids", data_type=pb.TYPE_INT32, dims=[-1, -1], optional=True),
-            pb.ModelInput(name="instances", data_type=pb.TYPE_INT32, dims=[-1, -1], optional=True),
+            pb.ModelInput(name="labels", data_type=pb.TYPE_UINT8, dims=size, optional=True),
+            pb.ModelInput(name="label_ids", data_type=pb.TYPE_INT32, dims=size, optional=True),
+            pb.ModelInput(name="instances", data_type=pb.TYPE_INT32, dims=size, optional=True),
             *_style_inputs(),
         ]
     )
-    model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[-1, -1, 3]))
+    model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[*size, 3]))
     model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
     model.output.append(pb.ModelOutput(name="identity", data_type=pb.TYPE_UINT8, dims=[-1]))
     set_parameters(
@@ -93,6 +121,7 @@ def spade_config(options: ModelOptions) -> Any:
             "engine": options.engine,
             "precision": options.precision,
             "threads": options.threads,
+            "sha256": options.expected_sha256(),
             "max_pixels": options.max_pixels,
             "queue_delay_us": options.queue_delay_us,
             "queue_size": options.queue_size,

@@ -77,8 +77,8 @@ def publish_checkpoint(
     """
     if options.weights is None:
         raise PublishError("[publish] expected weights but got none; seeded weights are not published")
-    model = spade_config(options)
-    set_parameters(model, {"package": None, "published": True, "weights": WEIGHTS})
+    model = spade_config(options, config)
+    set_parameters(model, {"package": None, "published": True, "weights": WEIGHTS, "sha256": None})
     files = {WEIGHTS: options.weights, "model.py": MODEL_CODE / "spade" / "model.py"}
     return _publish(root, files, model, spade_image_config(options, config), facts, keep)
 
@@ -102,8 +102,10 @@ def publish_engine(
         return _publish(
             root, {"model.plan": engine}, model, spade_image_config(options, config, plain_upstream=True), facts, keep
         )
-    model = spade_config(options)
-    set_parameters(model, {"package": None, "published": True, "weights": engine.name, "engine": "tensorrt"})
+    model = spade_config(options, config)
+    set_parameters(
+        model, {"package": None, "published": True, "weights": engine.name, "engine": "tensorrt", "sha256": None}
+    )
     files = {engine.name: engine, "model.py": MODEL_CODE / "spade" / "model.py"}
     if stripped:
         onnx_file = engine.with_suffix(".onnx")

@@ -116,7 +116,9 @@ def test_every_preset_has_its_ids_described() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [spade_config(ModelOptions()), spade_image_config(ModelOptions(), preset("demo"))], ids=["spade", "image"]
+    "model",
+    [spade_config(ModelOptions(), preset("coco")), spade_image_config(ModelOptions(), preset("demo"))],
+    ids=["spade", "image"],
 )
 def test_every_tensor_of_a_model_is_described(model: model_config_pb2.ModelConfig) -> None:
     section = text("docs/serving.md").split(f"## Model `{model.name}`")[1].split("\n## ")[0]

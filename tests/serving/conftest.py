@@ -38,7 +38,7 @@ def demo_engine() -> Engine:
 
 @pytest.fixture(scope="session")
 def tiny_server(tiny_weights: Path) -> Iterator[Server]:
-    """The tiny model, with a queue of four requests and a batch delay long enough for a test's requests to meet."""
+    """The tiny model, with a queue of four label maps and a batch delay long enough for a test's requests to meet."""
     model = ModelOptions(tiny_weights, precision="fp32", threads=1, queue_size=4, queue_delay_us=300_000, decoders=1)
     with serve(ServeOptions(model, **FREE_PORTS)) as server:
         yield server

@@ -103,7 +103,7 @@ FREE_TEXT = [
     ("synthesize", "--server"), ("convert", "--set"), ("serve", "--host"), ("export", "--to"), ("export", "--batch"),
     ("export", "--size"),
     ("train", "--set"), ("scenes", "--size"), ("scenes", "--style"), ("evaluate", "--segmentation-mean"),
-    ("evaluate", "--segmentation-std"),
+    ("evaluate", "--segmentation-std"), ("serve", "--cors"), ("serve", "--trusted-proxy"), ("serve", "--sha256"),
 ]  # fmt: skip
 
 
@@ -137,7 +137,11 @@ def no_server() -> None:
     ("command", "arguments", "text"),
     [
         ("synthesize", ["--seed", str(2**63)], "--seed"),
-        ("serve", ["--host", "192.0.2.1", "--http-port=0"], "expected an address of this machine but got 192.0.2.1"),
+        (
+            "serve",
+            ["--host", "192.0.2.1", "--http-port=0", "--without-keys"],
+            "expected an address of this machine but got 192.0.2.1",
+        ),
         ("serve", ["--log-file", "missing/triton.log"], "expected log_file in a folder that exists"),
         ("info", ["/"], "is a directory"),
         ("evaluate", [str(DEMO_WEIGHTS), "--preset", "demo"], "give the checkpoint or --preset"),

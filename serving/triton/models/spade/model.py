@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from serving.triton.tensors import make_tensor, read_inputs
 from spade_core.config import STYLE_DIM
 from spade_core.files.manifest import sha256, verify_manifest
 
+log = logging.getLogger("spade")
+
 
 class TritonPythonModel(ServedModel):
     """One engine. Triton calls `execute` as requests arrive; batches form in the queue before the engine."""
@@ -40,24 +43,28 @@ class TritonPythonModel(ServedModel):
         version = Path(args["model_repository"], args["model_version"])
         if options["published"]:
             verify_manifest(version)  # raises for an incomplete version, so that the version before stays live
-        weights = options["weights"]
+        # Published weights lie here, other paths are absolute.
+        weights = None if options["weights"] is None else version / options["weights"]
+        hashed = "seeded" if weights is None else checked_sha256(weights, options.get("sha256"))
         self.max_pixels: int = options["max_pixels"]
         self.engine = load_engine(
             options["engine"],
-            None if weights is None else version / weights,  # published weights lie here, other paths are absolute
+            weights,
             options["preset"],
             options["precision"],
             options["threads"],
         )
         config = self.engine.config
-        self.identity = identity_of(self.engine, None if weights is None else version / weights)
+        self.identity = identity_of(self.engine, hashed)
         labels = {
             "model": self.name,
             "engine": self.engine.name,
             "precision": self.engine.precision,
             "preset": config.preset,
         }
-        self.metrics = Metrics(pb_utils, SPADE, labels)
+        self.metrics = Metrics(pb_utils, SPADE, labels, {"spade_weights_info": {"sha256": hashed}})
+        self.metrics.set("spade_weights_info", 1)
+        log.info("weights %s, sha256 %s", weights or f"seeded for {options['preset']}", hashed)
         size = (1, config.height, config.width)
         self.engine.synthesize(
             np.zeros(size, np.uint8),
@@ -135,14 +142,25 @@ class TritonPythonModel(ServedModel):
         return pb_utils.InferenceResponse(tensors)
 
 
-def identity_of(engine: Engine, weights: Path | None) -> Identity:
+def checked_sha256(weights: Path, expected: str | None) -> str:
+    """The hash of a file of weights. Raises ValueError where another one is expected: one flipped bit changes it."""
+    found = sha256(weights)
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"[serve] expected weights of sha256 {expected} but got {found} in '{weights}'; the file is damaged or "
+            "another one: fetch it again, or give its own --sha256"
+        )
+    return found
+
+
+def identity_of(engine: Engine, weights: str) -> Identity:
     """What draws: the engine, and the hash of its weights."""
     return Identity(
         preset=engine.config.preset,
         engine=engine.name,
         precision=engine.precision,
         isa=str(getattr(engine, "isa", "")),
-        weights="seeded" if weights is None else sha256(weights),
+        weights=weights,
         exact=engine.name == "cpu",
     )
 
