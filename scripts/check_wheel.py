@@ -23,7 +23,7 @@ COMPILED = ("kernels/cpu/", "kernels/include/spade_kernels.h")
 COMMANDS = (
     ["-m", "serving.cli", "--help"],
     ["-m", "serving.cli", "info"],
-    ["-m", "serving.cli", "bench", "kernels", "--help"],
+    ["-m", "serving.cli", "bench", "server", "--help"],
     ["-m", "serving.cli", "bench", "model", "--batches", "1", "--turns", "2", "--peers", "none", "--engines",
      "cpu-fp32", "--html", "model.html"],
 )  # fmt: skip

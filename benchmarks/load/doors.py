@@ -109,7 +109,7 @@ class _Http:
         if response.status != 200:
             outcome = _HTTP_OUTCOMES.get(response.status, "failed")
             return Answer(outcome, None, f"{response.status}: {answer[:300].decode(errors='replace')}"), b"", {}
-        return Answer("ok"), answer, dict(response.headers)
+        return Answer("ok"), answer, {name.lower(): value for name, value in response.headers.items()}
 
 
 class HttpConnection(_Http):
@@ -122,7 +122,7 @@ class HttpConnection(_Http):
         answer, content, headers = await self._post("/v2/models/spade/infer", header + body[size:], lengths, timeout_s)
         if answer.outcome != "ok":
             return answer
-        length = int(headers["Inference-Header-Content-Length"])
+        length = int(headers["inference-header-content-length"])
         read = triton_http.InferenceServerClient.parse_response_body(content, header_length=length)
         return Answer("ok", read_timings(read))
 
@@ -161,16 +161,16 @@ def encode_rest(tensors: Tensors) -> RestBody:
 
 
 def timings_of(headers: dict[str, str]) -> RequestTimings | None:
-    """The timings in the headers of an answer; None without them."""
+    """The timings in the headers of an answer, whose names are in lower case; None without them."""
     named = {}
-    for part in headers.get("Server-Timing", "").split(","):
+    for part in headers.get("server-timing", "").split(","):
         name, _, duration = part.strip().partition(";dur=")
         if duration:
             named[name] = float(duration) / 1e3
     if "total" not in named:
         return None
     queue, plan, codebook, convs = (named.get(name, UNKNOWN) for name in ("queue", "plan", "codebook", "convs"))
-    batch = float(headers.get("X-Spade-Batch-Size", 1))
+    batch = float(headers.get("x-spade-batch-size", 1))
     return RequestTimings(queue, plan, codebook, convs, named["total"], batch, UNKNOWN)
 
 
