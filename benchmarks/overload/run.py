@@ -49,7 +49,10 @@ class Overload:
         help="gateway: what `spade serve` starts; direct: `spade serve --direct`; triton-batcher: Triton's own batcher "
         "before the same engine.",
     )  # fmt: skip
-    doors: str = option("--doors", default="grpc,http,rest", show_default=True, metavar="NAMES", help="Doors.")
+    doors: str = option(
+        "--doors", default="grpc,http,rest", show_default=True, metavar="NAMES",
+        help="Doors of the gateway and of `--direct`, as in `spade bench server`; the batcher has gRPC alone.",
+    )  # fmt: skip
     labels: Path | None = option("--labels", type=FOLDER, help="Folder of label maps.  [default: drawn maps]")
     shares: tuple[float, ...] = option(
         "--shares", default="0.5,0.8,1,1.2,1.5,3", callback=numbers(float), show_default=True,
