@@ -1,8 +1,9 @@
 """The gateway's own queue before Triton: bounded in maps, fair between clients, and honest about its deadlines.
 
 A request waits here, where it can still be dropped, and goes to Triton only when it belongs to the next batch. The
-order is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): a request starts at the virtual time when its
-client's request before it ends, and counts as long as it has maps. So a client that sends much waits behind itself.
+order is fair queueing in virtual time: a request starts when its client's request before it ends, and counts as long as
+it has maps. The request that ends first goes first (Demers, Keshav and Shenker, SIGCOMM 1989), so a client that sends
+much waits behind itself, and a single map does not wait for one large request of every other client.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class _Waiting:
     client: str
     maps: int
     start: float  # virtual time
+    end: float  # virtual time
     number: int
     due: float  # clock
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -113,7 +115,7 @@ class FairQueue:
         limit_s = self._limit_s if deadline_s is None else deadline_s
         request = self._request(client, maps, limit_s)
         self._check(request, limit_s, own_deadline=deadline_s is not None)
-        self._ends[client] = request.start + maps
+        self._ends[client] = request.end
         self._queue.append(request)
         self.waiting += maps
         self._pump()
@@ -145,7 +147,7 @@ class FairQueue:
     def _request(self, client: str, maps: int, limit_s: float) -> _Waiting:
         start = max(self._virtual, self._ends.get(client, 0.0))
         self._number += 1
-        return _Waiting(client, maps, start, self._number, self._clock() + limit_s)
+        return _Waiting(client, maps, start, start + maps, self._number, self._clock() + limit_s)
 
     def _check(self, request: _Waiting, limit_s: float, own_deadline: bool) -> None:
         full = self.waiting + request.maps > self._most_waiting
@@ -155,7 +157,7 @@ class FairQueue:
                 f"has {request.maps}; try again later",
                 self._retry_after_s(self.wait_s(request.maps)),
             )
-        before = sum(other.maps for other in self._queue if other.start <= request.start)
+        before = sum(other.maps for other in self._queue if other.end <= request.end)
         needed_s = self.wait_s(before + request.maps)
         if needed_s > limit_s:
             whose = "its deadline" if own_deadline else "the longest wait"
@@ -169,9 +171,9 @@ class FairQueue:
         return max(_MIN_RETRY_S, math.ceil(seconds))
 
     def _pump(self) -> None:
-        """Let through what fits, in the order of the virtual starts."""
+        """Let through what fits, in the order of the virtual ends."""
         while self._queue:
-            first = min(self._queue, key=lambda waiting: (waiting.start, waiting.number))
+            first = min(self._queue, key=lambda waiting: (waiting.end, waiting.number))
             fits = self.in_flight == 0 or self.in_flight + first.maps <= self.most_in_flight
             if not fits and not first.turn.cancelled():
                 return

@@ -90,6 +90,34 @@ async def test_a_flood_waits_behind_itself() -> None:
 
 
 @on_a_loop
+async def test_a_single_map_does_not_wait_for_a_batch_of_every_client() -> None:
+    """Four clients of eight maps and one of a single map, each with one request out; a map takes a second.
+
+    The single map waits for what is in flight, and not for the requests of the other clients that wait beside it.
+    """
+    clock = Clock()
+    line, order, took = queue(in_flight=16, waiting=100, clock=clock), list[str](), list[float]()
+    maps = dict.fromkeys(("a", "b", "c", "d"), 8) | {"single": 1}
+    came = dict.fromkeys(maps, 0.0)
+    tasks = [enter(line, order, client, count) for client, count in maps.items()]
+    await settle()
+    for _ in range(200):  # the engine draws in the order in which requests are let through
+        client = order.pop(0)
+        clock.now += maps[client]
+        if client == "single":
+            took.append(clock.now - came[client])
+        line.done(maps[client])
+        await settle()
+        came[client] = clock.now
+        tasks.append(enter(line, order, client, maps[client]))
+        await settle()
+    assert len(took) > 200 / 5
+    assert max(took) <= 16 + 1
+    for task in tasks:
+        task.cancel()
+
+
+@on_a_loop
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
     clock = Clock()
     line, order = queue(in_flight=1, waiting=3, clock=clock), list[str]()
