@@ -10,8 +10,8 @@ from serving.cli.lazy_group import LazyGroup
 
 # Each name is also the name of the subcommand's module and of the function in the module.
 COMMANDS = (
-    "synthesize", "serve", "key", "convert", "info", "demo", "export", "repository", "train", "scenes", "evaluate",
-    "check",
+    "synthesize", "serve", "studio", "key", "convert", "info", "demo", "export", "repository", "train", "scenes",
+    "evaluate", "check",
 )  # fmt: skip
 
 PLUGINS = "spade.commands"  # entry points of subcommands in packages above this one: `spade bench`
