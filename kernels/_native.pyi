@@ -58,3 +58,6 @@ def plan_maps(
     kernel_size: int,
     pool: Pool | None,
 ) -> list[list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]]]: ...
+def volume_windows(
+    ids: npt.NDArray[np.int32], outside: int, kernel_size: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]: ...

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "cpu/plan/plan_levels.hpp"
+#include "cpu/plan/volume_windows.hpp"
 #include "cpu/step_fields.hpp"
 #include "spade_kernels.h"
 
@@ -194,6 +195,19 @@ std::vector<std::vector<LevelArrays>> plan_maps(const Symbols& symbols, const Si
     return maps;
 }
 
+using Volume = nb::ndarray<const int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+std::pair<Array, Array> volume_windows(const Volume& ids, int32_t outside, int32_t kernel_size) {
+    const spade_volume_shape shape{static_cast<int64_t>(ids.shape(0)), static_cast<int64_t>(ids.shape(1)),
+                                   static_cast<int64_t>(ids.shape(2)), outside, kernel_size};
+    std::optional<spade::VolumeWindows> found;
+    {
+        nb::gil_scoped_release release;
+        found = spade::volume_windows(ids.data(), shape);
+    }
+    return {to_numpy(found->windows), to_numpy(found->index)};
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -241,4 +255,7 @@ NB_MODULE(_native, module) {
         "plan_maps", &plan_maps, nb::arg("symbols").noconvert(), nb::arg("sizes"), nb::arg("n_symbols"),
         nb::arg("kernel_size"), nb::arg("pool").none(),
         "(patches3, patches5, index) of every level of each symbol map [N, H, W]; runs on a pool or on this thread.");
+    module.def("volume_windows", &volume_windows, nb::arg("ids").noconvert(), nb::arg("outside"),
+               nb::arg("kernel_size"),
+               "The distinct windows of a volume [D, H, W] and each voxel's window [D * H, W].");
 }

@@ -64,6 +64,15 @@ typedef struct spade_plan_shape {
     int32_t kernel_size; /* k: 1, 3 or 5 */
 } spade_plan_shape;
 
+/* A volume [depth, height, width] whose distinct k x k x k windows are numbered. */
+typedef struct spade_volume_shape {
+    int64_t depth;
+    int64_t height;
+    int64_t width;
+    int32_t outside;     /* the value of taps outside the volume */
+    int32_t kernel_size; /* k: 1, 3 or 5 */
+} spade_volume_shape;
+
 /* The number of rows of each of a level's two tables. */
 typedef struct spade_plan_counts {
     int64_t patches3;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,13 +57,13 @@ def level_tensors(levels: Sequence[Level], device: torch.device) -> dict[tuple[i
     }
 
 
-def codebook(folded: Folded, level: LevelTensors) -> Tensor:
-    """The entry of every distinct patch [U5, 2C], a before b.
+def codebook(folded: Folded, level: LevelTensors, activation: Callable[[Tensor], Tensor] = F.relu) -> Tensor:
+    """The entry of every distinct patch [U5, 2C], a before b; `activation` lies between the two convs.
 
     a and b are 1 + gamma and beta of SPADE paper, equation 1, for a * norm(x) + b. Where `folded` has no norm, a and b
     include its statistics, for a * x + b.
     """
-    actv = F.relu(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
+    actv = activation(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
     actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128]; the last row, outside, is zero like the second conv's padding
     half = actv.dtype == torch.bfloat16 or torch.is_autocast_enabled(actv.device.type)
     if not half and PER_TAP * actv.shape[0] <= level.patches5.shape[0]:

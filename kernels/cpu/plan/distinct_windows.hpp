@@ -18,32 +18,22 @@ namespace spade {
 
 constexpr int64_t kFirstCapacity = 4096;  // 32 KB of slots: the size of a first-level cache
 
-// ---- A padded map and its windows ----
+// ---- A padded map or volume and its windows ----
 
-template <int K, typename T>
+// `Map` and `Volume` give WindowNumbers what it reads: a window has kRows rows of K neighbours, and row(i) is the
+// distance in elements from the first row of a window to its row i; line(y) is the position where line y of windows
+// begins.
+
+template <int K_, typename T>
 struct Map {
+    static constexpr int K = K_, kRows = K;
+    using Tap = T;
     T* data;         // [height + K - 1, stride]
     int64_t stride;  // width + K - 1
     int64_t height, width;
 
-    // Whether the windows at two positions have equal taps.
-    bool equal(int64_t a, int64_t b) const {
-        for (int row = 0; row < K; ++row)
-            if (std::memcmp(data + a + row * stride, data + b + row * stride, K * sizeof(T)) != 0) return false;
-        return true;
-    }
-
-    // The hash of the window at a position.
-    uint32_t tag(int64_t position) const {
-        uint64_t hash = 0;
-        for (int row = 0; row < K; ++row) {
-            const T* taps = data + position + row * stride;
-            for (int tap = 0; tap < K; ++tap) hash ^= static_cast<uint64_t>(taps[tap]) << (tap * (64 / K) % 64);
-            hash *= 0x9E3779B97F4A7C15u;
-            hash ^= hash >> 32;
-        }
-        return static_cast<uint32_t>(hash) & SPADE_PLAN_TAG_MASK;
-    }
+    int64_t row(int i) const { return i * stride; }
+    int64_t line(int64_t y) const { return y * stride; }
 
     void fill_border(T outside) {
         constexpr int r = K / 2;
@@ -55,6 +45,41 @@ struct Map {
         }
     }
 };
+
+// A padded volume. Its lines are the rows of all slices, one slice after the other.
+template <int K_, typename T>
+struct Volume {
+    static constexpr int K = K_, kRows = K * K;
+    using Tap = T;
+    T* data;                // [depth + K - 1, height + K - 1, stride]
+    int64_t plane, stride;  // (height + K - 1) * stride, width + K - 1
+    int64_t height, width;
+
+    int64_t row(int i) const { return i / K * plane + i % K * stride; }
+    int64_t line(int64_t y) const { return y / height * plane + y % height * stride; }
+};
+
+// Whether the windows at two positions have equal taps.
+template <typename M>
+bool equal_windows(const M& map, int64_t a, int64_t b) {
+    constexpr size_t bytes = M::K * sizeof(typename M::Tap);
+    for (int i = 0; i < M::kRows; ++i)
+        if (std::memcmp(map.data + a + map.row(i), map.data + b + map.row(i), bytes) != 0) return false;
+    return true;
+}
+
+// The hash of the window at a position.
+template <typename M>
+uint32_t window_tag(const M& map, int64_t position) {
+    uint64_t hash = 0;
+    for (int i = 0; i < M::kRows; ++i) {
+        const auto* taps = map.data + position + map.row(i);
+        for (int tap = 0; tap < M::K; ++tap) hash ^= static_cast<uint64_t>(taps[tap]) << (tap * (64 / M::K) % 64);
+        hash *= 0x9E3779B97F4A7C15u;
+        hash ^= hash >> 32;
+    }
+    return static_cast<uint32_t>(hash) & SPADE_PLAN_TAG_MASK;
+}
 
 // ---- The windows numbered so far ----
 
@@ -91,12 +116,12 @@ struct Table {
     }
 
     // Returns the number of the window at a position; `tag` is its hash. A new window gets the next number.
-    template <int K, typename T>
-    int32_t number(const Map<K, T>& map, int64_t position, uint32_t tag) {
+    template <typename M>
+    int32_t number(const M& map, int64_t position, uint32_t tag) {
         int64_t slot = home(tag);
         for (; slots[slot] != 0; slot = (slot + 1) & (capacity - 1)) {
             const auto number = static_cast<int32_t>(static_cast<uint32_t>(slots[slot]) - 1);
-            if (slots[slot] >> 32 == tag && map.equal(first[number], position)) return number;
+            if (slots[slot] >> 32 == tag && equal_windows(map, first[number], position)) return number;
         }
         slots[slot] = entry(tag, count);
         tags[count] = tag;
@@ -116,13 +141,12 @@ struct RowScratch {
     uint32_t* tags;            // [width]: hashes of the changed windows
 };
 
-// Numbers the windows of a map, row by row in order. The changed windows of a row are collected before they are looked
-// up, so that the processor runs several lookups at once and predicts no branch per pixel.
-template <int K, typename T>
+// Numbers the windows of a map or volume, line by line in order. The changed windows of a row are collected before they
+// are looked up, so that the processor runs several lookups at once and predicts no branch per pixel.
+template <typename M>
 class WindowNumbers {
  public:
-    WindowNumbers(const Map<K, T>& map, const Table& table, const RowScratch& row)
-        : map_(map), table_(table), row_(row) {
+    WindowNumbers(const M& map, const Table& table, const RowScratch& row) : map_(map), table_(table), row_(row) {
         table_.count = 0;
         table_.clear(table_.largest < kFirstCapacity ? table_.largest : kFirstCapacity);
     }
@@ -134,7 +158,7 @@ class WindowNumbers {
         mark_changes(y);
         const int64_t changes = collect(y);
         for (int64_t i = 0; i < changes; ++i) {
-            row_.tags[i] = map_.tag(row_.found[i]);
+            row_.tags[i] = window_tag(map_, row_.found[i]);
             __builtin_prefetch(table_.slots + table_.home(row_.tags[i]));
         }
         for (int64_t i = 0; i < changes; ++i) row_.found[i] = table_.number(map_, row_.found[i], row_.tags[i]);
@@ -145,19 +169,19 @@ class WindowNumbers {
     // seams[j] = 1 if padded column j differs from column j - 1 within the window's rows.
     // changed[x] = 1 if the window at x differs from the window at x - 1; changed[0] is always 1.
     void mark_changes(int64_t y) {
-        const T* __restrict top = map_.data + y * map_.stride;
+        const auto* __restrict top = map_.data + map_.line(y);
         uint8_t* __restrict seams = row_.seams, * __restrict changed = row_.changed;
         const int64_t stride = map_.stride;
         seams[0] = 0;
         for (int64_t j = 1; j < stride; ++j) {
             uint8_t seam = 0;
-            for (int row = 0; row < K; ++row)
-                seam |= static_cast<uint8_t>(top[row * stride + j] != top[row * stride + j - 1]);
+            for (int i = 0; i < M::kRows; ++i)
+                seam |= static_cast<uint8_t>(top[map_.row(i) + j] != top[map_.row(i) + j - 1]);
             seams[j] = seam;
         }
         for (int64_t x = 0; x < map_.width; ++x) {
             uint8_t change = 0;
-            for (int tap = 0; tap < K; ++tap) change |= seams[x + tap];
+            for (int tap = 0; tap < M::K; ++tap) change |= seams[x + tap];
             changed[x] = change;
         }
         changed[0] = 1;
@@ -181,7 +205,7 @@ class WindowNumbers {
 
     // Writes the positions of the changed windows to row_.found; returns their count.
     int64_t collect(int64_t y) {
-        const auto line = static_cast<int32_t>(y * map_.stride);
+        const auto line = static_cast<int32_t>(map_.line(y));
         int64_t changes = 0;
         walk([](int64_t) {},
              [&](int64_t x) {
@@ -204,7 +228,7 @@ class WindowNumbers {
             });
     }
 
-    const Map<K, T> map_;
+    const M map_;
     Table table_;
     const RowScratch row_;
 };

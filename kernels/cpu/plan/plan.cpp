@@ -155,7 +155,7 @@ void number_three(const spade_plan& plan, const Scratch& scratch) {
     Map<K, int32_t> numbers = numbers_of<K>(shape, scratch);
     numbers.fill_border(outside_numbers);
     Resize<K> resize(plan, level);
-    WindowNumbers<K, uint16_t> windows(level, scratch.table(scratch.three), scratch.three.row);
+    WindowNumbers<Map<K, uint16_t>> windows(level, scratch.table(scratch.three), scratch.three.row);
     for (int64_t y = 0; y < early; ++y) resize.make_row();
     for (int64_t y = 0; y < shape.height; ++y) {
         if (y + r < shape.height) resize.make_row();
@@ -170,7 +170,7 @@ template <int K>
 void number_five(const spade_plan& plan, const Scratch& scratch) {
     const spade_plan_shape& shape = plan.shape;
     const Map<K, int32_t> numbers = numbers_of<K>(shape, scratch);
-    WindowNumbers<K, int32_t> windows(numbers, scratch.table(scratch.five), scratch.five.row);
+    WindowNumbers<Map<K, int32_t>> windows(numbers, scratch.table(scratch.five), scratch.five.row);
     for (int64_t y = 0; y < shape.height; ++y) {
         const int64_t read = y + K / 2 + 1;
         wait_for_rows(*scratch.made, read < shape.height ? read : shape.height);

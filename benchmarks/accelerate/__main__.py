@@ -1,0 +1,5 @@
+"""`python -m benchmarks.accelerate`."""
+
+from benchmarks.accelerate.run import main
+
+main()

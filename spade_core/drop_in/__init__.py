@@ -1,0 +1,1 @@
+"""SPADE by codebook in networks of other libraries. See docs/accelerate.md."""
