@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 import sys
@@ -85,6 +86,8 @@ def _http_server(app: Any, settings: Settings, tls: bool) -> _Server:
 def main() -> None:
     """Read the settings and serve."""
     settings = Settings.from_json(sys.stdin.read())
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # each connection is one
     json_log.set_up(settings.doors.json_log, settings.verbose)
     uvloop.run(serve(settings))
 

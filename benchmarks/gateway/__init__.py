@@ -1,0 +1,1 @@
+"""What the gateway costs: its doors beside Triton's own, thousands of connections, and memory."""

@@ -1,0 +1,5 @@
+"""`python -m benchmarks.gateway`."""
+
+from benchmarks.gateway.run import main
+
+main()

@@ -1,0 +1,144 @@
+"""What the gateway costs, measured on a running server whose gateway and Triton are both asked.
+
+    python -m benchmarks.gateway --preset coco --labels DIR --precision bf16 --json out.json
+
+Server, gateway and clients share this machine's cores.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common.maps import labels_name, read_maps
+from benchmarks.common.options import json_option, labels_option, numbers, preset_option, weights_option
+from benchmarks.common.report import write_report
+from benchmarks.common.stream import Stream
+from benchmarks.gateway.cost import CostRow, Turn, measure_cost
+from benchmarks.gateway.doors import DOORS
+from benchmarks.gateway.held import Held, Memory, measure_held, measure_memory
+from serving.engines.names import PRECISIONS
+from serving.gateway.pair import serve_pair
+from serving.triton.model_config import ModelOptions
+from serving.triton.server import ServeOptions, served_config
+
+_MOST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured; the options of the command."""
+
+    doors: tuple[str, ...]
+    batches: tuple[int, ...]
+    clients: int
+    seconds: float
+    rounds: int
+    ahead: int
+    connections: int
+    requests: int
+
+
+def cost_table(rows: list[CostRow], title: str) -> Table:
+    """A row for each door and batch."""
+    table = Table(title=title)
+    for name in (
+        "door",
+        "maps",
+        "clients",
+        "gateway /s",
+        "Triton /s",
+        "share",
+        "rounds",
+        "p99 ms",
+        "p99 ms more",
+        "CPU ms",
+        "share of CPU",
+    ):
+        table.add_column(name, justify="left" if name == "door" else "right")
+    for row in rows:
+        table.add_row(
+            row.door, str(row.batch), str(row.clients), f"{row.gateway.images_s:.1f}", f"{row.triton.images_s:.1f}",
+            f"{row.share:.1%}", " ".join(f"{share:.3f}" for share in row.shares), f"{row.gateway.p99_ms:.1f}",
+            f"{row.p99_more_ms:+.1f}", f"{row.gateway.cpu_ms:.2f}", f"{row.cpu_share:.1%}",
+        )  # fmt: skip
+    return table
+
+
+def _doors(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name for name in value.split(",") if name)
+    if not names or set(names) - set(DOORS):
+        raise click.BadParameter(f"expected names out of {', '.join(DOORS)} but got {value!r}")
+    return names
+
+
+@click.command()
+@preset_option("demo")
+@weights_option()
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the engine.")
+@labels_option()
+@click.option("--doors", default="grpc,http,rest", callback=_doors, show_default=True, help="Doors to measure.")
+@click.option("--batch", "batches", default="1,8", callback=numbers(int), show_default=True,
+              help="Maps in a request of the tensor protocol; rest takes one.")  # fmt: skip
+@click.option("--clients", type=click.IntRange(1), default=4, show_default=True, help="Clients at once.")
+@click.option("--seconds", type=float, default=10.0, show_default=True, help="Of a turn, after a warm-up of two.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each door.")
+@click.option("--ahead", type=click.IntRange(1), default=3000, show_default=True, help="Requests encoded for a turn.")
+@click.option("--connections", type=click.IntRange(0), default=10_000, show_default=True,
+              help="Connections to hold; 0 leaves that out.")  # fmt: skip
+@click.option("--requests", type=click.IntRange(0), default=5000, show_default=True,
+              help="Requests over which memory is watched; 0 leaves that out.")  # fmt: skip
+@json_option()
+def main(
+    preset_name: str, weights: Path | None, precision: str, labels: Path | None, json_path: Path | None, **plan: Any
+) -> None:
+    """Images a second, latency, connections and memory of the gateway, beside Triton's own doors."""
+    run(Plan(**plan), ModelOptions(weights, preset_name, "cpu", precision), labels, json_path)
+
+
+def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | None) -> None:
+    """Measure all of the plan, print it, and write the report."""
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    cores = len(os.sched_getaffinity(0))
+    model = replace(model, threads=cores, max_batch=max(_MOST_BATCH, *plan.batches))
+    maps, stream = read_maps(served_config(model), labels), Stream()
+    held: Held | None = None
+    memory: Memory | None = None
+    rows: list[CostRow] = []
+    with serve_pair(ServeOptions(model, http_port=0, grpc_port=0, metrics_port=0)) as pair:
+        if plan.connections:
+            held = measure_held(pair, plan.connections)
+            console.print(held)
+        for name in plan.doors:
+            for batch in (1,) if name == "rest" else plan.batches:
+                turn = Turn(plan.clients, batch, 2.0, plan.seconds, max(plan.clients, plan.ahead // batch))
+                rows.append(measure_cost(pair, maps, name, turn, plan.rounds, stream))
+                console.print(cost_table(rows[-1:], ""))
+        if plan.requests:
+            memory = measure_memory(pair, maps, plan.requests, stream)
+            console.print(memory)
+    title = f"{model.preset}, {model.precision}; server, gateway and {plan.clients} clients share {cores} cores"
+    console.print(cost_table(rows, title))
+    if json_path:
+        report = {
+            "shared_cores": "server, gateway and clients share the machine's cores",
+            "preset": model.preset,
+            "precision": model.precision,
+            "labels": labels_name(labels),
+            "seconds": plan.seconds,
+            "rounds": plan.rounds,
+            "cost": [asdict(row) for row in rows],
+            "held": held and asdict(held),
+            "memory": memory and asdict(memory),
+        }
+        write_report(json_path, report)
