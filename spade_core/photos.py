@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,18 @@ class PhotoError(ValueError):
     """A file is no usable photo. The message names the file, what was found and how to mend it."""
 
 
-def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
+def read_photo(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read an image file of any format that Pillow reads: RGB uint8 [H, W, 3], turned upright by EXIF orientation.
+
+    `source` is the file, or its content.
 
     16-bit grey (modes I;16 and I) is scaled: 65535 becomes 255. Alpha is dropped: a transparent pixel keeps its stored
     colour. Pillow converts palettes, CMYK and other modes to RGB. An animation gives its first frame.
     Raises PhotoError.
     """
+    path = source if isinstance(source, Path) else Path("the photo")
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             _check_size(image, path, max_pixels)
             image.load()
     except PhotoError:

@@ -7,7 +7,18 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from serving.gateway import docs, health, live, model_routes, openai_images, problems, scrape, synthesize, v2_http
+from serving.gateway import (
+    docs,
+    health,
+    live,
+    model_routes,
+    openai_images,
+    photos,
+    problems,
+    scrape,
+    synthesize,
+    v2_http,
+)
 from serving.gateway.entrance import Entrance
 from serving.gateway.headers import EXPOSED
 from serving.gateway.openapi import PROBLEM_SCHEMA, fitted
@@ -33,6 +44,7 @@ def create_app(state: State) -> FastAPI:
     app.include_router(health.router)
     app.include_router(synthesize.router)
     app.include_router(openai_images.router)
+    app.include_router(photos.router)
     app.include_router(model_routes.router)
     app.include_router(v2_http.router)
     app.include_router(scrape.router)

@@ -62,15 +62,15 @@ def _order(form: Form, info: ModelInfo, max_count: int) -> Order:
     if form.text("stream") not in (None, "false", "False"):
         raise _wrong("expected stream false, since an image comes at once, but got true")
     instances = form.files(_INSTANCES)
-    return order(
-        images[0], instances[0] if instances else None, info, max_count, "png",
-        count=form.text("n"),
-        seed=form.text("seed"),
-        size=form.text("size"),
-        format=form.text("output_format"),
-        quality=form.text("output_compression"),
-        colours=form.text("colours"),
-    )  # fmt: skip
+    texts = {
+        "count": form.text("n"),
+        "seed": form.text("seed"),
+        "size": form.text("size"),
+        "format": form.text("output_format"),
+        "quality": form.text("output_compression"),
+        "colours": form.text("colours"),
+    }
+    return order(images[0], instances[0] if instances else None, None, info, max_count, "png", texts)
 
 
 def _wrong(text: str) -> Problem:

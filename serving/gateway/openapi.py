@@ -10,6 +10,10 @@ from serving.protocol import ModelInfo
 
 _BINARY = {"type": "string", "format": "binary"}
 _PNG: dict[str, Any] = {**_BINARY, "description": "PNG: ids as grey, palette or 16 bit, or RGB in the classes' colours"}
+_PHOTO: dict[str, Any] = {
+    **_BINARY,
+    "description": "A photo, whose style the images take, where the weights can read one",
+}
 _STYLE_EXAMPLE = "[" + ",".join(["0.0"] * 256) + "]"
 
 
@@ -92,6 +96,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "description": "256 numbers as JSON, or a list of such lists: one for each image",
         "examples": [_STYLE_EXAMPLE],
     },
+    "style_image": _PHOTO,
     **_OPTIONS,
     "colours": {"type": "string", "description": "CSV or JSON colour table of an RGB map; default: the classes' own"},
 }
@@ -116,7 +121,9 @@ SYNTHESIZE: dict[str, Any] = {
                 "schema": {
                     "type": "object", "required": ["label_map"], "properties": _FIELDS, "additionalProperties": False,
                 },
-                "encoding": {"label_map": {"contentType": "image/png"}, "instance_map": {"contentType": "image/png"}},
+                "encoding": {
+                    name: {"contentType": "image/png"} for name in ("label_map", "instance_map", "style_image")
+                },
             },
             "image/png": {"schema": _PNG},
         },
@@ -216,10 +223,28 @@ EDITS: dict[str, Any] = {
 }
 
 
+STYLES: dict[str, Any] = {
+    "description": "By the encoder of the served weights. JPEG, PNG, WebP and every format that Pillow reads.",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object", "required": ["style_image"], "properties": {"style_image": _PHOTO},
+                    "additionalProperties": False,
+                },
+                "encoding": {"style_image": {"contentType": "image/png"}},
+            }
+        },
+    },
+    "responses": _DRAWING,
+}  # fmt: skip
+
+
 def fitted(described: dict[str, Any], info: ModelInfo) -> dict[str, Any]:
     """A description of all calls, for one model: only the fields that it reads, and the needed ones as such."""
     described = copy.deepcopy(described)
-    absent = {"style", "seed", "count", "n"} if not info.style else set()
+    absent = {"style", "style_image", "seed", "count", "n"} if not info.style else set()
     if not info.instances:
         absent.add("instance_map")
     for path in ("/v1/synthesize", "/v1/images/edits"):

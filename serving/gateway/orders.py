@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ class Order:
         size: WIDTHxHEIGHT, or None for the model's.
         colours: the text of a colour table, or `model`.
         deadline_s: when the answer must be there, or None.
+        style_image: an image file whose style is not known yet: see `styled`.
     """
 
     label_map: bytes
@@ -43,6 +45,11 @@ class Order:
     size: str | None
     colours: str
     deadline_s: float | None
+    style_image: bytes | None = None
+
+    def styled(self, style: npt.NDArray[np.float32]) -> Order:
+        """The order with the style [1, 256] of its photo."""
+        return replace(self, styles=np.repeat(style, self.count, axis=0), style_image=None)
 
     def parameters(self) -> dict[str, bool | int | str]:
         """The parameters of `spade_image`."""
@@ -69,7 +76,8 @@ def _repeated(file: bytes, count: int) -> npt.NDArray[np.uint8]:
 
 
 FIELDS = (
-    "label_map", "instance_map", "style", "seed", "count", "format", "quality", "size", "colours", "timeout",
+    "label_map", "instance_map", "style_image", "style", "seed", "count", "format", "quality", "size", "colours",
+    "timeout",
 )  # fmt: skip
 
 
@@ -78,18 +86,19 @@ def order_of_form(form: Form, info: ModelInfo, max_count: int, preferred: str) -
     if unknown := [name for name in form.names() if name not in FIELDS]:
         raise _wrong(f"expected fields out of {', '.join(FIELDS)} but got {', '.join(map(repr, unknown))}")
     return order(
-        _one_file(form, "label_map"), _optional_file(form, "instance_map"), info, max_count, preferred,
-        **{name: form.text(name) for name in FIELDS[2:]},
+        _one_file(form, "label_map"), _optional_file(form, "instance_map"), _optional_file(form, "style_image"), info,
+        max_count, preferred, {name: form.text(name) for name in FIELDS[3:]},
     )  # fmt: skip
 
 
 def order(
     label_map: bytes,
     instance_map: bytes | None,
+    style_image: bytes | None,
     info: ModelInfo,
     max_count: int,
     preferred: str,
-    **texts: str | None,
+    texts: Mapping[str, str | None],
 ) -> Order:
     """The order of a map and of fields as texts. Raises Problem."""
     if not label_map:
@@ -104,9 +113,14 @@ def order(
             styles = np.repeat(styles, count, axis=0)
         elif len(styles) != count:
             raise _wrong(f"expected as many styles as count, {count}, but got {len(styles)}; leave count out")
+    if style_image is not None and (styles is not None or seed is not None):
+        raise _wrong("expected one of style_image, style and seed but got several; leave the others out")
+    if style_image is not None and not info.style:
+        raise no_style_input(info)
     if not info.style and (count > 1):
         raise _wrong(f"expected count 1, since model {info.preset!r} has no style input, but got {count}")
-    seeds = None if styles is not None or (seed is None and not info.style) else range(seed or 0, (seed or 0) + count)
+    drawn = styles is None and style_image is None and (seed is not None or info.style)
+    seeds = range(seed or 0, (seed or 0) + count) if drawn else None
     return Order(
         label_map, instance_map, None if seeds is None else tuple(seeds), styles, count,
         _format(texts.get("format"), preferred),
@@ -114,6 +128,7 @@ def order(
         None if texts.get("size") == "auto" else texts.get("size"),
         texts.get("colours") or "model",
         _seconds(texts.get("timeout")),
+        style_image,
     )  # fmt: skip
 
 
@@ -134,7 +149,7 @@ def _optional_file(form: Form, name: str) -> bytes | None:
     return _one_file(form, name) if form.files(name) else None
 
 
-def _whole(texts: dict[str, str | None], name: str, least: int, most: int, default: int) -> int:
+def _whole(texts: Mapping[str, str | None], name: str, least: int, most: int, default: int) -> int:
     text = texts.get(name)
     if text is None:
         return default
@@ -172,6 +187,11 @@ def _styles(text: str | None) -> npt.NDArray[np.float32] | None:
     if not np.isfinite(rows).all():
         raise _wrong("expected a finite style but got a number that is not")
     return rows
+
+
+def no_style_input(info: ModelInfo) -> Problem:
+    """The error of a style for a model that takes none."""
+    return _wrong(f"expected no style_image, since model {info.preset!r} has no style input; leave it out")
 
 
 def _wrong(text: str) -> Problem:

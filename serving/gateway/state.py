@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.requests import HTTPConnection
 
 from serving.gateway.callers import Caller, Callers
+from serving.gateway.photo_styles import PhotoStyles
 from serving.gateway.settings import Settings
 from serving.gateway.traces import make_tracer
 from serving.gateway.upstream import Metadata, Upstream
@@ -26,6 +27,11 @@ class Model:
     info: ModelInfo
     identity: Identity | None
 
+    @property
+    def weights(self) -> str:
+        """The name of the weights; empty where it is not known."""
+        return "" if self.identity is None else self.identity.weights
+
 
 class State:
     """What all routes share: `request.app.state.gateway`.
@@ -35,6 +41,7 @@ class State:
         upstream: the way to Triton.
         callers: who may call.
         tracer: where spans go.
+        photos: the styles of photos.
         v2: what the models take, for the checks of the v2 doors.
     """
 
@@ -45,6 +52,7 @@ class State:
         self.tracer = make_tracer()
         self._model: Model | None = None
         self._asked = float("-inf")
+        self.photos = PhotoStyles(upstream)
         self.v2 = Models(upstream, self._info, settings.doors.max_body_bytes)
 
     async def model(self, fresh: bool = False) -> Model:

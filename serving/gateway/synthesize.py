@@ -35,12 +35,23 @@ async def synthesize(request: Request) -> Response:
     except UpstreamError as error:
         raise as_problem(error) from None
     wanted = await _read_order(request, model, state.settings.max_count)
+    if wanted.style_image is not None:
+        wanted = await _styled(request, wanted, model)
     media_type = _media_type(request, wanted)
     if matches(request.headers.get("if-none-match"), tag := tag_of(wanted, model.identity, media_type)):
         return Response(status_code=304, headers={"ETag": tag or ""})
     drawn = await while_there(request, draw(state, wanted, request))
     tag = tag_of(wanted, drawn.identity, media_type)
     return Response(_body(drawn, wanted, media_type), 200, drawn_headers(drawn, wanted.seeds, tag), media_type)
+
+
+async def _styled(request: Request, wanted: Order, model: Model) -> Order:
+    """An order with the style of its photo. Raises Problem."""
+    assert wanted.style_image is not None
+    try:
+        return wanted.styled(await state_of(request).photos.style(wanted.style_image, model.weights))
+    except UpstreamError as error:
+        raise as_problem(error) from None
 
 
 async def _read_order(request: Request, model: Model, max_count: int) -> Order:
@@ -66,7 +77,8 @@ async def _read_order(request: Request, model: Model, max_count: int) -> Order:
         )
     if len(query.multi_items()) > len(query):
         raise Problem("invalid-request", "[synthesize] expected each query parameter once but got one twice")
-    return order(await read_body(request, *limits), None, model.info, max_count, preferred, **dict(query))
+    body = await read_body(request, *limits)
+    return order(body, None, None, model.info, max_count, preferred, {name: query.get(name) for name in _QUERY})
 
 
 def _preferred(header: str) -> str:

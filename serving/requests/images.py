@@ -103,6 +103,11 @@ def read_size(parameters: Mapping[str, Any], config: GeneratorConfig, max_pixels
             f"[spade_image] expected size as WIDTHxHEIGHT of at most {max_pixels} pixels, such as "
             f"{config.width}x{config.height}, but got {text!r}"
         )
+    if config.style and (height, width) != (config.height, config.width):
+        raise ValueError(
+            f"[spade_image] expected size {config.width}x{config.height} (fixed for a generator with a style vector) "
+            f"but got {text}; leave it out"
+        )
     return height, width
 
 

@@ -111,6 +111,9 @@ def spade_config(options: ModelOptions, config: GeneratorConfig) -> Any:
     model.output.append(pb.ModelOutput(name="image", data_type=pb.TYPE_UINT8, dims=[*size, 3]))
     model.output.append(pb.ModelOutput(name="timings", data_type=pb.TYPE_FP32, dims=[len(fields(RequestTimings))]))
     model.output.append(pb.ModelOutput(name="identity", data_type=pb.TYPE_UINT8, dims=[-1]))
+    if config.style:
+        model.input.append(pb.ModelInput(name="photo", data_type=pb.TYPE_UINT8, dims=[-1], optional=True))
+        model.output.append(pb.ModelOutput(name="style", data_type=pb.TYPE_FP32, dims=[STYLE_DIM]))
     set_parameters(
         model,
         {

@@ -142,6 +142,13 @@ def test_a_wrong_size_names_what_is_expected(size: object) -> None:
         read_size({"size": size}, DEMO, 1 << 20)
 
 
+def test_a_model_with_a_style_has_one_size() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected size 256x256 .fixed for a generator with a style vector. but got 64x64"
+    ):
+        read_size({"size": "64x64"}, DEMO, 1 << 20)
+
+
 def test_a_size_is_width_by_height() -> None:
-    assert read_size({"size": "64x32"}, DEMO, 1 << 20) == (32, 64)
+    assert read_size({"size": "64x32"}, PRESETS["coco"], 1 << 20) == (32, 64)
     assert read_size({}, DEMO, 1 << 20) == (256, 256)

@@ -20,6 +20,9 @@ from serving.client.client import Client
 from serving.gateway.pair import Pair
 from spade_core.config import PRESETS
 from spade_core.maps.colours import class_palette, draw
+from spade_core.models.photo_style import style_from_image
+from spade_core.models.seeded import seeded_encoder
+from spade_core.photos import read_photo
 
 LABELS = blocks(1)[0]
 FILES = {"label_map": png(LABELS)}
@@ -265,3 +268,35 @@ def test_the_model_is_described(http: httpx.Client) -> None:
     assert (model["preset"], model["height"], model["width"], model["style"]) == ("demo", 256, 256, True)
     assert (model["precision"], model["weights"]) == ("fp32", "seeded")
     assert model["limits"]["max_batch"] == 8
+
+
+def photo(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((90, 64), 90).convert("RGB").save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_images_take_the_style_of_a_photo(http: httpx.Client, kind: str) -> None:
+    """The same as its style, which the library makes of the photo with the seeded encoder."""
+    file = photo(kind)
+    style = http.post("/v1/styles", files={"style_image": file}).json()["style"]
+    encoder = seeded_encoder(PRESETS["demo"].nf)
+    expected = style_from_image(encoder, read_photo(file), PRESETS["demo"])
+    np.testing.assert_allclose(style, expected, rtol=1e-4, atol=1e-5)
+    by_photo = http.post("/v1/synthesize", files={**FILES, "style_image": file})
+    by_style = http.post("/v1/synthesize", files=FILES, data={"style": str(style)})
+    assert by_photo.status_code == 200, by_photo.text
+    assert by_photo.content == by_style.content
+    assert by_photo.headers["etag"] == by_style.headers["etag"]
+
+
+def test_wrong_photos_are_told(http: httpx.Client, tiny_gateway: Pair) -> None:
+    files = {**FILES, "style_image": b"nonsense"}
+    assert "expected a readable image file" in problem(http.post("/v1/synthesize", files=files), 400, "invalid-request")
+    files = {**FILES, "style_image": photo("PNG")}
+    both = http.post("/v1/synthesize", files=files, data={"seed": "1"})
+    assert "one of style_image, style and seed" in problem(both, 400, "invalid-request")
+    assert "one file 'style_image'" in problem(http.post("/v1/styles", files=FILES), 400, "invalid-request")
+    plain = httpx.post(f"{tiny_gateway.http_url}/v1/styles", files={"style_image": photo("PNG")})
+    assert "model 'tiny' has no style input" in problem(plain, 400, "invalid-request")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from serving.protocol import UNKNOWN, RequestTimings
 from serving.requests.batch import Done, RequestError, RequestTensors, check_request
 from serving.requests.batcher import Batcher, Request
 from serving.requests.deadlines import Deadline, wait_limit_s
+from serving.requests.photo_styles import PhotoStyles
 from serving.requests.sessions import check_session
 from serving.triton.cancelled import read_token, was_cancelled
 from serving.triton.identity import IDENTIFY, Identity
@@ -71,6 +73,8 @@ class TritonPythonModel(ServedModel):
             np.zeros(size, np.int32) if config.instance_edges else None,
             np.zeros((1, STYLE_DIM), np.float32) if config.style else None,
         )
+        self.photo_styles = PhotoStyles(weights, options["preset"])
+        self.photo_worker = ThreadPoolExecutor(1, "photos")
         self.timeout_s: float = options["queue_timeout_s"]
         self.batcher = Batcher(
             self.engine,
@@ -83,13 +87,18 @@ class TritonPythonModel(ServedModel):
 
     def finalize(self) -> None:
         """Triton calls this when the last request to this version is answered."""
+        self.photo_worker.shutdown()
         self.batcher.close()
         self.metrics.close()
 
     def accept(self, call: Call) -> None:
         """Check a request and queue it. A request for output `identity` alone asks for no image."""
-        if list(call.request.requested_output_names()) == ["identity"]:
+        wanted = list(call.request.requested_output_names())
+        if wanted == ["identity"]:
             call.answer(pb_utils.InferenceResponse([make_tensor("identity", self.identity.rows(1))]))
+            return
+        if wanted == ["style"]:
+            self.photo_worker.submit(self._answer_style, call, read_inputs(call.request).get("photo"))
             return
         sent = sent_seconds(call.parameters)
         inputs = check_request(RequestTensors(**read_inputs(call.request)), self.engine.config, self.max_pixels)
@@ -102,6 +111,18 @@ class TritonPythonModel(ServedModel):
                 call.answer(self._response(call, result, sent, began))
 
         self.batcher.submit(Request(inputs, answer, self._deadline(call), session))
+
+    def _answer_style(self, call: Call, photos: Any) -> None:
+        """The style of each photo, made beside the engine."""
+        try:
+            if photos is None:
+                raise RequestError("[spade] expected photo with output style but got none")
+            # The files of several photos are padded with zeros, which no decoder minds.
+            styles = np.stack([self.photo_styles.style(photo.tobytes()) for photo in photos])
+        except Exception as error:  # noqa: BLE001 - every error is answered to the client
+            self.refuse(call, error)
+        else:
+            call.answer(pb_utils.InferenceResponse([make_tensor("style", styles)]))
 
     def _deadline(self, call: Call) -> Deadline:
         """When the request is dropped: by its own time, by the time that `spade_image` gives, or by its client."""
