@@ -4,6 +4,9 @@ A request waits here, where it can still be dropped, and goes to Triton only whe
 order is fair queueing in virtual time: a request starts when its client's request before it ends, and counts as long as
 it has maps. The request that ends first goes first (Demers, Keshav and Shenker, SIGCOMM 1989), so a client that sends
 much waits behind itself, and a single map does not wait for one large request of every other client.
+
+A request with a deadline is refused as soon as what comes before it leaves too little time: when it comes, when another
+client's request comes before it, or in its turn. The engine draws nothing that comes too late.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field
 _WINDOW_S = 10.0  # the rate is what was drawn in the last seconds
 _WINDOW_REQUESTS = 4096
 _MIN_RETRY_S = 1
+_SLACK = 1.1
 
 
 class RefusedError(RuntimeError):
@@ -43,7 +47,8 @@ class _Waiting:
     start: float  # virtual time
     end: float  # virtual time
     number: int
-    due: float  # clock
+    due: float  # clock; of the answer where `own_deadline`, else of the turn
+    own_deadline: bool
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -113,11 +118,12 @@ class FairQueue:
         wait became too long. A caller that is cancelled leaves the queue.
         """
         limit_s = self._limit_s if deadline_s is None else deadline_s
-        request = self._request(client, maps, limit_s)
-        self._check(request, limit_s, own_deadline=deadline_s is not None)
+        request = self._request(client, maps, limit_s, own_deadline=deadline_s is not None)
+        self._check(request, limit_s)
         self._ends[client] = request.end
         self._queue.append(request)
         self.waiting += maps
+        self._drop_hopeless()
         self._pump()
         try:
             async with asyncio.timeout(max(0.0, limit_s)):
@@ -144,12 +150,19 @@ class FairQueue:
         rate = self.rate.maps_per_s()
         return (maps + self.in_flight) / rate if rate else 0.0
 
-    def _request(self, client: str, maps: int, limit_s: float) -> _Waiting:
+    def _answer_s(self, maps: int) -> float:
+        """Seconds until `maps` more are answered, by the recent rate. A map is answered with its whole batch.
+
+        Half of what may be in flight is a batch. The rate is a mean, so a tenth more time is kept for a slower moment.
+        """
+        return _SLACK * self.wait_s(maps + max(0, self.most_in_flight // 2 - 1))
+
+    def _request(self, client: str, maps: int, limit_s: float, own_deadline: bool) -> _Waiting:
         start = max(self._virtual, self._ends.get(client, 0.0))
         self._number += 1
-        return _Waiting(client, maps, start, start + maps, self._number, self._clock() + limit_s)
+        return _Waiting(client, maps, start, start + maps, self._number, self._clock() + limit_s, own_deadline)
 
-    def _check(self, request: _Waiting, limit_s: float, own_deadline: bool) -> None:
+    def _check(self, request: _Waiting, limit_s: float) -> None:
         full = self.waiting + request.maps > self._most_waiting
         if full and self.in_flight:
             raise RefusedError(
@@ -158,14 +171,37 @@ class FairQueue:
                 self._retry_after_s(self.wait_s(request.maps)),
             )
         before = sum(other.maps for other in self._queue if other.end <= request.end)
-        needed_s = self.wait_s(before + request.maps)
+        needed = self._answer_s if request.own_deadline else self.wait_s
+        needed_s = needed(before + request.maps)
         if needed_s > limit_s:
-            whose = "its deadline" if own_deadline else "the longest wait"
+            whose = "its deadline" if request.own_deadline else "the longest wait"
             raise RefusedError(
                 f"[queue] expected an answer within {limit_s:.3g} s, {whose}, but what waits before this request "
                 f"takes about {needed_s:.3g} s; try again later, or give it more time",
                 self._retry_after_s(needed_s - limit_s),
             )
+
+    def _drop_hopeless(self) -> None:
+        """Refuse what a request of another client, which came before it just now, has left no time."""
+        before = 0
+        for waiting in sorted(self._queue, key=lambda one: (one.end, one.number)):
+            before += waiting.maps
+            if waiting.own_deadline and self._clock() + self.wait_s(before) > waiting.due:
+                before -= waiting.maps
+                self._refuse(waiting)
+
+    def _refuse(self, waiting: _Waiting) -> None:
+        self._queue.remove(waiting)
+        self.waiting -= waiting.maps
+        if not waiting.turn.cancelled():
+            waiting.turn.set_exception(self._too_late())
+
+    def _too_late(self) -> RefusedError:
+        return RefusedError(
+            "[queue] expected time for an image before the deadline but other clients' requests came first; try again "
+            "later, or give it more time",
+            self._retry_after_s(self.wait_s(self.waiting)),
+        )
 
     def _retry_after_s(self, seconds: float) -> int:
         return max(_MIN_RETRY_S, math.ceil(seconds))
@@ -177,6 +213,9 @@ class FairQueue:
             fits = self.in_flight == 0 or self.in_flight + first.maps <= self.most_in_flight
             if not fits and not first.turn.cancelled():
                 return
+            if first.own_deadline and self._clock() + self._answer_s(first.maps) > first.due:
+                self._refuse(first)  # an image that comes too late costs the others theirs
+                continue
             self._queue.remove(first)
             self.waiting -= first.maps
             if first.turn.cancelled():
@@ -193,7 +232,7 @@ class FairQueue:
             self._queue.remove(request)
             self.waiting -= request.maps
             request.turn.cancel()
-        elif request.turn.done() and not request.turn.cancelled():
+        elif request.turn.done() and not request.turn.cancelled() and request.turn.exception() is None:
             self.done(request.maps, drawn=False)  # its turn came in the moment when it left
 
     def _forget(self) -> None:
