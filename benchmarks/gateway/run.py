@@ -27,10 +27,12 @@ from benchmarks.gateway.doors import DOORS
 from benchmarks.gateway.held import Held, Memory, measure_held, measure_memory
 from serving.engines.names import PRECISIONS
 from serving.gateway.pair import serve_pair
+from serving.supervisor.limits import Limits
 from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeOptions, served_config
 
 _MOST_BATCH = 8
+_PATIENT = Limits(late_s=60, hung_s=300)  # other programs on the machine may delay a canary
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | 
     held: Held | None = None
     memory: Memory | None = None
     rows: list[CostRow] = []
-    with serve_pair(ServeOptions(model, http_port=0, grpc_port=0, metrics_port=0)) as pair:
+    options = ServeOptions(model, http_port=0, grpc_port=0, metrics_port=0)
+    with serve_pair(options, limits=_PATIENT) as pair:
         if plan.connections:
             held = measure_held(pair, plan.connections)
             console.print(held)
