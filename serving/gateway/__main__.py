@@ -50,6 +50,9 @@ async def serve(settings: Settings) -> None:
     servers = {fd: _http_server(app, settings, tls=fd == settings.http_fd) for fd, app in apps.items()}
     serving = [asyncio.ensure_future(server.serve([socket.socket(fileno=fd)])) for fd, server in servers.items()]
     while not all(server.started for server in servers.values()):
+        for task in serving:
+            if task.done():
+                task.result()  # raises why a door did not open
         await asyncio.sleep(_POLL_S)
     print("ready", flush=True)
     await stop.wait()
