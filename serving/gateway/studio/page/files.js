@@ -1,4 +1,4 @@
-// Files in and out: label maps and photos that are opened, dropped or pasted; pictures and maps that are saved.
+// Files in and out: label maps that are opened, dropped or pasted; pictures and maps that are saved.
 
 import { byId, h, notice } from "./dom.js";
 import { splitImages } from "./frames.js";
@@ -6,31 +6,22 @@ import { decode } from "./painter/rle.js";
 import { encodePng } from "./painter/png.js";
 import { strings } from "./strings.js";
 
-const MOST_BYTES = 16 << 20;
+const MOST_BYTES = 15 << 20; // a message of the gateway has at most 16 MiB
 
 export function makeFiles(app, strokes) {
   const mapInput = byId("map-file");
-  const photoInput = byId("photo-file");
   byId("open-map").addEventListener("click", () => mapInput.click());
-  byId("photo").addEventListener("click", () => photoInput.click());
-  mapInput.addEventListener("change", () => take(mapInput, openMap));
-  photoInput.addEventListener("change", () => take(photoInput, openPhoto));
+  mapInput.addEventListener("change", () => {
+    const [file] = mapInput.files;
+    mapInput.value = ""; // the same file can be opened again
+    if (file) openMap(file);
+  });
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
-    sort(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files.length) openMap(event.dataTransfer.files[0]);
   });
-  addEventListener("paste", (event) => sort(event.clipboardData.files[0]));
-
-  function take(input, open) {
-    const [file] = input.files;
-    input.value = ""; // the same file can be opened again
-    if (file) open(file);
-  }
-  /** A PNG is a label map; another image is a photo. */
-  function sort(file) {
-    if (file) (file.type === "image/png" ? openMap : openPhoto)(file);
-  }
+  addEventListener("paste", (event) => event.clipboardData.files.length && openMap(event.clipboardData.files[0]));
 
   async function openMap(file) {
     await tell(file, async () => {
@@ -39,13 +30,6 @@ export function makeFiles(app, strokes) {
       app.painting.replace(decode(bytes, app.painting.labels.length), strings.steps.load(file.name));
       app.emit("step");
       notice(strings.mapOpened(file.name));
-    });
-  }
-  async function openPhoto(file) {
-    await tell(file, async () => {
-      const [header] = await app.live.ask({ type: "read_photo" }, new Uint8Array(await file.arrayBuffer()));
-      app.setStyle({ from: { vector: header.vector, name: file.name }, mix: 0 });
-      notice(strings.photoTaken(file.name));
     });
   }
   async function tell(file, work) {

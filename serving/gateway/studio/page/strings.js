@@ -3,7 +3,6 @@
 export const strings = {
   title: "SPADE Studio",
   skip: "Skip to the painting",
-  noscript: "SPADE Studio needs JavaScript.",
 
   // ---- Header ----
   scenes: "Scenes",
@@ -48,7 +47,6 @@ export const strings = {
   map: "Label map",
   picture: "Picture",
   mapArea: "Label map. Painting area.",
-  areaKind: "painting area",
   areaHelp:
     "Arrow keys move the cursor, with Shift by eight pixels. Enter begins a stroke, arrow keys draw, Enter ends it. " +
     "Escape drops it.",
@@ -89,14 +87,11 @@ export const strings = {
   styleTo: "Second style",
   styleMix: "From the first style to the second",
   seed: (seed) => `Seed ${seed}`,
-  photo: "Photo",
   dice: "Another seed",
-  usePhoto: "Take the style of a photo",
   variants: "Styles",
   moreVariants: "More styles",
   variant: (seed) => `Style of seed ${seed}`,
   saving: (count, drawn, alone) => `${count} styles, one plan: ${drawn} ms instead of ${alone} ms`,
-  noStyle: "This model has no style.",
 
   // ---- History ----
   history: "History",
@@ -117,7 +112,6 @@ export const strings = {
     sails: "Two sails",
   },
   continueWork: "Go on with your painting",
-  dropHere: "Drop a label map (PNG) or a photo for its style",
 
   // ---- Request ----
   requestTitle: "The same picture, from your own program",
@@ -153,7 +147,6 @@ export const strings = {
   notSaved: "This browser does not keep your painting: its storage is shut.",
   tooLarge: (name) => `${name} is too large to send.`,
   mapOpened: (name) => `${name} is open.`,
-  photoTaken: (name) => `The style is now ${name}'s.`,
 
   // ---- Help ----
   helpTitle: "Keyboard and gestures",

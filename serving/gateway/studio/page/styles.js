@@ -5,6 +5,7 @@ import { decodeImages } from "./frames.js";
 import { strings } from "./strings.js";
 
 const COUNT = 6;
+const RECENT = 15;
 const QUIET_MS = 500; // without a change, until the strip is drawn anew
 
 export function makeStyles(app) {
@@ -16,6 +17,7 @@ export function makeStyles(app) {
   const mix = byId("mix");
   let seeds = [9, 5, 20, 14, 12, 0].slice(0, COUNT);
   let timer = 0;
+  let shared = []; // seconds of plan and codebook of recent pictures
   const cards = seeds.map(() => h("button", { type: "button", class: "card" }, h("canvas", { width: 1, height: 1 })));
   byId("variants").append(...cards);
   cards.forEach((card, i) => card.addEventListener("click", () => app.setStyle({ from: { seed: seeds[i] }, mix: 0 })));
@@ -45,7 +47,7 @@ export function makeStyles(app) {
       const [header, bytes] = await app.live.ask({ type: "variants", styles: seeds.map((seed) => ({ seed })) });
       const images = await decodeImages(header, bytes);
       images.forEach((image, i) => fill(cards[i], image));
-      const { total, alone } = saving(header.timings, COUNT, app.lastFrame?.header.timings);
+      const { total, alone } = saving(header.timings, COUNT, median(shared));
       byId("saving").textContent = alone > 1.05 * total ? strings.saving(COUNT, Math.round(total), Math.round(alone)) : "";
     } catch {
       later(); // the connection was lost or the server is busy: the strip keeps its pictures until the next try
@@ -66,16 +68,23 @@ export function makeStyles(app) {
     mix.value = String(Math.round(app.style.mix * 100));
   }
   app.on("labels", later);
+  app.on("frame", ({ header: { timings } }) => {
+    const seconds = timings.plan_s + timings.codebook_s;
+    if (seconds > 0) shared = [...shared, seconds].slice(-RECENT); // 0: the server had seen the map before
+  });
   app.on("style", show);
   app.on("connection", () => app.live.state === "live" && later());
   show();
 }
 
-/** Milliseconds of the strip, and of the strip if each style made the plan and the codebook of the map again. */
-export function saving(timings, count, single) {
-  const shared = 1000 * ((single?.plan_s ?? 0) + (single?.codebook_s ?? 0));
+/** Milliseconds of the strip, and of the strip if each style made the plan and the codebook, `shared` s, again. */
+export function saving(timings, count, shared) {
   const total = 1000 * (timings.plan_s + timings.codebook_s + timings.convs_s);
-  return { total, alone: total + count * shared };
+  return { total, alone: total + 1000 * count * shared };
+}
+
+function median(numbers) {
+  return [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? 0;
 }
 
 function fill(card, image) {
