@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from spade_core.files.faults import refuse_faults
 from spade_core.files.pickled import ConvertError
-from spade_core.models.spectral import SPECTRAL_EPS
+from spade_core.models.spectral import SPECTRAL_EPS, folded_weight
 
 # Ends of keys that torch.nn.utils.parametrizations writes, and the ends that older PyTorch writes for the same tensors.
 _PARAMETRIZATIONS = {
@@ -39,10 +40,10 @@ class Folded:
 def fold_norms(path: Path, state: Mapping[str, Tensor]) -> Folded:
     """Fold spectral norm and weight norm into the weights, in float64.
 
-    Spectral norm: weight = weight_orig / (u^T W v), W = weight_orig as [out, -1] (Miyato et al., arXiv 1802.05957,
-    equation 8 and algorithm 1). Old PyTorch saved no `weight_v`: v is then normalize(W^T u). Old PyTorch also saved a
-    stale `weight` beside `weight_orig`, which is dropped. Weight norm: weight = weight_g * weight_v / |weight_v|
-    (Salimans and Kingma, arXiv 1602.07868, equation 2). Keys of torch.nn.utils.parametrizations are understood too.
+    Spectral norm: `spade_core.models.spectral.folded_weight`. Old PyTorch saved no `weight_v`: v is then
+    normalize(W^T u). Old PyTorch also saved a stale `weight` beside `weight_orig`, which is dropped. Weight norm:
+    weight = weight_g * weight_v / |weight_v| (Salimans and Kingma, arXiv 1602.07868, equation 2). Keys of
+    torch.nn.utils.parametrizations are understood too.
 
     Raises ConvertError, naming every conv whose vectors are missing or do not fit.
     """
@@ -92,13 +93,10 @@ def _vector_faults(name: str, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _spectral_weight(name: str, state: Mapping[str, Tensor]) -> Tensor:
-    weight, v = state[f"{name}_orig"].double(), state.get(f"{name}_v")
-    matrix, left = weight.flatten(1), state[f"{name}_u"].double()  # [out, in * k * k], [out]
-    right = matrix.T @ left if v is None else v.double()
-    if v is None:
-        right = right / right.norm().clamp_min(SPECTRAL_EPS)
-    sigma = left @ matrix @ right
-    return (weight / sigma).float()
+    weight, u = state[f"{name}_orig"].double(), state[f"{name}_u"].double()  # [out, in, k, k], [out]
+    saved = state.get(f"{name}_v")
+    v = F.normalize(weight.flatten(1).T @ u, dim=0, eps=SPECTRAL_EPS) if saved is None else saved.double()
+    return folded_weight(weight, u, v).float()
 
 
 def _length_faults(name: str, state: Mapping[str, Tensor]) -> list[str]:

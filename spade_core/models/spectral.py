@@ -56,7 +56,7 @@ def spectral_convs(module: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d
 
 
 def folded_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict without spectral norm: `weight` = weight_orig / (u^T W v), W = weight_orig as [out, -1].
+    """The state dict without spectral norm: each `weight` is `folded_weight` of its weight_orig, u and v.
 
     The keys and shapes equal the state of the network before `with_spectral_norm`. A new `Generator(config)` that
     loads this state draws the images of `generator.eval()`, and can be exported. Other tensors are shared with
@@ -68,8 +68,17 @@ def folded_state(module: nn.Module) -> dict[str, Tensor]:
             continue
         key = f"{name}.weight" if name else "weight"
         weight, u, v = state.pop(f"{key}_orig"), state.pop(f"{key}_u"), state.pop(f"{key}_v")
-        state[key] = weight / _scale(weight, u, _by_tap(v, weight), isinstance(conv, nn.ConvTranspose2d))
+        state[key] = folded_weight(weight, u, v, transposed=isinstance(conv, nn.ConvTranspose2d))
     return state
+
+
+def folded_weight(weight: Tensor, u: Tensor, v: Tensor, transposed: bool = False) -> Tensor:
+    """weight / (u^T W v), W = weight as [out, -1] (Miyato et al., equation 8 and algorithm 1); computed in its dtype.
+
+    u is [out]; v is [in * k*k], in the order of files. With `transposed` the weight is [in, out, k, k].
+    """
+    conv = weight if weight.ndim == 4 else weight.reshape(*weight.shape[:2], -1, 1)
+    return weight / _scale(conv, u, _by_tap(v, conv), transposed)
 
 
 def _add(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
