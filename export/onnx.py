@@ -24,7 +24,7 @@ from export.functions import functions, fuse_leaky_relu
 from export.graphs import CodebookGraph, DenseGraph, ImageKind
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.files.whole_file import sync, write_whole
-from spade_core.maps.colours import class_names, class_palette
+from spade_core.maps.colours import class_names, saved_palette
 from spade_core.models.generator import Generator
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -185,7 +185,7 @@ def _describe(model: Any, config: GeneratorConfig, form: Form, options: ExportOp
         "preset": config.preset,
         "config": json.dumps(config.to_dict()),
         "classes": json.dumps(class_names(config)),
-        "palette": json.dumps(class_palette(config).tolist()),
+        "palette": json.dumps(saved_palette(config, options.metadata).tolist()),
     }
     onnx.helper.set_model_props(model, {PREFIX + key: value for key, value in properties.items()})
 

@@ -151,7 +151,7 @@ def _draw(run: Run, samples: Samples, logs: Logs | None) -> None:
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(grid).save(path)
     weights = run.folder / "weights.safetensors"
-    export_weights(weights, generator, networks.average_encoder, config, run.step, run.images)
+    export_weights(weights, generator, networks.average_encoder, config, run.step, run.images, run.stream.colours)
     if logs is not None:
         logs.grid(run.step, grid)
 

@@ -35,6 +35,7 @@ def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
     from rich.table import Table
 
     from spade_core.files.checkpoints import info as read_info
+    from spade_core.maps.colours import PALETTE
 
     table = Table(show_header=False, box=None)
     if preset is not None:
@@ -54,7 +55,7 @@ def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
         return
     _add_architecture(table, config)
     for name, value in metadata.items():
-        table.add_row(name, value)
+        table.add_row(name, "own colours" if name == PALETTE else value)
     stdout().print(table)
 
 

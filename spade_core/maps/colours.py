@@ -6,6 +6,7 @@ import colorsys
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from spade_core.config import GeneratorConfig
 
 RGB = tuple[int, int, int]
+PALETTE = "palette"  # field of a checkpoint's metadata
 
 
 class ColourTableError(ValueError):
@@ -215,6 +217,26 @@ def class_palette(config: GeneratorConfig, table: ColourTable | None = None) -> 
     else:
         colours = palette(config.classes)
     return colours if table is None else table.recoloured(colours)
+
+
+def saved_palette(config: GeneratorConfig, metadata: Mapping[str, str]) -> npt.NDArray[np.uint8]:
+    """Choose drawing colours uint8 [classes, 3]: the field `palette` of a checkpoint's metadata, else `class_palette`.
+
+    Training with an own colour table writes the field, a JSON list of (red, green, blue). Raises ColourTableError.
+    """
+    text = metadata.get(PALETTE)
+    if text is None:
+        return class_palette(config)
+    try:
+        colours = np.array(json.loads(text))
+    except ValueError:
+        colours = np.array(())
+    if colours.shape != (config.classes, 3) or colours.dtype.kind != "i" or colours.min() < 0 or colours.max() > 255:
+        raise ColourTableError(
+            f"[colours] expected {config.classes} colours of three values 0..255 in the checkpoint's field {PALETTE!r} "
+            f"but got {text[:40]!r}; train again, or remove the field"
+        )
+    return colours.astype(np.uint8)
 
 
 def draw(labels: npt.NDArray[np.uint8], colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

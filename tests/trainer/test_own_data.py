@@ -19,7 +19,8 @@ from serving.cli.main import main
 from serving.triton.model_config import ModelOptions, spade_image_config
 from spade_core.config import ConfigError, GeneratorConfig
 from spade_core.files.checkpoints import info, load
-from spade_core.maps.colours import ColourTable, class_names, class_palette
+from spade_core.maps.colours import ColourTable, ColourTableError, class_names, class_palette, saved_palette
+from spade_core.models.generator import Generator
 from trainer.config import TrainConfig
 from trainer.config_file import from_tables, load_config
 from trainer.data.dataset import Stream
@@ -27,6 +28,7 @@ from trainer.data.layouts import LAYOUTS
 from trainer.loop import train
 from trainer.output.samples import choose_samples
 from trainer.output.state import StateError
+from trainer.output.weights import export_weights
 from trainer.processes import Processes
 from trainer.run import start_or_resume
 
@@ -117,6 +119,14 @@ def test_the_colour_table_paints_samples_and_contact_sheets(tmp_path: Path) -> N
     stream = Stream(run)
     samples = choose_samples(stream, run)
     np.testing.assert_array_equal(samples.maps[0, 0, 0], colours[samples.batch.symbols[0, 0, 0]])
+    # They travel in the checkpoint, and from there into exports.
+    weights = tmp_path / "weights.safetensors"
+    export_weights(weights, Generator(run.model), None, run, 1, 4, stream.colours)
+    saved = load(weights)
+    np.testing.assert_array_equal(saved_palette(saved.config, saved.metadata), colours)
+    np.testing.assert_array_equal(saved_palette(saved.config, {}), class_palette(run.model))
+    with pytest.raises(ColourTableError, match=r"expected 3 colours of three values .* but got '\[\[1, 2\]\]'"):
+        saved_palette(saved.config, {"palette": "[[1, 2]]"})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spade_core.files.checkpoints import save
+from spade_core.maps.colours import PALETTE, ColourTable, class_palette
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.form import AnyGenerator
 from trainer.config import TrainConfig
@@ -50,9 +52,10 @@ def _styles(encoder: StyleEncoder | None, batch: Batch, style: bool) -> Tensor |
 
 
 def export_weights(
-    path: Path, generator: AnyGenerator, encoder: StyleEncoder | None, config: TrainConfig, step: int, images: int
-) -> None:
-    """Write the checkpoint that `spade serve --weights` loads. Raises CheckpointError."""
+    path: Path, generator: AnyGenerator, encoder: StyleEncoder | None, config: TrainConfig, step: int, images: int,
+    colours: ColourTable | None,
+) -> None:  # fmt: skip
+    """Write the checkpoint that `spade serve --weights` loads, with its classes' `colours`. Raises CheckpointError."""
     metadata = {
         "source": "spade train",
         "steps": str(step),
@@ -60,4 +63,6 @@ def export_weights(
         "data": config.data.layout,
         "seed": str(config.run.seed),
     }
+    if colours is not None:
+        metadata[PALETTE] = json.dumps(class_palette(config.model, colours).tolist())
     save(path, generator, encoder, metadata, dtype=DTYPES[config.run.weights_dtype])
