@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from serving.cli.console import Command, note, progress_bar, say, stdout
+from serving.cli.console import Command, interruptible, note, progress_bar, say, stdout
 from serving.cli.options import (
     BATCH,
     COUNT,
@@ -153,7 +154,7 @@ def evaluate(weights: Path | None, preset: str | None, examples: Examples, judge
         torch.set_num_threads(drawing.threads)
     generator, source = _generator(weights, preset)
     generator.to(_device(drawing.device))
-    found, judged_by = _scores(generator, source, examples, judges, drawing, classes)
+    found, judged_by = interruptible(partial(_scores, generator, source, examples, judges, drawing, classes))
     config = generator.config
     report = {
         "model": source, "architecture": config.architecture, "height": config.height, "width": config.width,

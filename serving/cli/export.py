@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def export(
     checkpoint = load_checkpoint(model.file, model.architecture)
     facts = {**checkpoint.metadata, **_source(model)}
     if {"onnx", "tensorrt"} & set(files.makes):
-        facts = _make_onnx(checkpoint, files, graph, facts)
+        facts = interruptible(partial(_make_onnx, checkpoint, files, graph, facts))
     if library is not None:
         facts = _make_engine(library, files.out, build)
     if files.publish is not None:

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from rich.table import Table
 
 from serving.cli.console import errors_as_messages, interruptible, log_handler, progress_bar, say, stdout
+from serving.cli.main import main
 
 
 @pytest.mark.parametrize("error", [ValueError("bad [value]"), OSError("bad [value]"), RuntimeError("bad [value]")])
@@ -78,6 +81,21 @@ def test_ctrl_c_ends_a_command_whose_native_code_computes() -> None:
         assert p.communicate(timeout=60)[1] == "interrupted: all is whole\n"
     assert p.returncode == 130
     assert time.monotonic() - began < 5  # a second on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [("export --out o", "export.pipeline.export_onnx"), ("evaluate --count 1", "trainer.evaluation.evaluate.evaluate")],
+)
+def test_long_work_leaves_the_main_thread_to_ctrl_c(
+    command: str, work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def where(*_arguments: object, **_named: object) -> None:
+        raise ValueError(f"on the main thread: {threading.current_thread() is threading.main_thread()}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, where)
+    assert "on the main thread: False" in CliRunner().invoke(main, command.split()).output
 
 
 def test_lines_and_tables_are_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
