@@ -8,17 +8,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from serving.client import Client
-from serving.engines.contract import Engine
+from serving.engines.contract import Engine, Inputs, check_inputs
 from serving.requests.images import encode_images, read_encoding
 from spade_core.config import GeneratorConfig
 from spade_core.files.whole_file import write_whole
 from spade_core.maps.colours import ColourTable
-from spade_core.maps.label_maps import check_pair, prepare, read_instance_map, read_label_map, resize_nearest_centred
+from spade_core.maps.label_maps import check_pair, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.maps.walk import by_stem, find_files
-from spade_core.types import Instances, Labels, Style
+from spade_core.types import Style
 
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
@@ -128,19 +126,16 @@ def synthesize_local(
         done(job, failure)
 
     for part in _parts(jobs, batch):
-        maps: list[tuple[Job, Labels, Instances | None]] = []
+        read: list[tuple[Job, Inputs]] = []
         for job in part:
             try:
-                maps.append((job, *_read(job, engine.config, colours)))
+                read.append((job, _read(job, engine.config, colours, style)))  # a bad map joins no batch
             except (ValueError, OSError) as error:
                 finish(job, str(error))
-        if not maps:
+        if not read:
             continue
-        labels = np.concatenate([m[1] for m in maps])  # [n, H, W]
-        instances = [m[2] for m in maps if m[2] is not None]
-        styles = None if style is None else np.repeat(style[None], len(maps), axis=0)
-        images = engine.synthesize(labels, np.concatenate(instances) if instances else None, styles)
-        for (job, _, _), image in zip(maps, encode_images(images, encoding), strict=True):
+        images = engine.run(Inputs.join([inputs for _, inputs in read]))
+        for (job, _), image in zip(read, encode_images(images, encoding), strict=True):
             try:
                 write_image(job.out, image)
             except OSError as error:
@@ -150,7 +145,7 @@ def synthesize_local(
     return failures
 
 
-def _read(job: Job, config: GeneratorConfig, colours: ColourTable | None) -> tuple[Labels, Instances | None]:
+def _read(job: Job, config: GeneratorConfig, colours: ColourTable | None, style: Style | None) -> Inputs:
     size = (config.height, config.width)
     whole = read_label_map(job.labels, colours=colours)
     labels = resize_nearest_centred(whole, *size)[None]
@@ -159,8 +154,7 @@ def _read(job: Job, config: GeneratorConfig, colours: ColourTable | None) -> tup
         whole_instances = read_instance_map(job.instances)
         check_pair(whole, whole_instances, f"'{job.instances}'")
         instances = resize_nearest_centred(whole_instances, *size)[None]
-    prepare(labels, instances, config)  # a bad map fails here, before it joins a batch
-    return labels, instances
+    return check_inputs(labels, instances, None if style is None else style[None], config)
 
 
 def synthesize_remote(
