@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from spade_core.files.strict_json import json_text
 
 _PACKAGES = (
     "spade-serve", "numpy", "torch", "onnxruntime", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13", "nvidia-pytriton",
@@ -49,4 +50,4 @@ def versions() -> dict[str, str]:
 def write_report(path: Path, report: dict[str, Any]) -> None:
     """Write a report as JSON, with the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine()} | report, indent=1) + "\n")
+    path.write_text(json_text({"machine": machine()} | report, indent=1) + "\n")

@@ -24,6 +24,7 @@ from rich.markup import escape
 
 from benchmarks.common.maps import labels_name
 from benchmarks.gpu.setting import Report, Setting
+from spade_core.files.strict_json import json_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -147,7 +148,7 @@ def main(
             console.print(f"[red]{step.name} failed[/red]: {escape(report[step.name]['failed'])}")
         path = json_path or RESULTS / f"{_gpu_name(report)}-{report['date']}.json"
         if not dry_run or json_path is not None:  # after each step, so that an interrupted run keeps what it measured
-            path.write_text(json.dumps(report, indent=1) + "\n")
+            path.write_text(json_text(report, indent=1) + "\n")
             path.with_suffix(".md").write_text(markdown(report))
     console.print(markdown(report), markup=False)
     sys.exit(1 if any("failed" in report.get(step.name, {}) for step in STEPS) else 0)

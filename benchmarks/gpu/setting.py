@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spade_core.files.strict_json import json_text
 from spade_core.files.whole_file import write_whole
 
 Report = dict[str, Any]
@@ -31,4 +31,4 @@ class Setting:
     def save(self, report: Report) -> None:
         """Write the report so far, so that a step that is ended early keeps its rows."""
         if self.out is not None:
-            write_whole(self.out, lambda draft: draft.write_text(json.dumps(report)))
+            write_whole(self.out, lambda draft: draft.write_text(json_text(report)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.report import machine
+from spade_core.files.strict_json import json_text
 
 SCHEMA = "spade-bench/1"
 """Name and version of the form. A field that is added keeps the version; a field that changes or goes raises it."""
@@ -57,7 +58,7 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the report as JSON. Makes the folder of `path`."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"schema": SCHEMA} | asdict(self), indent=1) + "\n")
+        path.write_text(json_text({"schema": SCHEMA} | asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path, kind: str | None = None) -> Report:
