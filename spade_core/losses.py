@@ -168,6 +168,21 @@ def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
     return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
 
 
+def r1_penalty(scores: Outputs, image: Tensor) -> Tensor:
+    """R_1 = 1/2 mean_n |d D(x_n) / d x_n|^2 at real images x (Mescheder et al., ICML 2018, arXiv 1801.04406, eq. 9).
+
+    D(x_n) is the mean score over patches, then over scales, as in `discriminator_loss`; gamma is the caller's. The
+    penalty has a gradient for the discriminator's weights: it is differentiated a second time.
+
+    Args:
+        scores: outputs for `image`, with their graph; only the last output of each scale is read.
+        image: x [N, 3, H, W], a leaf that requires a gradient.
+    """
+    total = torch.stack([wide(scale[-1]).mean((1, 2, 3)) for scale in scores]).mean(0).sum()  # sum_n D(x_n)
+    (slope,) = torch.autograd.grad(total, image, create_graph=True)
+    return 0.5 * wide(slope).square().sum((1, 2, 3)).mean()
+
+
 def split_fake_real(outputs: Outputs) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """Outputs for a batch of N fake, then N real images -> the outputs for the fake and for the real images."""
     fake = [[layer[: len(layer) // 2] for layer in scale] for scale in outputs]

@@ -17,7 +17,10 @@ Preprocess = Literal[
 Form = Literal["codebook", "dense"]
 Updates = Literal["shared", "alternating"]
 Decay = Literal["step", "epoch"]
-Precision = Literal["fp32", "bf16"]
+Augment = Literal["none", "color", "cutout", "color+cutout"]
+Best = Literal["miou", "fid"]
+Normalisation = Literal["imagenet", "unit"]
+Precision = Literal["auto", "fp32", "bf16"]
 WeightsDtype = Literal["float32", "bfloat16"]
 
 
@@ -101,11 +104,39 @@ class LossConfig:
     )
     kl_warmup: int = _say(0, "Images over which loss.kl rises from 0; the generator learns to use the style first.")
     pixel: float = _say(0.0, "L1 between fake and real; not in the paper, a help where there is no VGG19.")
+    diffaugment: Augment = _say(
+        "none",
+        "Differentiable augmentation of all images that the discriminator sees, for small data sets; not in the paper.",
+    )
+    r1: float = _say(0.0, "Weight of the discriminator's R1 gradient penalty; 0: none, as in the paper.")
+    r1_every: int = _say(16, "Steps from one R1 penalty to the next, which weighs as many times more.")
 
     @property
     def weights(self) -> LossWeights:
         """The lambdas of the objective."""
         return LossWeights(self.feature_matching, self.perceptual, self.kl, self.pixel)
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Scores of the averaged generator on images that training does not see."""
+
+    steps: int = _say(0, "Steps between validations; 0: none.")
+    root: str = _say(
+        "",
+        "Folder of the held-out data set, in the layout of `data`. Empty for `scenes`, which has scenes set aside.",
+    )
+    images: int = _say(100, "Images drawn in a validation, at most; the first of the data set.")
+    segmentation: str = _say(
+        "", "Judge of mIoU (.onnx or TorchScript). Empty: the scenes' own judge for `scenes`, else no mIoU."
+    )
+    segmentation_classes: str = _say("", "JSON list of the label id of each of the judge's classes; empty: ids as is.")
+    segmentation_size: int = _say(0, "Height and width that the judge reads, pixels; 0: the model's.")
+    segmentation_input: Normalisation = _say(
+        "imagenet", "Values that the judge reads: minus ImageNet's mean, over its deviation; or unit: -1..1."
+    )
+    inception: str = _say("", "Network of features for FID (TorchScript); empty: no FID.")
+    best: Best = _say("miou", "Score that decides which weights are kept as best.safetensors.")
 
 
 @dataclass(frozen=True)
@@ -116,7 +147,11 @@ class RunConfig:
     seed: int = _say(0, "Seed of weights, order, crops, flips and styles.")
     device: str = _say("auto", "auto (a GPU if there is one), cpu or cuda.")
     threads: int = _say(0, "Threads of each training process on the CPU; 0 leaves PyTorch's choice.")
-    precision: Precision = _say("fp32", "bf16 runs convs and products in bfloat16; weights and Adam stay float32.")
+    precision: Precision = _say(
+        "auto",
+        "bf16 runs convs and products in bfloat16; weights and Adam stay float32. auto: bf16 where the machine "
+        "multiplies in bf16, else fp32.",
+    )
     channels_last: bool = _say(True, "Keep activations channels last.")
     checkpoint_steps: int = _say(1000, "Steps between checkpoints.")
     keep: int = _say(3, "Checkpoints kept.")
@@ -127,6 +162,7 @@ class RunConfig:
         16, "Batches that measure the batch-norm statistics of the averaged generator before it draws."
     )
     weights_dtype: WeightsDtype = _say("float32", "Type of the exported weights.")
+    wandb: str = _say("", "Project of Weights & Biases that gets rows and samples beside TensorBoard; empty: none.")
 
 
 @dataclass(frozen=True)
@@ -138,6 +174,7 @@ class TrainConfig:
     data: DataConfig
     optim: OptimConfig
     loss: LossConfig
+    validation: ValidationConfig
     run: RunConfig
 
     def __post_init__(self) -> None:
@@ -162,6 +199,11 @@ _AT_LEAST: dict[str, float] = {
     "loss.kl": 0,
     "loss.kl_warmup": 0,
     "loss.pixel": 0,
+    "loss.r1": 0,
+    "loss.r1_every": 1,
+    "validation.steps": 0,
+    "validation.images": 2,
+    "validation.segmentation_size": 0,
     "run.seed": 0,
     "run.threads": 0,
     "run.checkpoint_steps": 1,
@@ -201,5 +243,22 @@ def _check(config: TrainConfig) -> None:
             f"[config] expected data.root to be the folder of the data set '{config.data.layout}' but got none; "
             "give it: --set data.root=DIR"
         )
+    _check_validation(config)
     if config.run.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"[config] expected run.device auto, cpu or cuda but got {config.run.device!r}")
+
+
+def _check_validation(config: TrainConfig) -> None:
+    validation, scenes = config.validation, config.data.layout == "scenes"
+    if not validation.steps:
+        return
+    if scenes == bool(validation.root):
+        expected = "no validation.root, since `scenes` are drawn," if scenes else "validation.root to be a folder"
+        raise ConfigError(f"[config] expected {expected} but got {validation.root!r}")
+    judges = {"miou": scenes or validation.segmentation, "fid": validation.inception}
+    if not judges[validation.best]:
+        missing = "validation.segmentation" if validation.best == "miou" else "validation.inception"
+        raise ConfigError(
+            f"[config] expected {missing}, a network that gives the score of validation.best "
+            f"{validation.best!r}, but got none; give the file, or another score"
+        )

@@ -10,13 +10,22 @@ from typing import Any, get_args, get_type_hints
 
 from spade_core.config import CUSTOM, MAX_CLASSES, PRESETS, ConfigError, GeneratorConfig, custom_preset
 from spade_core.files.toml import read_toml, toml_value
-from trainer.config import DataConfig, LossConfig, NetworkConfig, OptimConfig, RunConfig, TrainConfig
+from trainer.config import (
+    DataConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    ValidationConfig,
+)
 
 SECTIONS: dict[str, type] = {
     "networks": NetworkConfig,
     "data": DataConfig,
     "optim": OptimConfig,
     "loss": LossConfig,
+    "validation": ValidationConfig,
     "run": RunConfig,
 }
 _MODEL_HELP = {

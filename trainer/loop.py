@@ -11,19 +11,22 @@ from pathlib import Path
 
 from PIL import Image
 
+from spade_core.models.form import AnyGenerator
 from trainer.config import TrainConfig
 from trainer.data.dataset import Batch, Positions, loader
 from trainer.exclusive import TrainError, exclusive, stop_signals
 from trainer.memory import keep_freed_memory
-from trainer.output.logs import Logs
+from trainer.output.logs import Logs, read_rows
 from trainer.output.report import write_report
 from trainer.output.samples import Samples, choose_samples, sample_grid
 from trainer.output.state import checkpoints
 from trainer.output.weights import calibrated, export_weights
+from trainer.precision import choose_precision
 from trainer.processes import any_of, join, leave, means_over
 from trainer.run import Run, resume, start, start_or_resume
 from trainer.step import train_step
 from trainer.training import Moment, Statistics, learning_rate
+from trainer.validation import Validation, is_best
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def dry_run(config: TrainConfig) -> dict[str, str]:
         leave()
     facts = {"images in an epoch": f"{run.stream.epoch}", "images a step": f"{run.images_per_step}"}
     facts["steps"] = f"{run.total_images // run.images_per_step}"
+    facts["precision"] = choose_precision(config.run.precision, processes.device.type).precision
     facts |= {
         name: f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
         for name, module in run.training.networks.trained()
@@ -92,7 +96,7 @@ def export_only(config: TrainConfig) -> Path:
     try:
         run = start(config, processes)
         resume(run)
-        _draw(run, choose_samples(run.stream, config), None)
+        _draw(run, _drawing_generator(run), choose_samples(run.stream, config), None)
         write_report(run.folder, config)
     finally:
         leave()
@@ -102,7 +106,8 @@ def export_only(config: TrainConfig) -> Path:
 def _train(run: Run, stop: Callable[[], bool], listener: Listener) -> Result:
     config, first = run.config, run.processes.rank == 0
     samples = choose_samples(run.stream, config) if first else None
-    logs = Logs(run.folder, run.step) if first else None
+    validation = Validation(config, run.processes.device) if first and config.validation.steps else None
+    logs = Logs(run.folder, run.step, config) if first else None
     steps = run.steps
     batches = run.batches(run.images + (steps - run.step) * run.images_per_step, config.data.workers)
     window: list[Statistics] = []
@@ -118,8 +123,10 @@ def _train(run: Run, stop: Callable[[], bool], listener: Listener) -> Result:
             if logs is not None:
                 logs.row(row)
             began = time.perf_counter()
-        if samples is not None and (run.step % config.run.sample_steps == 0 or run.step == steps):
-            _draw(run, samples, logs)
+        if samples is not None and logs is not None:
+            paused = time.perf_counter()
+            _show(run, samples, validation, logs)
+            began += time.perf_counter() - paused  # rows time steps alone
         if first and (run.step % config.run.checkpoint_steps == 0 or run.step == steps or stopped):
             run.save()
         listener(Progress(run.step, steps, run.images, run.images_per_step, row))
@@ -140,18 +147,43 @@ def _step(run: Run, batches: Iterator[Batch]) -> Statistics:
     return statistics
 
 
-def _draw(run: Run, samples: Samples, logs: Logs | None) -> None:
-    """Write a sample grid, and the weights that drew it."""
-    config, networks = run.config, run.training.networks
+def _show(run: Run, samples: Samples, validation: Validation | None, logs: Logs) -> None:
+    """Draw samples and validate where the configuration wants them after this step, and at the end."""
+    config, last = run.config, run.step == run.steps
+    drawing = last or run.step % config.run.sample_steps == 0
+    validating = validation is not None and (last or run.step % config.validation.steps == 0)
+    if not drawing and not validating:
+        return
+    generator = _drawing_generator(run)
+    if drawing:
+        _draw(run, generator, samples, logs)
+    if validation is not None and validating:
+        logs.scores({"step": run.step, "images": run.images, **validation.scores(generator)})
+        if is_best(read_rows(logs.validation), config.validation.best):
+            _export(run, generator, "best.safetensors")
+
+
+def _drawing_generator(run: Run) -> AnyGenerator:
+    """The averaged generator, its batch-norm statistics measured."""
+    config = run.config
     positions = Positions(0, config.run.calibration * config.optim.batch, 0, 1, config.optim.batch)
     batches = (b.to(run.processes.device) for b in loader(run.stream, config, positions, workers=0))
-    generator = calibrated(networks, batches, config.networks.form)
+    return calibrated(run.training.networks, batches, config.networks.form)
+
+
+def _export(run: Run, generator: AnyGenerator, name: str) -> None:
+    encoder = run.training.networks.average_encoder
+    export_weights(run.folder / name, generator, encoder, run.config, run.step, run.images, run.stream.colours)
+
+
+def _draw(run: Run, generator: AnyGenerator, samples: Samples, logs: Logs | None) -> None:
+    """Write a sample grid, and the weights that drew it."""
+    config, networks = run.config, run.training.networks
     grid = sample_grid(samples, generator, networks, config)
     path = run.folder / "samples" / f"step-{run.step:08d}.png"
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(grid).save(path)
-    weights = run.folder / "weights.safetensors"
-    export_weights(weights, generator, networks.average_encoder, config, run.step, run.images, run.stream.colours)
+    _export(run, generator, "weights.safetensors")
     if logs is not None:
         logs.grid(run.step, grid)
 
@@ -159,9 +191,13 @@ def _draw(run: Run, samples: Samples, logs: Logs | None) -> None:
 def _row(run: Run, window: list[Statistics], seconds: float) -> dict[str, float]:
     """The row of statistics of the steps in `window`, which took `seconds`: means over the steps and all processes.
 
-    The learning rate is the last step's.
+    A loss that some steps leave out is a mean over the others. The learning rate is the last step's.
     """
-    own = {name: sum(float(s[name]) for s in window) / len(window) for name in window[0]}
+    found: dict[str, list[float]] = {}
+    for statistics in window:
+        for name, value in statistics.items():
+            found.setdefault(name, []).append(float(value))
+    own = {name: sum(values) / len(values) for name, values in found.items()}
     means = means_over(own, run.processes.world)
     before = run.images - run.images_per_step
     return {

@@ -14,10 +14,13 @@ from spade_core.losses import (
     generator_loss,
     kl_loss,
     objective,
+    r1_penalty,
     wide,
 )
+from trainer.augment import diff_augment
 from trainer.data.dataset import Batch
 from trainer.networks import sampled_style, synthesize
+from trainer.precision import choose_precision
 from trainer.training import Statistics, Training
 
 Judgement = tuple[list[list[Tensor]], list[list[Tensor]]]
@@ -37,8 +40,8 @@ def add_gradients(training: Training, batch: Batch, kl_weight_factor: float) -> 
     drawn, terms = _drawn(training, batch, real, batch.noise)
     fake = drawn.detach().requires_grad_()
     gradient = _compare(training, fake, real, terms)
-    judgement = _judge(training, batch, fake, real)
-    gradient += _gradient_at_fake(training, fake, judgement, terms)
+    judgement = _judge(training, batch, fake, real, batch.changes)
+    gradient += _gradient_at_fake(training, fake, judgement, terms, keep_graph=True)
     _learn(training, judgement, terms)
     del judgement  # and the discriminator's graph, before the generator's is walked
     _send_back(training, drawn, gradient, terms, kl_weight_factor)
@@ -51,7 +54,9 @@ def add_generator_gradients(training: Training, batch: Batch, kl_weight_factor: 
     drawn, terms = _drawn(training, batch, real, batch.noise)
     fake = drawn.detach().requires_grad_()
     gradient = _compare(training, fake, real, terms)
-    gradient += _gradient_at_fake(training, fake, _judge(training, batch, fake, real, learning=False), terms)
+    judgement = _judge(training, batch, fake, real, batch.changes, learning=False)
+    gradient += _gradient_at_fake(training, fake, judgement, terms, keep_graph=False)
+    del judgement
     _send_back(training, drawn, gradient, terms, kl_weight_factor)
     return {name: value.detach() for name, value in terms.items()}
 
@@ -64,7 +69,7 @@ def add_discriminator_gradients(training: Training, batch: Batch) -> Statistics:
     real, terms = real_images(training, batch), Statistics()
     with torch.no_grad():
         fake, _ = _drawn(training, batch, real, batch.second_noise)
-    _learn(training, _judge(training, batch, fake, real), terms)
+    _learn(training, _judge(training, batch, fake, real, batch.second_changes), terms)
     return terms
 
 
@@ -76,9 +81,10 @@ def real_images(training: Training, batch: Batch) -> Tensor:
 
 
 def autocast(training: Training) -> torch.autocast:
-    """bfloat16 convs and products where the configuration asks for them."""
-    enabled = training.config.run.precision == "bf16"
-    return torch.autocast(training.processes.device.type, torch.bfloat16, enabled=enabled)
+    """bfloat16 convs and products where the run's precision is bf16."""
+    device = training.processes.device.type
+    enabled = choose_precision(training.config.run.precision, device).precision == "bf16"
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)
 
 
 def _drawn(training: Training, batch: Batch, real: Tensor, noise: Tensor) -> tuple[Tensor, Statistics]:
@@ -109,13 +115,38 @@ def _compare(training: Training, fake: Tensor, real: Tensor, terms: Statistics) 
     return torch.autograd.grad(total, fake)[0]
 
 
-def _judge(training: Training, batch: Batch, fake: Tensor, real: Tensor, learning: bool = True) -> Judgement:
+def add_r1_gradients(training: Training, batch: Batch) -> Statistics:
+    """Add the gradients of the lazy R1 penalty on one batch's photos to the discriminator's, in float32.
+
+    loss.r1 x loss.r1_every x R1: the penalty is taken every loss.r1_every steps (Karras et al., CVPR 2020, arXiv
+    1912.04958, appendix B). No power iteration is made. Returns loss.r1 x R1.
+    """
+    discriminator, config = training.networks.discriminator, training.config
+    real = real_images(training, batch)
+    if config.loss.diffaugment != "none":
+        real = diff_augment(real, batch.changes, config.loss.diffaugment)
+    real.requires_grad_()
+    discriminator.eval()
+    labels = discriminator.label_features(batch.symbols, batch.patches, config.model)
+    penalty = config.loss.r1 * r1_penalty(discriminator.judge(labels, real), real)
+    discriminator.train()
+    parameters = list(discriminator.parameters())
+    torch.autograd.backward(penalty * (config.loss.r1_every / config.optim.accumulate), inputs=parameters)
+    return {"r1": penalty.detach()}
+
+
+def _judge(
+    training: Training, batch: Batch, fake: Tensor, real: Tensor, changes: Tensor, learning: bool = True
+) -> Judgement:
     """The discriminator's outputs for fake and real [N, 3, H, W], after one power iteration for both.
 
     Args:
+        changes: random numbers of `diff_augment`, which fake and real share.
         learning: whether the discriminator's loss will be differentiated; else the real images need no graph.
     """
-    discriminator = training.networks.discriminator
+    discriminator, policy = training.networks.discriminator, training.config.loss.diffaugment
+    if policy != "none":
+        fake, real = (diff_augment(images, changes, policy) for images in (fake, real))
     with autocast(training):
         labels = discriminator.label_features(batch.symbols, batch.patches, training.config.model)
         fakes = discriminator.judge(labels, fake)
@@ -126,8 +157,14 @@ def _judge(training: Training, batch: Batch, fake: Tensor, real: Tensor, learnin
     return fakes, reals
 
 
-def _gradient_at_fake(training: Training, fake: Tensor, judgement: Judgement, terms: Statistics) -> Tensor:
-    """Add the generator's losses of a judgement to `terms`; returns their gradient at fake [N, 3, H, W]."""
+def _gradient_at_fake(
+    training: Training, fake: Tensor, judgement: Judgement, terms: Statistics, keep_graph: bool
+) -> Tensor:
+    """Add the generator's losses of a judgement to `terms`; returns their gradient at fake [N, 3, H, W].
+
+    Args:
+        keep_graph: whether the judgement will be differentiated once more, for the discriminator.
+    """
     (fakes, reals), config = judgement, training.config
     with autocast(training):
         losses = {"gan": generator_loss(fakes, config.loss.gan)}
@@ -135,7 +172,7 @@ def _gradient_at_fake(training: Training, fake: Tensor, judgement: Judgement, te
             losses["feature_matching"] = feature_matching_loss(reals, fakes)
         total, found = objective(losses, config.loss.weights)
     terms |= {name: value.detach() for name, value in found.items()}
-    return torch.autograd.grad(total, fake, retain_graph=True)[0]
+    return torch.autograd.grad(total, fake, retain_graph=keep_graph)[0]
 
 
 def _learn(training: Training, judgement: Judgement, terms: Statistics) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ class Processes:
     device: torch.device
 
 
+def device_kind(device: str) -> str:
+    """The device, `cpu` or `cuda`, that run.device (`auto`, `cpu` or `cuda`) is on this machine."""
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def join(device: str) -> Processes:
     """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK); without torchrun, train alone.
 
@@ -33,7 +39,7 @@ def join(device: str) -> Processes:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("[train] expected a CUDA GPU for run.device 'cuda' but PyTorch sees none; take cpu or auto")
-    kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    kind = device_kind(device)
     local = int(os.environ.get("LOCAL_RANK", "0"))
     where = torch.device(kind, local) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
@@ -42,6 +48,20 @@ def join(device: str) -> Processes:
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     return Processes(int(os.environ.get("RANK", "0")), world, where)
+
+
+@contextmanager
+def said_once(processes: Processes) -> Iterator[None]:
+    """Let only the first process log warnings, where all processes read the same files and would say the same."""
+    if processes.rank == 0:
+        yield
+        return
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def leave() -> None:

@@ -18,7 +18,8 @@ from trainer.exclusive import TrainError
 from trainer.networks import build
 from trainer.output.state import StateError, checkpoints, load_state, save_state
 from trainer.perceptual import load_perceptual
-from trainer.processes import Processes
+from trainer.precision import choose_precision
+from trainer.processes import Processes, said_once
 from trainer.training import Training, optimisers
 
 _log = logging.getLogger(__name__)
@@ -75,9 +76,14 @@ def start(config: TrainConfig, processes: Processes) -> Run:
     """A run at its beginning; nothing is written. Raises DataError, LossError, TrainError."""
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    stream = Stream(config)
+    with said_once(processes):
+        precision = choose_precision(config.run.precision, processes.device.type)
+        _log.info("%s", precision)
+        if precision.warning:
+            _log.warning("%s", precision.warning)
+        stream = Stream(config)
+        perceptual = load_perceptual(config.loss.vgg, config.loss.features) if config.loss.perceptual else None
     networks = build(config, processes)
-    perceptual = load_perceptual(config.loss.vgg, config.loss.features) if config.loss.perceptual else None
     if perceptual is not None:
         perceptual.to(processes.device)
     adam = optimisers(networks, config.optim, processes.world)

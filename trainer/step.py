@@ -14,7 +14,12 @@ import torch
 
 from trainer.data.dataset import Batch
 from trainer.networks import update_average
-from trainer.objective import add_discriminator_gradients, add_generator_gradients, add_gradients
+from trainer.objective import (
+    add_discriminator_gradients,
+    add_generator_gradients,
+    add_gradients,
+    add_r1_gradients,
+)
 from trainer.processes import GradientMessages
 from trainer.training import Moment, Statistics, Training
 
@@ -24,6 +29,9 @@ def train_step(training: Training, batches: Sequence[Batch], moment: Moment) -> 
     config, sides = training.config, training.optimisers
     warmup = config.loss.kl_warmup
     kl_weight_factor = min(1.0, moment.images / warmup) if warmup else 1.0
+    penalties: Statistics = {}
+    if config.loss.r1 and moment.step % config.loss.r1_every == 0:  # the discriminator's gradients wait for the rest
+        penalties = _over_passes(batches, [], lambda batch: add_r1_gradients(training, batch))
     if config.optim.updates == "shared":
         messages = [sides.generator_messages, sides.discriminator_messages]
         means = _over_passes(batches, messages, lambda batch: add_gradients(training, batch, kl_weight_factor))
@@ -40,7 +48,7 @@ def train_step(training: Training, batches: Sequence[Batch], moment: Moment) -> 
         )
     _move(sides.discriminator, moment.rate_factor)
     update_average(training.networks, config.optim.ema, moment.step)
-    return means
+    return means | penalties
 
 
 def _over_passes(

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +29,8 @@ from benchmarks.training.gradients import Gradients, gradients
 from benchmarks.training.measure import CODEBOOK, CONTENDERS, Row, measure
 from benchmarks.training.setting import Setting
 from spade_core.config import PRESETS
+from trainer.precision import choose_precision
+from trainer.processes import device_kind
 
 GRADIENTS = "gradients"  # a child process beside the contenders: it compares gradients and times nothing
 
@@ -76,11 +77,6 @@ def table(rows: list[Row], found: list[Gradients]) -> list[Table]:
     return [steps, differences]
 
 
-def _multiplies_bf16() -> bool:
-    """Whether PyTorch's bf16 convs run at speed here; without the instructions they take minutes."""
-    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 @click.command()
 @click.option(
     "--preset",
@@ -112,7 +108,7 @@ def main(  # noqa: PLR0913 - click passes each option as a parameter, and `Setti
         worker(json.loads(task))
         return
     console = Console()
-    if precision == "bf16" and not _multiplies_bf16():
+    if precision == "bf16" and choose_precision("bf16", device_kind("auto")).warning:
         console.print("bf16 left out: this processor cannot multiply in bf16 at speed; fp32 is measured instead")
         precision = "fp32"
     sizes = {"height": size, "width": size, "nf": nf}

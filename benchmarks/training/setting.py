@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from benchmarks.common.maps import read_maps
+from spade_core.config import STYLE_DIM
+from trainer.augment import CHANGES
 from trainer.config import TrainConfig
 from trainer.config_file import from_tables
 from trainer.data.dataset import Batch, Item, collate
@@ -59,7 +61,13 @@ def batches(config: TrainConfig, labels: str | None, count: int) -> tuple[list[B
     random = np.random.default_rng(0)
     shape = (config.model.height, config.model.width, 3)
     items = [
-        Item(symbols.astype(np.uint16), own, random.integers(0, 256, shape, np.uint8), np.zeros((2, 256), np.float32))
+        Item(
+            symbols.astype(np.uint16),
+            own,
+            random.integers(0, 256, shape, np.uint8),
+            np.zeros((2, STYLE_DIM), np.float32),
+            np.zeros((2, CHANGES), np.float32),
+        )
         for symbols, own in zip(maps.symbols, maps.labels, strict=True)
     ]
     size, planned = config.optim.batch, config.networks.form == "codebook"

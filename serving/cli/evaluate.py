@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from serving.cli.options import (
     refuse_both,
 )
 from spade_core.config import CUSTOM, DEMO_WEIGHTS, PRESETS
+from spade_core.files.strict_json import json_text
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +142,9 @@ def evaluate(weights: Path | None, preset: str | None, examples: Examples, judge
     Exit status: 0 scored, 1 not, for the reason shown, 2 wrong usage, 130 interrupted; --json is then not written.
     """
     refuse_both(weights, preset)
-    classes = _classes(judges.classes)
+    from trainer.evaluation.judges import read_class_ids
+
+    classes = None if judges.classes is None else read_class_ids(judges.classes)
     if classes is not None and judges.segmentation is None:
         raise click.UsageError("--segmentation-classes: give the --segmentation network that it describes")
     json_file = examples.json_file
@@ -162,7 +164,7 @@ def evaluate(weights: Path | None, preset: str | None, examples: Examples, judge
         "inception": str(judges.inception or "none"), **found.to_dict(),
     }  # fmt: skip
     if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+        json_file.write_text(json_text(report, indent=1) + "\n")
     say(f"{source}, {found.images} images")
     stdout().print(_table(found))
     if found.diversity is not None:
@@ -243,18 +245,6 @@ def _examples(config: GeneratorConfig, source: str, examples: Examples) -> tuple
         raise click.UsageError(f"scenes have the demo's 16 classes but '{source}' has {config.label_nc}: give --data")
     total = examples.count or _SCENES
     return total, run.scene_examples(config, total)
-
-
-def _classes(path: Path | None) -> list[int] | None:
-    if path is None:
-        return None
-    try:
-        ids = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"[evaluate] expected a JSON list of label ids in '{path}' but got {error}") from None
-    if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < 256 for i in ids) or not ids:
-        raise ValueError(f"[evaluate] expected a JSON list of label ids 0..255 in '{path}' but got {str(ids)[:80]}")
-    return ids
 
 
 def _table(found: Evaluation) -> Table:

@@ -79,8 +79,12 @@ def train(config: Path | None, changes: Changes, dry_run: bool, export_only: boo
 
 def _train(config: Any) -> None:
     from trainer.loop import train as run
+    from trainer.precision import choose_precision
+    from trainer.processes import device_kind
 
     with _TrainBar() as bar:
+        if not bar.quiet:
+            note(str(choose_precision(config.run.precision, device_kind(config.run.device))))
         result = run(config, bar.show)
     if bar.quiet:
         return

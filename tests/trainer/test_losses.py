@@ -26,6 +26,7 @@ from spade_core.losses import (
     kl_loss,
     objective,
     perceptual_loss,
+    r1_penalty,
     split_fake_real,
 )
 from trainer.perceptual import PerceptualLoss, load_perceptual
@@ -136,6 +137,25 @@ def test_perceptual_loss_is_a_weighted_sum_of_mean_differences() -> None:
     weights = (1 / 4, 1 / 2, 1.0)
     wanted = sum(w * (f - r).abs().mean() for w, f, r in zip(weights, fake, real, strict=True))
     assert abs(float(perceptual_loss(real, fake, weights)) - float(wanted)) <= TOLERANCE
+
+
+def test_r1_is_half_the_squared_slope_of_the_mean_score() -> None:
+    # Scores w . x of each pixel, at two sizes: the slope of D is w / (H W) at each pixel of each scale.
+    weight = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    image = torch.rand(2, 3, 4, 6, dtype=torch.float64).requires_grad_()
+    full = (image * weight[:, None, None]).sum(1, keepdim=True)
+    scores = [[image, full], [image, F.avg_pool2d(full, 2)]]
+    assert_close(r1_penalty(scores, image), torch.tensor(0.5 * 14 / 24, dtype=torch.float64))
+
+
+def test_the_gradient_of_r1_is_that_of_its_differences() -> None:
+    image = torch.rand(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def penalty(weight: Tensor) -> Tensor:
+        return r1_penalty([[torch.tanh(F.conv2d(image, weight)).sum(1, keepdim=True)]], image)
+
+    assert torch.autograd.gradcheck(penalty, weight)
 
 
 def test_split_undoes_a_batch_of_fake_then_real() -> None:

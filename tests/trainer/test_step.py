@@ -7,29 +7,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_run import small
+from small_run import ALONE, batches, small, training
 
 from spade_core.models.spectral import folded_state
 from trainer.config import TrainConfig
-from trainer.data.dataset import Batch, Positions, Stream, loader
 from trainer.networks import Networks, build, update_average
 from trainer.objective import add_gradients
-from trainer.processes import Processes
 from trainer.step import train_step
-from trainer.training import Moment, Training, learning_rate, optimisers
+from trainer.training import Moment, learning_rate, optimisers
 
-ALONE = Processes(0, 1, torch.device("cpu"))
 # The bar of the project for gradients of the two forms in float32, relative to the largest of a parameter.
 TOLERANCE = 1e-4
-
-
-def batches(config: TrainConfig, count: int = 1) -> list[Batch]:
-    size = config.optim.batch
-    return list(loader(Stream(config), config, Positions(0, count * size, 0, 1, size), 0))
-
-
-def training(networks: Networks, config: TrainConfig) -> Training:
-    return Training(networks, optimisers(networks, config.optim), None, config, ALONE)
 
 
 def gradients(networks: Networks, config: TrainConfig) -> dict[str, torch.Tensor]:

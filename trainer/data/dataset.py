@@ -28,6 +28,7 @@ from spade_core.maps.colours import ColourTable
 from spade_core.maps.label_maps import LabelMapError, check_pair, prepare, read_instance_map, read_label_map
 from spade_core.models.label_patches import LabelPatches, label_patches
 from spade_core.photos import PhotoError, read_photo
+from trainer.augment import CHANGES
 from trainer.config import DataConfig, TrainConfig
 from trainer.data.layouts import DataError, Example, find_examples
 from trainer.data.preprocess import Pixels, preprocess
@@ -39,15 +40,18 @@ FIRST_TRAINING_SCENE = 1_000_000
 
 @dataclass(frozen=True)
 class Item:
-    """One training image: symbols uint16 [H, W], labels uint8 [H, W], image uint8 [H, W, 3], noise float32 [2, 256].
+    """One training image: symbols uint16 [H, W], labels uint8 [H, W], image uint8 [H, W, 3], and random numbers.
 
-    The noise is for the styles of the first and the second fake image of a step.
+    Attributes:
+        noise: float32 [2, 256], standard normal, for the styles of the first and the second fake image of a step.
+        changes: float32 [2, 5] in 0..1, for `diff_augment` of the first and the second judgement of a step.
     """
 
     symbols: npt.NDArray[np.uint16]
     labels: npt.NDArray[np.uint8]
     image: npt.NDArray[np.uint8]
     noise: npt.NDArray[np.float32]
+    changes: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Batch:
         images: uint8 [N, 3, H, W].
         noise: float32 [N, 256], standard normal, samples the styles of the fake images.
         second_noise: float32 [N, 256], samples the styles of the second fakes where optim.updates is alternating.
+        changes, second_changes: float32 [N, 5], in the same way for `diff_augment` of the judged images.
     """
 
     symbols: Tensor
@@ -69,6 +74,8 @@ class Batch:
     images: Tensor
     noise: Tensor
     second_noise: Tensor
+    changes: Tensor
+    second_changes: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`."""
@@ -82,8 +89,8 @@ class Batch:
             for size, level in self.levels.items()
         }
         symbols, patches = self.symbols.to(device), self.patches.to(device)
-        images, noise, second_noise = (t.to(device) for t in (self.images, self.noise, self.second_noise))
-        return Batch(symbols, levels, patches, images, noise, second_noise)
+        rest = (self.images, self.noise, self.second_noise, self.changes, self.second_changes)
+        return Batch(symbols, levels, patches, *(t.to(device) for t in rest))
 
 
 class Stream(Dataset[Item]):
@@ -108,11 +115,10 @@ class Stream(Dataset[Item]):
             return self.item(pixels, self.data.preprocess, self.data.flip, random)
         epoch, offset = divmod(position, len(self.examples))
         index = int(_order(self.seed, epoch, len(self.examples))[offset])
-        return self.example(index, self.data.preprocess, self.data.flip, random)
+        return self.example(self.examples[index], self.data.preprocess, self.data.flip, random)
 
-    def example(self, index: int, mode: str, flip: bool, random: np.random.Generator) -> Item:
-        """The item of one example; an error names its files."""
-        one = self.examples[index]
+    def example(self, one: Example, mode: str, flip: bool, random: np.random.Generator) -> Item:
+        """The item of one example, of this data set or another of its kind; an error names its files."""
         pixels = read_example(one, self.model, self.colours)
         try:
             return self.item(pixels, mode, flip, random)
@@ -178,7 +184,8 @@ def item(pixels: Pixels, model: GeneratorConfig, random: np.random.Generator) ->
     """The item of an example at the model's size, with new noise. Raises LabelMapError."""
     instances = None if pixels.instances is None else pixels.instances[None]
     symbols = prepare(pixels.labels[None], instances, model)[0]
-    return Item(symbols, pixels.labels, pixels.image, random.standard_normal((2, STYLE_DIM), dtype=np.float32))
+    noise = random.standard_normal((2, STYLE_DIM), dtype=np.float32)
+    return Item(symbols, pixels.labels, pixels.image, noise, random.random((2, CHANGES), dtype=np.float32))
 
 
 def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Batch:
@@ -201,6 +208,7 @@ def collate(items: Sequence[Item], model: GeneratorConfig, planned: bool) -> Bat
         label_patches(symbols, model.symbols),
         torch.from_numpy(np.ascontiguousarray(images)),
         *torch.from_numpy(np.stack([one.noise for one in items], axis=1)),  # [2, N, 256]
+        *torch.from_numpy(np.stack([one.changes for one in items], axis=1)),  # [2, N, 5]
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,6 +85,17 @@ def segmentation_file(
         return ids[torch.where((found < 0) | (found >= len(classes)), len(classes), found)]
 
     return segment
+
+
+def read_class_ids(path: Path) -> list[int]:
+    """The label id of each class of a segmentation network, from a JSON list. Raises JudgeError."""
+    try:
+        ids = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise JudgeError(f"[evaluate] expected a JSON list of label ids in '{path}' but got {error}") from None
+    if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < 256 for i in ids) or not ids:
+        raise JudgeError(f"[evaluate] expected a JSON list of label ids 0..255 in '{path}' but got {str(ids)[:80]}")
+    return ids
 
 
 class InceptionFile(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from spade_core.models.style import style_from_seed
 from spade_core.types import Image
 from trainer.config import TrainConfig
 from trainer.data.dataset import Batch, Stream, collate, scene_pixels
+from trainer.data.layouts import find_examples
 from trainer.networks import Networks, synthesize
 
 STYLE_SEEDS = (1, 2, 3)
@@ -29,14 +31,18 @@ class Samples:
 
 
 def choose_samples(stream: Stream, config: TrainConfig) -> Samples:
-    """`run.samples` examples, not mirrored: scenes that are never trained on, or examples spread over a data set."""
-    count, items = config.run.samples, []
+    """`run.samples` examples, not mirrored: scenes that are never trained on, or examples spread over the held-out set.
+
+    Without a held-out set they are spread over the training set.
+    """
+    count, items, held_out = config.run.samples, [], config.validation.root
+    examples = find_examples(config.data.layout, Path(held_out), config.model) if held_out else stream.examples
     # All images of a grid have one size, whatever the sizes in the data set.
     mode = config.data.preprocess if config.data.preprocess.endswith("crop") else "fixed"
     for i in range(count):
         random = np.random.default_rng([config.run.seed, i, 0x5A])
-        if stream.examples:
-            items.append(stream.example(i * len(stream.examples) // count, mode, False, random))
+        if examples:
+            items.append(stream.example(examples[i * len(examples) // count], mode, False, random))
         else:
             items.append(stream.item(scene_pixels(i, config.data, config.model), mode, False, random))
     maps = draw(np.stack([one.labels for one in items]), class_palette(config.model, stream.colours))
