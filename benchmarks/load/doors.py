@@ -22,13 +22,15 @@ import tritonclient.http as triton_http
 from PIL import Image
 from tritonclient.grpc import InferResult, service_pb2
 
-from benchmarks.server.encoded import Tensors, encode_grpc, encode_http
+from benchmarks.server.encoded import Tensors, encode_grpc
+from serving.client.connection import infer_input
 from serving.protocol import UNKNOWN, RequestTimings, read_timings
 
 Outcome = Literal["ok", "refused", "timed out", "failed"]
 """`refused`: the server says that it has too much to do. `timed out`: the client or the server gave up waiting."""
 
-_UNSENT = b"1000000000000000"  # stands for the time of sending in what `encode_http` writes
+_UNSENT = b"1000000000000001"  # stands for the time of sending
+_NO_TIMEOUT = b"7777777777777"  # stands for parameter `timeout`; JSON takes spaces after a shorter number
 _BOUNDARY = "spade-bench-5f0c2e7d41"
 _MOST_INSTANCE = 65535
 _NO_LIMIT = (
@@ -117,7 +119,7 @@ class HttpConnection(_Http):
 
     async def send(self, encoded: tuple[bytes, int], timeout_s: float) -> Answer:
         body, size = encoded
-        header = body[:size].replace(_UNSENT, str(time.time_ns() // 1000).encode())
+        header = filled_in(body[:size], timeout_s)
         lengths = {"Inference-Header-Content-Length": str(size), "Content-Type": "application/octet-stream"}
         answer, content, headers = await self._post("/v2/models/spade/infer", header + body[size:], lengths, timeout_s)
         if answer.outcome != "ok":
@@ -125,6 +127,21 @@ class HttpConnection(_Http):
         length = int(headers["inference-header-content-length"])
         read = triton_http.InferenceServerClient.parse_response_body(content, header_length=length)
         return Answer("ok", read_timings(read))
+
+
+def encode_v2(tensors: Tensors) -> tuple[bytes, int]:
+    """The body of a v2 request over HTTP with `_UNSENT` and `_NO_TIMEOUT`, and the length of its JSON in bytes."""
+    inputs = [infer_input(triton_http, name, tensor) for name, tensor in tensors.items()]
+    parameters = {"sent_unix_us": int(_UNSENT)}
+    return triton_http.InferenceServerClient.generate_request_body(  # type: ignore[no-any-return]
+        inputs, parameters=parameters, timeout=int(_NO_TIMEOUT)
+    )
+
+
+def filled_in(header: bytes, timeout_s: float) -> bytes:
+    """The JSON of a v2 request with the time of sending, now, and the client's patience. Its length stays."""
+    timeout = str(round(timeout_s * 1e6)).encode().ljust(len(_NO_TIMEOUT))
+    return header.replace(_UNSENT, str(time.time_ns() // 1000).encode()).replace(_NO_TIMEOUT, timeout)
 
 
 class RestConnection(_Http):
@@ -206,7 +223,7 @@ class Door:
 
 _DOORS: dict[str, tuple[Callable[[Tensors], Any], Callable[[str], Connection]]] = {
     "grpc": (encode_grpc, GrpcConnection),
-    "http": (encode_http, HttpConnection),
+    "http": (encode_v2, HttpConnection),
     "rest": (encode_rest, RestConnection),
 }
 DOORS = tuple(_DOORS)

@@ -16,7 +16,7 @@ from serving.gateway.problems import Problem
 from serving.gateway.queue import DeadlineError, RefusedError
 from serving.gateway.state import State
 from serving.gateway.upstream import SERVICE, UpstreamError
-from serving.gateway.v2_checks import V2Error, check_infer
+from serving.gateway.v2_checks import V2Error, check_infer, deadline_s
 from serving.gateway.v2_read import ADMIN, ASKING, read_only
 from serving.gateway.v2_text import upstream_text
 
@@ -109,13 +109,14 @@ def _infer(state: State) -> _Handler:
     return answer
 
 
-async def _drawn(state: State, request: bytes, caller: Caller, deadline_s: float | None) -> bytes:
+async def _drawn(state: State, request: bytes, caller: Caller, call_s: float | None) -> bytes:
     """The answer to a request to infer. Raises _Told."""
     try:
         message = pb.ModelInferRequest.FromString(request)
         maps = check_infer(message, await state.v2.spec(message.model_name))
         caller.take(maps)
-        return await state.upstream.forward(request, maps=maps, client=caller.queue, deadline_s=deadline_s)
+        limit_s = deadline_s(message, call_s)
+        return await state.upstream.forward(request, maps=maps, client=caller.queue, deadline_s=limit_s)
     except Problem as problem:
         raise _Told(_CODES[problem.kind], problem.detail) from None
     except DecodeError:

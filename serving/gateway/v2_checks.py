@@ -75,6 +75,16 @@ class ModelSpec:
     max_bytes: int
 
 
+def deadline_s(request: Any, call_s: float | None = None) -> float | None:
+    """Seconds in which the client wants the answer: the request's parameter `timeout`, in microseconds, or gRPC's own.
+
+    `call_s` is what gRPC says of the call. The shorter one counts; None where the client names neither.
+    """
+    asked = request.parameters["timeout"].int64_param / 1e6 if "timeout" in request.parameters else 0.0
+    named = [seconds for seconds in (asked or None, call_s) if seconds is not None]
+    return min(named, default=None)
+
+
 def check_infer(request: Any, spec: ModelSpec) -> int:
     """Check a ModelInferRequest. Returns its number of maps. Raises V2Error, which names the value and the limit."""
     _check_names(request, spec)

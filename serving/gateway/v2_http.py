@@ -21,7 +21,7 @@ from serving.gateway.queue import DeadlineError, RefusedError
 from serving.gateway.state import caller_of, state_of, trace_of
 from serving.gateway.uploads import read_body
 from serving.gateway.upstream import UpstreamError
-from serving.gateway.v2_checks import V2Error, check_infer
+from serving.gateway.v2_checks import V2Error, check_infer, deadline_s
 from serving.gateway.v2_json import read_infer, write_answer, write_message
 from serving.gateway.v2_read import read_only
 from serving.gateway.v2_text import upstream_text
@@ -132,8 +132,9 @@ async def _infer(request: Request, model: str, version: str) -> Response:
     caller = caller_of(request)
     caller.take(maps)
     sent = state.upstream.forward(
-        message.SerializeToString(), maps=maps, client=caller.queue, metadata=trace_of(request)
-    )
+        message.SerializeToString(), maps=maps, client=caller.queue, deadline_s=deadline_s(message),
+        metadata=trace_of(request),
+    )  # fmt: skip
     answer = pb.ModelInferResponse.FromString(await while_there(request, sent))
     text, length = write_answer(answer, binary)
     if length is None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,15 @@ from jsonschema import validate
 from benchmarks.common.maps import Maps
 from benchmarks.common.stream import Stream
 from benchmarks.load.command import server
-from benchmarks.load.doors import RestBody, RestConnection, door, encode_rest, timings_of
+from benchmarks.load.doors import (
+    RestBody,
+    RestConnection,
+    door,
+    encode_rest,
+    encode_v2,
+    filled_in,
+    timings_of,
+)
 from benchmarks.load.figures import Window, figures, kept_up, mean_batch, slow_share, thinned
 from benchmarks.load.loops import Requests, Shot, closed_loop, open_loop
 from benchmarks.load.search import GROWTH, highest_rate
@@ -221,6 +230,16 @@ def test_no_label_map_is_sent_twice() -> None:
 def test_the_door_rest_takes_one_map() -> None:
     with pytest.raises(ValueError, match="expected one label map for the door rest but got 2"):
         encode_rest({"labels": np.zeros((2, 4, 4), np.uint8)})
+
+
+def test_a_v2_request_tells_when_it_was_sent_and_how_long_its_client_waits() -> None:
+    """The JSON keeps its length, which was told beforehand."""
+    body, size = encode_v2({"labels": np.zeros((1, 4, 4), np.uint8)})
+    told = filled_in(body[:size], 2.5)
+    assert len(told) == size
+    parameters = json.loads(told)["parameters"]
+    assert parameters["timeout"] == 2_500_000
+    assert abs(parameters["sent_unix_us"] / 1e6 - time.time()) < 60
 
 
 def test_timings_are_read_from_the_headers_of_an_answer() -> None:
