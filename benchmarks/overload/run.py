@@ -1,6 +1,6 @@
 """A server that is asked for more than it can do, beside Triton's own batcher on the same engine.
 
-    python -m benchmarks.overload --json out.json --picture goodput.svg
+    python -m benchmarks.overload --json out.json
 
 Arrivals are open-loop and random, of single maps, at shares of the capacity of each server and door. Clients give up
 after --deadline seconds. Server and load share this machine's cores.
@@ -28,11 +28,10 @@ from benchmarks.overload.scenarios import Setting, capacity, flood, flood_row, o
 from benchmarks.overload.views import DRAWN, views
 from benchmarks.report.noise import NoiseMeter
 from benchmarks.report.output import Output, finish
-from benchmarks.report.plots import svg
 from benchmarks.report.report import Missing, Report
 from benchmarks.report.screen import Screen
 from serving.cli.console import Command
-from serving.cli.options import COUNT, FOLDER, OUT_FILE, SECONDS, Queue, Running, option, options
+from serving.cli.options import COUNT, FOLDER, SECONDS, Queue, Running, option, options
 from serving.cli.serve import model_options
 from serving.triton.model_config import ModelOptions
 from serving.triton.server import served_config
@@ -64,7 +63,6 @@ class Overload:
     seconds: float = option("--seconds", type=SECONDS, default=10.0, show_default=True, help="Length of a measurement.")
     rounds: int = option("--rounds", type=COUNT, default=2, show_default=True, help="Turns over all shares.")
     floods: int = option("--floods", type=COUNT, default=4, show_default=True, help="Clients of large batches.")
-    picture: Path | None = option("--picture", type=OUT_FILE, help="Write the plot of the goodput here, as SVG.")
 
 
 @click.command(cls=Command)
@@ -96,9 +94,6 @@ def main(load: Overload, output: Output, model: Running, queue: Queue) -> None:
                     noise.sample()
     report.noise = noise.finish()
     finish(report, DRAWN, output, old)
-    if load.picture is not None:
-        load.picture.parent.mkdir(parents=True, exist_ok=True)
-        load.picture.write_text(svg(DRAWN.plots(report)[0]))
 
 
 @contextlib.contextmanager

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from google.protobuf import text_format
 from jsonschema import validate
 
 from benchmarks.load.figures import Window
 from benchmarks.load.loops import Shot
+from benchmarks.overload import picture
 from benchmarks.overload.peer import peer_config
 from benchmarks.overload.scenarios import flood_row, goodput, overload_row
 from kernels.isa import supported_isas
@@ -64,8 +66,10 @@ def test_a_short_run_beside_tritons_own_batcher(tmp_path: Path) -> None:
     save(tmp_path / "w.safetensors", seeded_generator(TINY))
     arguments = ["--servers", "triton-batcher,direct", "--doors", "grpc", "--shares", "0.3,3", "--deadline", "0.3",
                  "--seconds", "0.5", "--rounds", "1", "--floods", "1", "--weights", "w.safetensors", "--precision",
-                 "fp32", "--threads", "1", "--json", "o.json", "--picture", "o.svg"]  # fmt: skip
+                 "fp32", "--threads", "1", "--json", "o.json"]  # fmt: skip
     subprocess.run([sys.executable, "-m", "benchmarks.overload", *arguments], check=True, cwd=tmp_path)
+    drawn = CliRunner().invoke(picture.main, [str(tmp_path / name) for name in ("o.json", "new/o.svg")])
+    assert drawn.exit_code == 0, drawn.output
     report = json.loads((tmp_path / "o.json").read_text())
     validate(report, SCHEMA)
     assert report["missing"] == []
@@ -80,4 +84,4 @@ def test_a_short_run_beside_tritons_own_batcher(tmp_path: Path) -> None:
             assert row["capacity_images_s"] > 0
         else:
             assert row["small_p50_s"] > 0
-    assert (tmp_path / "o.svg").read_text().startswith("<svg ")
+    assert "direct grpc" in (tmp_path / "new" / "o.svg").read_text()
