@@ -90,7 +90,8 @@ export class App extends EventTarget {
   /** The style as the gateway takes it, or null for a model without style. */
   get styleSent() {
     if (!this.model.style) return null;
-    const { from, to, mix } = this.style;
+    const [from, to] = [this.style.from, this.style.to].map(({ seed, vector }) => (vector ? { vector } : { seed }));
+    const { mix } = this.style;
     return mix === 0 ? from : mix === 1 ? to : { from, to, mix };
   }
 

@@ -1,7 +1,8 @@
-// Files in and out: label maps that are opened, dropped or pasted; pictures and maps that are saved.
+// Files in and out: label maps and photos that are opened, dropped or pasted; pictures and maps that are saved.
 
 import { byId, h, notice } from "./dom.js";
 import { splitImages } from "./frames.js";
+import { keyHeaders } from "./key.js";
 import { decode } from "./painter/rle.js";
 import { encodePng } from "./painter/png.js";
 import { strings } from "./strings.js";
@@ -10,18 +11,27 @@ const MOST_BYTES = 15 << 20; // a message of the gateway has at most 16 MiB
 
 export function makeFiles(app, strokes) {
   const mapInput = byId("map-file");
+  const photoInput = byId("photo-file");
   byId("open-map").addEventListener("click", () => mapInput.click());
-  mapInput.addEventListener("change", () => {
-    const [file] = mapInput.files;
-    mapInput.value = ""; // the same file can be opened again
-    if (file) openMap(file);
-  });
+  byId("photo").addEventListener("click", () => photoInput.click());
+  for (const [input, open] of [[mapInput, openMap], [photoInput, openPhoto]]) {
+    input.addEventListener("change", () => {
+      const [file] = input.files;
+      input.value = ""; // the same file can be opened again
+      if (file) open(file);
+    });
+  }
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files.length) openMap(event.dataTransfer.files[0]);
+    sort(event.dataTransfer.files);
   });
-  addEventListener("paste", (event) => event.clipboardData.files.length && openMap(event.clipboardData.files[0]));
+  addEventListener("paste", (event) => sort(event.clipboardData.files));
+
+  /** A PNG is a label map; another image is a photo, for its style. */
+  function sort([file]) {
+    if (file) (file.type === "image/png" || !app.model.style ? openMap : openPhoto)(file);
+  }
 
   async function openMap(file) {
     await tell(file, async () => {
@@ -30,6 +40,17 @@ export function makeFiles(app, strokes) {
       app.painting.replace(decode(bytes, app.painting.labels.length), strings.steps.load(file.name));
       app.emit("step");
       notice(strings.mapOpened(file.name));
+    });
+  }
+  async function openPhoto(file) {
+    await tell(file, async () => {
+      const form = new FormData();
+      form.append("style_image", file);
+      const answer = await fetch("../v1/styles", { method: "POST", body: form, headers: keyHeaders() });
+      const found = await answer.json();
+      if (!answer.ok) throw new Error(found.detail);
+      app.setStyle({ from: { vector: found.style, name: file.name }, mix: 0 });
+      notice(strings.photoTaken(file.name));
     });
   }
   async function tell(file, work) {

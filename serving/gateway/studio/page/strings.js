@@ -87,7 +87,9 @@ export const strings = {
   styleTo: "Second style",
   styleMix: "From the first style to the second",
   seed: (seed) => `Seed ${seed}`,
+  photo: "Photo",
   dice: "Another seed",
+  usePhoto: "Photo: take the style of a photo",
   variants: "Styles",
   moreVariants: "More styles",
   variant: (seed) => `Style of seed ${seed}`,
@@ -146,6 +148,7 @@ export const strings = {
   keySend: "Go on",
   notSaved: "This browser does not keep your painting: its storage is shut.",
   tooLarge: (name) => `${name} is too large to send.`,
+  photoTaken: (name) => `The style is now the style of ${name}.`,
   mapOpened: (name) => `${name} is open.`,
 
   // ---- Help ----

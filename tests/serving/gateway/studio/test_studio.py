@@ -129,6 +129,23 @@ def test_a_new_style_keeps_the_layout(page: StudioPage) -> None:
     np.testing.assert_array_equal(page.picture, dusk)
 
 
+def test_a_photo_gives_its_style(page: StudioPage) -> None:
+    before = page.picture.astype(int)
+    page.page.locator("#style-from").fill("12")
+    page.page.keyboard.press("Enter")
+    night = page.picture
+    file = {"name": "night.png", "mimeType": "image/png", "buffer": png(night)}
+    page.page.locator("#style-from").fill("9")
+    page.page.keyboard.press("Enter")
+    page.page.locator("#photo-file").set_input_files(file)
+    expect(page.page.locator("#notice")).to_have_text("The style is now the style of night.png.")
+    taken = page.picture.astype(int)
+    assert np.abs(taken - night).mean() < np.abs(before - night).mean() / 2
+    page.page.locator("#photo-file").set_input_files({"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"x"})
+    expect(page.page.locator("#notice")).to_contain_text("expected a readable image file")
+    page.errors.clear()  # the browser's console tells of the 400
+
+
 @pytest.mark.parametrize("coloured", [False, True])
 def test_a_label_map_is_opened_and_saved_as_it_was(page: StudioPage, coloured: bool) -> None:
     file = png(draw(OTHER, class_palette(preset("demo"))) if coloured else OTHER)
