@@ -21,6 +21,10 @@ from spade_core.types import Images, Instances, Labels, Style, Symbols
 Pixels = npt.NDArray[np.uint8]
 
 
+class DeviceLostError(RuntimeError):
+    """The GPU refuses all further work of this process, which must end. The message says what CUDA reports."""
+
+
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """The checked inputs of N images of one size. `check_inputs` makes them from the arrays of a request.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ from torch import Tensor
 from kernels.cuda.host.library import CudaError, installed
 from serving.engines.contract import Engine, Inputs, check_inputs
 from serving.engines.cuda.generator import CudaGenerator
+from serving.engines.cuda.lost import watched
 from serving.engines.timings import Timings
 from spade_core.codebook.entries import level_tensors
 from spade_core.codebook.fold import fold_generator
@@ -65,6 +67,8 @@ class TorchEngine(Engine):
         self.precision: str = precision
         self.form: Form = form
         self._device = torch.device(device)
+        on_cuda = self._device.type == "cuda"
+        self._synchronize = functools.partial(torch.cuda.synchronize, self._device) if on_cuda else None
         dtype = _DTYPES[precision]
         self._cuda = _cuda_generator(generator, dtype, self._device) if form == "codebook" else None
         self.max_concurrent_calls = 1 if self._cuda is None else 2
@@ -77,7 +81,11 @@ class TorchEngine(Engine):
             generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
-        """Checked inputs -> images [N, H, W, 3]; see `Engine.run`."""
+        """Checked inputs -> images [N, H, W, 3]; see `Engine.run`. Raises DeviceLostError when the GPU is lost."""
+        with watched(self._synchronize):
+            return self._run(inputs, timings)
+
+    def _run(self, inputs: Inputs, timings: Timings | None) -> Images:
         images: Images
         if self._cuda is not None:
             images = self._cuda.run(inputs.symbols, inputs.style, values=False, timings=timings).numpy()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.engines.contract import Engine, Inputs
+from serving.engines.contract import DeviceLostError, Engine, Inputs
 from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig
 from spade_core.maps.label_maps import prepare
@@ -131,6 +131,8 @@ def run_requests(
 def _run_batch(engine: Engine, requests: Sequence[Inputs], on_batch: OnBatch) -> list[Done | Exception]:
     try:
         return list(_synthesize(engine, requests, on_batch))
+    except DeviceLostError as error:
+        return [error] * len(requests)  # one by one they would fail in the same way
     except Exception as error:  # noqa: BLE001 - whatever one request does to the engine, the others must be answered
         if len(requests) == 1:
             return [error]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
+import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from serving.engines.contract import DeviceLostError
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError, WaitedTooLongError
 from serving.triton.metrics import Metrics
@@ -76,6 +79,7 @@ class ServedModel(ABC):
     def __init__(self) -> None:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
         silence_capsules()
+        self._ending = False
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Triton calls this with new requests. Each is answered later; an error of one is answered to that one."""
@@ -102,6 +106,15 @@ class ServedModel(ABC):
         if call.parameters.get(MARK_OUTCOME):
             message = mark_outcome(message, outcome)
         call.answer(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code_of(outcome))))
+        if isinstance(error, DeviceLostError):
+            self._end_server(error)
+
+    def _end_server(self, error: DeviceLostError) -> None:
+        """Ask Triton, this process's parent, to end: it is no longer ready, and its supervisor starts a new one."""
+        if not self._ending:
+            self._ending = True
+            logging.getLogger(self.name).critical("the server ends: %s", error)
+            os.kill(os.getppid(), signal.SIGTERM)
 
     def _explain(self, error: Exception) -> tuple[str, str]:
         """The outcome that an error counts as, and what the client is told."""

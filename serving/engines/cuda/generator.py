@@ -17,6 +17,7 @@ from torch import Tensor
 from kernels.cuda.host.library import Library
 from serving.engines.cuda.codebooks import MapCodebooks, bucket_of, keep_maps, place_maps
 from serving.engines.cuda.program import Bucket, CudaProgram
+from serving.engines.cuda.recorder import Recorder
 from serving.engines.cuda.weights import cuda_weights
 from serving.engines.map_cache import Lookup, MapCache, MapKey, keys_of
 from serving.engines.timings import Timings
@@ -58,6 +59,7 @@ class CudaGenerator:
         self._programs: OrderedDict[tuple[int, ...], CudaProgram] = OrderedDict()
         self.cache: MapCache[MapCodebooks] = MapCache(cache_bytes)
         self._lock = threading.Lock()
+        self._recorder = Recorder(device)
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
@@ -181,7 +183,7 @@ class CudaGenerator:
 
     def _program(self, shape: tuple[int, ...]) -> CudaProgram:
         if shape not in self._programs:
-            self._programs[shape] = CudaProgram(self._weights, shape, self._library)  # type: ignore[arg-type]
+            self._programs[shape] = CudaProgram(self._weights, shape, self._library, self._recorder)  # type: ignore[arg-type]
         self._programs.move_to_end(shape)
         if len(self._programs) > PROGRAMS:
             self._programs.popitem(last=False)

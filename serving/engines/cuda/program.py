@@ -22,6 +22,7 @@ from kernels.cuda.image.image import image_conv
 from kernels.cuda.modulate.modulate_codebook import Modulation, modulate_codebook
 from kernels.cuda.norm.norm import norm_statistics
 from serving.engines.cuda.codebooks import Codebooks, Shape, make_plan
+from serving.engines.cuda.recorder import Recorder
 from serving.engines.cuda.weights import CudaNorm, CudaWeights
 from spade_core.config import STYLE_DIM
 
@@ -47,8 +48,8 @@ class CudaProgram:
         pixels: uint8 [N, H, W, 3], an output.
     """
 
-    def __init__(self, weights: CudaWeights, shape: Shape, library: Library) -> None:
-        self._weights, self._library, self._shape = weights, library, shape
+    def __init__(self, weights: CudaWeights, shape: Shape, library: Library, recorder: Recorder) -> None:
+        self._weights, self._library, self._shape, self._recorder = weights, library, shape, recorder
         self.plan = make_plan(weights, shape, library)
         # Recording runs the plan, so the symbols must be valid. As int16, because PyTorch supports few operations on
         # uint16.
@@ -59,7 +60,7 @@ class CudaProgram:
         self.pixels = torch.empty((*shape, 3), dtype=torch.uint8, device=weights.device)
         self._buckets: OrderedDict[int, Bucket] = OrderedDict()
         self._needed: deque[int] = deque(maxlen=RECENT)
-        self._find = record(self.plan.find, weights.device)
+        self._find = recorder.record(self.plan.find)
 
     def find(self) -> None:
         """Plan the loaded maps, and start to copy the offsets to the host. Does not wait."""
@@ -85,9 +86,8 @@ class CudaProgram:
             if len(self._buckets) == BUCKETS:
                 self._buckets.popitem(last=False)  # frees memory before the new bucket takes some
             codebooks = Codebooks(self._weights, self.plan, size, self._library)
-            device = self._weights.device
-            compute = record(codebooks.compute, device)
-            convs = record(lambda: self._run_convs(codebooks), device)
+            compute = self._recorder.record(codebooks.compute)
+            convs = self._recorder.record(lambda: self._run_convs(codebooks))
             self._buckets[size] = Bucket(size, codebooks, compute, convs)
         self._buckets.move_to_end(size)
         return self._buckets[size]
@@ -155,21 +155,3 @@ def _conv(weight: Tensor, x: Tensor) -> Tensor:
 
 def _pinned(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory() if device.type == "cuda" else x
-
-
-def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """The step as a CUDA graph; on the CPU the step itself."""
-    if device.type != "cuda":
-        return step
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True), torch.cuda.device(device):
-        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(device))
-        # Before the recording cuDNN chooses its algorithms, and libraries allocate their memory.
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream(device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may allocate meanwhile
-            step()
-    return graph.replay

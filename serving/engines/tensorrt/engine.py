@@ -22,6 +22,7 @@ from export.tensorrt.library import Library, library_log, load
 from kernels.ops.plan import Level
 from serving.engines.contract import Engine, Inputs
 from serving.engines.cuda.graph import CudaGraph, CudaGraphError, recording
+from serving.engines.cuda.lost import watched
 from serving.engines.tensorrt.buffers import Buffer
 from serving.engines.tensorrt.loading import RuntimeCache, cache_path, load_engine, rtx_context
 from serving.engines.timings import Timings
@@ -133,7 +134,7 @@ class TensorrtEngine(Engine):
 
     def _run(self, feed: Feed, profile: int, timings: Timings) -> Images:
         began = time.perf_counter()
-        with self._lock, self._current():
+        with self._lock, self._current(), watched(self._stream.synchronize):
             images = self._execute(feed, profile)
         timings.convs_s += time.perf_counter() - began
         return images
