@@ -28,8 +28,9 @@ from benchmarks.report.report import Report
 from benchmarks.report.screen import Screen
 from benchmarks.report.views import View, missing_view
 from kernels.isa import Isa, isa_forms
-from kernels.ops.plan import Level, plan
+from kernels.ops.plan import Level
 from kernels.program import Pool
+from spade_core.codebook.plans import plan_levels
 from spade_core.config import GeneratorConfig, preset
 from spade_core.types import Symbols
 
@@ -88,7 +89,7 @@ COCO = Shapes(
 
 def median_map(symbols: Symbols, config: GeneratorConfig) -> tuple[Symbols, list[Level]]:
     """Return the map of [N, H, W] with the median number of distinct 5x5 patches, as [1, H, W], and its plan."""
-    plans = [plan(one[None], config.level_sizes, config.symbols, config.spade_kernel) for one in symbols]
+    plans = [plan_levels(one[None], config) for one in symbols]
     distinct = [sum(len(level.patches5) for level in levels) for levels in plans]
     middle = int(np.argsort(distinct, kind="stable")[(len(distinct) - 1) // 2])
     return symbols[middle][None], plans[middle]

@@ -5,96 +5,105 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu import triton_peers
-from benchmarks.gpu.case import LIMITS, Case, Outputs, dtype_name, random_map, random_values, shape_name
+from benchmarks.gpu.case import LIMITS, Case, Outputs, Planned, dtype_name, random_map, random_values, shape_name
 from kernels.constants import HIDDEN
 from kernels.cuda.codebook.codebook import Codebook, Embed, codebook, embed, per_tap_weight
 from kernels.cuda.image.image import image_conv, image_conv_torch
-from kernels.ops.plan import Level, plan
+from kernels.ops.plan import Level
 from serving.engines.cpu.pack import walk
+from spade_core.codebook.plans import plan_levels
 from spade_core.config import GeneratorConfig
 from spade_core.models.generator import Generator
+from spade_core.types import Symbols
 
 
-def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+def codebook_cases(level: Level, channels: int, dtype: torch.dtype, device: torch.device) -> Iterator[Planned]:
     """Cases of embed, and of both forms of the codebook beside cuBLAS on rows gathered by PyTorch."""
+    rows3, rows5 = len(level.patches3), len(level.patches5)
+    yield Planned("embed", f"{rows3} rows", dtype_name(dtype), lambda: _embed(level, dtype, device))
+    for name, per_tap in (("codebook gathered", False), ("codebook per tap", True)):
+        yield Planned(
+            name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype),
+            lambda per_tap=per_tap: _product(level, channels, dtype, device, per_tap=per_tap),  # type: ignore[misc]
+        )  # fmt: skip
+
+
+def _embed(level: Level, dtype: torch.dtype, device: torch.device) -> Case:
     patches3 = torch.from_numpy(level.patches3).to(device)
-    symbols, rows3, rows5 = int(level.patches3.max()), len(level.patches3), len(level.patches5)
+    symbols, rows3 = int(level.patches3.max()), len(level.patches3)
     table = random_values((9, symbols + 1, HIDDEN), dtype, device)
     bias = random_values((HIDDEN,), torch.float32, device)
     table[:, -1] = 0
     actv = torch.zeros((rows3 + 1, HIDDEN), dtype=dtype, device=device)
     element = actv.element_size()
 
-    def run_embed() -> Outputs:
+    def call() -> Outputs:
         embed(Embed(table, bias, patches3, actv, relu=True, zero_row=True))
         return (actv,)
 
-    def exact_embed() -> Outputs:
+    def expected() -> Outputs:
         taps = torch.arange(9, device=device)
         return (F.pad((table.double()[taps, patches3.long()].sum(1) + bias.double()).relu(), (0, 0, 0, 1)),)
 
-    yield Case(
-        "embed", f"{rows3} rows", dtype_name(dtype), run_embed, exact_embed, None, LIMITS[dtype],
-        rows3 * (36 + HIDDEN * element) + table.numel() * element, 9 * rows3 * HIDDEN,
-    )  # fmt: skip
+    moved = rows3 * (36 + HIDDEN * element) + table.numel() * element
+    return Case(call, expected, None, LIMITS[dtype], moved, 9 * rows3 * HIDDEN)
+
+
+def _product(level: Level, channels: int, dtype: torch.dtype, device: torch.device, *, per_tap: bool) -> Case:
     problem = _codebook_problem(level, channels, dtype, device, 0)
-    products = torch.empty((rows3 + 1, 18 * channels), device=device)
-    per_tap_problem = replace(problem, weight=per_tap_weight(problem.weight), products=products)
+    ours, rows = problem, len(level.patches5)
+    if per_tap:
+        rows = len(level.patches3)
+        products = torch.empty((rows + 1, 18 * channels), device=device)
+        ours = replace(problem, weight=per_tap_weight(problem.weight), products=products)
     narrow, turned = problem.bias.to(dtype), problem.weight.T.contiguous()
 
-    def gathered() -> Outputs:
-        codebook(problem)
-        return (problem.entries,)
-
-    def per_tap() -> Outputs:
-        codebook(per_tap_problem)
-        return (problem.entries,)
+    def call() -> Outputs:
+        codebook(ours)
+        return (ours.entries,)
 
     def in_triton() -> Outputs:
         return (triton_peers.codebook_product(problem.actv, problem.patches, turned, problem.bias),)
 
-    for name, call, rows in (("codebook gathered", gathered, rows5), ("codebook per tap", per_tap, rows3)):
-        yield Case(
-            name, f"{rows5} rows, {rows3} of actv, C {channels}", dtype_name(dtype), call, lambda: (_exact(problem),),
-            lambda: _cublas(problem, narrow), LIMITS[dtype], _bytes(problem), 2 * rows * problem.weight.numel(),
-            triton=triton_peers.peer(in_triton if dtype != torch.float32 else None),
+    return Case(
+        call, lambda: (_exact(problem),), lambda: _cublas(problem, narrow), LIMITS[dtype], _bytes(problem),
+        2 * rows * problem.weight.numel(),
+        triton=triton_peers.peer(in_triton if dtype != torch.float32 else None),
+    )  # fmt: skip
+
+
+def all_codebooks_case(config: GeneratorConfig, symbols: Symbols, dtype: torch.dtype, device: torch.device) -> Planned:
+    """The codebooks of all norms of a generator in one call, beside one cuBLAS call for each norm."""
+
+    def make() -> Case:
+        levels = plan_levels(symbols, config)
+        with torch.device("meta"):
+            blocks = walk(Generator(config))
+        problems: list[Codebook] = []
+        for block, level, _ in blocks:
+            for norm in (block.norm_0, block.norm_s, block.norm_1):
+                if norm is not None:
+                    channels = norm.mlp_gamma.out_channels
+                    problems.append(_codebook_problem(levels[level], channels, dtype, device, len(problems)))
+
+        def call() -> Outputs:
+            codebook(*problems)
+            return tuple(problem.entries for problem in problems)
+
+        narrow = [problem.bias.to(dtype) for problem in problems]
+        return Case(
+            call, lambda: tuple(_exact(problem) for problem in problems),
+            lambda: [_cublas(problem, bias) for problem, bias in zip(problems, narrow, strict=True)],
+            LIMITS[dtype], sum(_bytes(problem) for problem in problems),
+            sum(2 * len(problem.patches) * problem.weight.numel() for problem in problems),
         )  # fmt: skip
 
-
-def all_codebooks_case(
-    config: GeneratorConfig, symbols: npt.NDArray[np.uint16], dtype: torch.dtype, device: torch.device
-) -> Case:
-    """The codebooks of all norms of a generator in one call, beside one cuBLAS call for each norm."""
-    levels = plan(symbols, list(config.level_sizes), config.symbols, config.spade_kernel)
-    with torch.device("meta"):
-        blocks = walk(Generator(config))
-    problems: list[Codebook] = []
-    for block, level, _ in blocks:
-        for norm in (block.norm_0, block.norm_s, block.norm_1):
-            if norm is not None:
-                problems.append(
-                    _codebook_problem(levels[level], norm.mlp_gamma.out_channels, dtype, device, len(problems))
-                )
-
-    def call() -> Outputs:
-        codebook(*problems)
-        return tuple(problem.entries for problem in problems)
-
-    narrow = [problem.bias.to(dtype) for problem in problems]
-    operations = sum(2 * len(problem.patches) * problem.weight.numel() for problem in problems)
-    return Case(
-        "all codebooks", f"{len(symbols)} maps, {len(problems)} norms", dtype_name(dtype), call,
-        lambda: tuple(_exact(problem) for problem in problems),
-        lambda: [_cublas(problem, bias) for problem, bias in zip(problems, narrow, strict=True)],
-        LIMITS[dtype], sum(_bytes(problem) for problem in problems), operations,
-    )  # fmt: skip
+    return Planned("all codebooks", f"{len(symbols)} maps, all norms", dtype_name(dtype), make)
 
 
 def _exact(problem: Codebook) -> Tensor:
@@ -121,8 +130,12 @@ def _codebook_problem(level: Level, channels: int, dtype: torch.dtype, device: t
     return Codebook(actv, patches, weight, bias, entries)
 
 
-def image_case(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Case:
+def image_case(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Planned:
     """The last conv, tanh and bytes of x [N, C, H, W]."""
+    return Planned("image", shape_name(*shape, 0), dtype_name(dtype), lambda: _image(shape, dtype, device))
+
+
+def _image(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Case:
     n, channels, height, width = shape
     x = random_map(shape, dtype, device)
     weight = random_map((3, channels, 3, 3), dtype, device, 1) / 24
@@ -140,7 +153,7 @@ def image_case(shape: tuple[int, int, int, int], dtype: torch.dtype, device: tor
         return ((image + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
     return Case(
-        "image", shape_name(n, channels, height, width, 0), dtype_name(dtype), call,
+        call,
         lambda: (image_conv_torch(x.double(), weight.double(), bias.double()),), eager, LIMITS[dtype],
         x.numel() * x.element_size() + 15 * n * height * width, 54 * x.numel(),
     )  # fmt: skip

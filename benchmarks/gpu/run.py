@@ -1,157 +1,124 @@
-"""The GPU benchmark in one command under nine minutes: `benchmarks/gpu/gpu.sh --labels DIR`.
+"""The GPU benchmark in one command: `benchmarks/gpu/gpu.sh --labels DIR`.
 
-Each step runs in a process of its own with its own share of the time, so that a step that crashes or hangs costs only
-its own figures. The report is written after every step.
+It ends within 570 s. Each step runs in a process of its own with its own share of the time, so that a step that crashes
+or hangs costs only its own figures. Report and table are written whenever a step has a new row.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
-from benchmarks.common.maps import labels_name
+from benchmarks.common.options import labels_option
 from benchmarks.gpu.setting import Report, Setting
+from benchmarks.gpu.steps import BUDGET_S, STEPS, Step, measure, run_step
 from spade_core.files.strict_json import json_text
+from spade_core.files.whole_file import write_whole
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the benchmark: name, longest time in seconds, and what it measures."""
-
-    name: str
-    seconds: int
-    what: str
-
-
-STEPS = (
-    Step("machine", 30, "the machine, and its copy bandwidth"),
-    Step("checks", 60, "every kernel against its specification in float64"),
-    Step("sanitizer", 80, "the checks under compute-sanitizer memcheck"),
-    Step("kernels", 110, "kernels beside PyTorch and Triton, and their share of the copy bandwidth"),
-    Step("model", 190, "the generator at batch 1, 8 and 32 beside dense PyTorch"),
-    Step("training", 60, "a training step of the generator beside dense PyTorch"),
-)
-assert sum(step.seconds for step in STEPS) <= 530, "the command must end within nine minutes"
-
-
-def run_step(name: str, setting: Setting) -> Report:
-    """Run one step in this process."""
-    from benchmarks.gpu import checks as gpu_checks
-    from benchmarks.gpu import kernels as gpu_kernels
-    from benchmarks.gpu import model as gpu_model
-    from benchmarks.gpu import training as gpu_training
-
-    steps: dict[str, Callable[[Setting], Report]] = {
-        "machine": gpu_kernels.machine,
-        "checks": gpu_checks.checks,
-        "sanitizer": sanitizer,
-        "kernels": gpu_kernels.kernels,
-        "model": gpu_model.model,
-        "training": gpu_training.training,
-    }
-    return steps[name](setting)
-
-
-def sanitizer(setting: Setting) -> Report:
-    """Run the checks under compute-sanitizer, if it is installed and runs here."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return {"skipped": "compute-sanitizer is not on PATH"}
-    command = [tool, "--tool", "memcheck", "--error-exitcode", "9", *_command("checks", setting)]
-    if setting.dry_run:
-        return {"would_run": " ".join(command)}
-    left = max(1.0, setting.ends - time.monotonic())
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=left)
-    errors = re.findall(r"ERROR SUMMARY: (\d+) error", done.stdout)
-    if not errors:
-        return {"skipped": f"compute-sanitizer did not run here: {(done.stdout + done.stderr)[-500:]}"}
-    return {"errors": int(errors[-1]), "passed": done.returncode == 0, "output": done.stdout[-2000:]}
-
-
-def _command(name: str, setting: Setting) -> list[str]:
-    options = [
-        *(["--labels", str(setting.labels)] if setting.labels else []),
-        *(["--dry-run"] if setting.dry_run else []),
-    ]
-    return [sys.executable, "-m", "benchmarks.gpu", "--step", name, *options]
-
-
-def measure(step: Step, labels: Path | None, dry_run: bool) -> Report:
-    """Run one step in a process of its own, which is ended when the step's time is over."""
-    setting = Setting(labels, dry_run, 0.0)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "report.json")
-        command = [*_command(step.name, setting), "--seconds", str(step.seconds - 10), "--json", str(out)]
-        began = time.monotonic()
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=step.seconds)
-            failure = None if done.returncode == 0 else (done.stdout + done.stderr)[-2000:]
-        except subprocess.TimeoutExpired:
-            failure = f"not done after {step.seconds} s"
-        report: Report = json.loads(out.read_text()) if out.exists() else {}
-    if failure is not None:
-        report["failed"] = failure
-    return report | {"wall_s": round(time.monotonic() - began, 1)}
+REHEARSED_SLOWER = 6  # times the limits of a step: emulated kernels on a busy machine
 
 
 @click.command()
+@labels_option()
+@click.option("--rehearse", is_flag=True, help="Run every step on the CPU, on small inputs and emulated kernels.")
+@click.option("--only", help="Steps to run, separated by commas.  [default: all but training]")
 @click.option(
-    "--labels", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of label maps, or one holding label/ and inst/. Without it, drawn maps.",
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("benchmarks", "results"),
+    show_default=True, help="Folder of the figures (GPU-DATE.json) and the table (GPU-DATE.md).",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Run everything up to the first launch, on small inputs: needs no GPU.")
-@click.option("--only", help="Steps to run, separated by commas.  [default: all]")
-@click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path),
-    help="File of the figures; the table is written beside it as .md.  [default: benchmarks/results/GPU-DATE.json]",
-)  # fmt: skip
+@click.option("--rehearsed", type=click.Path(exists=True, dir_okay=False, path_type=Path), hidden=True)
 @click.option("--step", "step_name", hidden=True, help="Run one step in this process.")
 @click.option("--seconds", type=int, default=60, hidden=True, help="Longest time of that step.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), hidden=True)
 def main(
-    labels: Path | None, dry_run: bool, only: str | None, json_path: Path | None, step_name: str | None, seconds: int
-) -> None:
-    """Check and measure all kernels, the generator and a training step on a GPU; exit with 1 if a step fails."""
+    labels: Path | None, rehearse: bool, only: str | None, out: Path, rehearsed: Path | None, step_name: str | None,
+    seconds: int, json_path: Path | None,
+) -> None:  # fmt: skip
+    """Check and measure all kernels and the generator on a GPU; exit with 1 if a step fails."""
     if step_name is not None:
-        setting = Setting(labels, dry_run, time.monotonic() + seconds, json_path)
-        own = run_step(step_name, setting)
-        setting.save(own)
-        sys.exit(1 if own.get("passed") is False else 0)
-    from benchmarks.gpu.table import markdown
+        sys.exit(_own_step(step_name, Setting(labels, time.monotonic() + seconds, rehearsed, json_path)))
+    steps = _wanted(only)
+    if rehearse and rehearsed is None:
+        from benchmarks.gpu.rehearsal import emulated_library
 
-    console = Console()
-    wanted = only.split(",") if only else [step.name for step in STEPS]
-    unknown = sorted(set(wanted) - {step.name for step in STEPS})
+        with emulated_library() as library:
+            sys.exit(_run(steps, Setting(labels, 0.0, library), out))
+    sys.exit(_run(steps, Setting(labels, 0.0, rehearsed), out))
+
+
+def _own_step(name: str, setting: Setting) -> int:
+    if setting.rehearsed is not None:
+        from kernels.cuda.host.library import Library, use
+
+        use(Library(setting.rehearsed, "cpu"))
+    report = run_step(name, setting)
+    setting.save(report)
+    return 1 if report.get("passed") is False else 0
+
+
+def _wanted(only: str | None) -> list[Step]:
+    if only is None:
+        return [step for step in STEPS if step.unasked]
+    names = only.split(",")
+    unknown = sorted(set(names) - {step.name for step in STEPS})
     if unknown:
         raise click.BadParameter(f"expected steps out of {', '.join(s.name for s in STEPS)} but got {unknown[0]}")
-    report: Report = {"date": date.today().isoformat(), "dry_run": dry_run, "labels": labels_name(labels)}
-    for step in STEPS:
-        if step.name not in wanted:
-            continue
+    return [step for step in STEPS if step.name in names]
+
+
+def _run(steps: list[Step], setting: Setting, out: Path) -> int:
+    """Run the steps one after another, each within its own time and what is left of the whole; the exit status."""
+    from benchmarks.gpu.table import markdown
+
+    slower = 1 if setting.rehearsed is None else REHEARSED_SLOWER
+    console, ends = Console(), time.monotonic() + BUDGET_S * slower
+    report: Report = {
+        "date": date.today().isoformat(), "rehearsal": setting.rehearsed is not None,
+        "labels": setting.labels.resolve().name if setting.labels else "drawn",
+    }  # fmt: skip
+    for step in steps:
         console.print(f"{step.name}: {step.what}")
-        report[step.name] = measure(step, labels, dry_run)
-        if "failed" in report[step.name]:
-            console.print(f"[red]{step.name} failed[/red]: {escape(report[step.name]['failed'])}")
-        path = json_path or RESULTS / f"{_gpu_name(report)}-{report['date']}.json"
-        if not dry_run or json_path is not None:  # after each step, so that an interrupted run keeps what it measured
-            path.write_text(json_text(report, indent=1) + "\n")
-            path.with_suffix(".md").write_text(markdown(report))
-    console.print(markdown(report), markup=False)
-    sys.exit(1 if any("failed" in report.get(step.name, {}) for step in STEPS) else 0)
+        seconds = min(float(step.seconds * slower), ends - time.monotonic())
+        if seconds < 1:
+            report[step.name] = {"skipped": f"the {BUDGET_S} s of the command are over"}
+            continue
+        # The report grows in the file while the step runs, so that an interrupted command keeps what it measured.
+        report[step.name] = measure(
+            step, setting, seconds, lambda rows, name=step.name: _write(out, report | {name: rows})  # type: ignore[misc]
+        )  # fmt: skip
+        _write(out, report)
+        for word, colour in (("failed", "red"), ("skipped", "yellow")):
+            if word in report[step.name]:
+                console.print(f"[{colour}]{step.name} {word}[/{colour}]: {escape(str(report[step.name][word]))}")
+    console.print(markdown(report), markup=False, soft_wrap=True)
+    console.print(_budget(steps, report))
+    return 1 if any("failed" in report[step.name] for step in steps) else 0
+
+
+def _budget(steps: list[Step], report: Report) -> Table:
+    table = Table("step", "at most s", "took s", title=f"time budget: {BUDGET_S} s")
+    for step in steps:
+        table.add_row(step.name, str(step.seconds), str(report[step.name].get("wall_s", "")))
+    took = sum(report[step.name].get("wall_s", 0.0) for step in steps)
+    table.add_row("all", str(sum(step.seconds for step in steps)), f"{took:.1f}")
+    return table
+
+
+def _write(out: Path, report: Report) -> None:
+    from benchmarks.gpu.table import markdown
+
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{'rehearsal' if report['rehearsal'] else _gpu_name(report)}-{report['date']}.json"
+    write_whole(path, lambda draft: draft.write_text(json_text(report, indent=1) + "\n"))
+    write_whole(path.with_suffix(".md"), lambda draft: draft.write_text(markdown(report) + "\n"))
 
 
 def _gpu_name(report: Report) -> str:

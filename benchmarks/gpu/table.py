@@ -8,9 +8,10 @@ from benchmarks.gpu.setting import Report
 
 _COLUMNS: dict[str, Sequence[str]] = {
     "checks": ("kernel", "shape", "dtype", "error", "limit", "passed"),
-    "kernels": ("kernel", "shape", "dtype", "ms", "gb_per_s", "copy_gb_per_s", "share", "eager_ms", "ratio",
-                "triton_ms", "triton_ratio", "triton_error", "error"),
+    "kernels": ("kernel", "shape", "dtype", "ms", "gb_per_s", "copy_gb_per_s", "share", "eager_ms", "eager_ratio",
+                "eager_error", "triton_ms", "triton_ratio", "triton_error", "error"),
     "model": ("engine", "batch", "seconds_median", "images_per_s", "max_error", "psnr_db"),
+    "compile": ("engine", "batch", "seconds_median", "images_per_s", "max_error", "psnr_db"),
     "training": ("form", "batch", "ms", "cosine_to_float32"),
 }  # fmt: skip
 
@@ -18,9 +19,9 @@ _COLUMNS: dict[str, Sequence[str]] = {
 def markdown(report: Report) -> str:
     """One section for each step of the report: its figures as a list, its rows as a table."""
     lines = [f"# GPU benchmark, {report['date']}", ""]
-    if report["dry_run"]:
-        lines += ["Dry run: nothing was launched, and no figure here was measured.", ""]
-    for name in ("machine", "checks", "sanitizer", "kernels", "model", "training"):
+    if report["rehearsal"]:
+        lines += ["A rehearsal on the CPU with emulated kernels: no figure here is of a GPU.", ""]
+    for name in ("build", "machine", "checks", "model", "kernels", "compile", "sanitizer", "training"):
         if name in report:
             lines += [f"## {name}", "", *_section(name, report[name]), ""]
     return "\n".join(lines)

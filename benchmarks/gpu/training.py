@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.maps import read_maps
 from benchmarks.gpu.setting import Report, Setting
-from benchmarks.gpu.timing import milliseconds
+from benchmarks.gpu.timing import REPEATS, Clock
 from kernels.cuda.host.library import installed
 from spade_core.codebook.entries import level_tensors
 from spade_core.codebook.modulate import by_entry
 from spade_core.codebook.plans import plan_levels
 from spade_core.codebook.synthesize import synthesize_codebook
-from spade_core.config import preset
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
 from spade_core.models.seeded import seeded_generator
@@ -28,21 +26,21 @@ DTYPE = torch.bfloat16
 
 def training(setting: Setting) -> Report:
     """Milliseconds of forward and backward at batch 8, bf16; gradients compared with the dense form in float32."""
-    config = preset("coco") if not setting.dry_run else preset("ade20k")
-    maps = read_maps(config, setting.labels, count=BATCH if not setting.dry_run else 1)
-    device = torch.device("cpu" if setting.dry_run else "cuda")
-    planned = plan_levels(maps.symbols.astype(np.uint16), config)
+    rehearsed, device = setting.rehearsed is not None, setting.device
+    config, count = setting.config(256), 2 if rehearsed else BATCH
+    maps = setting.maps(config, count)
+    symbols_on_host = maps.symbols[np.arange(count) % len(maps.symbols)]
+    planned = plan_levels(symbols_on_host.astype(np.uint16), config)
     # The trainer's data loader sorts the index of each level in the same way, outside the step.
     levels = {
         size: replace(level, order=by_entry(level.index, len(level.patches5)))
         for size, level in level_tensors(planned, device).items()
     }
-    if setting.dry_run:
-        return {"would_time": ["spade bf16", "dense eager bf16"], "levels": [list(size) for size in levels]}
     installed()  # raises if there are no kernels: the codebook form would silently run on PyTorch's operators
-    symbols = torch.from_numpy(maps.symbols[np.arange(BATCH) % len(maps.symbols)]).to(device)
+    symbols = torch.from_numpy(symbols_on_host).to(device)
     generator = seeded_generator(config).to(device).train()
     narrow = copy.deepcopy(generator).to(DTYPE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    clock = Clock(device, 1 if rehearsed else REPEATS)
 
     def step(model: Generator, ours: bool) -> None:
         model.zero_grad(set_to_none=True)
@@ -56,10 +54,11 @@ def training(setting: Setting) -> Report:
 
     step(generator, ours=False)
     exact = gradient(generator)
-    rows = []
+    rows: list[Report] = []
     for name, ours in (("spade bf16", True), ("dense eager bf16", False)):
         step(narrow, ours)
         cosine = torch.cosine_similarity(gradient(narrow), exact, dim=0)
-        ms = milliseconds(lambda ours=ours: step(narrow, ours))  # type: ignore[misc]
-        rows.append({"form": name, "batch": BATCH, "ms": ms, "cosine_to_float32": float(cosine)})
+        ms = clock.milliseconds(lambda ours=ours: step(narrow, ours))  # type: ignore[misc]
+        rows.append({"form": name, "batch": count, "ms": ms, "cosine_to_float32": float(cosine)})
+        setting.save({"rows": rows})
     return {"rows": rows}

@@ -45,6 +45,11 @@ SPADE_CUDA_API const char* spade_cuda_last_error(void);
 /* 1 if this library holds CUDA kernels; 0 if it was built without CUDA. */
 SPADE_CUDA_API int32_t spade_cuda_built(void);
 
+/* Makes `device` the current device of the calling thread. Every function below launches on the current device, and its
+ * pointers and its stream must be that device's. Returns the device that was current before; negative: minus a
+ * status. */
+SPADE_CUDA_API int64_t spade_cuda_use_device(int64_t device);
+
 typedef enum spade_cuda_dtype {
     SPADE_CUDA_FLOAT32 = 0,
     SPADE_CUDA_FLOAT16 = 1,

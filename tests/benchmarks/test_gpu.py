@@ -1,22 +1,21 @@
-"""The GPU benchmark without a GPU: a dry run, and its cases on emulated kernels."""
+"""The cases of the GPU benchmark on emulated kernels, its batches and its table; test_gpu_steps.py has the command."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks.common.maps import read_maps
+from benchmarks.gpu import case as gpu_case
+from benchmarks.gpu import cases as gpu_cases
+from benchmarks.gpu import codebook_cases as gpu_codebook_cases
+from benchmarks.gpu.case import GRADIENT_LIMITS, away_from_the_kink, largest_error, random_values, two_norm_error
 from benchmarks.gpu.cases import cases
-from benchmarks.gpu.checks import error_of
 from benchmarks.gpu.model import batches_of
-from benchmarks.gpu.run import STEPS, Step, measure
 from benchmarks.gpu.table import markdown
 from kernels.cuda.host import tensors
 from kernels.cuda.host.library import Library
@@ -32,7 +31,7 @@ from tests.kernels.cuda_emulated import emulated
 
 __all__ = ["emulated"]
 
-ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
 SMALL = replace(preset("coco"), height=32, width=32, nf=2)
 
 
@@ -41,73 +40,59 @@ def kernels_on_the_cpu(emulated: Library, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(tensors, "installed", lambda: emulated)
 
 
-def test_the_dry_run_goes_through_every_step(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.json"
-    done = subprocess.run(
-        [ROOT / "benchmarks" / "gpu" / "gpu.sh", "--dry-run", "--json", out],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(out.read_text())
-    assert [name for name in report if isinstance(report[name], dict)] == [step.name for step in STEPS]
-    assert len(report["checks"]["would_check"]) > 30
-    assert len(report["kernels"]["would_time"]) == len(report["checks"]["would_check"])
-    assert len(report["model"]["would_time"]) == 5
-    assert "would_run" in report["sanitizer"] or "skipped" in report["sanitizer"]
-    assert "no figure here was measured" in out.with_suffix(".md").read_text()
-    assert not any("ms" in row for row in report["kernels"]["would_time"])
-
-
-def test_a_step_that_fails_is_reported_and_the_rest_goes_on() -> None:
-    step = next(step for step in STEPS if step.name == "checks")
-    report = measure(step, None, dry_run=False)  # without a GPU there is nothing to check on
-    if not torch.cuda.is_available():
-        assert "failed" in report
-    assert report["wall_s"] > 0
-
-
-def test_a_step_that_is_ended_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = """
-import sys, time
-from pathlib import Path
-from benchmarks.gpu.setting import Setting
-Setting(None, False, 0.0, Path(sys.argv[-1])).save({"rows": [{"ms": 1.5}]})
-time.sleep(60)
-"""
-    monkeypatch.setattr("benchmarks.gpu.run._command", lambda _name, _setting: [sys.executable, "-c", program])
-    report = measure(Step("model", 15, ""), None, dry_run=False)
-    assert report["rows"] == [{"ms": 1.5}]
-    assert report["failed"] == "not done after 15 s"
-
-
-def test_unknown_steps_are_named() -> None:
-    done = subprocess.run(
-        [ROOT / "benchmarks" / "gpu" / "gpu.sh", "--only", "speed"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "expected steps out of machine, checks, sanitizer" in done.stderr
-
-
-@pytest.mark.usefixtures("kernels_on_the_cpu")
-def test_every_case_computes_what_it_should() -> None:
-    found = list(cases(SMALL, read_maps(SMALL, None, count=1), torch.device("cpu"), batch=1))
-    names = {case.name for case in found}
-    assert {"plan", "embed", "codebook gathered", "codebook per tap", "modulate_codebook"} < names
-    for case in found:
-        error = error_of(case)
-        assert error <= case.limit, f"{case.name} {case.shape} {case.dtype}: {error}"
-        assert case.bytes > 0
-
-
 @pytest.mark.usefixtures("kernels_on_the_cpu")
 def test_a_wrong_case_is_caught() -> None:
-    case = next(iter(cases(SMALL, read_maps(SMALL, None, count=1), torch.device("cpu"), batch=1)))
-    wrong = replace(case, expected=lambda: tuple(output + 1 for output in case.expected()))
-    missing = replace(case, expected=lambda: tuple(output * torch.nan for output in case.expected()))
-    assert error_of(wrong) > case.limit
-    assert not error_of(missing) <= case.limit
+    planned = list(cases(SMALL, read_maps(SMALL, None, count=1), CPU, batch=1, dtypes=(torch.float16,)))
+    assert {case.name for case in planned} > {"plan", "modulate_codebook_backward"}
+    for case in (one.make() for one in planned if one.name in ("plan", "modulate_codebook_backward")):
+        wrong = replace(case, expected=lambda case=case: tuple(output + 1 for output in case.expected()))
+        missing = replace(case, expected=lambda case=case: tuple(output * torch.nan for output in case.expected()))
+        assert wrong.error() > case.limit
+        assert not missing.error() <= case.limit
+
+
+def test_a_case_that_is_left_out_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Tensor:
+        raise AssertionError("an input was drawn")
+
+    for module in (gpu_case, gpu_cases, gpu_codebook_cases):
+        monkeypatch.setattr(module, "random_values", refuse)
+    monkeypatch.setattr(gpu_cases, "random_map", refuse)
+    found = list(cases(SMALL, read_maps(SMALL, None, count=1), CPU, batch=1))
+    assert len(found) > 30
+    with pytest.raises(AssertionError, match="an input was drawn"):
+        found[1].make()
+
+
+def test_inputs_are_drawn_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    usual = torch.randn
+
+    def randn(*shape: object, **options: object) -> Tensor:
+        seen.append((options["device"], options["generator"].device))  # type: ignore[attr-defined]
+        return usual(*shape, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "randn", randn)
+    first, again, other = (random_values((4, 4), torch.float16, CPU, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert seen == [(CPU, CPU)] * 3
+
+
+def test_a_rounding_at_the_kink_of_leaky_relu_is_no_error_of_a_gradient() -> None:
+    """A kernel whose value is -1e-7 where the specification has 1e-7 takes the other slope: correct, and 0.8 dy off."""
+    values, dy = torch.tensor([1e-7, 0.5, -0.5]).double(), torch.ones(3)
+    flipped = values - 2e-7
+
+    def gradients(of: Tensor, dy: Tensor) -> tuple[Tensor]:
+        return (torch.where(of > 0, dy, 0.2 * dy),)
+
+    assert largest_error(gradients(flipped, dy), gradients(values, dy)) > 0.7
+    kept = away_from_the_kink(dy, values)
+    assert kept.tolist() == [0, 1, 1]
+    assert two_norm_error(gradients(flipped, kept), gradients(values, kept)) == 0
+    wrong = (torch.tensor([0.0, 1.0, 0.21]),)
+    assert two_norm_error(wrong, gradients(values, kept)) > GRADIENT_LIMITS[torch.float16]
 
 
 def test_a_training_step_on_the_kernels_has_the_gradient_of_the_dense_form(
@@ -149,7 +134,7 @@ def test_no_batch_of_the_model_step_has_a_map_twice(size: int) -> None:
 
 def test_the_table_shows_rows_and_failures() -> None:
     report = {
-        "date": "2026-01-01", "dry_run": False, "machine": {"gpu": "H200"}, "model": {"failed": "out of memory"},
+        "date": "2026-01-01", "rehearsal": False, "machine": {"gpu": "H200"}, "model": {"failed": "out of memory"},
         "training": {"rows": [{"form": "spade bf16", "batch": 8, "ms": 1.25, "cosine_to_float32": 0.5}]},
     }  # fmt: skip
     text = markdown(report)

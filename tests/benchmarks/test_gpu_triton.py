@@ -7,6 +7,7 @@ but no launch on a GPU.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,8 @@ import benchmarks.gpu
 from benchmarks.gpu import kernels as gpu_kernels
 from benchmarks.gpu import triton_peers
 from benchmarks.gpu.case import Case
-from benchmarks.gpu.kernels import triton_peer
+from benchmarks.gpu.setting import Report
+from benchmarks.gpu.timing import Clock
 from kernels.constants import HIDDEN
 from kernels.cuda.host.tensors import in_layout
 from kernels.cuda.modulate.modulate_codebook import Modulation, modulate_codebook_torch
@@ -163,20 +165,29 @@ def test_bad_arguments_are_named() -> None:
 
 def case_of(**changes: object) -> Case:
     ones = (torch.ones(3),)
-    plain = Case("modulate", "3", "float32", lambda: ones, lambda: ones, None, 1e-5, 12, 3, triton=lambda: ones)
+    plain = Case(lambda: ones, lambda: ones, None, 1e-5, 12, 3, triton=lambda: ones)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+def triton_row(case: Case) -> Report:
+    """The columns of the peer in Triton beside a kernel of ours that takes 2 ms."""
+    peer = gpu_kernels.PEERS["triton"](case)
+    return {} if peer is None else gpu_kernels.peer_row("triton", peer, 2.0, Clock(torch.device("cpu")))
+
+
 def test_a_peer_that_is_right_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_kernels, "milliseconds", lambda _call: 3.0)
-    case = case_of()
-    assert triton_peer(case, case.expected(), ms=2.0) == {"triton_ms": 3.0, "triton_ratio": 1.5}
+    def milliseconds(_clock: Clock, call: Callable[[], object]) -> float:
+        call()
+        return 3.0
+
+    monkeypatch.setattr(Clock, "milliseconds", milliseconds)
+    assert triton_row(case_of()) == {"triton_ms": 3.0, "triton_ratio": 1.5}
 
 
 @pytest.mark.parametrize("wrong", [1.1, float("nan")])
 def test_a_peer_that_is_wrong_is_not_timed(wrong: float) -> None:
     case = case_of(triton=lambda: (torch.full((3,), wrong),))
-    row = triton_peer(case, case.expected(), ms=2.0)
+    row = triton_row(case)
     assert list(row) == ["triton_error"]
     assert "exceeds 1e-05: not timed" in row["triton_error"]
 
@@ -186,12 +197,12 @@ def test_a_peer_that_fails_says_how_in_one_line() -> None:
         raise RuntimeError("no cubin\nfor | sm_99")
 
     case = case_of(triton=fail)
-    assert triton_peer(case, case.expected(), ms=2.0) == {"triton_error": "RuntimeError: no cubin for / sm_99"}
+    assert triton_row(case) == {"triton_error": "RuntimeError: no cubin for / sm_99"}
 
 
 def test_a_case_without_a_peer_has_no_columns() -> None:
     case = case_of(triton=None)
-    assert triton_peer(case, case.expected(), ms=2.0) == {}
+    assert triton_row(case) == {}
 
 
 def test_without_triton_there_are_no_peers_and_the_report_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

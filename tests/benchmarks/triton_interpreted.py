@@ -55,18 +55,20 @@ def errors_of_peers() -> dict[str, tuple[float, float]]:
     """The error and the limit of every case's peer on a small generator, without bfloat16 products; see the tests."""
     from benchmarks.common.maps import read_maps
     from benchmarks.gpu.cases import cases
-    from benchmarks.gpu.checks import largest_error
     from spade_core.config import preset
 
     turn = _configurations(sorted({name for names in KERNELS.values() for name in names}))
     next(turn)  # sets the first configuration of each kernel, until the process ends
     small = replace(preset("coco"), height=32, width=32, nf=2)
-    found = cases(small, read_maps(small, None, count=1), torch.device("cpu"), batch=1)
-    return {
-        f"{case.name} {case.shape} {case.dtype}": (largest_error(case.triton(), case.expected()), case.limit)
-        for case in found
-        if case.triton is not None and not (case.name.startswith("codebook") and case.dtype == "bfloat16")
-    }
+    errors = {}
+    for planned in cases(small, read_maps(small, None, count=1), torch.device("cpu"), batch=1):
+        if planned.name == "plan" or (planned.name.startswith("codebook") and planned.dtype == "bfloat16"):
+            continue
+        case = planned.make()
+        if case.triton is not None:
+            error = case.judge(case.triton(), case.expected())
+            errors[f"{planned.name} {planned.shape} {planned.dtype}"] = (error, case.limit)
+    return errors
 
 
 def tried(calls: list[Call]) -> list[int]:

@@ -56,7 +56,9 @@ void check_launch(const Launch& launch, int64_t rows, int64_t threads) {
     CHECK(rows + launch.blocks * launch.threads_y <= kInt);  // a stride past the end still fits 32 bits
 }
 
-void groups(const Size& size, int32_t shift) {
+template <bool Up>
+void groups(const Size& size) {
+    constexpr int32_t shift = Up ? 1 : 0;
     if (shift != 0 && (size.height % 2 != 0 || size.width % 2 != 0)) return;
     const ModulateShape shape{static_cast<int32_t>(size.n),
                               static_cast<int32_t>(size.height),
@@ -67,8 +69,8 @@ void groups(const Size& size, int32_t shift) {
                               0};
     const int64_t pixels = size.n * size.height * size.width;
     CHECK(pixels <= kMaxPixels);
-    for (int64_t group : samples(group_count(shape))) {
-        const Group at = group_at(shape, static_cast<int32_t>(group));
+    for (int64_t group : samples(group_count<Up>(shape))) {
+        const Group at = group_at<Up>(shape, static_cast<int32_t>(group));
         CHECK(at.count >= 1 && at.count <= 4);
         for (int64_t i = 0; i < 4; ++i) {
             const int64_t pixel = at.pixels[i];
@@ -85,8 +87,8 @@ void groups(const Size& size, int32_t shift) {
     }
     if (pixels <= 4096) {  // every pixel once
         std::vector<int> seen(static_cast<size_t>(pixels));
-        for (int32_t group = 0; group < group_count(shape); ++group) {
-            const Group at = group_at(shape, group);
+        for (int32_t group = 0; group < group_count<Up>(shape); ++group) {
+            const Group at = group_at<Up>(shape, group);
             for (int i = 0; i < at.count; ++i) ++seen[static_cast<size_t>(at.pixels[i])];
         }
         for (int count : seen) CHECK(count == 1);
@@ -115,6 +117,17 @@ void launches(const Size& size, int64_t channels) {
     check_launch(launch_items(pixels), 0, 256);
 }
 
+// A multiplication in place of a division: every divisor that a kernel may meet, at the values around its multiples.
+void divisions() {
+    for (int64_t by : {1, 2, 3, 5, 7, 9, 64, 255, 1000, 65535, 65536, 65537, 46341, 1 << 24, (1 << 30) - 1, 1 << 30}) {
+        const Divisor divisor = divisor_of(by);
+        for (int64_t multiple : samples(kInt / by + 1))
+            for (int64_t value : {multiple * by - 1, multiple * by, multiple * by + by - 1})
+                if (value >= 0 && value <= kInt) CHECK(divide(static_cast<int32_t>(value), divisor) == value / by);
+        CHECK(divide(INT32_MAX, divisor) == kInt / by);
+    }
+}
+
 // Every element of a group is reduced once, within the scratch that the host sets aside.
 void reductions(const Size& size, int64_t channels, int64_t norm, bool nhwc) {
     const NormShape of{size.n, size.height * size.width, channels,
@@ -126,7 +139,8 @@ void reductions(const Size& size, int64_t channels, int64_t norm, bool nhwc) {
                       static_cast<int32_t>(channels),
                       static_cast<int32_t>(of.pixels),
                       1,
-                      nhwc};
+                      nhwc,
+                      divisor_of(nhwc ? 1 : of.pixels / wide)};
     const int threads_x = nhwc ? static_cast<int>(std::min<int64_t>(channels / wide, 32)) : 1;
     const int64_t units = static_cast<int64_t>(shape.groups) * units_across(shape, threads_x, wide);
     const int64_t items = group_items(shape, wide);
@@ -168,7 +182,8 @@ void rows(const Size& size, int64_t channels, bool nhwc) {
                                  static_cast<int32_t>(channels),
                                  stride,
                                  channels,
-                                 nhwc};
+                                 nhwc,
+                                 divisor_of(nhwc ? pixels : channels)};
     for (int64_t row : samples(row_count(shape)))
         for (int64_t element : samples(row_length(shape))) {
             const ElementPlace at = place_at(shape, static_cast<int32_t>(row), static_cast<int32_t>(element));
@@ -249,16 +264,19 @@ void swizzle(int rows, int chunks, const Place& place) {
 }  // namespace
 
 int main() {
+    divisions();
     products<HalfTile>();
     products<FloatTile>();
     swizzle(HalfTile::rows, kRowChunks, stage_place);
     swizzle(HalfTile::columns, kRowChunks, stage_place);
     CHECK(kMmaStages * sizeof(HalfStage<__half>) <= (163 << 10));    // the most shared memory of a block on sm_80
+    CHECK(kMmaFewStages * sizeof(HalfStage<__half>) <= (99 << 10));  // on sm_86, sm_89 and sm_120
     CHECK(kWgmmaStages * sizeof(HalfStage<__half>) <= (227 << 10));  // and on sm_90
     CHECK(sizeof(GroupedLaunch<Product<__half, float>>) <= 4096 &&
           sizeof(GroupedLaunch<Gather<float, __half>>) <= 4096);
     for (const Size& size : sizes()) {
-        for (int32_t shift : {0, 1}) groups(size, shift);
+        groups<false>(size);
+        groups<true>(size);
         plans(size);
         for (int64_t channels : {1, 3, 8, 64, 1024})
             for (bool nhwc : {false, true}) {

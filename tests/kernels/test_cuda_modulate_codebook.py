@@ -11,7 +11,7 @@ from cuda_emulated import each_order
 from tolerances import assert_within, gamma, stored_bound
 from torch import Tensor
 
-from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library
+from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library, Place
 from kernels.cuda.host.tensors import in_layout
 from kernels.cuda.modulate.modulate_codebook import (
     Modulation,
@@ -237,4 +237,4 @@ def test_the_library_refuses_what_it_cannot_run(emulated: Library, change: dict[
         "layout": 1,
     }  # fmt: skip
     with pytest.raises(CudaError, match=rf"\[modulate_codebook\] .*{text}"):
-        emulated.call("modulate_codebook", 0, **(arguments | change))
+        emulated.call("modulate_codebook", Place(), **(arguments | change))

@@ -10,7 +10,7 @@ from cuda_emulated import each_order
 from tolerances import assert_within, gamma, normalised_rounding, stored_bound
 from torch import Tensor
 
-from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library, Norm
+from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library, Norm, Place
 from kernels.cuda.host.tensors import in_layout
 from kernels.cuda.modulate.modulate_dense import (
     modulate_dense,
@@ -202,7 +202,7 @@ def test_bad_arguments_are_named(emulated: Library) -> None:
         modulate_dense(case.x, case.gamma, case.beta, norm="batch", statistics=given_too, library=emulated)
     with pytest.raises(CudaError, match=r"\[norm_statistics\] scratch is null, too small.* got scratch_bytes=0, n=1"):
         emulated.call(
-            "norm_statistics", 0, x=case.x.data_ptr(), mean=case.x.data_ptr(), rstd=case.x.data_ptr(),
+            "norm_statistics", Place(), x=case.x.data_ptr(), mean=case.x.data_ptr(), rstd=case.x.data_ptr(),
             scratch=None, scratch_bytes=0, n=1, pixels=24, channels=8, norm=1, dtype=0, layout=1,
         )  # fmt: skip
     with pytest.raises(CudaError, match=r"\[norm_scratch_bytes\] a size is below 1.* got n=0"):

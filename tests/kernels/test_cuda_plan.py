@@ -93,3 +93,12 @@ def test_sizes_that_cannot_be_planned_are_named(emulated: Library) -> None:
         plan.write(
             torch.empty((19, 9), dtype=torch.int32), [10], [10], torch.empty((9, 9), dtype=torch.int32), [0], [9]
         )
+
+
+def test_only_the_first_lane_of_a_run_looks_for_a_slot(emulated: Library) -> None:
+    """In a map of one label the rows of 64 hold two runs for each warp of 32 lanes, three in the second pass."""
+    before = emulated._dll.emulated_loads_past_l1()
+    check(emulated, np.zeros((1, 64, 64), np.uint16), [(64, 64)], 2, 3)
+    warps = 64 * 64 // 32
+    probes = emulated._dll.emulated_loads_past_l1() - before
+    assert warps * 2 <= probes <= warps * 8, "a lane of a run looked for itself"

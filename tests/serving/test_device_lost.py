@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from serving.engines.contract import DeviceLostError, Engine, Inputs, check_inpu
 from serving.engines.cuda.lost import watched
 from serving.engines.timings import Timings
 from serving.requests.batch import run_requests
-from serving.triton.model_config import ModelOptions
+from serving.triton import server as server_module
+from serving.triton.model_config import ModelOptions, write_repository
 from serving.triton.server import ServeOptions, serve
 from spade_core.types import Images
 
@@ -48,8 +50,9 @@ def test_a_batch_is_not_tried_again_on_a_lost_device() -> None:
     assert engine.calls == 1
 
 
-# Run by the interpreter of Triton's model process before the model: its engine fails as one on a lost GPU does.
-SITE = """
+# Added to the model that Triton loads: its engine fails as one on a lost GPU does.
+LOST = """
+
 from serving.engines.contract import DeviceLostError
 from serving.engines.reference import TorchEngine
 
@@ -65,11 +68,14 @@ TorchEngine.run = run
 
 
 @pytest.mark.xdist_group("device-lost")
-def test_a_server_whose_gpu_is_lost_answers_and_ends(
-    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(SITE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+def test_a_server_whose_gpu_is_lost_answers_and_ends(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*arguments: Any) -> Path:
+        repository = write_repository(*arguments)
+        with (repository / "spade" / "1" / "model.py").open("a") as model:
+            model.write(LOST)
+        return repository
+
+    monkeypatch.setattr(server_module, "write_repository", write)
     model = ModelOptions(tiny_weights, engine="torch", precision="fp32", threads=1, decoders=1)
     labels = np.ones((1, 64, 64), np.uint8)
     with serve(ServeOptions(model, **FREE_PORTS)) as server:

@@ -22,16 +22,20 @@ SPADE_GATHER(float32_float16, float, __half)
 SPADE_GATHER(float32_bfloat16, float, __nv_bfloat16)
 #undef SPADE_GATHER
 
-#define SPADE_PRODUCT(name, T, Out)                                                                          \
+#define SPADE_PRODUCT(name, T, Out, stages)                                                                  \
     extern "C" __global__ void __launch_bounds__(256, 1)                                                     \
         spade_product_##name(const __grid_constant__ spade::GroupedLaunch<spade::Product<T, Out>> grouped) { \
-        spade::product_mma(grouped, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()));             \
+        spade::product_mma<stages>(grouped, static_cast<spade::HalfStage<T>*>(spade::dynamic_shared()));     \
     }
 
-SPADE_PRODUCT(float16, __half, __half)
-SPADE_PRODUCT(bfloat16, __nv_bfloat16, __nv_bfloat16)
-SPADE_PRODUCT(float16_float32, __half, float)
-SPADE_PRODUCT(bfloat16_float32, __nv_bfloat16, float)
+SPADE_PRODUCT(float16, __half, __half, spade::kMmaStages)
+SPADE_PRODUCT(bfloat16, __nv_bfloat16, __nv_bfloat16, spade::kMmaStages)
+SPADE_PRODUCT(float16_float32, __half, float, spade::kMmaStages)
+SPADE_PRODUCT(bfloat16_float32, __nv_bfloat16, float, spade::kMmaStages)
+SPADE_PRODUCT(few_float16, __half, __half, spade::kMmaFewStages)
+SPADE_PRODUCT(few_bfloat16, __nv_bfloat16, __nv_bfloat16, spade::kMmaFewStages)
+SPADE_PRODUCT(few_float16_float32, __half, float, spade::kMmaFewStages)
+SPADE_PRODUCT(few_bfloat16_float32, __nv_bfloat16, float, spade::kMmaFewStages)
 #undef SPADE_PRODUCT
 
 // The body is empty when compiled for an architecture other than sm_90a; the host launches the kernel on sm_90a only.
@@ -81,8 +85,10 @@ int32_t run_grouped(const std::vector<Problem>& all, GroupedKernel<Problem> kern
             tiles += tiles_of(all[i]);
         }
         if (tiles > kMaxPixels) return SPADE_CUDA_ERROR_SIZE;
-        const Launch grid = launch_blocks(tiles, resident_blocks(kernel, kThreads, shared_bytes), shared_bytes);
-        if (const int32_t status = launch(kernel, grid, stream, grouped); status != SPADE_CUDA_OK) return status;
+        const auto grid_of = [&](int64_t resident) { return launch_blocks(tiles, resident, shared_bytes); };
+        if (const int32_t status = launch_resident(kernel, shared_bytes, grid_of, stream, grouped);
+            status != SPADE_CUDA_OK)
+            return status;
     }
     return SPADE_CUDA_OK;
 }
@@ -97,27 +103,42 @@ int32_t run_gathers(std::vector<Gather<Table, T>>& problems, GroupedKernel<Gathe
 }
 
 template <typename T, typename Out>
-int32_t run_products(std::vector<Product<T, Out>>& problems, GroupedKernel<Product<T, Out>> kernel,
-                     int64_t shared_bytes, void* stream) {
+struct ProductKernel {
+    GroupedKernel<Product<T, Out>> kernel;
+    int64_t shared_bytes;
+};
+
+template <typename T, typename Out>
+int32_t run_products(std::vector<Product<T, Out>>& problems, const ProductKernel<T, Out>& with, void* stream) {
     using Tile = std::conditional_t<sizeof(T) == 2, HalfTile, FloatTile>;
     for (Product<T, Out>& of : problems) of.pairs = of.columns % 2 == 0 && aligned({of.out}, 2 * sizeof(Out));
     return run_grouped(
-        problems, kernel, shared_bytes,
+        problems, with.kernel, with.shared_bytes,
         [](const auto& of) {
             return ceil_div(int64_t{of.rows.most} + of.extra, Tile::rows) * ceil_div(of.columns, Tile::columns);
         },
         stream);
 }
 
-// True if the current device is a Hopper GPU and this library was compiled with warpgroup products.
-bool has_wgmma() {
+// How a device multiplies float16 and bfloat16: docs/cuda.md has the table of GPUs.
+enum class ProductPath { wgmma, mma, mma_few_stages };
+
+// Finds the path of the current device: warpgroup products on Hopper, if this library was compiled with them; else
+// three stages where a block may have the shared memory for them, and two where it may not.
+int32_t find_path(ProductPath& path) {
+    int device = 0, shared = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error != cudaSuccess) return launch_status(error);
+    path = shared >= kMmaStages * static_cast<int>(sizeof(HalfStage<__half>)) ? ProductPath::mma
+                                                                              : ProductPath::mma_few_stages;
 #ifdef SPADE_CUDA_WGMMA
-    int device = 0, major = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major == 9;
-#else
-    return false;
+    int major = 0;
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    if (error != cudaSuccess) return launch_status(error);
+    if (major == 9) path = ProductPath::wgmma;
 #endif
+    return SPADE_CUDA_OK;
 }
 
 template <typename T>
@@ -135,10 +156,22 @@ int32_t embeds(const spade_gather_embed* args, int64_t count, GroupedKernel<Gath
 
 template <typename T>
 struct Kernels {
-    GroupedKernel<Product<T, T>> product, product_wgmma;  // product_wgmma is null for float32
-    GroupedKernel<Product<T, float>> products;            // per tap; the products stay in float32
+    ProductKernel<T, T> product;
+    ProductKernel<T, float> products;  // per tap; the products stay in float32
     GroupedKernel<Gather<float, T>> gather;
 };
+
+// The kernels of float16 or bfloat16 on a path.
+template <typename T>
+Kernels<T> half_kernels(ProductPath path, GroupedKernel<Product<T, T>> wgmma, GroupedKernel<Product<T, T>> mma,
+                        GroupedKernel<Product<T, T>> few, GroupedKernel<Product<T, float>> products,
+                        GroupedKernel<Product<T, float>> few_products, GroupedKernel<Gather<float, T>> gather) {
+    constexpr auto kStage = static_cast<int64_t>(sizeof(HalfStage<T>));
+    constexpr int64_t kMany = kMmaStages * kStage, kFew = kMmaFewStages * kStage;
+    if (path == ProductPath::wgmma) return {{wgmma, kWgmmaStages * kStage}, {products, kMany}, gather};
+    if (path == ProductPath::mma) return {{mma, kMany}, {products, kMany}, gather};
+    return {{few, kFew}, {few_products, kFew}, gather};
+}
 
 // One launch for the codebooks that multiply gathered rows, then two launches for the codebooks per tap: the products,
 // and the sums of gathered rows of the products.
@@ -162,11 +195,8 @@ int32_t codebooks(const spade_gather_codebook* args, int64_t count, const Kernel
         sums.push_back({of.products, of.bias, of.patches, entries, columns, static_cast<int64_t>(taps) * columns, rows,
                         taps, columns, 0, 0, 0});
     }
-    const bool wgmma = kernels.product_wgmma != nullptr && has_wgmma();
-    const int64_t stage = sizeof(T) == 2 ? static_cast<int64_t>(sizeof(HalfStage<T>)) : 0;
-    int32_t status = run_products(gathered, wgmma ? kernels.product_wgmma : kernels.product,
-                                  (wgmma ? kWgmmaStages : kMmaStages) * stage, stream);
-    if (status == SPADE_CUDA_OK) status = run_products(per_tap, kernels.products, kMmaStages * stage, stream);
+    int32_t status = run_products(gathered, kernels.product, stream);
+    if (status == SPADE_CUDA_OK) status = run_products(per_tap, kernels.products, stream);
     if (status == SPADE_CUDA_OK) status = run_gathers(sums, kernels.gather, stream);
     return status;
 }
@@ -223,16 +253,17 @@ int32_t spade_cuda_embed(const spade_gather_embed* args, int64_t count, void* st
 int32_t spade_cuda_codebook(const spade_gather_codebook* args, int64_t count, void* stream) {
     using namespace spade;
     if (const int32_t status = check_all(args, count); status != SPADE_CUDA_OK) return status;
+    ProductPath path{};
+    if (const int32_t status = find_path(path); status != SPADE_CUDA_OK) return status;
+#define SPADE_KERNELS(dtype, T)                                                                          \
+    half_kernels<T>(path, spade_product_wgmma_##dtype, spade_product_##dtype, spade_product_few_##dtype, \
+                    spade_product_##dtype##_float32, spade_product_few_##dtype##_float32,                \
+                    spade_gather_float32_##dtype)
     if (args->dtype == SPADE_CUDA_FLOAT16)
-        return codebooks<__half>(args, count,
-                                 {spade_product_float16, spade_product_wgmma_float16, spade_product_float16_float32,
-                                  spade_gather_float32_float16},
-                                 stream);
+        return codebooks<__half>(args, count, SPADE_KERNELS(float16, __half), stream);
     if (args->dtype == SPADE_CUDA_BFLOAT16)
-        return codebooks<__nv_bfloat16>(args, count,
-                                        {spade_product_bfloat16, spade_product_wgmma_bfloat16,
-                                         spade_product_bfloat16_float32, spade_gather_float32_bfloat16},
-                                        stream);
-    return codebooks<float>(args, count, {spade_product_float32, nullptr, spade_product_float32, spade_gather_float32},
+        return codebooks<__nv_bfloat16>(args, count, SPADE_KERNELS(bfloat16, __nv_bfloat16), stream);
+#undef SPADE_KERNELS
+    return codebooks<float>(args, count, {{spade_product_float32, 0}, {spade_product_float32, 0}, spade_gather_float32},
                             stream);
 }

@@ -12,7 +12,8 @@
 // cache: 85 operations per byte. It writes 2 E C per row. Operations: 2 * 128 taps * 2 C per row.
 //
 // Fused: the load of a tile gathers the rows, so the gathered rows (nine times actv) never reach memory; the store of a
-// tile adds the bias and rounds. Sums are float32. Loads run two steps ahead of the products, also across tiles. The
+// tile adds the bias and rounds. Sums are float32. Loads run one or two steps ahead of the products, as shared memory
+// allows, also across tiles. The
 // per-tap form multiplies each row of actv once with the weights of all taps and then sums gathered rows of the
 // products: U3 / U5 of the multiplications, and more memory traffic.
 #ifndef SPADE_CUDA_CODEBOOK_HPP
@@ -87,7 +88,6 @@ constexpr int kRowsAtOnce = kProductThreads / kRowChunks;  // rows that the whol
 constexpr int kCopiesA = HalfTile::rows / kRowsAtOnce;     // copies of one thread in one step
 constexpr int kCopiesB = HalfTile::columns / kRowsAtOnce;
 constexpr int kStepsOfTap = kHidden / HalfTile::depth;
-constexpr int kStepsAhead = 2;
 
 template <typename T>
 struct alignas(1024) HalfStage {
@@ -158,14 +158,14 @@ __device__ __forceinline__ void load_step(const GroupedLaunch<Product<T, Out>>& 
     __pipeline_commit();  // also without copies: the waits count one group for each stage
 }
 
-// Returns a loader for the block's first tile after starting the loads of the first kStepsAhead steps.
-template <typename T, typename Out>
+// Returns a loader for the block's first tile after starting the loads of the first Ahead steps.
+template <int Ahead, typename T, typename Out>
 __device__ __forceinline__ Loader<T, Out> begin_loads(const GroupedLaunch<Product<T, Out>>& grouped,
                                                       const ProblemLane& own, HalfStage<T>* stages) {
     Loader<T, Out> loader{};
     loader.tile = blockIdx.x;
     open_tile(grouped, own, loader);
-    for (int i = 0; i < kStepsAhead; ++i) load_step(grouped, own, loader, stages[i]);
+    for (int i = 0; i < Ahead; ++i) load_step(grouped, own, loader, stages[i]);
     return loader;
 }
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from kernels.constants import HIDDEN
 from kernels.cuda.host.library import Argument, Library
-from kernels.cuda.host.tensors import address, dtype_number, expect_contiguous, expect_shape, library_of, stream_of
+from kernels.cuda.host.tensors import address, dtype_number, expect_contiguous, expect_shape, library_of, place_of
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,22 @@ class Codebook:
 def embed(*problems: Embed, library: Library | None = None) -> None:
     """Run embeds of one dtype in one launch; none may read what another writes. Raises CudaError."""
     library = library_of(problems[0].table, library)
-    library.call_grouped("embed", stream_of(problems[0].table), [_embed_arguments(problem) for problem in problems])
+    place = place_of("embed", problems[0].table, *(tensor for one in problems for tensor in _tensors(one)))
+    library.call_grouped("embed", place, [_embed_arguments(problem) for problem in problems])
 
 
 def codebook(*problems: Codebook, library: Library | None = None) -> None:
     """Run codebooks of one dtype in one launch; none may read what another writes. Raises CudaError."""
     library = library_of(problems[0].actv, library)
-    library.call_grouped("codebook", stream_of(problems[0].actv), [_codebook_arguments(one) for one in problems])
+    place = place_of("codebook", problems[0].actv, *(tensor for one in problems for tensor in _tensors(one)))
+    library.call_grouped("codebook", place, [_codebook_arguments(one) for one in problems])
+
+
+def _tensors(one: Embed | Codebook) -> Iterator[Tensor]:
+    counts = [one.rows] if isinstance(one, Embed) else [one.rows, one.actv_rows]
+    for value in [*vars(one).values(), *(count.last for count in counts if count is not None)]:
+        if isinstance(value, Tensor):
+            yield value
 
 
 def per_tap_weight(weight: Tensor) -> Tensor:

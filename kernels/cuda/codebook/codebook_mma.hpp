@@ -1,4 +1,6 @@
-// The products of codebook.hpp with mma.m16n8k16. A warp computes 64 x 64 of a tile; a block has three stages.
+// The products of codebook.hpp with mma.m16n8k16. A warp computes 64 x 64 of a tile. A
+// block has three stages, and loads run two steps ahead; or two stages, and one step, where a block may have less than
+// 144 KB of shared memory.
 #ifndef SPADE_CUDA_CODEBOOK_MMA_HPP
 #define SPADE_CUDA_CODEBOOK_MMA_HPP
 
@@ -7,8 +9,7 @@
 
 namespace spade {
 
-// A load overwrites the stage of the previous step; the barrier at the start of a step makes that safe.
-constexpr int kMmaStages = kStepsAhead + 1;
+constexpr int kMmaStages = 3, kMmaFewStages = 2;
 
 // sums += a x b for one step and one warp: 64 rows from `down` and 64 columns from `across`, as 4 x 8 products of 16 x
 // 8.
@@ -56,23 +57,25 @@ __device__ __forceinline__ void store_tile(const Product<T, Out>& of, const floa
     }
 }
 
-template <typename T, typename Out>
+// A load overwrites the stage of the previous step; the barrier at the start of a step makes that safe.
+template <int Stages, typename T, typename Out>
 __device__ __forceinline__ void product_mma(const GroupedLaunch<Product<T, Out>>& grouped, HalfStage<T>* stages) {
+    constexpr int kAhead = Stages - 1;
     const ProblemLane own = count_product_tiles<HalfTile>(grouped);
     const int warp = static_cast<int>(threadIdx.x) / 32, down = warp / 4 * 64, across = warp % 4 * 64;
-    Loader<T, Out> loader = begin_loads(grouped, own, stages);
-    int now = 0, ahead = kStepsAhead;
+    Loader<T, Out> loader = begin_loads<kAhead>(grouped, own, stages);
+    int now = 0, ahead = kAhead;
     for (int32_t tile = blockIdx.x; tile < own.tiles; tile += static_cast<int32_t>(gridDim.x)) {
         const ProblemTile at = find_tile(own, tile);
         const Product<T, Out>& of = grouped.problems[at.problem];
         float sums[4][8][4] = {};
         for (int32_t step = 0; step < of.taps * kStepsOfTap; ++step) {
-            __pipeline_wait_prior(kStepsAhead - 1);
+            __pipeline_wait_prior(kAhead - 1);
             __syncthreads();  // all threads have this step's stage and have read the previous step's stage
             load_step(grouped, own, loader, stages[ahead]);
             multiply_step(stages[now], down, across, sums);
-            now = now + 1 == kMmaStages ? 0 : now + 1;
-            ahead = ahead + 1 == kMmaStages ? 0 : ahead + 1;
+            now = now + 1 == Stages ? 0 : now + 1;
+            ahead = ahead + 1 == Stages ? 0 : ahead + 1;
         }
         const ProductPlace place = product_place<HalfTile>(at.tile, at.rows);
         store_tile(of, sums, place.row + down, place.column + across, at.rows);

@@ -10,7 +10,7 @@
 namespace spade {
 
 // A load overwrites the stage of the step before the previous one: products of the previous step may still run.
-constexpr int kWgmmaStages = kStepsAhead + 2;
+constexpr int kWgmmaAhead = 2, kWgmmaStages = kWgmmaAhead + 2;
 
 #ifdef SPADE_HAS_WGMMA
 
@@ -48,14 +48,14 @@ template <typename T, typename Out>
 __device__ __forceinline__ void product_wgmma(const GroupedLaunch<Product<T, Out>>& grouped, HalfStage<T>* stages) {
     const ProblemLane own = count_product_tiles<HalfTile>(grouped);
     const int warp = static_cast<int>(threadIdx.x) / 32, group = warp / 4;
-    Loader<T, Out> loader = begin_loads(grouped, own, stages);
-    int now = 0, ahead = kStepsAhead;
+    Loader<T, Out> loader = begin_loads<kWgmmaAhead>(grouped, own, stages);
+    int now = 0, ahead = kWgmmaAhead;
     for (int32_t tile = blockIdx.x; tile < own.tiles; tile += static_cast<int32_t>(gridDim.x)) {
         const ProblemTile at = find_tile(own, tile);
         const Product<T, Out>& of = grouped.problems[at.problem];
         float sums[32][4] = {};
         for (int32_t step = 0; step < of.taps * kStepsOfTap; ++step) {
-            __pipeline_wait_prior(kStepsAhead - 1);
+            __pipeline_wait_prior(kWgmmaAhead - 1);
             publish_shared();
             __syncthreads();  // all threads have this step's stage; the stage that the next load overwrites is free
             multiply_step(stages[now], group * 64, sums);

@@ -2,6 +2,7 @@
 #ifndef SPADE_CUDA_ELEMENTWISE_HPP
 #define SPADE_CUDA_ELEMENTWISE_HPP
 
+#include "cuda/device/divisor.hpp"
 #include "cuda/device/vectors.hpp"
 
 namespace spade {
@@ -12,6 +13,7 @@ struct ElementwiseShape {
     int64_t modulation_stride;    // gamma and beta: elements between two pixels (NHWC) or two images (NCHW)
     int64_t statistics_stride;    // elements between the statistics of two images: C, or 0 if all images share them
     bool nhwc;
+    Divisor image_rows;  // rows of one image: pixels (NHWC) or C
 };
 
 __host__ __device__ inline int32_t row_count(const ElementwiseShape& shape) {
@@ -29,9 +31,9 @@ struct ElementPlace {
 
 __host__ __device__ inline ElementPlace place_at(const ElementwiseShape& shape, int32_t row, int32_t element) {
     const int64_t map = static_cast<int64_t>(row) * row_length(shape) + element;
-    if (shape.nhwc)
-        return {map, row * shape.modulation_stride + element, row / shape.pixels * shape.statistics_stride + element};
-    const int32_t image = row / shape.channels, channel = row - image * shape.channels;
+    const int32_t image = divide(row, shape.image_rows);
+    if (shape.nhwc) return {map, row * shape.modulation_stride + element, image * shape.statistics_stride + element};
+    const int32_t channel = row - image * shape.channels;
     return {map, image * shape.modulation_stride + static_cast<int64_t>(channel) * shape.pixels + element,
             image * shape.statistics_stride + channel};
 }

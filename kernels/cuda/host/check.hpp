@@ -42,25 +42,32 @@ inline bool is_map(int64_t n, int64_t height, int64_t width, int64_t channels) {
 // The status of a launch. Stores CUDA's error for spade_cuda_last_error.
 int32_t launch_status(cudaError_t error);
 
-// The number of blocks of a kernel that run at once on the current device. Also gives the kernel permission to use more
-// than 48 KB of dynamic shared memory. The result is cached for each kernel and device: a query costs as much as a
-// launch.
+// Finds how many blocks of kThreads threads of a kernel run at once on the current device; at least 1. Also gives the
+// kernel permission to use more than 48 KB of dynamic shared memory. The number is kept for each kernel and device: a
+// query costs as much as a launch. Returns a spade_cuda_status: a device on which the kernel cannot run is refused
+// here.
 template <typename Kernel>
-int64_t resident_blocks(Kernel kernel, int threads, int64_t shared_bytes = 0) {
+int32_t resident_blocks(Kernel kernel, int64_t shared_bytes, int64_t& blocks) {
     static std::mutex mutex;
     static std::map<std::pair<Kernel, int>, int64_t> known;
     int device = 0, processors = 0, per_processor = 0;
-    if (cudaGetDevice(&device) != cudaSuccess) return 1;
+    if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return launch_status(error);
     const std::lock_guard<std::mutex> lock(mutex);
-    if (const auto found = known.find({kernel, device}); found != known.end()) return found->second;
+    if (const auto found = known.find({kernel, device}); found != known.end()) {
+        blocks = found->second;
+        return SPADE_CUDA_OK;
+    }
     const auto shared = static_cast<int>(shared_bytes);
-    if ((shared > 0 &&
-         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared) != cudaSuccess) ||
-        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, static_cast<size_t>(shared)) !=
-            cudaSuccess)
-        return 1;
-    return known[{kernel, device}] = static_cast<int64_t>(processors) * per_processor;
+    cudaError_t error = cudaSuccess;
+    if (shared > 0) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+        error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, kThreads,
+                                                              static_cast<size_t>(shared));
+    if (error == cudaSuccess && per_processor == 0) error = cudaErrorLaunchOutOfResources;
+    if (error != cudaSuccess) return launch_status(error);
+    blocks = known[{kernel, device}] = static_cast<int64_t>(processors) * per_processor;
+    return SPADE_CUDA_OK;
 }
 
 // Launches a kernel on a stream; returns a spade_cuda_status.
@@ -72,6 +79,15 @@ int32_t launch(void (*kernel)(Parameters...), const Launch& launch, void* stream
     config.dynamicSmemBytes = static_cast<size_t>(launch.shared_bytes);
     config.stream = static_cast<cudaStream_t>(stream);
     return launch_status(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+// Launches a kernel on the grid that grid_of(blocks that run at once) chooses; returns a spade_cuda_status.
+template <typename... Parameters, typename GridOf, typename... Arguments>
+int32_t launch_resident(void (*kernel)(Parameters...), int64_t shared_bytes, const GridOf& grid_of, void* stream,
+                        Arguments... arguments) {
+    int64_t resident = 0;
+    if (const int32_t status = resident_blocks(kernel, shared_bytes, resident); status != SPADE_CUDA_OK) return status;
+    return launch(kernel, grid_of(resident), stream, arguments...);
 }
 
 }  // namespace spade

@@ -18,3 +18,10 @@ int32_t spade::launch_status(cudaError_t error) {
 const char* spade_cuda_last_error(void) { return cudaGetErrorString(last_error); }
 
 int32_t spade_cuda_built(void) { return 1; }
+
+int64_t spade_cuda_use_device(int64_t device) {
+    int before = 0;
+    cudaError_t error = cudaGetDevice(&before);
+    if (error == cudaSuccess && before != device) error = cudaSetDevice(static_cast<int>(device));
+    return error == cudaSuccess ? before : -spade::launch_status(error);
+}

@@ -6,9 +6,11 @@ drives the installed library and the library that the tests compile for the CPU 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +60,17 @@ MAX_LEVELS = 10
 Argument = float | Sequence[int] | None
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a call launches: the number of the device that holds its pointers, and a stream of that device.
+
+    None is the calling thread's current device; stream 0 is a device's default stream.
+    """
+
+    device: int | None = None
+    stream: int = 0
+
+
 class CudaError(RuntimeError):
     """The CUDA kernels are absent, or refused their arguments or the launch."""
 
@@ -98,24 +111,46 @@ class Library:
             ) from error
         for name in ("spade_cuda_status_message", "spade_cuda_last_error"):
             getattr(self._dll, name).restype = ctypes.c_char_p
+        self._dll.spade_cuda_use_device.restype = ctypes.c_int64
 
     @property
     def built(self) -> bool:
         """Whether the library holds CUDA kernels. One that was built without CUDA refuses every call."""
         return bool(self._dll.spade_cuda_built())
 
-    def call(self, op: str, stream: int, **arguments: Argument) -> None:
-        """Launch `spade_cuda_<op>` on a stream. Pointers are addresses; a missing field is 0. Raises CudaError."""
+    def call(self, op: str, place: Place, **arguments: Argument) -> None:
+        """Launch `spade_cuda_<op>` at a place. Pointers are addresses; a missing field is 0. Raises CudaError."""
         struct = _struct(op, arguments)
-        status = self._dll[f"spade_cuda_{op}"](ctypes.byref(struct), ctypes.c_void_p(stream))
-        self.check(op, status, **arguments)
+        with self._current(place.device):
+            status = self._dll[f"spade_cuda_{op}"](ctypes.byref(struct), ctypes.c_void_p(place.stream))
+            self.check(op, status, **arguments)
 
-    def call_grouped(self, op: str, stream: int, problems: Sequence[Mapping[str, Argument]]) -> None:
+    def call_grouped(self, op: str, place: Place, problems: Sequence[Mapping[str, Argument]]) -> None:
         """Launch `spade_cuda_<op>` once for several problems. Raises CudaError, with the first problem's numbers."""
         structs = [_struct(op, problem) for problem in problems]
         array = (type(structs[0]) * len(structs))(*structs)
-        status = self._dll[f"spade_cuda_{op}"](array, ctypes.c_int64(len(structs)), ctypes.c_void_p(stream))
-        self.check(op, status, problems=len(problems), **problems[0])
+        with self._current(place.device):
+            status = self._dll[f"spade_cuda_{op}"](array, ctypes.c_int64(len(structs)), ctypes.c_void_p(place.stream))
+            self.check(op, status, problems=len(problems), **problems[0])
+
+    @contextlib.contextmanager
+    def _current(self, device: int | None) -> Iterator[None]:
+        """Make a device the current one within the block, for a launch goes to the current device."""
+        if device is None:
+            yield
+            return
+        before = self._use_device(device)
+        try:
+            yield
+        finally:
+            if before != device:
+                self._use_device(before)
+
+    def _use_device(self, device: int) -> int:
+        before = int(self._dll.spade_cuda_use_device(ctypes.c_int64(device)))
+        if before < 0:
+            self.check("use_device", -before, device=device)
+        return before
 
     def check(self, op: str, status: int, **arguments: object) -> None:
         """Raise CudaError with the numbers among the arguments, unless status is 0."""
@@ -165,9 +200,21 @@ def library_path() -> Path:
     return Path(native.__file__).parent / "cuda" / NAME
 
 
-@functools.cache
+_used: list[Library] = []  # the library that `use` named, if any
+
+
+def use(library: Library) -> None:
+    """Make a library the one that `installed` returns in this process, such as emulated kernels in a rehearsal."""
+    _used[:] = [library]
+
+
 def installed() -> Library:
     """The library that was installed with this package. Raises CudaError if it was built without CUDA kernels."""
+    return _used[0] if _used else _installed()
+
+
+@functools.cache
+def _installed() -> Library:
     library = Library(library_path())
     if not library.built:
         library.check("cuda", 8, path=library.path)

@@ -6,6 +6,8 @@ const char* spade_cuda_last_error(void) { return "built without CUDA"; }
 
 int32_t spade_cuda_built(void) { return 0; }
 
+int64_t spade_cuda_use_device(int64_t) { return -SPADE_CUDA_ERROR_ABSENT; }
+
 int64_t spade_cuda_plan_scratch_bytes(const spade_plan_batch*) { return -SPADE_CUDA_ERROR_ABSENT; }
 
 int64_t spade_cuda_norm_scratch_bytes(int64_t, int64_t, int64_t, int64_t) { return -SPADE_CUDA_ERROR_ABSENT; }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library, Norm, installed
+from kernels.cuda.host.library import DTYPES, CudaError, Layout, Library, Norm, Place, installed
 
 _NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
@@ -26,9 +26,20 @@ def library_of(x: Tensor, library: Library | None) -> Library:
     return library
 
 
-def stream_of(x: Tensor) -> int:
-    """The handle of PyTorch's current stream on the tensor's device; 0 off CUDA."""
-    return int(torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else 0
+def place_of(op: str, x: Tensor, *others: Tensor | None) -> Place:
+    """Where a call on these tensors launches: x's device, and PyTorch's current stream on it.
+
+    Raises CudaError if a tensor is on another device than x, for the kernel would read an address of that device.
+    """
+    for other in others:
+        if other is not None and other.device != x.device:
+            raise CudaError(f"[{op}] expected all tensors on {x.device} but got one on {other.device}; move it there")
+    return Place(device_number(x), int(torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else 0)
+
+
+def device_number(x: Tensor) -> int | None:
+    """The number of the CUDA device that holds x; None off CUDA."""
+    return x.device.index if x.is_cuda else None
 
 
 def layout_of(x: Tensor) -> Layout:

@@ -17,8 +17,10 @@ SOURCES = (
     "codebook", "error", "image", "modulate_codebook", "modulate_codebook_backward", "modulate_dense", "norm", "plan"
 )  # fmt: skip
 
-# Ampere (A100), Hopper (H100, H200), Blackwell (B200).
-ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
+# Ampere (A100; A10, RTX 30), Ada (L4, L40S, RTX 40), Hopper (H100, H200), Blackwell (B200; RTX 50, RTX PRO). PTX of the
+# last virtual architecture is for the GPUs that come.
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
+PTX_ARCHITECTURE = "compute_100"
 
 
 class ToolkitError(RuntimeError):

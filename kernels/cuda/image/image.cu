@@ -45,10 +45,11 @@ int32_t run(const spade_image_conv& args, ImageKernel<T> any, ImageKernel<T> wid
                           static_cast<int32_t>(tiles)};
     if (wide != nullptr && args.channels % 8 == 0 && aligned({args.x}, kWideBytes) && aligned({args.weight}, 4)) {
         constexpr auto kShared = static_cast<int64_t>(sizeof(ImageShared<T>));
-        return launch(wide, launch_blocks(tiles, resident_blocks(wide, kThreads, kShared), kShared), stream, of);
+        return launch_resident(
+            wide, kShared, [&](int64_t resident) { return launch_blocks(tiles, resident, kShared); }, stream, of);
     }
     const int64_t blocks = ceil_div(args.n * args.height * args.width, kThreads);
-    return launch(any, launch_blocks(blocks, resident_blocks(any, kThreads)), stream, of);
+    return launch_resident(any, 0, [&](int64_t resident) { return launch_blocks(blocks, resident); }, stream, of);
 }
 
 int32_t check(const spade_image_conv* args) {

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kernels.constants import SLOPE
 from kernels.cuda.host.library import CudaError, Library
-from kernels.cuda.host.tensors import address, dtype_number, expect_contiguous, expect_shape, library_of, stream_of
+from kernels.cuda.host.tensors import address, dtype_number, expect_contiguous, expect_shape, library_of, place_of
 
 
 def image_conv(
@@ -48,7 +48,8 @@ def image_conv(
             raise CudaError(f"[image_conv] expected {name} channels last but got strides {list(given.stride())}")
     expect_contiguous("image_conv", *(tensor for tensor in (bias, constant, values, pixels) if tensor is not None))
     library.call(
-        "image_conv", stream_of(x), x=address(x), constant=address(constant), weight=address(weight),
+        "image_conv", place_of("image_conv", x, weight, bias, constant, values, pixels),
+        x=address(x), constant=address(constant), weight=address(weight),
         bias=address(bias), values=address(values), pixels=address(pixels), n=n, height=height, width=width,
         channels=channels, dtype=dtype_number(x),
     )  # fmt: skip

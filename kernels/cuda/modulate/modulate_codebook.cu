@@ -67,13 +67,14 @@ SPADE_MODULATE_CODEBOOK(bfloat16, __nv_bfloat16)
 
 // The variants that most calls use are kernels of their own. In one kernel with the others they would need as many
 // registers as the largest variant, and fewer threads would fit a multiprocessor.
-#define SPADE_MODULATE_WIDE(name, T, up, norm)                                                           \
-    extern "C" __global__ void __launch_bounds__(256, norm ? 2 : 3) spade_modulate_codebook_wide_##name( \
-        const T* __restrict__ x, const T* __restrict__ entries, const int32_t* __restrict__ index,       \
-        const float* __restrict__ mean, const float* __restrict__ rstd, T* __restrict__ out,             \
-        spade::ModulateShape shape, int32_t leaky) {                                                     \
-        using Element = T;                                                                               \
-        SPADE_MODULATE_NHWC(spade::kWide<T>, up, norm);                                                  \
+#define SPADE_MODULATE_WIDE(name, T, up, norm)                                                                 \
+    extern "C" __global__ void __launch_bounds__(256, norm || spade::kPacksFloats ? 2 : 3)                     \
+        spade_modulate_codebook_wide_##name(const T* __restrict__ x, const T* __restrict__ entries,            \
+                                            const int32_t* __restrict__ index, const float* __restrict__ mean, \
+                                            const float* __restrict__ rstd, T* __restrict__ out,               \
+                                            spade::ModulateShape shape, int32_t leaky) {                       \
+        using Element = T;                                                                                     \
+        SPADE_MODULATE_NHWC(spade::kWide<T>, up, norm);                                                        \
     }
 #define SPADE_MODULATE_WIDES(dtype, T)                \
     SPADE_MODULATE_WIDE(dtype, T, false, false)       \
@@ -109,11 +110,14 @@ int32_t run(const spade_modulate_codebook& args, void* stream, const Kernels<T>&
     const ModulateKernel<T> kernel = !last  ? kernels.nchw
                                      : wide ? kernels.wide[args.mean != nullptr][args.shift]
                                             : kernels.nhwc;
-    const int64_t resident = resident_blocks(kernel, kThreads);
-    const Launch grid = last ? launch_rows(group_count(shape), args.channels / (wide ? kWide<T> : 1), resident)
-                             : launch_blocks(tile_count(shape), resident);
-    return launch(kernel, grid, stream, static_cast<const T*>(args.x), static_cast<const T*>(args.entries), args.index,
-                  args.mean, args.rstd, static_cast<T*>(args.out), shape, static_cast<int32_t>(args.leaky));
+    const int64_t groups = args.shift != 0 ? group_count<true>(shape) : group_count<false>(shape);
+    const auto grid_of = [&](int64_t resident) {
+        return last ? launch_rows(groups, args.channels / (wide ? kWide<T> : 1), resident)
+                    : launch_blocks(tile_count(shape), resident);
+    };
+    return launch_resident(kernel, 0, grid_of, stream, static_cast<const T*>(args.x),
+                           static_cast<const T*>(args.entries), args.index, args.mean, args.rstd,
+                           static_cast<T*>(args.out), shape, static_cast<int32_t>(args.leaky));
 }
 
 int32_t check(const spade_modulate_codebook* args) {

@@ -12,8 +12,8 @@
 // Fused: normalisation, the x2 upsampling (in the read of x) and the activation.
 //
 // A thread of the NHWC kernel takes a group of four pixels: with the upsampling, the four that share one pixel of x,
-// which is read once; otherwise four neighbours. The thread loads two pixels at a time, and meanwhile the index of its
-// next group, because a pixel waits first for its index and then for its row of entries.
+// which is read once; otherwise four neighbours. The thread loads all four before it stores the first, and meanwhile
+// the index of its next group, because a pixel waits first for its index and then for its row of entries.
 #ifndef SPADE_CUDA_MODULATE_CODEBOOK_HPP
 #define SPADE_CUDA_MODULATE_CODEBOOK_HPP
 
@@ -54,15 +54,18 @@ struct Group {
     int32_t source;     // with the upsampling: the group's pixel of x; without it, x and out share their pixels
 };
 
-// The number of groups: with the upsampling, one for each pixel of x; otherwise one for each four pixels.
+// The number of groups: with the upsampling, one for each pixel of x; otherwise one for each four pixels. Up is
+// shape.shift where the compiler knows it: a kernel of one variant then has no code of the other.
+template <bool Up>
 __host__ __device__ inline int32_t group_count(const ModulateShape& shape) {
     const int32_t pixels = shape.n * shape.height * shape.width;
-    return shape.shift != 0 ? pixels / 4 : (pixels + 3) / 4;
+    return Up ? pixels / 4 : (pixels + 3) / 4;
 }
 
+template <bool Up>
 __host__ __device__ inline Group group_at(const ModulateShape& shape, int32_t group) {
     Group at{};
-    if (shape.shift != 0) {
+    if constexpr (Up) {
         const int32_t width = shape.width / 2, row = group / width, column = group - row * width;
         const int32_t first = 2 * row * shape.width + 2 * column;
         at.count = 4;
@@ -86,60 +89,68 @@ __host__ __device__ inline int32_t source_pixel(const ModulateShape& shape, int3
 
 // ---- NHWC ----
 
+template <bool Up>
 __device__ __forceinline__ void read_index(const ModulateShape& shape, const int32_t* __restrict__ index, int32_t group,
                                            int32_t (&rows)[4]) {
-    const Group at = group_at(shape, group);
+    const Group at = group_at<Up>(shape, group);
 #pragma unroll
     for (int i = 0; i < 4; ++i) rows[i] = index[at.pixels[i]];
 }
+
+// Blackwell computes on pairs of float32, which take aligned pairs of registers: fewer pixels and blocks fit.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool kPacksFloats = true;
+#else
+constexpr bool kPacksFloats = false;
+#endif
 
 template <typename T, int V, bool Up, bool Norm>
 __device__ __forceinline__ void modulate_nhwc(const T* __restrict__ x, const T* __restrict__ entries,
                                               const int32_t* __restrict__ index, const float* __restrict__ mean,
                                               const float* __restrict__ rstd, T* __restrict__ out,
                                               const ModulateShape& shape, float slope) {
-    constexpr int kAtOnce = 2;
-    const int32_t groups = group_count(shape), vectors = shape.channels / V;
+    constexpr int kAtOnce = Norm && kPacksFloats ? 2 : 4;  // pixels under way
+    const int32_t groups = group_count<Up>(shape), vectors = shape.channels / V;
     const int32_t image = shape.height * shape.width;
     const int64_t channels = shape.channels;
     StatisticsCache<V, true> known;
     const int32_t stride = gridDim.x * blockDim.y;
     int32_t group = blockIdx.x * blockDim.y + threadIdx.y, next[4] = {};
-    if (group < groups) read_index(shape, index, group, next);
+    if (group < groups) read_index<Up>(shape, index, group, next);
     for (; group < groups; group += stride) {
-        const Group at = group_at(shape, group);
+        const Group at = group_at<Up>(shape, group);
         int32_t rows[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) rows[i] = entry_at(shape.rows, next[i]);
-        if (group + stride < groups) read_index(shape, index, group + stride, next);
+        if (group + stride < groups) read_index<Up>(shape, index, group + stride, next);
         for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
             const int32_t channel = vector * V;
-            Vector<T, V> shared_value;
-            if constexpr (Up) shared_value = load<T, V>(x + at.source * channels + channel);
+            Vector<T, V> values[Up ? 1 : kAtOnce], a[kAtOnce], b[kAtOnce];
+            if constexpr (Up) values[0] = load<T, V>(x + at.source * channels + channel);
 #pragma unroll
             for (int first = 0; first < 4; first += kAtOnce) {
-                Vector<T, V> values[kAtOnce], a[kAtOnce], b[kAtOnce];
 #pragma unroll
                 for (int i = 0; i < kAtOnce; ++i) {
                     const T* entry = entries + rows[first + i] * 2 * channels + channel;
-                    values[i] = Up ? shared_value : load<T, V>(x + at.pixels[first + i] * channels + channel);
+                    if constexpr (!Up) values[i] = load<T, V>(x + at.pixels[first + i] * channels + channel);
                     a[i] = load<T, V>(entry);
                     b[i] = load<T, V>(entry + channels);
                 }
 #pragma unroll
                 for (int i = 0; i < kAtOnce; ++i) {
-                    if (first + i >= at.count) continue;
-                    float result[V];
                     const int32_t pixel = at.pixels[first + i];
+                    float result[V];
                     if constexpr (Norm) known.move(mean, rstd, pixel / image * shape.statistics_stride + channel);
 #pragma unroll
                     for (int j = 0; j < V; ++j) {
-                        float value = to_float(values[i].values[j]);
+                        float value = to_float(values[Up ? 0 : i].values[j]);
                         if constexpr (Norm) value = (value - known.mean[j]) * known.rstd[j];
                         value = fmaf(to_float(a[i].values[j]), value, to_float(b[i].values[j]));
                         result[j] = value > 0 ? value : value * slope;
                     }
-                    store<T, V>(out + pixel * channels + channel, result);
+                    // Only the store is guarded: all four pixels are safe to read, and a guarded load would sink below
+                    // the stores of the pixels before it.
+                    if (Up || first + i < at.count) store<T, V>(out + pixel * channels + channel, result);
                 }
             }
         }

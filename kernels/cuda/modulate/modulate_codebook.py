@@ -18,8 +18,8 @@ from kernels.cuda.host.tensors import (
     in_layout,
     layout_of,
     library_of,
+    place_of,
     statistics_stride,
-    stream_of,
 )
 from kernels.cuda.norm.norm import Statistics, norm_backward, norm_backward_torch, normalise_torch
 
@@ -30,10 +30,11 @@ _INT32_MIN = -(2**31)
 class Modulation:
     """What a modulation does beside a * x + b.
 
-    Attributes:
-        statistics: normalise x first; None: x is not normalised.
-        shift: 1 reads x upsampled by 2, at (row >> 1, column >> 1); 0 does not.
-        leaky: apply leaky ReLU of slope 0.2.
+        Attributes:
+            statistics: normalise x first;
+    None : x is not normalised.shift : 1 reads x upsampled by 2, at(row >> 1, column >> 1);
+    0 does not.
+            leaky: apply leaky ReLU of slope 0.2.
     """
 
     statistics: Statistics | None = None
@@ -74,8 +75,9 @@ def modulate_codebook(
         out = empty_map((n, channels, height, width), x, layout)
     expect_shape("modulate_codebook", "out", out, (n, channels, height, width), x.dtype)
     mean, rstd = _pair(how)
+    place = place_of("modulate_codebook", x, entries, index, mean, rstd, out)
     library.call(
-        "modulate_codebook", stream_of(x), x=address(x), entries=address(entries), index=address(index),
+        "modulate_codebook", place, x=address(x), entries=address(entries), index=address(index),
         mean=address(mean), rstd=address(rstd), out=address(out),
         rows=len(entries), statistics_stride=statistics_stride(mean, n, channels),
         n=n, height=height, width=width, channels=channels, shift=how.shift, leaky=how.leaky, dtype=dtype_number(x),
@@ -96,12 +98,12 @@ def modulate_codebook_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients at x and, float32, at the entries; they pass through statistics that were computed from x.
 
-    Args:
-        x, entries, index, how: as in `modulate_codebook`; x that is not channels last is copied.
-        dy: gradient of the output.
-        order: of the index. With it, sums have the same bits every time; None adds atomically, in any order.
+        Args:
+            x, entries, index, how: as in `modulate_codebook`;
+    x that is not channels last is copied.dy : gradient of the output.order : of the index.With it,
+        sums have the same bits every time; None adds atomically, in any order.
 
-    Raises CudaError.
+        Raises CudaError.
     """
     library = library_of(x, library)
     x, dy = in_layout(x, "nhwc"), in_layout(dy, "nhwc")
@@ -115,10 +117,12 @@ def modulate_codebook_backward(
     scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
     mean, rstd = _pair(how)
     through = how.statistics is not None and how.statistics.norm != "given"
+    sums = (None, None) if order is None else (order.rows, order.pixels)
+    place = place_of("modulate_codebook_backward", x, entries, index, dy, mean, rstd, *sums)
     library.call(
-        "modulate_codebook_backward", stream_of(x), x=address(x), entries=address(entries), index=address(index),
-        mean=address(mean), rstd=address(rstd), dy=address(dy), sorted=None if order is None else address(order.rows),
-        order=None if order is None else address(order.pixels), dx=address(dx), dentries=address(dentries),
+        "modulate_codebook_backward", place, x=address(x), entries=address(entries), index=address(index),
+        mean=address(mean), rstd=address(rstd), dy=address(dy), sorted=address(sums[0]),
+        order=address(sums[1]), dx=address(dx), dentries=address(dentries),
         scratch=address(scratch), scratch_bytes=size, rows=len(entries),
         statistics_stride=statistics_stride(mean, n, channels), n=n, height=height, width=width, channels=channels,
         shift=how.shift, leaky=how.leaky, unscaled=through, dtype=dtype_number(x),
@@ -165,7 +169,7 @@ def _pair(how: Modulation) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if how.statistics is None else (how.statistics.mean, how.statistics.rstd)
 
 
-# ---- The specification ----
+# -- -- The specification -- --
 
 
 def modulate_codebook_torch(x: Tensor, entries: Tensor, index: Tensor, how: Modulation = _LEAKY) -> Tensor:

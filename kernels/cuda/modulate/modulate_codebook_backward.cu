@@ -56,19 +56,16 @@ int32_t gradient_of_entries(const spade_modulate_codebook_backward& args, const 
     const auto bytes = static_cast<size_t>(args.rows * 2 * args.channels) * sizeof(float);
     const int32_t status = launch_status(cudaMemsetAsync(args.dentries, 0, bytes, static_cast<cudaStream_t>(stream)));
     if (status != SPADE_CUDA_OK) return status;
-    if (args.sorted == nullptr)
-        return launch(kernels.atomic, launch_rows(chunks, vectors, resident_blocks(kernels.atomic, kThreads)), stream,
-                      of, wide);
+    const auto rows_of_chunks = [&](int64_t resident) { return launch_rows(chunks, vectors, resident); };
+    if (args.sorted == nullptr) return launch_resident(kernels.atomic, 0, rows_of_chunks, stream, of, wide);
     auto* partials = static_cast<float*>(args.scratch);
     const int32_t summed =
-        launch(kernels.sorted, launch_rows(chunks, vectors, resident_blocks(kernels.sorted, kThreads)), stream, of,
-               args.sorted, args.order, partials, wide);
+        launch_resident(kernels.sorted, 0, rows_of_chunks, stream, of, args.sorted, args.order, partials, wide);
     if (summed != SPADE_CUDA_OK) return summed;
-    const int64_t resident = resident_blocks(spade_codebook_gradient_join, kThreads);
-    const Launch grid{std::min(chunks, std::max<int64_t>(resident, 1)), 32, 8};
-    return launch(spade_codebook_gradient_join, grid, stream, args.sorted, static_cast<const float*>(partials),
-                  args.dentries, static_cast<int32_t>(args.n * args.height * args.width), of.shape.rows,
-                  of.shape.channels);
+    const auto block_of_chunk = [&](int64_t resident) { return Launch{std::min(chunks, resident), 32, 8}; };
+    return launch_resident(spade_codebook_gradient_join, 0, block_of_chunk, stream, args.sorted,
+                           static_cast<const float*>(partials), args.dentries,
+                           static_cast<int32_t>(args.n * args.height * args.width), of.shape.rows, of.shape.channels);
 }
 
 template <typename T>
@@ -88,8 +85,9 @@ int32_t run(const spade_modulate_codebook_backward& args, const Kernels<T>& kern
     const auto wide = static_cast<int32_t>(is_wide);
     const int64_t groups = (args.n * args.height * args.width) >> (2 * args.shift);
     const int64_t vectors = args.channels / (is_wide ? kWide<T> : 1);
-    const int32_t status = launch(kernels.x, launch_rows(groups, vectors, resident_blocks(kernels.x, kThreads)), stream,
-                                  of, static_cast<int32_t>(args.unscaled == 0), wide);
+    const int32_t status = launch_resident(
+        kernels.x, 0, [&](int64_t resident) { return launch_rows(groups, vectors, resident); }, stream, of,
+        static_cast<int32_t>(args.unscaled == 0), wide);
     if (status != SPADE_CUDA_OK || args.dentries == nullptr) return status;
     return gradient_of_entries(args, of, wide, kernels, stream);
 }

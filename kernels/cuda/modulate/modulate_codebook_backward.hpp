@@ -81,7 +81,7 @@ __device__ __forceinline__ void codebook_gradient_x(const CodebookBackward<T>& o
         for (int32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
             float g[V] = {};
             for (int32_t i = 0; i < pixels; ++i) {
-                const int32_t pixel = shape.shift != 0 ? group_at(shape, group).pixels[i] : group;
+                const int32_t pixel = shape.shift != 0 ? group_at<true>(shape, group).pixels[i] : group;
                 const Gradient<T, V> at =
                     gradient_at<T, V>(of, pixel, group, entry_at(shape.rows, of.index[pixel]), vector * V);
 #pragma unroll

@@ -120,9 +120,9 @@ int32_t spade_cuda_modulate_dense(const spade_modulate_dense* args, void* stream
             access_width(shape, {args->modulation_stride}, {args->x, args->gamma, args->beta, args->out});
         const DensePointers<T> of{read<T>(args->x), read<T>(args->gamma), read<T>(args->beta),
                                   args->mean,       args->rstd,           static_cast<T*>(args->out)};
-        return launch(kernels.forward, elementwise_launch(shape, width, kernels.forward), stream, of,
-                      elementwise_shape(shape, args->modulation_stride, stride), slope_of(args->leaky),
-                      static_cast<int32_t>(width > 1));
+        return launch_elementwise(kernels.forward, shape, width, stream, of,
+                                  elementwise_shape(shape, args->modulation_stride, stride), slope_of(args->leaky),
+                                  static_cast<int32_t>(width > 1));
     });
 }
 
@@ -150,9 +150,9 @@ int32_t spade_cuda_modulate_dense_backward(const spade_modulate_dense_backward* 
                                           static_cast<T*>(args->dgamma),
                                           static_cast<T*>(args->dbeta)};
         const int32_t status =
-            launch(kernels.backward, elementwise_launch(shape, width, kernels.backward), stream, of,
-                   elementwise_shape(shape, args->modulation_stride, stride), args->gradient_stride,
-                   slope_of(args->leaky), static_cast<int32_t>(!through), static_cast<int32_t>(width > 1));
+            launch_elementwise(kernels.backward, shape, width, stream, of,
+                               elementwise_shape(shape, args->modulation_stride, stride), args->gradient_stride,
+                               slope_of(args->leaky), static_cast<int32_t>(!through), static_cast<int32_t>(width > 1));
         if (status != SPADE_CUDA_OK || !through) return status;
         return run_norm_backward(shape, args->x, args->dx, args->mean, args->rstd, args->dx, args->scratch, stream);
     });

@@ -149,6 +149,7 @@ __device__ __forceinline__ void modulate_plane(const PlanePointers<T>& of, const
                     : place_at(shape, at.image * shape.channels + channel, item * V);
     };
     float centre[V] = {}, scale[V] = {};
+#pragma unroll 4
     for (int32_t item = threadIdx.y; present && item < items; item += blockDim.y) {
         const Vector<T, V> values = load<T, V>(of.x + place(item).map);
         *reinterpret_cast<Vector<T, V>*>(plane + (item * columns + threadIdx.x) * V) = values;

@@ -16,9 +16,9 @@ from kernels.cuda.host.tensors import (
     in_layout,
     layout_of,
     library_of,
+    place_of,
     scratch_for,
     statistics_stride,
-    stream_of,
 )
 from kernels.cuda.norm.norm import Statistics, empty_statistics, norm_backward_torch, normalise_torch
 
@@ -62,7 +62,8 @@ def modulate_dense(
     out = empty_map((n, channels, height, width), x, layout)
     scratch = scratch_for(library, x, norm)
     library.call(
-        "modulate_dense", stream_of(x), x=address(x), gamma=address(gamma), beta=address(beta), mean=address(mean),
+        "modulate_dense", place_of("modulate_dense", x, gamma, beta, mean, rstd),
+        x=address(x), gamma=address(gamma), beta=address(beta), mean=address(mean),
         rstd=address(rstd), out=address(out), scratch=address(scratch), scratch_bytes=scratch.numel(), n=n,
         pixels=height * width, channels=channels, modulation_stride=stride,
         statistics_stride=statistics_stride(mean, n, channels), norm=NORMS[norm], epsilon=epsilon, leaky=leaky,
@@ -96,7 +97,8 @@ def modulate_dense_backward(
     dx, dgamma, dbeta = (empty_map((n, channels, height, width), x, layout) for _ in range(3))
     scratch = scratch_for(library, x, norm)
     library.call(
-        "modulate_dense_backward", stream_of(x), x=address(x), gamma=address(gamma), beta=address(beta), dy=address(dy),
+        "modulate_dense_backward", place_of("modulate_dense_backward", x, gamma, beta, dy, mean, rstd),
+        x=address(x), gamma=address(gamma), beta=address(beta), dy=address(dy),
         mean=address(mean), rstd=address(rstd), dx=address(dx), dgamma=address(dgamma), dbeta=address(dbeta),
         scratch=address(scratch), scratch_bytes=scratch.numel(), n=n, pixels=height * width, channels=channels,
         modulation_stride=stride, gradient_stride=_row(x, layout),

@@ -67,7 +67,8 @@ Reduction plan_reduction(const NormShape& of, int64_t width, int64_t resident) {
                       static_cast<int32_t>(of.channels),
                       static_cast<int32_t>(of.pixels),
                       1,
-                      of.nhwc()};
+                      of.nhwc(),
+                      divisor_of(of.nhwc() ? 1 : of.pixels / width)};
     const int threads_x = of.nhwc() ? static_cast<int>(std::min<int64_t>(of.channels / width, 32)) : 1;
     const auto lanes = static_cast<int32_t>(width);
     const int64_t units = static_cast<int64_t>(shape.groups) * units_across(shape, threads_x, lanes);
@@ -89,7 +90,10 @@ int32_t run_statistics(const NormShape& shape, const void* x, float* mean, float
     const NormScratch scratch = norm_scratch(shape, memory);
     const int64_t width = access_width(shape, {}, {x});
     return with_kernels(shape.dtype, [&]<typename T>(const Kernels<T>& kernels) {
-        const Reduction plan = plan_reduction(shape, width, resident_blocks(kernels.statistics, kThreads));
+        int64_t resident = 0;
+        if (const int32_t status = resident_blocks(kernels.statistics, 0, resident); status != SPADE_CUDA_OK)
+            return status;
+        const Reduction plan = plan_reduction(shape, width, resident);
         if (const int32_t status = clear_counters(scratch, plan.shape.splits, stream); status != SPADE_CUDA_OK)
             return status;
         const ReduceTargets targets{mean, rstd, scratch.partials, scratch.counters, epsilon};
@@ -103,7 +107,9 @@ int32_t run_norm_backward(const NormShape& shape, const void* x, const void* g, 
     const NormScratch scratch = norm_scratch(shape, memory);
     const int64_t width = access_width(shape, {}, {x, g, dx});
     return with_kernels(shape.dtype, [&]<typename T>(const Kernels<T>& kernels) {
-        const Reduction plan = plan_reduction(shape, width, resident_blocks(kernels.sums, kThreads));
+        int64_t resident = 0;
+        if (const int32_t status = resident_blocks(kernels.sums, 0, resident); status != SPADE_CUDA_OK) return status;
+        const Reduction plan = plan_reduction(shape, width, resident);
         if (const int32_t status = clear_counters(scratch, plan.shape.splits, stream); status != SPADE_CUDA_OK)
             return status;
         const ReduceTargets targets{scratch.first, scratch.second, scratch.partials, scratch.counters, 0};
@@ -112,9 +118,9 @@ int32_t run_norm_backward(const NormShape& shape, const void* x, const void* g, 
         const int32_t status =
             launch(kernels.sums, plan.launch, stream, values, gradients, mean, rstd, plan.shape, targets, wide);
         if (status != SPADE_CUDA_OK) return status;
-        return launch(kernels.apply, elementwise_launch(shape, width, kernels.apply), stream, values, gradients, mean,
-                      rstd, static_cast<const float*>(scratch.first), static_cast<const float*>(scratch.second),
-                      static_cast<T*>(dx), elementwise_shape(shape, 0, computed_stride(shape)), wide);
+        return launch_elementwise(kernels.apply, shape, width, stream, values, gradients, mean, rstd,
+                                  static_cast<const float*>(scratch.first), static_cast<const float*>(scratch.second),
+                                  static_cast<T*>(dx), elementwise_shape(shape, 0, computed_stride(shape)), wide);
     });
 }
 

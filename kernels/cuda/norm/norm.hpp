@@ -10,7 +10,11 @@
 //
 // Bytes per element, E = sizeof(T): statistics read E; the sums of the gradient read 2 E; applying them reads 2 E and
 // writes E.
-// Operations: Welford's update takes 4 and one division per pixel; the sums 4; applying them 5.
+// Operations: the moments of four pixels take 13 and are merged by 4 and one division of the whole thread; the sums
+// take 4 per pixel; applying them 5.
+//
+// A thread loads four items before it adds the first: one item of 16 bytes for each thread does not fill the memory's
+// latency.
 //
 // Fused: one launch does the whole reduction. Several blocks share a group, and the block that finishes last merges
 // their results in one fixed order, which gives the same bits every time.
@@ -18,6 +22,7 @@
 #define SPADE_CUDA_NORM_HPP
 
 #include "cuda/device/elementwise.hpp"
+#include "cuda/norm/sums.hpp"
 
 namespace spade {
 
@@ -27,6 +32,7 @@ struct ReduceShape {
     int32_t groups, images, channels, pixels;  // images in a group, pixels in an image
     int32_t splits;                            // blocks that share a unit
     bool nhwc;
+    Divisor image_vectors;  // NCHW: accesses of one plane
 };
 
 // ---- Units of a reduction ----
@@ -61,91 +67,9 @@ __host__ __device__ inline int64_t item_offset(const ReduceShape& shape, int32_t
         const int64_t pixel = static_cast<int64_t>(group) * shape.images * shape.pixels + item;
         return pixel * shape.channels + channel;
     }
-    const int32_t vectors = shape.pixels / wide, image = item / vectors, vector = item - image * vectors;
+    const int32_t image = divide(item, shape.image_vectors), vector = item - image * (shape.pixels / wide);
     const int64_t plane = (static_cast<int64_t>(group) * shape.images + image) * shape.channels + channel;
     return plane * shape.pixels + static_cast<int64_t>(vector) * wide;
-}
-
-// ---- Sums ----
-
-// Welford's running mean (first) and sum of squared deviations (second) of V lanes with equal counts.
-template <int V>
-struct Moments {
-    static constexpr bool kTwo = false;  // reads x alone
-    float count, first[V], second[V];
-
-    __device__ void clear() {
-        count = 0;
-        for (int i = 0; i < V; ++i) first[i] = second[i] = 0;
-    }
-
-    __device__ void add(const float (&x)[V], const float (&)[V]) {
-        count += 1;
-        const float share = 1 / count;
-#pragma unroll
-        for (int i = 0; i < V; ++i) {
-            const float delta = x[i] - first[i];
-            first[i] = fmaf(delta, share, first[i]);
-            second[i] = fmaf(delta, x[i] - first[i], second[i]);
-        }
-    }
-
-    __device__ static void merge_lane(float& count, float& mean, float& squares, float other_count, float other_mean,
-                                      float other_squares) {
-        if (other_count == 0) return;
-        const float total = count + other_count, delta = other_mean - mean, share = other_count / total;
-        mean = fmaf(delta, share, mean);
-        squares += other_squares + delta * delta * count * share;
-        count = total;
-    }
-
-    __device__ static void finish(float count, float epsilon, float& mean, float& squares) {
-        (void)mean;
-        squares = rsqrtf(squares / count + epsilon);
-    }
-};
-
-// Sums of g (first) and of g xn (second).
-template <int V>
-struct GradientSums {
-    static constexpr bool kTwo = true;  // reads x and g
-    float count, first[V], second[V];
-
-    __device__ void clear() {
-        count = 0;
-        for (int i = 0; i < V; ++i) first[i] = second[i] = 0;
-    }
-
-    __device__ void add(const float (&xn)[V], const float (&g)[V]) {
-        count += 1;
-#pragma unroll
-        for (int i = 0; i < V; ++i) {
-            first[i] += g[i];
-            second[i] = fmaf(g[i], xn[i], second[i]);
-        }
-    }
-
-    __device__ static void merge_lane(float& count, float& sum, float& product, float other_count, float other_sum,
-                                      float other_product) {
-        count += other_count;
-        sum += other_sum;
-        product += other_product;
-    }
-
-    __device__ static void finish(float count, float, float& sum, float& product) {
-        sum /= count;
-        product /= count;
-    }
-};
-
-template <typename Sums, int V>
-__device__ void merge(Sums& into, const Sums& from) {
-    float count = into.count;
-    for (int i = 0; i < V; ++i) {
-        count = into.count;
-        Sums::merge_lane(count, into.first[i], into.second[i], from.count, from.first[i], from.second[i]);
-    }
-    into.count = count;
 }
 
 // ---- The reduction ----
@@ -195,13 +119,42 @@ struct ReduceSources {
     const float *mean, *rstd;
 };
 
+// Reads At items, `step` apart, and adds them to `own`. All loads come before the first addition.
+template <typename T, int V, typename Sums, int At>
+__device__ __forceinline__ void add_items(Sums& own, const ReduceSources<T>& of, const ReduceShape& shape,
+                                          const Unit& unit, int32_t channel, int32_t item, int32_t step,
+                                          const float (&centre)[V], const float (&scale)[V]) {
+    Vector<T, V> values[At], gradients[At];
+#pragma unroll
+    for (int j = 0; j < At; ++j) {
+        const int64_t offset = item_offset(shape, V, unit.group, channel, item + j * step);
+        values[j] = load<T, V>(of.x + offset);
+        if constexpr (Sums::kTwo) gradients[j] = load<T, V>(of.g + offset);
+    }
+    float wide[At][V], gradient[At][V];
+#pragma unroll
+    for (int j = 0; j < At; ++j)
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            wide[j][i] = to_float(values[j].values[i]);
+            if constexpr (Sums::kTwo) {
+                wide[j][i] = (wide[j][i] - centre[i]) * scale[i];
+                gradient[j][i] = to_float(gradients[j].values[i]);
+            }
+        }
+    if constexpr (At == 4)
+        own.add_four(wide, gradient);
+    else
+        own.add(wide[0], gradient[0]);
+}
+
 // Sums this thread's share of a unit: V lanes from `channel` on.
 template <typename T, int V, typename Sums>
 __device__ __forceinline__ Sums sum_items(const ReduceSources<T>& of, const ReduceShape& shape, const Unit& unit,
                                           int32_t channel) {
     const int64_t row = static_cast<int64_t>(unit.group) * shape.channels + channel;
     const int32_t items = group_items(shape, V), each = (items + shape.splits - 1) / shape.splits;
-    const int32_t end = min(items, (unit.split + 1) * each);
+    const int32_t end = min(items, (unit.split + 1) * each), step = blockDim.y;
     Sums own;
     own.clear();
     float centre[V], scale[V];
@@ -209,21 +162,10 @@ __device__ __forceinline__ Sums sum_items(const ReduceSources<T>& of, const Redu
         centre[i] = of.mean[row + (shape.nhwc ? i : 0)];
         scale[i] = of.rstd[row + (shape.nhwc ? i : 0)];
     }
-    for (int32_t item = unit.split * each + threadIdx.y; item < end; item += blockDim.y) {
-        const int64_t offset = item_offset(shape, V, unit.group, channel, item);
-        const Vector<T, V> values = load<T, V>(of.x + offset);
-        float wide[V], gradient[V];
-        for (int i = 0; i < V; ++i) wide[i] = to_float(values.values[i]);
-        if constexpr (Sums::kTwo) {
-            const Vector<T, V> gradients = load<T, V>(of.g + offset);
-#pragma unroll
-            for (int i = 0; i < V; ++i) {
-                wide[i] = (wide[i] - centre[i]) * scale[i];
-                gradient[i] = to_float(gradients.values[i]);
-            }
-        }
-        own.add(wide, gradient);
-    }
+    int32_t item = unit.split * each + threadIdx.y;
+    for (; item + 3 * step < end; item += 4 * step)
+        add_items<T, V, Sums, 4>(own, of, shape, unit, channel, item, step, centre, scale);
+    for (; item < end; item += step) add_items<T, V, Sums, 1>(own, of, shape, unit, channel, item, step, centre, scale);
     return own;
 }
 

@@ -15,8 +15,8 @@ from kernels.cuda.host.tensors import (
     in_layout,
     layout_of,
     library_of,
+    place_of,
     scratch_for,
-    stream_of,
 )
 
 
@@ -51,7 +51,8 @@ def norm_statistics(x: Tensor, norm: Norm, *, epsilon: float = EPSILON, library:
     statistics = empty_statistics(x, norm)
     scratch = scratch_for(library, x, norm)
     library.call(
-        "norm_statistics", stream_of(x), x=address(x), mean=address(statistics.mean), rstd=address(statistics.rstd),
+        "norm_statistics", place_of("norm_statistics", x),
+        x=address(x), mean=address(statistics.mean), rstd=address(statistics.rstd),
         scratch=address(scratch), scratch_bytes=scratch.numel(), n=n, pixels=height * width, channels=channels,
         norm=NORMS[norm], epsilon=epsilon, dtype=dtype_number(x), layout=LAYOUTS[layout],
     )  # fmt: skip
@@ -69,7 +70,8 @@ def norm_backward(x: Tensor, g: Tensor, statistics: Statistics, *, library: Libr
     n, channels, height, width = x.shape
     scratch = scratch_for(library, x, statistics.norm)
     library.call(
-        "norm_backward", stream_of(x), x=address(x), g=address(g), mean=address(statistics.mean),
+        "norm_backward", place_of("norm_backward", x, g, statistics.mean, statistics.rstd),
+        x=address(x), g=address(g), mean=address(statistics.mean),
         rstd=address(statistics.rstd), dx=address(g), scratch=address(scratch), scratch_bytes=scratch.numel(), n=n,
         pixels=height * width, channels=channels, norm=NORMS[statistics.norm], dtype=dtype_number(x),
         layout=LAYOUTS[layout],

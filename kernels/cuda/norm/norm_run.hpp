@@ -60,7 +60,8 @@ inline ElementwiseShape elementwise_shape(const NormShape& shape, int64_t modula
             static_cast<int32_t>(shape.channels),
             modulation_stride,
             statistics_stride,
-            shape.nhwc()};
+            shape.nhwc(),
+            divisor_of(shape.nhwc() ? shape.pixels : shape.channels)};
 }
 
 inline int64_t computed_stride(const NormShape& shape) {
@@ -77,12 +78,15 @@ inline int64_t access_width(const NormShape& shape, std::initializer_list<int64_
     return wide;
 }
 
-// The launch of an elementwise kernel over the rows of a map.
-template <typename Kernel>
-Launch elementwise_launch(const NormShape& shape, int64_t width, Kernel kernel) {
+// Launches an elementwise kernel over the rows of a map, with accesses of `width` elements.
+template <typename... Parameters, typename... Arguments>
+int32_t launch_elementwise(void (*kernel)(Parameters...), const NormShape& shape, int64_t width, void* stream,
+                           Arguments... arguments) {
     const int64_t rows = shape.nhwc() ? shape.n * shape.pixels : shape.n * shape.channels;
     const int64_t length = shape.nhwc() ? shape.channels : shape.pixels;
-    return launch_split_rows(rows, length / width, resident_blocks(kernel, kThreads));
+    return launch_resident(
+        kernel, 0, [&](int64_t resident) { return launch_split_rows(rows, length / width, resident); }, stream,
+        arguments...);
 }
 
 int32_t run_statistics(const NormShape& shape, const void* x, float* mean, float* rstd, float epsilon, void* scratch,

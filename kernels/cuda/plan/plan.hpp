@@ -114,14 +114,23 @@ __device__ __forceinline__ void resize_symbols(const PlanLevels& levels, const u
 
 // Finds the slot of the window around each position, and stores it in found[position]. slots: mask + 1 of them, a power
 // of two, all kEmpty before the step.
+//
+// Neighbours mostly have equal windows. Only the first lane of a run of equal windows looks for the slot and hands it
+// to the run: else all lanes of all warps that see the commonest window would meet in one atomic operation on one
+// address.
 template <int K>
 __device__ __forceinline__ void insert_windows(const PlanLevels& levels, const int32_t* ids, int32_t* slots,
                                                uint32_t mask, int32_t* found) {
-    const int32_t position = this_position();
-    if (position >= levels.start[levels.count]) return;
+    constexpr unsigned kAll = 0xFFFFFFFFu;
+    const int32_t own = this_position(), last = levels.start[levels.count] - 1;
+    const int32_t position = own <= last ? own : last;  // every lane takes part in the exchanges below
+    const int lane = static_cast<int>(threadIdx.x) % 32;
     const Position at = position_at(levels, position);
-    uint32_t slot = hash_at<K>(levels, ids, position, at) & mask;
-    for (;; slot = (slot + 1) & mask) {
+    const uint32_t hash = hash_at<K>(levels, ids, position, at), left = __shfl_up_sync(kAll, hash, 1);
+    const bool begins = lane == 0 || hash != left || !equal_at<K>(levels, ids, position, at, position - 1);
+    const unsigned runs = __ballot_sync(kAll, begins);
+    uint32_t slot = hash & mask;
+    for (; begins; slot = (slot + 1) & mask) {
         int32_t first = __ldcg(slots + slot);
         if (first == kEmpty) first = atomicCAS(slots + slot, kEmpty, position);
         if (first == kEmpty) break;
@@ -130,7 +139,9 @@ __device__ __forceinline__ void insert_windows(const PlanLevels& levels, const i
         if (position < first) atomicMin(slots + slot, position);
         break;
     }
-    found[position] = static_cast<int32_t>(slot);
+    const unsigned up_to_here = runs << (31 - lane) >> (31 - lane);
+    slot = __shfl_sync(kAll, slot, 31 - __clz(static_cast<int>(up_to_here)));
+    if (own <= last) found[position] = static_cast<int32_t>(slot);
 }
 
 __device__ __forceinline__ bool is_first(const int32_t* slots, const int32_t* found, int32_t position) {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.cuda.host.library import CudaError, Library
-from kernels.cuda.host.tensors import address, expect_shape, library_of, stream_of
+from kernels.cuda.host.tensors import address, expect_shape, library_of, place_of
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class CudaPlan:
             if len(table) < needed:
                 raise CudaError(f"[plan_write] expected room for {needed} rows in {name} but got {len(table)}")
         self._call(
-            "plan_write", patches3=address(patches3), patches5=address(patches5), first3=first3, room3=room3,
-            first5=first5, room5=room5,
+            "plan_write", patches3, patches5, patches3=address(patches3), patches5=address(patches5), first3=first3,
+            room3=room3, first5=first5, room5=room5,
         )  # fmt: skip
 
     def level_index(self, level: int) -> Tensor:
@@ -129,9 +129,10 @@ class CudaPlan:
             for i in range(len(self.sizes))
         ]
 
-    def _call(self, op: str, **arguments: object) -> None:
+    def _call(self, op: str, *tables: Tensor, **arguments: object) -> None:
+        place = place_of(op, self.symbols, *tables)
         self._library.call(
-            op, stream_of(self.symbols), symbols=address(self.symbols), index=address(self.index),
+            op, place, symbols=address(self.symbols), index=address(self.index),
             offsets3=address(self.offsets3), offsets5=address(self.offsets5), scratch=address(self._scratch),
             scratch_bytes=self._scratch.numel(), **self._numbers, **arguments,  # type: ignore[arg-type]
         )  # fmt: skip

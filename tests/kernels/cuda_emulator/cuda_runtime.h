@@ -33,10 +33,21 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 // ---- Host side ----
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75 };
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorLaunchOutOfResources = 701
+};
+enum cudaDeviceAttr {
+    cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrComputeCapabilityMajor = 75,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-constexpr int kEmulatedShared = 227 << 10;  // the most dynamic shared memory of a block, as on Hopper
+constexpr int kEmulatedShared = 227 << 10;  // room for the dynamic shared memory of a block on any GPU
+constexpr int kEmulatedDevices = 2;
 using cudaStream_t = struct emulated_stream*;
 
 struct cudaLaunchConfig_t {
@@ -48,16 +59,36 @@ struct cudaLaunchConfig_t {
 const char* cudaGetErrorString(cudaError_t error);
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
-inline cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
-    return cudaSuccess;
+// Two equal devices; each thread has a current device, and each device counts its launches.
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaSetDevice(int device);
+
+// The compute capability of the emulated GPU, such as 86 for 8.6: SPADE_EMULATOR_TARGET, or 90 (Hopper).
+inline int emulated_target() {
+    const char* target = std::getenv("SPADE_EMULATOR_TARGET");
+    return target == nullptr ? 90 : std::atoi(target);
 }
 
-// Three multiprocessors, so that kernels go round their strides; compute capability 9 (Hopper), or
-// SPADE_EMULATOR_CAPABILITY.
+// The most dynamic shared memory of a block that a kernel may ask for (CUDA programming guide, compute capabilities).
+inline int emulated_shared_limit() {
+    switch (emulated_target()) {
+        case 75:  // too little for any product of float16
+            return 64 << 10;
+        case 80:
+            return 163 << 10;
+        case 90:
+        case 100:
+            return 227 << 10;
+        default:  // 8.6, 8.9, 12.0
+            return 99 << 10;
+    }
+}
+
+// Three multiprocessors, so that kernels go round their strides.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-    const char* capability = std::getenv("SPADE_EMULATOR_CAPABILITY");
-    *value = attribute == cudaDevAttrMultiProcessorCount ? 3 : capability == nullptr ? 9 : std::atoi(capability);
+    if (attribute == cudaDevAttrMultiProcessorCount) *value = 3;
+    if (attribute == cudaDevAttrComputeCapabilityMajor) *value = emulated_target() / 10;
+    if (attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin) *value = emulated_shared_limit();
     return cudaSuccess;
 }
 
@@ -69,7 +100,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, i
 
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int value) {
-    return value <= kEmulatedShared ? cudaSuccess : cudaErrorInvalidConfiguration;
+    return value <= emulated_shared_limit() ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 inline cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t) {
@@ -108,9 +139,12 @@ Value emulated_shuffle(unsigned mask, Value value, unsigned from) {
 }
 
 inline unsigned __ballot_sync(unsigned mask, bool value) {
+    emulated_exchange[emulated_warp()][emulated_lane()] = value;
+    emulated_warp_barrier(mask);
     unsigned result = 0;
     for (unsigned lane = 0; lane < 32; ++lane)
-        if (mask >> lane & 1) result |= static_cast<unsigned>(emulated_shuffle(mask, value, lane)) << lane;
+        if (mask >> lane & 1) result |= static_cast<unsigned>(emulated_exchange[emulated_warp()][lane]) << lane;
+    emulated_warp_barrier(mask);
     return result;
 }
 
@@ -145,8 +179,11 @@ void emulated_wait(size_t groups, emulated_queue queue);
 
 inline void __threadfence() {}
 
+extern uint64_t emulated_cached_loads;  // __ldcg since the library was loaded
+
 template <typename Value>
 Value __ldcg(const Value* address) {
+    ++emulated_cached_loads;
     return *address;
 }
 

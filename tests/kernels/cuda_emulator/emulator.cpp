@@ -15,6 +15,7 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 uint64_t emulated_exchange[32][32];
+uint64_t emulated_cached_loads = 0;
 
 namespace {
 
@@ -41,6 +42,9 @@ jmp_buf scheduler;
 unsigned current = 0, threads = 0;
 bool late[2] = {};
 const std::function<void()>* body = nullptr;
+thread_local int device = 0;
+uint64_t launches[kEmulatedDevices] = {};
+uint64_t shared_asked = 0;
 
 [[noreturn]] void fail(const char* what) {
     std::fprintf(stderr, "[emulator] block %u, thread %u: %s\n", blockIdx.x, current, what);
@@ -167,8 +171,35 @@ void emulated_wait(size_t groups, emulated_queue queue) {
 }
 
 const char* cudaGetErrorString(cudaError_t error) {
-    return error == cudaSuccess ? "no error" : "invalid configuration argument";
+    switch (error) {
+        case cudaSuccess:
+            return "no error";
+        case cudaErrorInvalidValue:
+            return "invalid argument";
+        case cudaErrorInvalidDevice:
+            return "invalid device ordinal";
+        case cudaErrorLaunchOutOfResources:
+            return "too many resources requested for launch";
+        default:
+            return "invalid configuration argument";
+    }
 }
+
+cudaError_t cudaGetDevice(int* current) {
+    *current = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int next) {
+    if (next < 0 || next >= kEmulatedDevices) return cudaErrorInvalidDevice;
+    device = next;
+    return cudaSuccess;
+}
+
+// For tests: what happened since the library was loaded.
+extern "C" uint64_t emulated_launches(int of_device) { return launches[of_device]; }
+extern "C" uint64_t emulated_last_dynamic_shared() { return shared_asked; }
+extern "C" uint64_t emulated_loads_past_l1() { return emulated_cached_loads; }
 
 cudaError_t emulated_launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
     const std::lock_guard<std::mutex> lock(turn);
@@ -180,8 +211,11 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t& config, const std::functio
     late[emulated_products] = what != nullptr && std::strcmp(what, "products") == 0;
     threads = config.blockDim.x * config.blockDim.y * config.blockDim.z;
     if (threads == 0 || threads > kMaxThreads || config.gridDim.x == 0 || config.gridDim.x > 0x7FFFFFFFu ||
-        config.gridDim.y == 0 || config.gridDim.y > 65535 || config.dynamicSmemBytes > kEmulatedShared)
+        config.gridDim.y == 0 || config.gridDim.y > 65535 ||
+        config.dynamicSmemBytes > static_cast<size_t>(emulated_shared_limit()))
         return cudaErrorInvalidConfiguration;
+    ++launches[device];
+    shared_asked = config.dynamicSmemBytes;
     if (fibres.empty()) fibres = std::vector<Fibre>(kMaxThreads);
     body = &thread;
     blockDim = config.blockDim, gridDim = config.gridDim;
