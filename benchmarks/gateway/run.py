@@ -114,6 +114,7 @@ def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | 
     cores = len(os.sched_getaffinity(0))
     model = replace(model, threads=cores, max_batch=max(_MOST_BATCH, *plan.batches))
     maps, stream = read_maps(served_config(model), labels), Stream()
+    load = os.getloadavg()[0]
     held: Held | None = None
     memory: Memory | None = None
     rows: list[CostRow] = []
@@ -138,6 +139,7 @@ def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | 
             "preset": model.preset,
             "precision": model.precision,
             "labels": labels_name(labels),
+            "load_average": load,  # of the minute before, by other programs
             "seconds": plan.seconds,
             "rounds": plan.rounds,
             "cost": [asdict(row) for row in rows],

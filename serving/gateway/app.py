@@ -53,7 +53,7 @@ def create_app(state: State) -> FastAPI:
     app.include_router(live.router)
     pages.install(app)
     doors = state.settings.doors
-    app.add_middleware(Entrance, callers=state.callers, tracer=state.tracer, tls=doors.tls)
+    app.add_middleware(Entrance, callers=state.callers, tracer=state.tracer, metrics=state.metrics, tls=doors.tls)
     if doors.cors:  # outside of the entrance: a page may read why it was refused
         app.add_middleware(
             CORSMiddleware,

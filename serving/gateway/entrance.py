@@ -14,6 +14,7 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 
 from serving.gateway.callers import Caller, Callers, key_in
+from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.problems import Problem
 from serving.gateway.traces import Span, Tracer
 
@@ -38,6 +39,7 @@ SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_GONE = 499  # the client left before the answer
 _HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
@@ -48,8 +50,8 @@ class Entrance:
         tls: the door speaks TLS.
     """
 
-    def __init__(self, app: App, callers: Callers, tracer: Tracer, tls: bool) -> None:
-        self._app, self._callers, self._tracer = app, callers, tracer
+    def __init__(self, app: App, callers: Callers, tracer: Tracer, metrics: GatewayMetrics, tls: bool) -> None:
+        self._app, self._callers, self._tracer, self._metrics = app, callers, tracer, metrics
         self._headers = SECURITY | (_HSTS if tls else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,6 +106,9 @@ class Entrance:
     def _end(self, scope: Scope, span: Span, status: int, seconds: float) -> None:
         method, path = scope.get("method", "WS"), scope["path"]
         span.end({"http.request.method": method, "url.path": path, "http.response.status_code": status})
+        if scope["type"] == "http":
+            call = getattr(scope.get("route"), "path", "other")  # of a template, so that there are few
+            self._metrics.count("http", call, str(status or _GONE), seconds)
         if not log.isEnabledFor(logging.INFO):
             return
         caller = scope["state"]["caller"]

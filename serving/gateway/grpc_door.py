@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,20 @@ def _infer(state: State) -> _Handler:
 
 
 async def _drawn(state: State, request: bytes, caller: Caller, call_s: float | None) -> bytes:
-    """The answer to a request to infer. Raises _Told."""
+    """The answer to a request to infer, which is counted. Raises _Told."""
+    began, status = time.perf_counter(), grpc.StatusCode.CANCELLED
+    try:
+        answer = await _answered(state, request, caller, call_s)
+        status = grpc.StatusCode.OK
+        return answer
+    except _Told as error:
+        status = error.code
+        raise
+    finally:
+        state.metrics.count("grpc", "ModelInfer", status.name, time.perf_counter() - began)
+
+
+async def _answered(state: State, request: bytes, caller: Caller, call_s: float | None) -> bytes:
     try:
         message = pb.ModelInferRequest.FromString(request)
         maps = check_infer(message, await state.v2.spec(message.model_name))

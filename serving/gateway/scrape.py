@@ -35,8 +35,8 @@ async def metrics(request: Request) -> Response:
 
 
 async def merged(state: State) -> bytes:
-    """The supervisor's counters, and the scrape of Triton and its models, where Triton answers."""
-    ours = read_status(state.settings.status_fd).metrics().encode()
+    """The counters of supervisor and gateway, and the scrape of Triton and its models, where Triton answers."""
+    ours = read_status(state.settings.status_fd).metrics().encode() + state.metrics.scrape()
     try:
         return ours + await asyncio.to_thread(
             _fetch, state.settings.triton_metrics

@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.requests import HTTPConnection
 
 from serving.gateway.callers import Caller, Callers
+from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.photo_styles import PhotoStyles
 from serving.gateway.settings import Settings
 from serving.gateway.traces import make_tracer
@@ -41,6 +42,7 @@ class State:
         upstream: the way to Triton.
         callers: who may call.
         tracer: where spans go.
+        metrics: of the gateway itself.
         photos: the styles of photos.
         v2: what the models take, for the checks of the v2 doors.
     """
@@ -52,6 +54,7 @@ class State:
         self.tracer = make_tracer()
         self._model: Model | None = None
         self._asked = float("-inf")
+        self.metrics = GatewayMetrics(upstream.queue)
         self.photos = PhotoStyles(upstream)
         self.v2 = Models(upstream, self._info, settings.doors.max_body_bytes)
 

@@ -1,0 +1,59 @@
+"""The gateway's own metrics in the scrape of everything."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+from served import blocks, png
+
+from serving.client.client import Client
+from serving.gateway.pair import Pair
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def scrape(pair: Pair) -> dict[tuple[str, ...], float]:
+    """Samples of the gateway, by name and labels."""
+    text = httpx.get(pair.metrics_url).text
+    return {
+        (
+            sample.name,
+            *(sample.labels[name] for name in ("door", "call", "status") if name in sample.labels),
+        ): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("spade_gateway_")
+    }
+
+
+def test_requests_are_counted_by_door_call_and_status(tiny_gateway: Pair) -> None:
+    labels = blocks(2, size=64, classes=8)
+    file = png(labels[0])
+    before = scrape(tiny_gateway)
+    with httpx.Client(base_url=tiny_gateway.http_url, timeout=60) as http:
+        http.post("/v1/synthesize", files={"label_map": file, "instance_map": file})
+        http.post("/v1/synthesize", files={"label_map": file})
+        http.get("/v1/no/such/call")
+    with Client(tiny_gateway.grpc_url) as client:
+        client.synthesize(labels, labels.astype(np.int32))
+    after = scrape(tiny_gateway)
+    counted = {
+        key[1:]: value - before.get(key, 0) for key, value in after.items() if key[0] == "spade_gateway_requests_total"
+    }
+    assert counted["http", "/v1/synthesize", "200"] == 1
+    assert counted["http", "/v1/synthesize", "400"] == 1
+    assert counted["http", "other", "404"] == 1
+    assert counted["grpc", "ModelInfer", "OK"] == 1
+    assert after["spade_gateway_request_seconds_sum", "grpc", "ModelInfer"] > 0
+    assert after[("spade_gateway_waiting_maps",)] == 0
+    assert after[("spade_gateway_sent_maps",)] == 0
+
+
+def test_every_metric_of_the_gateway_is_documented(tiny_gateway: Pair) -> None:
+    documented = set(re.findall(r"^\| `(spade_gateway_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    found = {re.sub(r"_(bucket|sum|count|created)$", "", key[0]) for key in scrape(tiny_gateway)}
+    assert found - {"spade_gateway_requests"} == documented
