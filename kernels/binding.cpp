@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/plan/patch_table.hpp"
 #include "cpu/plan/plan_levels.hpp"
 #include "cpu/plan/volume_windows.hpp"
 #include "cpu/step_fields.hpp"
@@ -208,6 +209,25 @@ std::pair<Array, Array> volume_windows(const Volume& ids, int32_t outside, int32
     return {to_numpy(found->windows), to_numpy(found->index)};
 }
 
+// ---- Patches ----
+
+using Table = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+int64_t place(spade::PatchTable& table, const Table& patches3, const Table& patches5, const RowsOut& index) {
+    nb::gil_scoped_release release;
+    return table.place(patches3.data(), static_cast<int64_t>(patches3.shape(0)), patches5.data(),
+                       static_cast<int64_t>(patches5.shape(0)), index.data(), static_cast<int64_t>(index.size()));
+}
+
+std::tuple<Array, Array, int64_t> new_patches(spade::PatchTable& table, int64_t taps) {
+    const auto copied = [taps](const std::vector<int32_t>& rows) {
+        spade::Buffer buffer(static_cast<int64_t>(rows.size()) / taps, taps);
+        std::copy(rows.begin(), rows.end(), buffer.data.get());
+        return to_numpy(buffer);
+    };
+    return {copied(table.new_patches3()), copied(table.new_patches5()), table.first_slot()};
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -258,4 +278,14 @@ NB_MODULE(_native, module) {
     module.def("volume_windows", &volume_windows, nb::arg("ids").noconvert(), nb::arg("outside"),
                nb::arg("kernel_size"),
                "The distinct windows of a volume [D, H, W] and each voxel's window [D * H, W].");
+    nb::class_<spade::PatchTable>(module, "PatchTable",
+                                  "The patches of a level that were seen before, and their slots.")
+        .def(nb::init<int64_t, int32_t, int64_t>(), nb::arg("most"), nb::arg("outside"), nb::arg("kernel_size"))
+        .def("horizon", &spade::PatchTable::horizon, nb::arg("bound"), "Lowest position that a call would leave known.")
+        .def("begin", &spade::PatchTable::begin, nb::arg("bound"), "Starts a call of at most `bound` new patches.")
+        .def("forget", &spade::PatchTable::forget, "Forgets every patch.")
+        .def("place", &place, nb::arg("patches3").noconvert(), nb::arg("patches5").noconvert(),
+             nb::arg("index").noconvert(), "Replaces a plan's rows in index by slots; returns the lowest position.")
+        .def("new_patches", &new_patches, nb::arg("taps"),
+             "(patches3, patches5, first slot) of the call's new patches.");
 }

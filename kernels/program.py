@@ -12,6 +12,7 @@ import numpy.typing as npt
 from kernels.isa import Isa, isa_number
 from kernels.layouts import BLOCK, Array, aligned_empty
 from kernels.native import native
+from kernels.rectangles import Rectangle
 
 
 class StepError(ValueError):
@@ -150,6 +151,15 @@ class Entries:
 
 # ---- Programs ----
 
+_EDGES = Rectangle._fields
+RECTANGLES: Mapping[str, tuple[str, ...]] = {
+    "modulate": _EDGES,
+    "image": _EDGES,
+    "conv": _EDGES,
+    "modulated_conv": (*(f"conv_{edge}" for edge in _EDGES), *(f"shortcut_conv_{edge}" for edge in _EDGES)),
+}
+"""The fields that hold the rectangle of each kind of step that has one."""
+
 
 class Program:
     """Steps in the memory that the executor reads. Must not be changed while it runs.
@@ -187,6 +197,22 @@ class Program:
         offsets = self.args(step).dtype.fields
         assert offsets is not None
         return [(step * native.STEP_BYTES + offsets[field][1]) // 8 for field in fields]
+
+    def limit(self, step: int, rectangle: Rectangle) -> None:
+        """Let a step of one image compute a rectangle of its output only, `EMPTY` for nothing. Raises StepError."""
+        kind = self.kinds[step]
+        if kind not in RECTANGLES:
+            raise StepError(f"[program] expected a step out of {', '.join(RECTANGLES)} but got {kind}")
+        args, prefix = self.args(step), "conv_" if kind == "modulated_conv" else ""
+        n, height, width = (int(args[prefix + name][0]) for name in ("n", "height", "width"))
+        top, left, bottom, right = rectangle
+        if n != 1 or not (0 <= top <= bottom <= height and 0 <= left <= right <= width):
+            raise StepError(
+                f"[{kind}] expected one image and a rectangle within {height}x{width} but got {n} images and "
+                f"{rectangle}"
+            )
+        for field, edge in zip(RECTANGLES[kind], rectangle * 2, strict=False):
+            args[field] = edge
 
     def replace(self, position: int, step: Step) -> None:
         """Replace one step by another step of any kind."""

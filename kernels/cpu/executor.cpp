@@ -235,11 +235,16 @@ int64_t spade_codebook_work_items(int32_t isa, const spade_codebook* args) {
     return args->blocks * groups(args->rows, spade::codebook_item_rows);
 }
 
-int64_t spade_modulate_work_items(const spade_modulate* args) { return args->n * (args->height + 2); }
+int64_t spade_modulate_work_items(const spade_modulate* args) {
+    const spade::Span lines = spade::modulated_lines(*args);
+    return args->n * (lines.end - lines.first);
+}
 
 int64_t spade_norm_work_items(const spade_norm* args) { return args->n * args->blocks; }
 
-int64_t spade_image_work_items(const spade_image* args) { return args->n * args->height; }
+int64_t spade_image_work_items(const spade_image* args) {
+    return spade::is_empty(*args) ? 0 : args->n * (args->bottom - args->top);
+}
 
 int64_t spade_codebook_scratch_bytes(int32_t isa, const spade_codebook* args) {
     if (isa == SPADE_ISA_AMX)

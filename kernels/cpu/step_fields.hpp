@@ -42,7 +42,8 @@ std::vector<Field> modulate_fields() {
     using Args = spade_modulate;
     return {SPADE_FIELD(x),      SPADE_FIELD(entries), SPADE_FIELD(entry_rows), SPADE_FIELD(index),  SPADE_FIELD(mean),
             SPADE_FIELD(rstd),   SPADE_FIELD(out),     SPADE_FIELD(n),          SPADE_FIELD(height), SPADE_FIELD(width),
-            SPADE_FIELD(blocks), SPADE_FIELD(shift),   SPADE_FIELD(leaky)};
+            SPADE_FIELD(blocks), SPADE_FIELD(shift),   SPADE_FIELD(leaky),      SPADE_FIELD(top),    SPADE_FIELD(left),
+            SPADE_FIELD(bottom), SPADE_FIELD(right)};
 }
 
 std::vector<Field> norm_fields() {
@@ -53,8 +54,8 @@ std::vector<Field> norm_fields() {
 
 std::vector<Field> image_fields() {
     using Args = spade_image;
-    return {SPADE_FIELD(x), SPADE_FIELD(values), SPADE_FIELD(pixels),
-            SPADE_FIELD(n), SPADE_FIELD(height), SPADE_FIELD(width)};
+    return {SPADE_FIELD(x),     SPADE_FIELD(values), SPADE_FIELD(pixels), SPADE_FIELD(n),      SPADE_FIELD(height),
+            SPADE_FIELD(width), SPADE_FIELD(top),    SPADE_FIELD(left),   SPADE_FIELD(bottom), SPADE_FIELD(right)};
 }
 
 std::vector<Field> conv_fields() {
@@ -64,7 +65,9 @@ std::vector<Field> conv_fields() {
             SPADE_FIELD(y),           SPADE_FIELD(n),
             SPADE_FIELD(height),      SPADE_FIELD(width),
             SPADE_FIELD(in_channels), SPADE_FIELD(out_channels),
-            SPADE_FIELD(kernel_size), SPADE_FIELD(residual_shift)};
+            SPADE_FIELD(kernel_size), SPADE_FIELD(residual_shift),
+            SPADE_FIELD(top),         SPADE_FIELD(left),
+            SPADE_FIELD(bottom),      SPADE_FIELD(right)};
 }
 
 // The fields of the four structs inside. Fields of `modulate` keep their names; the other structs get a prefix each.

@@ -24,6 +24,30 @@ constexpr int64_t codebook_amx_most_rows = 256;
 constexpr int64_t codebook_amx_header_bytes = 4096;  // header of the scratch, before the gathered rows
 constexpr int64_t codebook_amx_rows(int64_t blocks) { return codebook_amx_far(blocks) ? codebook_amx_most_rows : 128; }
 
+// ---- Rectangles ----
+
+template <typename Args>
+constexpr bool is_empty(const Args& args) {
+    return args.bottom <= args.top || args.right <= args.left;
+}
+
+// Columns first .. end - 1, or lines.
+struct Span {
+    int64_t first, end;
+};
+
+// The lines of a padded map that a modulation writes: the rectangle's lines, and the border line above and below the
+// map.
+constexpr Span modulated_lines(const spade_modulate& args) {
+    if (is_empty(args)) return {0, 0};
+    return {args.top == 0 ? 0 : args.top + 1, args.bottom == args.height ? args.height + 2 : args.bottom + 1};
+}
+
+// Columns first .. end - 1, rounded outwards so that pixels which read one pixel of x are made together.
+constexpr Span modulated_columns(const spade_modulate& args, int64_t first, int64_t end) {
+    return args.shift == 0 ? Span{first, end} : Span{first / 2 * 2, (end + 1) / 2 * 2};
+}
+
 }  // namespace spade
 
 #endif

@@ -144,6 +144,12 @@ int32_t spade_isa_supported(int32_t isa);
 /* Channels of actv, the hidden map between SPADE's two convs. */
 #define SPADE_HIDDEN 128
 
+/* ---- Rectangles ----
+ *
+ * modulate, conv, modulated_conv and image compute the pixels in rows top .. bottom - 1 and columns left .. right - 1
+ * of each image, and leave the other pixels as they are; an empty rectangle has no work items. Every pixel has the same
+ * bits in any rectangle. A rectangle that leaves out rows needs n = 1. */
+
 /* ---- embed: a conv on a one-hot map as a sum of table rows ----
  *
  * out[row] = bias + sum over taps of table[tap][patches[row][tap]], then ReLU if relu is 1. */
@@ -229,6 +235,11 @@ typedef struct spade_modulate {
     int64_t blocks;
     int64_t shift; /* 0; or 1: x is upsampled by 2 as it is read */
     int64_t leaky; /* 1: leaky ReLU of slope 0.2; 0: no activation */
+    int64_t top;   /* the rectangle; with shift, left and right are rounded outwards to even columns. The border beside
+                      the rectangle's lines is written too */
+    int64_t left;
+    int64_t bottom;
+    int64_t right;
 } spade_modulate;
 
 int64_t spade_modulate_work_items(const spade_modulate* args);
@@ -255,6 +266,10 @@ typedef struct spade_image {
     int64_t n;
     int64_t height;
     int64_t width;
+    int64_t top; /* the rectangle */
+    int64_t left;
+    int64_t bottom;
+    int64_t right;
 } spade_image;
 
 int64_t spade_image_work_items(const spade_image* args);
@@ -273,6 +288,10 @@ typedef struct spade_conv {
     int64_t out_channels;
     int64_t kernel_size;    /* k: 1 or 3 */
     int64_t residual_shift; /* s: 0; or 1: the residual is upsampled by 2 as it is read */
+    int64_t top;            /* the rectangle */
+    int64_t left;
+    int64_t bottom;
+    int64_t right;
 } spade_conv;
 
 /* Neighbouring work items share weights (k = 3) or rows of x (k = 1). A call reads the shared data once, so long ranges
@@ -291,8 +310,8 @@ int64_t spade_conv_peak(int32_t isa, int64_t count);
 
 /* ---- modulated_conv: conv(modulate(x)), without the map between ----
  *
- * Gives the same bits as a modulate step and a conv step. modulate.out and conv.x are not read; n, height and width are
- * the same in modulate and conv.
+ * Gives the same bits as a modulate step and a conv step. modulate.out, conv.x and the rectangle of modulate are not
+ * read; n, height and width are the same in modulate and conv.
  *
  * The shortcut is a second modulated conv (k = 1, no bias) whose result is added to the first; its y is not written,
  * and conv.residual is null. amx adds the shortcut before it rounds y. The other ISAs round the shortcut to T and then
@@ -302,7 +321,7 @@ typedef struct spade_modulated_conv {
     spade_conv conv;
     int64_t has_shortcut; /* 0 or 1 */
     spade_modulate shortcut_modulate;
-    spade_conv shortcut; /* n, height, width and out_channels as in conv */
+    spade_conv shortcut; /* n, height, width, out_channels and rectangle as in conv */
 } spade_modulated_conv;
 
 int64_t spade_modulated_conv_work_items(int32_t isa, const spade_modulated_conv* args);

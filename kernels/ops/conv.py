@@ -113,5 +113,6 @@ def conv_arguments(
     numbers = {
         "n": n, "height": height, "width": width, "in_channels": packed.in_channels,
         "out_channels": packed.out_channels, "kernel_size": packed.kernel_size, "residual_shift": residual_shift,
+        "bottom": height, "right": width,
     }  # fmt: skip
     return Arguments({"weight": packed.weight, "bias": packed.bias, "residual": residual, "y": y}, numbers)

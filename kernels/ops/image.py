@@ -42,5 +42,5 @@ def image(isa: Isa, x: Array, values: Float32 | None, pixels: npt.NDArray[np.uin
         expect("image", "values", values, np.float32, (n, 3, height, width))
     if pixels is not None:
         expect("image", "pixels", pixels, np.uint8, (n, height, width, 3))
-    numbers = {"n": n, "height": height, "width": width}
+    numbers = {"n": n, "height": height, "width": width, "bottom": height, "right": width}
     return Arguments({"x": x, "values": values, "pixels": pixels}, numbers).step("image", isa)

@@ -101,7 +101,10 @@ def modulate_arguments(
     for name, statistic in (("mean", of.mean), ("rstd", of.rstd)):
         if statistic is not None:
             expect(op, name, statistic, np.float32, (n, n_blocks * BLOCK))
-    numbers = {"n": n, "height": height, "width": width, "blocks": n_blocks, "shift": of.shift, "leaky": int(of.leaky)}
+    numbers = {
+        "n": n, "height": height, "width": width, "blocks": n_blocks, "shift": of.shift, "leaky": int(of.leaky),
+        "bottom": height, "right": width,
+    }  # fmt: skip
     return Arguments(arrays, numbers, () if of.entries is None else (of.entries,))
 
 

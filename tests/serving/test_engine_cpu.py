@@ -262,25 +262,21 @@ def test_styles_of_one_map_share_its_codebooks() -> None:
     assert timings.distinct_share == alone.distinct_share
 
 
-def test_the_cache_keeps_to_its_limit_and_drops_the_oldest() -> None:
-    config = small()
+def test_the_store_keeps_to_its_limit_and_forgets_what_was_new_longest_ago() -> None:
+    config, limit = small(), 16_000_000
     generator = trained_like(config)
-    probe = CpuEngine(generator)
-    labels, instances, _ = request(config, 3)
-    probe.image(labels[:1], request_instances(config, labels[:1]), None)
-    limit = int(probe._codebooks.cache.bytes * 2.5)
-    engine = CpuEngine(generator, cache_bytes=limit)
-    blocks = [np.roll(labels[:1], shift, axis=2) for shift in (0, 16, 32)]
+    engine, anew = CpuEngine(generator, cache_bytes=limit), CpuEngine(generator, cache_bytes=0)
+    coarse = np.random.default_rng(0).integers(0, config.label_nc, (40, 1, 4, 4)).astype(np.uint8)
+    maps = coarse.repeat(16, 2).repeat(16, 3)
 
     def cached(one: npt.NDArray[np.uint8]) -> int:
-        timings = Timings()
-        engine.image(one, request_instances(config, one), None, timings)
-        assert engine._codebooks.cache.bytes <= limit
+        timings, of = Timings(), (one, request_instances(config, one), None)
+        np.testing.assert_array_equal(engine.image(*of, timings), anew.image(*of))
         return timings.cached_maps
 
-    assert [cached(one) for one in blocks] == [0, 0, 0]
-    assert [cached(blocks[2]), cached(blocks[1]), cached(blocks[0])] == [1, 1, 0]
-    assert instances is not None
+    assert sum(table.nbytes for table in engine._codebooks.store._tables) + engine._codebooks.plans.limit <= limit
+    assert not any(cached(one) for one in maps)
+    assert [cached(maps[39]), cached(maps[38]), cached(maps[0])] == [1, 1, 0]
 
 
 def test_calls_from_several_threads_and_engines_side_by_side() -> None:

@@ -125,12 +125,12 @@ struct ConvAmx {
             const float* bias = args.bias + block * conv_block;
             const AmxPanels panel{term, shortcut_term, next, bias, nullptr, 1, 9, 0, conv_block, args.residual_shift};
             constexpr int64_t pixels = Tiles::amx_pixels;
-            const int64_t runs = args.width / pixels, rest = args.width % pixels;
+            const int64_t width = args.right - args.left, runs = width / pixels, rest = width % pixels;
             Tiles tiles;
-            if (runs > 0) columns<K>(panel, row, row_end, 0, runs, pixels, beside);
+            if (runs > 0) columns<K>(panel, row, row_end, args.left, runs, pixels, beside);
             if (rest > 0) {
                 tiles.configure(rest);
-                columns<K>(panel, row, row_end, runs * pixels, 1, rest, beside);
+                columns<K>(panel, row, row_end, args.left + runs * pixels, 1, rest, beside);
             }
         }
     };

@@ -42,14 +42,14 @@ struct ConvIsa {
 
     static void run(const spade_conv& args, int64_t begin, int64_t end) {
         const ConvSplit split = conv_split(args);
-        const int64_t all_rows = args.n * args.height;
+        const int64_t all_rows = args.n * (args.bottom - args.top), top = args.top;  // top > 0: one image
         if (args.kernel_size == 1) {
             // Weights are smaller than the map: all panels pass over a group of rows while the rows are in cache.
             const int64_t blocks = conv_blocks(args.out_channels);
             for (; begin < end; ++begin) {
                 const int64_t row = begin / blocks * split.rows;
                 const int64_t row_end = row + split.rows < all_rows ? row + split.rows : all_rows;
-                area(args, begin % blocks, row, row_end);
+                area(args, begin % blocks, top + row, top + row_end);
             }
             return;
         }
@@ -58,7 +58,7 @@ struct ConvIsa {
             const int64_t last = first + (end - begin) < split.groups ? first + (end - begin) : split.groups;
             const int64_t row = first * split.rows;
             const int64_t row_end = last * split.rows < all_rows ? last * split.rows : all_rows;
-            area(args, block, row, row_end);
+            area(args, block, top + row, top + row_end);
             begin += last - first;
         }
     }
@@ -76,10 +76,9 @@ struct ConvIsa {
                                     int64_t row_end, E* scratch) {
         const int64_t line = conv_line(conv), halo = conv.kernel_size == 1 ? 0 : 1;
         const int64_t first = row + 1 - halo, last = row_end + 1 + halo;  // of the padded map
-        const int64_t before = image * (conv.height + 2);                 // lines of other images
         spade_modulate of_band = modulated;
-        of_band.out = shifted(scratch, before + first, line);
-        modulate<V>(of_band, before + first, before + last);
+        of_band.out = shifted(scratch, image * (conv.height + 2) + first, line);
+        modulate_lines<V>(of_band, image, {first, last}, read_columns(conv, modulated));
         spade_conv one = conv;
         one.n = 1;
         one.x = shifted(scratch, first, line);
@@ -95,8 +94,8 @@ struct ConvIsa {
         E* const shortcut_rows = rows + (bands.rows + 2) * conv_line(whole);
         E* const shortcut_out = shortcut_rows + bands.rows * conv_line(args.shortcut);
         for (int64_t item = begin; item < end; ++item) {
-            const int64_t image = item / bands.of_image, row = item % bands.of_image * bands.rows;
-            const int64_t row_end = row + bands.rows < height ? row + bands.rows : height;
+            const int64_t image = item / bands.of_image, row = whole.top + item % bands.of_image * bands.rows;
+            const int64_t row_end = row + bands.rows < whole.bottom ? row + bands.rows : whole.bottom;
             spade_conv conv = modulate_band(args.modulate, whole, image, row, row_end, rows);
             conv.y = static_cast<E*>(whole.y) + image * height * out_line;
             if (whole.residual != nullptr)

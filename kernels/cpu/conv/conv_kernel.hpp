@@ -251,7 +251,7 @@ struct Conv {
         const int64_t used = (args.out_channels - block * conv_block + V::width - 1) / V::width * V::width;
         for (int64_t at = row; at < row_end && used < conv_block; ++at) {
             E* y = static_cast<E*>(args.y) + (at * conv_blocks(args.out_channels) + block) * args.width * conv_block;
-            for (int64_t p = 0; p < args.width; ++p)
+            for (int64_t p = args.left; p < args.right; ++p)
                 for (int64_t c = used; c < conv_block; c += V::width) V::store(y + p * conv_block + c, V::zero());
         }
     }
@@ -260,13 +260,14 @@ struct Conv {
     static void area(const spade_conv& args, int64_t block, int64_t row, int64_t row_end) {
         const Input in(args.in_channels, args.width, args.kernel_size);
         alignas(64) float sums[pass_pixels * panel];
-        const int64_t width = args.width < pass_pixels ? args.width : pass_pixels, height = pass_pixels / width;
+        const int64_t all = args.right - args.left, width = all < pass_pixels ? all : pass_pixels;
+        const int64_t height = pass_pixels / width;
         const int64_t panels = (args.out_channels + panel - 1) / panel;
         for (Area a{row, row_end, 0, 0}; a.row < row_end; a.row = a.row_end) {
             a.row_end = a.row + height < row_end ? a.row + height : row_end;
             for (int64_t p = block * panels_of_block; p < (block + 1) * panels_of_block && p < panels; ++p)
-                for (a.column = 0; a.column < args.width; a.column = a.column_end) {
-                    a.column_end = a.column + width < args.width ? a.column + width : args.width;
+                for (a.column = args.left; a.column < args.right; a.column = a.column_end) {
+                    a.column_end = a.column + width < args.right ? a.column + width : args.right;
                     pass(args, in, p, a, sums);
                 }
         }

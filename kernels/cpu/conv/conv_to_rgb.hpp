@@ -114,8 +114,8 @@ struct ConvToRgb {
     static void image_rows(const spade_conv& args, const Lines& lines, int64_t image, int64_t row, int64_t row_end) {
         const int64_t shift = args.residual_shift;
         alignas(64) float q[3][Row::elements];
-        for (int64_t column = 0; column < args.width; column += strip) {
-            const int64_t pixels = column + strip < args.width ? strip : args.width - column;
+        for (int64_t column = args.left; column < args.right; column += strip) {
+            const int64_t pixels = column + strip < args.right ? strip : args.right - column;
             for (int64_t r = row; r < row_end + 2; ++r) {
                 Products::multiply(args, lines(r, 0) + column * conv_block, pixels + 2, q[r % 3]);
                 if (r < row + 2) continue;

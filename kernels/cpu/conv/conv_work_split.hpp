@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cpu/work_split.hpp"
 #include "spade_kernels.h"
 
 namespace spade {
@@ -18,8 +19,8 @@ constexpr bool is_conv_to_rgb(int64_t out_channels, int64_t kernel_size) {
     return kernel_size == 3 && 9 * out_channels <= conv_block;
 }
 
-// The split of a conv. Rows are numbered through all images. Work items are numbered block * groups + group, or
-// group * blocks + block in a 1x1 conv.
+// The split of a conv. The rows of the rectangle are numbered through all images. Work items are numbered block *
+// groups + group, or group * blocks + block in a 1x1 conv.
 struct ConvSplit {
     int64_t rows;    // rows of one group; the last group may have fewer
     int64_t groups;  // groups of a block
@@ -29,15 +30,25 @@ struct ConvSplit {
 // item reads serve many pixels.
 [[maybe_unused]] ConvSplit conv_split(const spade_conv& args) {
     constexpr int64_t pixels = 256, wanted = 32, few_rows = 8;
-    const int64_t all = args.n * args.height, blocks = conv_blocks(args.out_channels);
-    int64_t rows = pixels / args.width > 2 ? pixels / args.width : 2;  // an AMX tile covers two lines
+    if (is_empty(args)) return {1, 0};
+    const int64_t all = args.n * (args.bottom - args.top), blocks = conv_blocks(args.out_channels);
+    const int64_t width = args.right - args.left;
+    int64_t rows = pixels / width > 2 ? pixels / width : 2;  // an AMX tile covers two lines
     if (is_conv_to_rgb(args.out_channels, args.kernel_size) && rows < few_rows) rows = few_rows;
     while (rows > 1 && rows != few_rows && blocks * ((all + rows - 1) / rows) < wanted) rows = (rows + 1) / 2;
     return {rows, (all + rows - 1) / rows};
 }
 
-// The split of a modulated conv into bands of rows, each of one image. The modulated rows of a band and the rows above
-// and below stay in the second-level cache.
+// The columns of x that a conv's rectangle reads.
+[[maybe_unused]] Span read_columns(const spade_conv& conv, const spade_modulate& modulate) {
+    const int64_t border = conv.kernel_size / 2;
+    const int64_t first = conv.left > border ? conv.left - border : 0;
+    const int64_t end = conv.right + border < conv.width ? conv.right + border : conv.width;
+    return modulated_columns(modulate, first, end);
+}
+
+// The split of a modulated conv into bands of the rectangle's rows, each of one image. The modulated rows of a band and
+// the rows above and below stay in the second-level cache.
 struct ConvBands {
     int64_t rows;      // rows of one band; the last band of an image may have fewer
     int64_t of_image;  // bands of an image
@@ -54,11 +65,11 @@ constexpr int64_t conv_line(const spade_conv& args) {
     const int64_t line = conv_line(conv) * element_bytes;
     const int64_t shortcut = args.has_shortcut != 0 ? conv_line(args.shortcut) * element_bytes : 0;
     int64_t rows = (cached_bytes - 2 * line) / (line + shortcut);
-    const int64_t even = conv.n * conv.height / wanted;
+    const int64_t height = conv.bottom - conv.top, even = conv.n * height / wanted;
     rows = rows < even ? rows : even;
     rows = rows < most ? rows : most;
     rows = rows < 2 ? 2 : rows / 2 * 2;  // even: a residual of half the size serves two rows
-    return {rows, (conv.height + rows - 1) / rows};
+    return {rows, is_empty(conv) ? 0 : (height + rows - 1) / rows};
 }
 
 // Band height for amx. Scratch holds this band's lines plus the lines being prepared for the next band. Bands are equal
@@ -68,12 +79,12 @@ constexpr int64_t conv_line(const spade_conv& args) {
     const spade_conv& conv = args.conv;
     const int64_t line = conv_line(conv) * 2, shortcut = args.has_shortcut != 0 ? conv_line(args.shortcut) * 2 : 0;
     int64_t rows = (cached_bytes - 3 * line) / (2 * (line + shortcut));
-    const int64_t even = conv.n * conv.height / wanted;
+    const int64_t height = conv.bottom - conv.top, even = conv.n * height / wanted;
     rows = rows < even ? rows : even;
     rows = rows < most ? rows : most;
     rows = rows < 2 ? 2 : rows / 2 * 2;
-    while (rows > 4 && conv.height % rows != 0) rows -= 2;
-    return {rows, (conv.height + rows - 1) / rows};
+    while (rows > 4 && height % rows != 0) rows -= 2;
+    return {rows, is_empty(conv) ? 0 : (height + rows - 1) / rows};
 }
 
 }  // namespace

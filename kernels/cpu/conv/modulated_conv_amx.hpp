@@ -26,13 +26,14 @@ class ModulatedRing {
     ModulatedRing(const spade_modulate& args, const spade_conv& conv, int64_t lines, bf16* ring)
         : args_(args),
           columns_(modulate_columns_of<AmxHalf>(args)),
+          read_(read_columns(conv, args)),
           ring_(ring),
           lines_(lines),
           elements_(conv_line(conv)) {}
 
     // Starts with lines first .. end - 1 of an image's padded map.
     void begin(int64_t image, int64_t first, int64_t end) {
-        image_ = image, line_ = first, end_ = end, block_ = column_ = 0;
+        image_ = image, line_ = first, end_ = end, block_ = 0, column_ = read_.first;
     }
     // Continues to line end - 1.
     void go_on(int64_t end) { end_ = end > end_ ? end : end_; }
@@ -41,12 +42,12 @@ class ModulatedRing {
 
     // Makes up to `piece` columns of one block of a line, or of a pair of lines.
     void make_piece() {
-        if (column_ == 0) find_block();
-        const int64_t end = column_ + piece < args_.width ? column_ + piece : args_.width;
+        if (column_ == read_.first) find_block();
+        const int64_t end = column_ + piece < read_.end ? column_ + piece : read_.end;
         columns_(found_, column_, end);
         column_ = end;
-        if (column_ < args_.width) return;
-        column_ = 0;
+        if (column_ < read_.end) return;
+        column_ = read_.first;
         if (++block_ < args_.blocks) return;
         block_ = 0;
         line_ += found_.out_below != nullptr ? 2 : 1;
@@ -55,7 +56,7 @@ class ModulatedRing {
     // Returns about how many pieces so many lines take; upsampled lines are made in pairs.
     int64_t pieces(int64_t lines) const {
         const int64_t passes = args_.shift == 1 ? (lines + 1) / 2 : lines;
-        return passes * args_.blocks * ((args_.width + piece - 1) / piece);
+        return passes * args_.blocks * ((read_.end - read_.first + piece - 1) / piece);
     }
 
     bf16* line(int64_t number) const { return ring_ + number % lines_ * elements_; }
@@ -73,10 +74,11 @@ class ModulatedRing {
 
     const spade_modulate& args_;
     const ModulateColumns<AmxHalf> columns_;
+    const Span read_;  // columns that the conv reads
     bf16* const ring_;
     const int64_t lines_, elements_;
     int64_t image_ = 0, line_ = 0, end_ = 0, block_ = 0, column_ = 0;
-    ModulatedBlock<AmxHalf> found_;  // set while column_ > 0
+    ModulatedBlock<AmxHalf> found_;  // set while column_ is within a line
 };
 
 struct ModulatedConvAmx {
@@ -113,7 +115,7 @@ struct ModulatedConvAmx {
 
     // Returns the steps of tile products that so many rows of a conv take.
     static int64_t steps(const spade_conv& conv, int64_t rows) {
-        const int64_t tiles = (rows + 1) / 2 * ((conv.width + 15) / 16);
+        const int64_t tiles = (rows + 1) / 2 * ((conv.right - conv.left + 15) / 16);
         return tiles * conv_blocks(conv.out_channels) * conv_blocks(conv.in_channels) * conv.kernel_size *
                conv.kernel_size;
     }
@@ -132,15 +134,16 @@ struct ModulatedConvAmx {
         ModulatedRing* const shortcut = with_shortcut ? &beside_main : nullptr;
         Beside beside{main, shortcut};
         for (int64_t item = begin; item < end; ++item) {
-            const int64_t image = item / bands.of_image, band = item % bands.of_image, row = band * bands.rows;
-            const int64_t row_end = row + bands.rows < whole.height ? row + bands.rows : whole.height;
+            const int64_t image = item / bands.of_image, band = item % bands.of_image;
+            const int64_t row = whole.top + band * bands.rows;
+            const int64_t row_end = row + bands.rows < whole.bottom ? row + bands.rows : whole.bottom;
             if (item == begin || band == 0) {
                 main.begin(image, lines_first(whole, row), lines_end(whole, row_end));
                 if (with_shortcut) shortcut->begin(image, row + 1, row_end + 1);
                 beside.rest();
             }
             if (item + 1 < end && band + 1 < bands.of_image) {
-                const int64_t next_end = row_end + bands.rows < whole.height ? row_end + bands.rows : whole.height;
+                const int64_t next_end = row_end + bands.rows < whole.bottom ? row_end + bands.rows : whole.bottom;
                 main.go_on(lines_end(whole, next_end));
                 int64_t pieces = main.pieces(next_end - row_end), products = steps(whole, row_end - row);
                 if (with_shortcut) {

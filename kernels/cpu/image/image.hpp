@@ -77,11 +77,12 @@ void image_line(const spade_image& args, int64_t n, int64_t line, int64_t first,
 
 template <typename V>
 void image(const spade_image& args, int64_t begin, int64_t end) {
+    const int64_t lines = args.bottom - args.top;
     for (int64_t item = begin; item < end; ++item)
-        for (int64_t first = 0; first < args.width; first += image_columns) {
-            const int64_t left = args.width - first;
-            image_line<V>(args, item / args.height, item % args.height, first,
-                          left < image_columns ? left : image_columns);
+        for (int64_t first = args.left; first < args.right; first += image_columns) {
+            const int64_t rest = args.right - first;
+            image_line<V>(args, item / lines, args.top + item % lines, first,
+                          rest < image_columns ? rest : image_columns);
         }
 }
 

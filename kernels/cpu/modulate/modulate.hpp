@@ -14,6 +14,7 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "cpu/work_split.hpp"
 #include "spade_kernels.h"
 
 namespace spade {
@@ -176,23 +177,36 @@ ModulateColumns<V> modulate_columns_of(const spade_modulate& args) {
     return of[(args.entries != nullptr ? 4 : 0) + (args.mean != nullptr ? 2 : 0) + (args.leaky != 0 ? 1 : 0)];
 }
 
+// Makes columns of lines first .. end - 1 of one image's padded map.
+template <typename V>
+void modulate_lines(const spade_modulate& args, int64_t image, Span lines, Span columns) {
+    using T = typename V::Input;
+    const ModulateColumns<V> make = modulate_columns_of<V>(args);
+    const int64_t line_elements = args.blocks * (args.width + 2) * 32;
+    ModulatedBlock<V> block;
+    for (int64_t number = lines.first; number < lines.end; ++number) {
+        const int64_t line = number - 1;
+        T* const out = static_cast<T*>(args.out) + (image * (args.height + 2) + number) * line_elements;
+        const bool two = modulates_two(args, line, lines.end - 1);
+        const ModulatedLines<T> at{image, line, out, two ? out + line_elements : nullptr};
+        for (int64_t of_channels = 0; of_channels < args.blocks; ++of_channels) {
+            block.find(args, at, of_channels);
+            make(block, columns.first, columns.end);
+        }
+        if (two) ++number;
+    }
+}
+
 // A work item is one line of the padded maps.
 template <typename V>
 void modulate(const spade_modulate& args, int64_t begin, int64_t end) {
-    using T = typename V::Input;
-    const ModulateColumns<V> columns = modulate_columns_of<V>(args);
-    const int64_t line_elements = args.blocks * (args.width + 2) * 32;
-    ModulatedBlock<V> block;
-    for (int64_t item = begin; item < end; ++item) {
-        const int64_t image = item / (args.height + 2), line = item % (args.height + 2) - 1;
-        T* const out = static_cast<T*>(args.out) + item * line_elements;
-        const bool two = modulates_two(args, line, line + end - item);
-        const ModulatedLines<T> at{image, line, out, two ? out + line_elements : nullptr};
-        for (int64_t number = 0; number < args.blocks; ++number) {
-            block.find(args, at, number);
-            columns(block, 0, args.width);
-        }
-        if (two) ++item;
+    const Span lines = modulated_lines(args), columns = modulated_columns(args, args.left, args.right);
+    const int64_t of_image = lines.end - lines.first;
+    while (begin < end) {
+        const int64_t image = begin / of_image, first = begin % of_image;
+        const int64_t last = first + (end - begin) < of_image ? first + (end - begin) : of_image;
+        modulate_lines<V>(args, image, {lines.first + first, lines.first + last}, columns);
+        begin += last - first;
     }
 }
 

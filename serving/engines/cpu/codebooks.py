@@ -1,24 +1,23 @@
-"""Makes the plans and codebooks of label maps, once per distinct map."""
+"""Makes the plans of label maps, once per distinct map, and their entries, once per distinct patch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from kernels.constants import HIDDEN
-from kernels.isa import Form, Isa, input_dtype, isa_dtype, isa_forms
-from kernels.layouts import BLOCK, aligned_empty, blocks, storage_dtype
-from kernels.ops.codebook import Int8, choose_form, codebook
-from kernels.ops.embed import embed
+from kernels.isa import Isa, isa_dtype
+from kernels.layouts import BLOCK, storage_dtype
 from kernels.ops.plan import Level, concatenate_patches, plan_maps
-from kernels.program import Pool, Program, Step
-from serving.engines.cpu.memory import ALIGNMENT, Arena, Block
-from serving.engines.cpu.pack import PackedGenerator, PackedNorm
+from kernels.program import Pool
+from kernels.rectangles import Rectangle
+from serving.engines.cpu.entry_program import EntryProgram
+from serving.engines.cpu.memory import Arena, Block
+from serving.engines.cpu.pack import PackedGenerator
+from serving.engines.cpu.patch_store import PatchStore
 from serving.engines.map_cache import MapCache, MapKey
 from serving.engines.timings import Timings
 from spade_core.config import level_sizes
@@ -26,7 +25,33 @@ from spade_core.types import Int32, Symbols
 
 Positions = npt.NDArray[np.int64]
 
-ACTV_BUFFERS = 3  # buffers of hidden rows; norms use them in turn
+PLAN_SHARE = 8  # one in so many bytes of the cache is for plans by map
+SMALL_AREA = 64 * 64  # pixels that one thread plans sooner than the pool wakes
+
+
+@dataclass(frozen=True, eq=False)
+class MapPlan:
+    """The plan of one label map, whose entries lie in the patch store.
+
+    Attributes:
+        index: int32 [h, w] for each level: slots of the store.
+        rows: U5 for each level, the number of distinct 5x5 patches.
+        oldest: for each level, the lowest position of its patches, see `PatchStore.horizons`.
+    """
+
+    index: tuple[Int32, ...]
+    rows: tuple[int, ...]
+    oldest: tuple[int, ...]
+
+    @property
+    def memory(self) -> MapPlan:
+        """No other map shares this plan's memory."""
+        return self
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the index, and about as many as the cache's key has."""
+        return sum(index.nbytes for index in self.index) * 3 // 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +61,19 @@ class MapCodebooks:
     Attributes:
         index: int32 [h, w] for each level: rows of the level's entries.
         rows: U5 for each level, the number of distinct 5x5 patches.
+        oldest: as in `MapPlan`; None: the entries lie outside the store and go with this map.
         entries: uint64 [norms], in the order of the blocks and their norms: the address of the map's entries
-            T [CB, U5, 2, 32]. The entries are rows of a table that all maps of a batch share.
+            T [CB, U5, 2, 32], which are rows of a table that several maps share.
         entry_rows: int64 [norms]: rows of each whole table.
-        memory: the block that holds the tables.
+        memory: what holds the tables, unless the store does.
     """
 
     index: tuple[Int32, ...]
     rows: tuple[int, ...]
+    oldest: tuple[int, ...] | None
     entries: npt.NDArray[np.uint64]
     entry_rows: Positions
-    memory: Block
+    memory: Block | None = None
 
     @property
     def pixels(self) -> int:
@@ -60,29 +87,15 @@ class Planned:
 
     Attributes:
         maps: the codebooks of each image's map.
-        new: the maps whose entries `CodebookMaker.make` has yet to compute, by key.
+        new: plans to put into the cache once `CodebookMaker.make` has computed their entries, by key.
+        unmade: whether `make` has entries to compute.
         scratch: the memory that computing the entries reads, kept alive.
     """
 
     maps: Sequence[MapCodebooks]
-    new: Mapping[MapKey, MapCodebooks]
+    new: Mapping[MapKey, MapPlan]
+    unmade: bool
     scratch: tuple[object, ...] = ()
-
-
-@dataclass(frozen=True)
-class _NormSteps:
-    """The steps of one norm in the program.
-
-    Attributes:
-        level: resolution level of the norm.
-        blocks: blocks of 32 channels.
-        embed, codebook: positions of the steps' arguments in the program's memory; `CodebookMaker._set` writes them.
-    """
-
-    level: int
-    blocks: int
-    embed: list[int]
-    codebook: list[int]
 
 
 class CodebookMaker:
@@ -91,121 +104,155 @@ class CodebookMaker:
     Args:
         packed, isa: the norms' weights, and the ISA that the weights are packed for.
         pool: threads that plan maps and run the program.
-        cache: codebooks of earlier calls.
+        cache_bytes: memory for entries by patch and for plans by map; 0 keeps nothing.
     """
 
-    def __init__(self, packed: PackedGenerator, isa: Isa, pool: Pool, cache: MapCache[MapCodebooks]) -> None:
-        self._packed, self._isa, self._pool, self.cache = packed, isa, pool, cache
-        self._dtype, self._input_dtype = storage_dtype(isa_dtype(isa)), storage_dtype(input_dtype(isa))
-        self._row_bytes = 2 * BLOCK * self._dtype.itemsize  # bytes of one entry in one block of channels
+    def __init__(self, packed: PackedGenerator, isa: Isa, pool: Pool, cache_bytes: int) -> None:
+        self._packed, self._pool = packed, pool
+        dtype = storage_dtype(isa_dtype(isa))
+        self._row_bytes = 2 * BLOCK * dtype.itemsize  # bytes of one entry in one block of channels
         self._memory = Arena()
-        self._program, self._norms = self._write_program()
-        self._words = self._program.memory.data.cast("q")
+        self._program = EntryProgram(packed, isa, pool, self._memory)
+        self._norms = self._program.norms
+        config, of_plans = packed.config, cache_bytes // PLAN_SHARE
+        self.store = PatchStore(
+            [(norm.level, norm.blocks) for norm in self._norms], config.symbols, config.spade_kernel, dtype,
+            cache_bytes - of_plans,
+        )  # fmt: skip
+        self.plans: MapCache[MapPlan] = MapCache(of_plans)
 
     def plan(self, symbols: Symbols, keys: Sequence[MapKey], timings: Timings) -> Planned:
         """Plan the maps of symbols [N, H, W] that the cache does not hold; equal maps are planned once.
 
-        `make` must run before the next call of `plan`, which overwrites the program's arguments.
+        `make` must run before the next call of `plan` or `edit`, which overwrites the program's arguments.
         """
-        lookup = self.cache.look_up(keys)
-        timings.cached_maps += lookup.hits
-        if not lookup.missing:
-            return Planned(lookup.complete({}), {})
+        lookup = self.plans.look_up(keys)
+        kept, plans = dict(lookup.kept), dict[MapKey, list[Level]]()
+        missing = list(lookup.missing)
         began = time.perf_counter()
-        planned, scratch = self._set(self._plan(lookup.missing_maps(symbols)))
-        new = dict(zip(lookup.missing, planned, strict=True))
+        while True:
+            if missing:
+                maps = symbols if len(missing) == len(keys) else symbols[[keys.index(key) for key in missing]]
+                plans.update(zip(missing, self._plan(maps), strict=True))
+            bounds = self._bounds(plans.values())
+            fits = self.store.takes(bounds)
+            horizons = self.store.horizons(bounds if fits else [0] * len(bounds))
+            # A kept plan whose patches would be forgotten in this call is planned again.
+            missing = [key for key, of_map in kept.items() if is_stale(of_map.oldest, horizons)]
+            if not missing:
+                break
+            kept = {key: of_map for key, of_map in kept.items() if key not in missing}
+        timings.cached_maps += sum(key in kept for key in keys)
+        if not plans:
+            return Planned([self._stored(kept[key]) for key in keys], {}, False)
+        new, codebooks, scratch = self._place(plans, bounds) if fits else self._set_alone(plans)
+        codebooks |= {key: self._stored(of_map) for key, of_map in kept.items()}
         timings.plan_s += time.perf_counter() - began
-        return Planned(lookup.complete(new), new, scratch)
+        return Planned([codebooks[key] for key in keys], new, True, scratch)
+
+    def edit(
+        self, index: Sequence[Int32], oldest: list[int], symbols: Symbols, changed: Sequence[Rectangle],
+        timings: Timings,
+    ) -> Planned | None:  # fmt: skip
+        """Plan the pixels of one map again whose patches have changed.
+
+        Args:
+            index: int32 [1, h, w] for each level, as `plan` made it for the map before; changed in place.
+            oldest: for each level, as `plan` returned it; changed in place.
+            symbols: uint16 [H, W], the map now.
+            changed: for each level, the pixels whose patches may have changed.
+
+        Returns None, with nothing changed, where the store no longer holds the map before or cannot take the new one.
+        """
+        began = time.perf_counter()
+        parts = [
+            self._plan_part(symbols, of_level.shape[1:], area) for of_level, area in zip(index, changed, strict=True)
+        ]
+        bounds = [0 if part is None else len(part[0].patches5) for part in parts]
+        if not self.store.takes(bounds) or is_stale(oldest, self.store.horizons(bounds)):
+            return None
+        if not any(bounds):
+            return Planned([], {}, False)
+        self.store.begin(bounds)
+        for number, (part, area) in enumerate(zip(parts, changed, strict=True)):
+            if part is not None:
+                plan, slots = part
+                oldest[number] = min(oldest[number], self.store.place(number, plan, slots))
+                index[number][0][area.slices] = slots
+        scratch = self._set_new()
+        timings.plan_s += time.perf_counter() - began
+        return Planned([], {}, True, scratch)
 
     def make(self, planned: Planned, timings: Timings) -> None:
-        """Compute the entries that the last call of `plan` found missing, and put them into the cache."""
-        if not planned.new:
+        """Compute the entries that the last call of `plan` or `edit` found missing."""
+        if not planned.unmade:
             return
-        timings.codebook_s += sum(self._pool.run(self._program).values())
-        self.cache.put(planned.new)
+        timings.codebook_s += self._program.run()
+        self.store.done()
+        self.plans.put(planned.new)
 
-    def _write_program(self) -> tuple[Program, list[_NormSteps]]:
-        """The program, and the positions of each norm's arguments in the program's memory.
+    def _bounds(self, plans: Collection[Sequence[Level]]) -> list[int]:
+        """For each level, the most patches that may be new in a call."""
+        if not plans:
+            return [0] * (1 + max(norm.level for norm in self._norms))
+        return [sum(len(level.patches5) for level in of_maps) for of_maps in zip(*plans, strict=True)]
 
-        The embed of a norm stands before the codebook of the previous norm, so that both may run together. A codebook
-        waits for its embed; an embed waits for the codebook that last read the embed's buffer.
-        """
-        norms = [(block.level, norm) for block in self._packed.blocks for norm in block.norms]
-        of_norms = [self._steps(norm) for _, norm in norms]
-        steps: list[Step] = []
-        overlaps: list[int] = []
-        embeds: list[int] = []
-        books: list[int] = []
-        for i in range(len(of_norms) + 1):
-            if i < len(of_norms):
-                awaited = books[i - ACTV_BUFFERS] if i >= ACTV_BUFFERS else -1
-                embeds.append(len(steps))
-                overlaps.append(len(steps) - awaited - 1)
-                steps.append(of_norms[i][0])
-            if i > 0:
-                books.append(len(steps))
-                overlaps.append(len(steps) - embeds[i - 1] - 1)
-                steps.append(of_norms[i - 1][1])
-        program = Program(steps, overlaps)
-        return program, [
-            _NormSteps(
-                level, blocks(norm.channels), program.words(of_embed, "patches", "rows", "out"),
-                program.words(
-                    of_book, "actv", "actv_rows", "patches", "rows", "entry_rows", "entries", "windows", "form"
-                ),
-            )
-            for (level, norm), of_embed, of_book in zip(norms, embeds, books, strict=True)
-        ]  # fmt: skip
+    def _plan_part(self, symbols: Symbols, size: tuple[int, ...], area: Rectangle) -> tuple[Level, Int32] | None:
+        """The plan of an area of one level and the area's own index. The plan has patches beyond the area too."""
+        if not area.area:
+            return None
+        config, step = self._packed.config, symbols.shape[0] // size[0]
+        around = area.grown(2 * (config.spade_kernel // 2), *size)
+        small = np.ascontiguousarray(symbols[::step, ::step][around.slices])[None]
+        pool = self._pool if area.area > SMALL_AREA else None
+        ((level,),) = plan_maps(small, [small.shape[1:]], config.symbols, config.spade_kernel, pool)
+        top, left = area.top - around.top, area.left - around.left
+        inner = level.index[0][top : top + area.height, left : left + area.width]
+        return level, np.ascontiguousarray(inner)
 
-    def _steps(self, norm: PackedNorm) -> tuple[Step, Step]:
-        """The steps of a norm on a single patch, which check the shapes once. `_set` points the steps at real maps."""
-        taps = self._packed.config.spade_kernel**2
-        patches = np.zeros((1, taps), np.int32)
-        int8 = None
-        if norm.scale is not None and norm.interior is not None:
-            int8 = Int8(norm.scale, patches, norm.interior)
-        actv = aligned_empty((2, HIDDEN), self._input_dtype if int8 is None else np.uint8)
-        entries = aligned_empty((blocks(norm.channels), 1, 2, BLOCK), self._dtype)
-        return (
-            embed(self._isa, norm.table, norm.shared_bias, patches, actv, relu=True, zero_row=True),
-            codebook(self._isa, actv, patches, norm.weight, norm.bias, entries, form="gathered", int8=int8),
+    def _place(
+        self, plans: Mapping[MapKey, Sequence[Level]], bounds: Sequence[int]
+    ) -> tuple[dict[MapKey, MapPlan], dict[MapKey, MapCodebooks], tuple[object, ...]]:
+        """Give the patches of maps their slots in the store, and set the program to compute the new ones."""
+        self.store.begin(bounds)
+        new: dict[MapKey, MapPlan] = {}
+        for key, levels in plans.items():
+            index = tuple(level.index[0] for level in levels)
+            oldest = [self.store.place(i, level, index[i]) for i, level in enumerate(levels)]
+            new[key] = MapPlan(index, tuple(len(level.patches5) for level in levels), tuple(oldest))
+        scratch = self._set_new()
+        return new, {key: self._stored(of_map) for key, of_map in new.items()}, scratch
+
+    def _set_new(self) -> tuple[object, ...]:
+        """Set the program to compute the store's new patches. Returns the memory that the program reads."""
+        patches = self.store.new_patches()
+        addresses = [
+            int(address) + patches[norm.level].slot * self._row_bytes
+            for address, norm in zip(self.store.addresses, self._norms, strict=True)
+        ]
+        rows = [int(rows) for rows in self.store.rows]
+        return patches, self._program.set([(of.patches3, of.patches5) for of in patches], addresses, rows)
+
+    def _set_alone(
+        self, plans: Mapping[MapKey, Sequence[Level]]
+    ) -> tuple[dict[MapKey, MapPlan], dict[MapKey, MapCodebooks], tuple[object, ...]]:
+        """Set the program to compute entries outside the store, which is too small for these maps."""
+        patches = [concatenate_patches(of_maps) for of_maps in zip(*plans.values(), strict=True)]
+        rows = [len(patches[norm.level][1]) for norm in self._norms]
+        block = self._memory.take(
+            sum(norm.blocks * count for norm, count in zip(self._norms, rows, strict=True)) * self._row_bytes
         )
-
-    def _set(self, plans: Sequence[Sequence[Level]]) -> tuple[list[MapCodebooks], tuple[object, ...]]:
-        """Point the program at the patches of maps, and at memory for their entries.
-
-        Returns the codebooks of each map, and the memory that the program reads, to be kept alive until the program has
-        run. Computes in plain Python numbers: after an image the processor's caches hold none of NumPy's code, so the
-        first calls of NumPy are slow.
-        """
-        patches = [concatenate_patches(of_maps) for of_maps in zip(*plans, strict=True)]
-        levels = [(three.ctypes.data, len(three), five.ctypes.data, len(five)) for three, five in patches]
-        size = sum(norm.blocks * levels[norm.level][3] for norm in self._norms) * self._row_bytes
-        self.cache.make_room(size)
-        block = self._memory.take(size)
-        actv_rows = 1 + max(rows3 for _, rows3, _, _ in levels)
-        actv_bytes = -(-actv_rows * HIDDEN * self._input_dtype.itemsize // ALIGNMENT) * ALIGNMENT
-        scratch = self._memory.take(ACTV_BUFFERS * actv_bytes)
         entries, at = [], block.address
-        for i, norm in enumerate(self._norms):
-            patches3, rows3, patches5, rows5 = levels[norm.level]
-            actv, form = scratch.address + i % ACTV_BUFFERS * actv_bytes, self._form(rows5, rows3 + 1, norm.blocks)
-            for word, value in zip(norm.embed, (patches3, rows3, actv), strict=True):
-                self._words[word] = value
-            values = (actv, rows3 + 1, patches5, rows5, rows5, at, patches3, form)
-            for word, value in zip(norm.codebook, values, strict=True):
-                self._words[word] = value
+        for norm, count in zip(self._norms, rows, strict=True):
             entries.append(at)
-            at += norm.blocks * rows5 * self._row_bytes
-        return self._of_maps(plans, entries, [levels[norm.level][3] for norm in self._norms], block), (patches, scratch)
+            at += norm.blocks * count * self._row_bytes
+        actv = self._program.set(patches, entries, rows)
+        codebooks = dict(zip(plans, self._of_maps(list(plans.values()), entries, rows, block), strict=True))
+        return {}, codebooks, (patches, actv)
 
-    def _form(self, rows5: int, actv_rows: int, n_blocks: int) -> int:
-        """Number of the faster form of a codebook."""
-        forms = isa_forms(self._isa)
-        form = forms[0]
-        if len(forms) > 1:
-            form = choose_form(self._isa, rows5, actv_rows, n_blocks=n_blocks, threads=self._pool.threads)
-        return get_args(Form).index(form)
+    def _stored(self, plan: MapPlan) -> MapCodebooks:
+        """The codebooks of a map in the store."""
+        return MapCodebooks(plan.index, plan.rows, plan.oldest, self.store.addresses, self.store.rows)
 
     def _plan(self, symbols: Symbols) -> list[list[Level]]:
         config = self._packed.config
@@ -222,9 +269,14 @@ class CodebookMaker:
             rows = [len(level.patches5) for level in levels]
             maps.append(
                 MapCodebooks(
-                    tuple(level.index[0] for level in levels), tuple(rows), np.array(of_map, np.uint64),
+                    tuple(level.index[0] for level in levels), tuple(rows), None, np.array(of_map, np.uint64),
                     np.array(entry_rows, np.int64), block,
                 )
             )  # fmt: skip
             starts = [start + count for start, count in zip(starts, rows, strict=True)]
         return maps
+
+
+def is_stale(oldest: Sequence[int], horizons: Sequence[int]) -> bool:
+    """Whether a plan's patches are no longer in the store, for some level."""
+    return any(position < horizon for position, horizon in zip(oldest, horizons, strict=True))

@@ -12,17 +12,19 @@ import numpy.typing as npt
 from kernels.isa import Isa, IsaError, choose_isa
 from kernels.layouts import DType
 from kernels.program import Pool
-from serving.engines.contract import Engine, Inputs, check_inputs
+from serving.engines.contract import Engine, Inputs, Session, check_inputs
 from serving.engines.cpu.codebooks import CodebookMaker
 from serving.engines.cpu.pack import pack_generator
 from serving.engines.cpu.program import ConvProgram, Output
-from serving.engines.map_cache import MapCache, keys_of
+from serving.engines.cpu.session import CpuSession, KeptMaps
+from serving.engines.map_cache import keys_of
 from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig
 from spade_core.models.generator import Generator
 from spade_core.types import Images, Instances, Labels, Style
 
 CACHE_BYTES = 512 << 20
+SESSION_BYTES = 1 << 30
 PROGRAMS = 8  # (batch, size) pairs whose memory is kept; the one used longest ago goes
 
 _DTYPES: dict[str, DType] = {"fp32": "float32", "bf16": "bf16", "int8": "bf16"}
@@ -52,7 +54,9 @@ class CpuEngine(Engine):
         precision: dtype of weights and activations, fp32 or bf16; sums are float32. int8 is bf16 with the slowest
             codebooks multiplied in int8, on a processor with AMX. Raises IsaError where no ISA has the precision.
         threads: threads of this engine's own pool; None takes one per core.
-        cache_bytes: memory for the plans and codebooks of label maps that may come again; 0 keeps none.
+        cache_bytes: memory for codebook entries by patch, and plans by label map; 0 keeps none.
+        session_bytes: memory for the maps between the convs of sessions; the session used longest ago goes first, and
+            draws its next map anew. 0 keeps none.
     """
 
     name = "cpu"
@@ -63,6 +67,7 @@ class CpuEngine(Engine):
         precision: str = "fp32",
         threads: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        session_bytes: int = SESSION_BYTES,
     ) -> None:
         self.isa: Isa = choose_isa_of(precision)
         self.config: GeneratorConfig = generator.config
@@ -70,9 +75,10 @@ class CpuEngine(Engine):
         threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self._pool = Pool(threads)
         self._packed = pack_generator(generator, self.isa, threads, int8=precision == "int8")
-        self._codebooks = CodebookMaker(self._packed, self.isa, self._pool, MapCache(cache_bytes))
+        self._codebooks = CodebookMaker(self._packed, self.isa, self._pool, cache_bytes)
         self._programs: dict[tuple[int, ...], ConvProgram] = {}
         self._lock = threading.Lock()
+        self._kept = KeptMaps(self._packed, self.isa, self._pool, self._codebooks, self._lock, session_bytes)
 
     def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
         """Checked inputs -> images [N, H, W, 3]; see `Engine.run`. Equal maps share codebooks."""
@@ -83,6 +89,12 @@ class CpuEngine(Engine):
     ) -> npt.NDArray[np.float32]:
         """The values that `synthesize` rounds to pixels: float32 [N, 3, H, W] in -1..1."""
         return self._run(check_inputs(labels, instances, style, self.config), timings or Timings(), "values")
+
+    def session(self) -> Session:
+        """A session that redraws what changed. With instance norm every change reaches every pixel: a plain session."""
+        if self.config.norm == "instance":
+            return Session(self)
+        return CpuSession(self, self._kept)
 
     def _run(self, inputs: Inputs, timings: Timings, output: Output) -> npt.NDArray[Any]:
         keys = keys_of(inputs.symbols)

@@ -1,0 +1,1 @@
+"""The cost of an edit: a session against drawing anew."""

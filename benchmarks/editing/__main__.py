@@ -1,0 +1,5 @@
+"""`python -m benchmarks.editing`."""
+
+from benchmarks.editing.run import main
+
+main()

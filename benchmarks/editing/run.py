@@ -1,0 +1,175 @@
+"""The cost of a stroke in a session of the cpu engine, against drawing the map anew.
+
+    python -m benchmarks.editing --preset coco --labels DIR --json out.json
+
+Three ways take turns on each stroke: the session; the same engine without a session, which knows the other patches of
+the map; and an engine that keeps nothing, as if nobody had drawn the map before. The images must be equal, bit for bit.
+The dense form in PyTorch is the way of the published code: it draws every map from scratch.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.common.maps import labels_name, read_maps
+from benchmarks.common.options import json_option, labels_option, numbers, preset_option
+from benchmarks.common.report import write_report
+from benchmarks.editing.strokes import RADII_AND_LENGTHS, Edit, edits, scaled
+from serving.engines.contract import Session, check_inputs
+from serving.engines.cpu.engine import CpuEngine
+from serving.engines.reference import TorchEngine
+from spade_core.config import GeneratorConfig, preset
+from spade_core.models.seeded import seeded_generator
+
+SESSION_BYTES = 4 << 30  # room for 1024x1024 in fp32
+
+
+@dataclass(frozen=True)
+class Row:
+    """Strokes of one size at one image size. Seconds and ratios are medians over the strokes.
+
+    Attributes:
+        image_share: share of the image that a stroke reached, mean.
+        session_s, same_engine_s, anew_s: the three ways of drawing the edited map.
+        ratio, ratio_min, ratio_max: time of drawing anew over time of the session, of the same stroke.
+    """
+
+    size: int
+    radius: int
+    length: int
+    strokes: int
+    image_share: float
+    session_s: float
+    same_engine_s: float
+    anew_s: float
+    ratio: float
+    ratio_min: float
+    ratio_max: float
+
+
+@dataclass
+class Times:
+    """Seconds of each stroke, by way, and the shares of the image that the strokes reached."""
+
+    session: list[float] = field(default_factory=list)
+    same_engine: list[float] = field(default_factory=list)
+    anew: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    def row(self, size: int, radius: int, length: int) -> Row:
+        """The medians."""
+        ratios = [anew / session for anew, session in zip(self.anew, self.session, strict=True)]
+        return Row(
+            size, radius, length, len(ratios), statistics.mean(self.shares), statistics.median(self.session),
+            statistics.median(self.same_engine), statistics.median(self.anew), statistics.median(ratios), min(ratios),
+            max(ratios),
+        )  # fmt: skip
+
+
+def draw_stroke(edit: Edit, session: Session, engine: CpuEngine, alone: CpuEngine, times: Times) -> None:
+    """Draw a stroke in the three ways. Raises RuntimeError where the images differ."""
+    config = engine.config
+    session.draw(check_inputs(*edit.before, None, config))
+    began = time.perf_counter()
+    image, changed = session.draw(check_inputs(*edit.after, None, config))
+    times.session.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    expected = alone.synthesize(*edit.after, None)[0]
+    times.anew.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    again = engine.synthesize(*edit.after, None)[0]
+    times.same_engine.append(time.perf_counter() - began)
+    times.shares.append(changed.area / image[..., 0].size)
+    if not np.array_equal(image, expected) or not np.array_equal(again, expected):
+        raise RuntimeError("[editing] expected the same bits from a session and from drawing anew but they differ")
+
+
+def measure(config: GeneratorConfig, precision: str, labels: Path | None, strokes: int) -> list[Row]:
+    """Strokes of all sizes at the configuration's image size."""
+    generator, size = seeded_generator(config), config.height
+    threads = len(os.sched_getaffinity(0))
+    engine = CpuEngine(generator, precision, threads, session_bytes=SESSION_BYTES)
+    alone = CpuEngine(generator, precision, threads, cache_bytes=0)
+    maps, session, rows = scaled(read_maps(config, labels), size), engine.session(), []
+    for radius, length in RADII_AND_LENGTHS:
+        times = Times()
+        of_size = islice(edits(maps, radius, length, config, seed=size + radius), strokes + 1)
+        for number, edit in enumerate(track(of_size, f"{size}x{size}, radius {radius}", total=strokes + 1)):
+            if number == 0:  # plans memory
+                draw_stroke(edit, session, engine, alone, Times())
+                continue
+            draw_stroke(edit, session, engine, alone, times)
+        rows.append(times.row(size, radius, length))
+    return rows
+
+
+def reference_seconds(config: GeneratorConfig, precision: str, labels: Path | None, repeats: int) -> float:
+    """Median seconds of the dense form in PyTorch."""
+    threads = len(os.sched_getaffinity(0))
+    peer = TorchEngine(seeded_generator(config), precision, "dense", threads=threads)  # type: ignore[arg-type]
+    maps, seconds = scaled(read_maps(config, labels), config.height), []
+    for number in range(repeats + 1):
+        began = time.perf_counter()
+        peer.synthesize(*maps[number % len(maps)], None)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
+def table(rows: list[Row], title: str) -> Table:
+    """The rows as a table, times in ms."""
+    out = Table(
+        "image", "radius, length", "share reached", "session", "same engine, no session", "anew", "anew / session",
+        "min..max", title=title,
+    )  # fmt: skip
+    for row in rows:
+        out.add_row(
+            f"{row.size}x{row.size}", f"{row.radius}, {row.length}", f"{row.image_share:.0%}",
+            f"{row.session_s * 1e3:.0f}", f"{row.same_engine_s * 1e3:.0f}", f"{row.anew_s * 1e3:.0f}",
+            f"{row.ratio:.1f}x", f"{row.ratio_min:.1f}..{row.ratio_max:.1f}",
+        )  # fmt: skip
+    return out
+
+
+@click.command()
+@preset_option("coco", names=("coco", "ade20k"))
+@labels_option()
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True, help="Precision.")
+@click.option("--sizes", default="256,512,1024", show_default=True, callback=numbers(int), help="Image sizes.")
+@click.option("--strokes", default=16, show_default=True, type=click.IntRange(1), help="Strokes of each size.")
+@click.option("--reference", default=0, show_default=True, type=click.IntRange(0),
+              help="Maps that the dense form in PyTorch draws at each image size; 0 leaves it out.")  # fmt: skip
+@json_option()
+def main(
+    preset_name: str, labels: Path | None, precision: str, sizes: tuple[int, ...], strokes: int, reference: int,
+    json_path: Path | None,
+) -> None:  # fmt: skip
+    """Measure what a stroke costs in a session of the cpu engine."""
+    configs = [replace(preset(preset_name), height=size, width=size) for size in sizes]
+    rows = [row for config in configs for row in measure(config, precision, labels, strokes)]
+    Console().print(table(rows, f"{preset_name}, {precision}, ms"))
+    report: dict[str, Any] = {
+        "preset": preset_name, "precision": precision, "labels": labels_name(labels),
+        "rows": [asdict(row) for row in rows],
+    }  # fmt: skip
+    if reference:
+        dense = {config.height: reference_seconds(config, precision, labels, reference) for config in configs}
+        Console().print("dense, PyTorch: " + ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in dense.items()))
+        report["dense_pytorch_s"] = dense
+    if json_path:
+        write_report(json_path, report)
+
+
+if __name__ == "__main__":
+    main()
