@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from serving.gateway.doors import Doors
 from serving.gateway.probe import Probe
 from serving.gateway.settings import Settings
-from serving.supervisor.processes import read_process, reap
+from serving.supervisor.processes import demand_s, read_process, reap
 from serving.supervisor.supervised import SupervisedTriton
 from serving.supervisor.ward import Fault
 from serving.triton.exec_with_parent import __file__ as exec_with_parent
@@ -23,9 +23,10 @@ from serving.triton.server import ServeError, ServeOptions
 
 _LOOK_S = 0.1
 _STOPPED_S = 0.3
-_SILENT_S = 10.0  # without an answer to a request for its health
+_SILENT_S = 10.0  # without an answer to a request for its health, while the process does nothing
+_SILENT_BUSY_S = 60.0
+_IDLE = 0.1  # demand for processors, in seconds a second, below which the process does nothing
 _STOP_MARGIN_S = 5.0
-_START_S = 60.0
 
 
 class GatewayWard:
@@ -47,6 +48,7 @@ class GatewayWard:
         self._process: subprocess.Popen[str] | None = None
         self._probe = Probe(*sockets["http_port"].getsockname()[:2])
         self._stopped_since: float | None = None
+        self._demand_s = 0.0  # of the process, when its last answer came
 
     @property
     def pid(self) -> int:
@@ -60,7 +62,7 @@ class GatewayWard:
         self._probe.close()
         self._stopped_since = None
         assert process.stdout is not None
-        end = time.monotonic() + _START_S
+        end = time.monotonic() + self._options.start_timeout_s
         while not select.select([process.stdout], [], [], _LOOK_S)[0]:
             report("opening the doors")
             if time.monotonic() > end:
@@ -124,7 +126,13 @@ class GatewayWard:
 
     def _silent(self) -> Fault | None:
         silent = self._probe.silent_s()
-        return Fault("hung", f"no answer of the gateway for {silent:.1f} s") if silent > _SILENT_S else None
+        if silent == 0:
+            self._demand_s = demand_s(self.pid)
+            return None
+        idle = demand_s(self.pid) - self._demand_s < _IDLE * silent
+        if silent < (_SILENT_S if idle else _SILENT_BUSY_S):
+            return None
+        return Fault("hung", f"no answer of the gateway for {silent:.1f} s")
 
     def _spawn(self) -> subprocess.Popen[str]:
         triton, options = self._triton.server, self._options

@@ -26,7 +26,7 @@ class Limits:
     Attributes:
         canary_s: between two canaries of idle models; busy models get one at most 100 times as seldom as it costs.
         late_s: wait for the canary's answer until the server is not ready.
-        hung_s: wait for the canary's answer until the server is replaced.
+        hung_s: wait for the canary's answer until the server is replaced; ten times as long where it computes.
         stopped_s: how long a process may be stopped (SIGSTOP).
         failures: canaries in a row that are answered by errors.
         memory_bytes: most memory of Triton and its models together, shared memory counted in each process.

@@ -70,6 +70,20 @@ def arguments_of(pid: int) -> list[str]:
         return []
 
 
+def demand_s(pid: int) -> float:
+    """Seconds that a process has run, or its threads have waited for a processor. A blocked process adds none.
+
+    Where the kernel does not tell the waits (no /proc/PID/schedstat), only what it has run.
+    """
+    process = read_process(pid)
+    waited_ns = 0
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError, ValueError):  # the thread has ended meanwhile
+                waited_ns += int((task / "schedstat").read_text().split()[1])
+    return (0.0 if process is None else process.cpu_s) + waited_ns / 1e9
+
+
 def descriptors_of(pid: int) -> int:
     """How many files, sockets and pipes a process holds open; 0 where it has ended."""
     try:

@@ -16,6 +16,7 @@ from serving.supervisor.limits import Limits
 from serving.supervisor.processes import (
     Process,
     arguments_of,
+    demand_s,
     descriptors_of,
     processes_of_group,
     read_process,
@@ -114,7 +115,7 @@ class _Watch:
         ended = self._poll.poll(_LOOK_S * 1000)
         fault = self._server_ended() or self._ended([descriptor for descriptor, _ in ended]) or self._stopped()
         if fault is None:
-            fault = self._counts() or self._canary.look(self._cpu_s(), self._engines())
+            fault = self._counts() or self._canary.look(self._demand_s(), self._engines())
         self.answers = fault is None and self._stopped_since is None and not self._canary.late
         return fault
 
@@ -164,10 +165,9 @@ class _Watch:
                 return Fault("descriptors", f"process {process.pid} holds {count} descriptors, allowed are {most}")
         return None
 
-    def _cpu_s(self) -> float:
-        """Processor time of all model processes so far."""
-        found = (read_process(pid) for pid, _ in self._stubs.values())
-        return sum(process.cpu_s for process in found if process is not None)
+    def _demand_s(self) -> float:
+        """What Triton and its models have demanded of the processors so far, seconds."""
+        return sum(demand_s(process.pid) for process in self._members)
 
     def _engines(self) -> frozenset[int]:
         """The processes of model `spade`: while they stay, the canary's image must too."""
