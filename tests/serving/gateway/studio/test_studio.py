@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from served import png
 from studio_page import StudioPage, open_studio
 
 from serving.gateway.pair import Pair
+from serving.gateway.studio.pages import POLICY
 from spade_core.config import preset
 from spade_core.maps.colours import class_palette, draw
 from spade_core.maps.drawn import demo_map
@@ -34,6 +36,14 @@ def page(browser: Browser, studio: Pair) -> Iterator[StudioPage]:
     assert opened.errors == []
     assert all(url.startswith((studio.http_url, "blob:")) for url in opened.loaded)  # nothing comes from elsewhere
     opened.context.close()
+
+
+def test_the_page_allows_no_inline_script(studio: Pair) -> None:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{studio.http_url}/studio/") as answer:
+        policy = answer.headers.get_all("Content-Security-Policy")
+    assert policy == [POLICY]
+    assert "script-src 'self';" in POLICY
+    assert "unsafe" not in POLICY
 
 
 def test_a_stroke_paints_the_pixels_near_its_line(page: StudioPage) -> None:
