@@ -13,8 +13,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_per_worker() -> None:
+    """A thread a core over all workers, or OMP_NUM_THREADS: on a busy machine threads that wait spin."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    cores = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(max(1, cores // workers))
 
 
 @pytest.fixture(scope="session")
