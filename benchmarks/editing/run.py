@@ -169,7 +169,3 @@ def main(
         report["dense_pytorch_s"] = dense
     if json_path:
         write_report(json_path, report)
-
-
-if __name__ == "__main__":
-    main()
