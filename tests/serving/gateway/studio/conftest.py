@@ -20,9 +20,11 @@ PAGE = Path(__file__).resolve().parents[4] / "serving" / "gateway" / "studio" / 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
-@pytest.fixture(scope="session")
+# Playwright runs an event loop in this thread while it is open, in which no other test could call asyncio.run, so the
+# browser ends with its file of tests.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests of a worker, with a user-data folder of its own that ends with it."""
+    """One Chromium for a file of tests, with a user-data folder of its own that ends with it."""
     found = shutil.which("chromium") or shutil.which("google-chrome")
     if found is None:
         pytest.fail("expected Chromium on PATH but found none; run scripts/test, or apt install chromium")
@@ -32,7 +34,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def modules(browser: Browser) -> Iterator[Page]:
     """A page that can import the modules of the studio: `await import("/painter/raster.js")`."""
     page = browser.new_page()
