@@ -101,7 +101,7 @@ def test_a_value_that_the_type_forbids_is_wrong_usage() -> None:
 # (command, option): the options of free text, which the commands check by themselves
 FREE_TEXT = [
     ("synthesize", "--server"), ("convert", "--set"), ("serve", "--host"), ("export", "--to"), ("export", "--batch"),
-    ("export", "--size"),
+    ("export", "--size"), ("export", "--target"),
     ("train", "--set"), ("scenes", "--size"), ("scenes", "--style"), ("evaluate", "--segmentation-mean"),
     ("evaluate", "--segmentation-std"), ("serve", "--cors"), ("serve", "--trusted-proxy"), ("serve", "--sha256"),
 ]  # fmt: skip
