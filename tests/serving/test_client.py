@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -75,6 +76,7 @@ def test_a_cancelled_request_is_skipped_and_the_next_one_works(demo_server: Serv
     before = scrape_at_rest(demo_server)
     with triton_grpc.InferenceServerClient(address) as raw:
         calls = [send(raw) for _ in range(6)]
+        time.sleep(0.2)  # the last one has reached the server, and waits behind five batches
         calls[-1].cancel()
         results = [answer.result(120) for answer in answers]
     assert "CANCELLED" in str(results[-1])
