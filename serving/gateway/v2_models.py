@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 
-from serving.gateway.upstream import Upstream
+from serving.gateway.upstream import Upstream, UpstreamError
 from serving.gateway.v2_checks import ITEM_BYTES, ModelSpec, TensorSpec, V2Error
 from serving.protocol import MODELS, ModelInfo
 
@@ -29,7 +29,7 @@ class Models:
         self._kept: dict[str, tuple[float, ModelSpec]] = {}
 
     async def spec(self, name: str) -> ModelSpec:
-        """The specification of a model. Raises V2Error for another name, UpstreamError where Triton is away."""
+        """The specification of a model, kept while Triton is away. Raises V2Error for another name, UpstreamError."""
         if name not in MODELS:
             raise V2Error(
                 f"expected a model out of {', '.join(MODELS)} but got {name[:64]!r}", grpc.StatusCode.NOT_FOUND
@@ -37,8 +37,14 @@ class Models:
         asked, spec = self._kept.get(name, (float("-inf"), None))
         if spec is None or time.monotonic() - asked > _KEPT_S:
             now = time.monotonic()
-            spec = await self._ask(name)
-            self._kept[name] = now, spec
+            try:
+                spec = await self._ask(name)
+            except UpstreamError as error:
+                # A request that comes while Triton is replaced is checked by what was known, then waits for the next.
+                if spec is None or not error.process_died:
+                    raise
+            else:
+                self._kept[name] = now, spec
         return spec
 
     async def _ask(self, name: str) -> ModelSpec:
