@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kernels.layouts import Int32, Int64, Symbols
+from kernels.layouts import Array, Int32, Int64, Symbols
 from kernels.native import native
 from kernels.program import Pool
 
@@ -71,11 +71,16 @@ def _level_numpy(maps: Sequence[Int64], n_symbols: int, kernel_size: int) -> Lev
     all5: list[Int64] = []
     indices: list[Int64] = []
     for one in maps:
-        patches3, numbers = _distinct_windows(one, n_symbols, kernel_size)
-        patches5, index = _distinct_windows(numbers, len(patches3), kernel_size)
+        patches3, numbers = distinct_windows(one, n_symbols, kernel_size)
+        patches5, index = distinct_windows(numbers, len(patches3), kernel_size)
         all3.append(patches3)
         all5.append(patches5)
         indices.append(index)
+    return join_maps(all3, all5, indices)
+
+
+def join_maps(all3: Sequence[Array], all5: Sequence[Array], indices: Sequence[Array]) -> Level:
+    """The Level of maps or volumes whose windows were numbered alone: patches3, patches5 and index of each."""
     offsets3, offsets5 = _offsets([len(p) for p in all3]), _offsets([len(p) for p in all5])
     outside = offsets3[-1]
     moved5 = [np.where(p5 == len(p3), outside, p5 + at) for p3, p5, at in zip(all3, all5, offsets3[:-1], strict=True)]
@@ -89,11 +94,14 @@ def _level_numpy(maps: Sequence[Int64], n_symbols: int, kernel_size: int) -> Lev
     )
 
 
-def _distinct_windows(ids: Int64, outside: int, kernel_size: int) -> tuple[Int64, Int64]:
-    """ids [h, w] -> distinct k x k windows [U, k*k] in order of first appearance, and each pixel's window [h, w]."""
+def distinct_windows(ids: Array, outside: int, kernel_size: int) -> tuple[Array, Array]:
+    """The distinct windows of ids, of any number of dimensions, and the window of each place.
+
+    Returns [U, kernel_size ** dimensions] in order of first appearance, and numbers in the shape of ids.
+    """
     padded = np.pad(ids, kernel_size // 2, constant_values=outside)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel_size, kernel_size))  # [h, w, k, k]
-    windows = windows.reshape(ids.size, kernel_size**2)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel_size,) * ids.ndim)
+    windows = windows.reshape(ids.size, kernel_size**ids.ndim)
     _, first, inverse = np.unique(windows, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
     number = np.empty_like(order)
@@ -212,6 +220,12 @@ def _join_offsets(offsets: Sequence[Int64], starts: Sequence[int]) -> Int64:
 
 
 def _check(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> tuple[Symbols, list[tuple[int, int]]]:
+    check_numbers(n_symbols, kernel_size)
+    return _check_symbols(symbols, n_symbols), [_check_size(height, width) for height, width in sizes]
+
+
+def check_numbers(n_symbols: int, kernel_size: int) -> None:
+    """Raises PlanError for a number of symbols or a kernel size that no plan has."""
     if kernel_size not in KERNEL_SIZES:
         raise PlanError(
             f"[plan] expected kernel_size 1, 3 or 5 but got {kernel_size!r}; use the size of SPADE's own convs"
@@ -221,7 +235,6 @@ def _check(symbols: Symbols, sizes: Sizes, n_symbols: int, kernel_size: int) -> 
             f"[plan] expected n_symbols in 1..{native.MAX_SYMBOLS} but got {n_symbols!r}; "
             "uint16 holds the symbols and one value for outside the image"
         )
-    return _check_symbols(symbols, n_symbols), [_check_size(height, width) for height, width in sizes]
 
 
 def _check_symbols(symbols: Symbols, n_symbols: int) -> Symbols:
