@@ -48,7 +48,7 @@ def build_engine(
     model = onnx.load(str(onnx_path), load_external_data=False)
     metadata = read_metadata(model)
     config = GeneratorConfig.from_dict(json.loads(metadata["config"]))
-    for name, reason in refusals(library.kind, options, metadata["precision"]):
+    for name, reason in refusals(library.kind, options, metadata["precision"], metadata["form"]):
         raise ValueError(f"[tensorrt] {name}: {reason}")
     plugins = modulations(model) if library.kind == "tensorrt" and options.plugin is not False else 0
     if plugins:

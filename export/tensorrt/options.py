@@ -84,12 +84,14 @@ def parse_targets(text: str) -> tuple[str, ...]:
     return names
 
 
-def refusals(kind: Kind, options: EngineOptions, precision: str) -> Iterator[tuple[str, str]]:
+def refusals(kind: Kind, options: EngineOptions, precision: str, form: str) -> Iterator[tuple[str, str]]:
     """Each option that this builder cannot heed, by its field in EngineOptions, and why.
 
-    `precision` is the precision of the graph: fp32, fp16 or bf16.
+    `precision` (fp32, fp16 or bf16) and `form` (codebook or dense) are the graph's.
     """
     if kind == "tensorrt":
+        if options.plugin and form == "dense":
+            yield "plugin", "it modulates by a codebook, and a dense graph has none; take --graph codebook"
         if options.targets is not None:
             yield "targets", "TensorRT builds for the GPU of this machine; take --builder rtx, or --hardware-compatible"
         return

@@ -115,7 +115,7 @@ def _library(files: Files, graph: Graph, build: Build) -> Library:
 
     chosen = choose("auto") if build.builder == "auto" else None
     kind: Any = build.builder if chosen is None else chosen.kind
-    for field, reason in refusals(kind, _engine_options(build), files.precision):
+    for field, reason in refusals(kind, _engine_options(build), files.precision, graph.form):
         name = "target" if field == "targets" else field.replace("_", "-")
         raise click.UsageError(f"--{name}: {reason}")
     if "triton" in files.makes and graph.form == "dense" and kind == "tensorrt":

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spade_core.config import GeneratorConfig
-from spade_core.maps.colours import RGB, ColourTable, class_names, class_palette
+from spade_core.maps.colours import RGB, ColourTable, class_names
 from spade_core.maps.label_maps import (
     LabelMapError,
     check_pair,
@@ -55,17 +55,29 @@ def read_encoding(parameters: Mapping[str, Any]) -> Encoding:
     return Encoding(name, quality)
 
 
+Palette = tuple[RGB, ...]
+"""The colour of each class of a model, don't care included."""
+
+
+def as_palette(colours: npt.ArrayLike) -> Palette:
+    """The colours [classes, 3] of a model's classes."""
+    return tuple((int(r), int(g), int(b)) for r, g, b in np.asarray(colours))
+
+
 OWN_COLOURS = "model"
 """A value of the request parameter `colours`: the colours of the model's own classes (`ModelInfo.class_colours`)."""
 
 
-def read_colours(parameters: Mapping[str, Any], config: GeneratorConfig) -> ColourTable | None:
-    """Read the request parameter `colours`, the text of a colour table (CSV or JSON) or `model`. Raises ValueError."""
+def read_colours(parameters: Mapping[str, Any], config: GeneratorConfig, palette: Palette) -> ColourTable | None:
+    """Read the request parameter `colours`, the text of a colour table (CSV or JSON) or `model`. Raises ValueError.
+
+    `palette`: the colours of the model's own classes.
+    """
     text = parameters.get("colours")
     if text is None:
         return None
     if text == OWN_COLOURS:
-        return own_colours(config)
+        return own_colours(config, palette)
     if not isinstance(text, str) or len(text) > MAX_COLOURS:
         got = f"{len(text)} characters" if isinstance(text, str) else repr(text)
         raise ValueError(
@@ -76,11 +88,11 @@ def read_colours(parameters: Mapping[str, Any], config: GeneratorConfig) -> Colo
 
 
 @lru_cache(maxsize=4)
-def own_colours(config: GeneratorConfig) -> ColourTable:
+def own_colours(config: GeneratorConfig, palette: Palette) -> ColourTable:
     """The table of the colours that draw the model's classes; of classes with one colour, the first."""
     ids: dict[RGB, int] = {}
-    for label, (r, g, b) in enumerate(class_palette(config).tolist()):
-        ids.setdefault((r, g, b), 255 if label == config.label_nc else label)  # don't care is 255 in a file
+    for label, colour in enumerate(palette):
+        ids.setdefault(colour, 255 if label == config.label_nc else label)  # don't care is 255 in a file
     names = class_names(config)
     return ColourTable(
         tuple(ids.values()), tuple(ids), tuple(names[min(label, config.label_nc)] for label in ids.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from serving.protocol import RequestTimings
 from serving.triton.protocol import PACKAGE, write_parameters
 from spade_core.config import STYLE_DIM, GeneratorConfig
+from spade_core.maps.colours import saved_palette
 
 MODEL_CODE = Path(__file__).parent / "models"
 _MICROSECONDS = 1_000_000
@@ -79,12 +81,14 @@ def read_sha256(text: str, where: str) -> str:
     return digits
 
 
-def write_repository(root: Path, options: ModelOptions, config: GeneratorConfig) -> Path:
+def write_repository(
+    root: Path, options: ModelOptions, config: GeneratorConfig, metadata: Mapping[str, Any] | None = None
+) -> Path:
     """Write both models under `root`, which is made where absent. Returns `root`.
 
-    `config` is the configuration of the served weights.
+    `config` is the configuration of the served weights, `metadata` their fields.
     """
-    for model in (spade_config(options, config), spade_image_config(options, config)):
+    for model in (spade_config(options, config), spade_image_config(options, config, metadata)):
         folder = root / model.name
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(text_format.MessageToString(model), encoding="utf-8")
@@ -134,9 +138,15 @@ def spade_config(options: ModelOptions, config: GeneratorConfig) -> Any:
     return model
 
 
-def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_upstream: bool = False) -> Any:
+def spade_image_config(
+    options: ModelOptions,
+    config: GeneratorConfig,
+    metadata: Mapping[str, Any] | None = None,
+    plain_upstream: bool = False,
+) -> Any:
     """The configuration of `spade_image`.
 
+    `metadata`: fields of the weights, which may hold colours of their own.
     `plain_upstream`: `spade` is an engine file, which neither checks requests nor answers timings.
     """
     model = _model("spade_image", options, options.decoders)
@@ -156,6 +166,7 @@ def spade_image_config(options: ModelOptions, config: GeneratorConfig, plain_ups
         model,
         {
             "config": config.to_dict(),
+            "palette": saved_palette(config, metadata or {}).tolist(),
             "plain_upstream": plain_upstream,
             "max_pixels": options.max_pixels,
             "queue_size": options.queue_size,

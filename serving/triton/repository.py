@@ -80,7 +80,7 @@ def publish_checkpoint(
     model = spade_config(options, config)
     set_parameters(model, {"package": None, "published": True, "weights": WEIGHTS, "sha256": None})
     files = {WEIGHTS: options.weights, "model.py": MODEL_CODE / "spade" / "model.py"}
-    return _publish(root, files, model, spade_image_config(options, config), facts, keep)
+    return _publish(root, files, model, spade_image_config(options, config, facts), facts, keep)
 
 
 def publish_engine(
@@ -100,8 +100,9 @@ def publish_engine(
             )
         model = tensorrt_config(options, config)
         return _publish(
-            root, {"model.plan": engine}, model, spade_image_config(options, config, plain_upstream=True), facts, keep
-        )
+            root, {"model.plan": engine}, model, spade_image_config(options, config, facts, plain_upstream=True),
+            facts, keep,
+        )  # fmt: skip
     model = spade_config(options, config)
     set_parameters(
         model, {"package": None, "published": True, "weights": engine.name, "engine": "tensorrt", "sha256": None}
@@ -110,7 +111,7 @@ def publish_engine(
     if stripped:
         onnx_file = engine.with_suffix(".onnx")
         files |= {path.name: path for path in (onnx_file, *engine.parent.glob(f"{onnx_file.name}.*.data"))}
-    return _publish(root, files, model, spade_image_config(options, config), facts, keep)
+    return _publish(root, files, model, spade_image_config(options, config, facts), facts, keep)
 
 
 def roll_back(root: Path, number: int | None = None) -> Version:

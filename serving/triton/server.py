@@ -179,11 +179,17 @@ def follow(server: Server) -> contextlib.AbstractContextManager[None]:
 
 def served_config(options: ModelOptions) -> GeneratorConfig:
     """The configuration of the weights that `options` name. Raises ValueError where the weights cannot be read."""
+    return served_facts(options)[0]
+
+
+def served_facts(options: ModelOptions) -> tuple[GeneratorConfig, dict[str, str]]:
+    """Configuration and fields of the weights that `options` name. Raises ValueError where they cannot be read."""
     if options.weights is None:
-        return preset(options.preset)
+        return preset(options.preset), {}
     from spade_core.files.checkpoints import info
 
-    return info(options.weights).config
+    found = info(options.weights)
+    return found.config, found.metadata
 
 
 class Launcher:
@@ -199,9 +205,8 @@ class Launcher:
         self.options = options
         self._run = run
         self._install = find_tritonserver()
-        self._repository = options.repository or write_repository(
-            run / "models", options.model, served_config(options.model)
-        )
+        facts = served_facts(options.model)
+        self._repository = options.repository or write_repository(run / "models", options.model, *facts)
         self._backends = make_backend_directory(self._install, run / "backends")
         self._log = options.log_file or run / "triton.log"
         self._secret = secrets.token_hex(16)

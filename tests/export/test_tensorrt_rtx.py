@@ -145,17 +145,17 @@ def test_the_librarys_reason_is_in_the_message(small_file: Path, tmp_path: Path)
     ],
 )
 def test_options_that_rtx_cannot_heed_are_refused_by_name(options: EngineOptions, precision: str, text: str) -> None:
-    found = "; ".join(f"{name}: {reason}" for name, reason in refusals("rtx", options, precision))
+    found = "; ".join(f"{name}: {reason}" for name, reason in refusals("rtx", options, precision, "codebook"))
     assert re.search(text, found), found
     ours = replace(options, targets=None)
-    assert not list(refusals("tensorrt", ours, precision))
+    assert not list(refusals("tensorrt", ours, precision, "codebook"))
 
 
 def test_a_refused_option_begins_no_build(small_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\[tensorrt\] refit: TensorRT for RTX does not take it"):
         built(small_file, tmp_path / "spade.plan", EngineOptions(refit=True))
     assert built(small_file, tmp_path / "spade.plan", EngineOptions(targets=("sm75",)))["targets"] == ["sm75"]
-    (reason,) = [why for _, why in refusals("tensorrt", EngineOptions(targets=("sm89",)), "fp16")]
+    (reason,) = [why for _, why in refusals("tensorrt", EngineOptions(targets=("sm89",)), "fp16", "dense")]
     assert "builds for the GPU of this machine" in reason
 
 

@@ -102,6 +102,10 @@ def test_versions_are_published_listed_and_rolled_back(tiny_weights: Path, tmp_p
         ),
         (["--to", "tensorrt", "--builder", "rtx", "--target", "sm75"], "--target: sm75 (Turing) runs fp16 only"),
         (["--to", "tensorrt", "--builder", "tensorrt", "--target", "sm89"], "--target: TensorRT builds for the GPU of"),
+        (
+            ["--to", "tensorrt", "--builder", "tensorrt", "--graph", "dense", "--plugin"],
+            "--plugin: it modulates by a codebook, and a dense graph has none; take --graph codebook",
+        ),
         (["--to", "tensorrt", "--target", "sm90"], "TensorRT for RTX has no Hopper"),
         (["--target", "portable"], "--target: no engine is built; add tensorrt to --to"),
         (["--to", "triton"], "name the model repository with --publish"),

@@ -14,6 +14,7 @@ from serving.protocol import pad_files
 from serving.requests.images import (
     MAX_BYTES,
     Encoding,
+    as_palette,
     decode_maps,
     encode_images,
     read_colours,
@@ -24,6 +25,7 @@ from spade_core.config import PRESETS
 from spade_core.maps.colours import class_palette, draw
 
 DEMO = PRESETS["demo"]
+COLOURS = as_palette(class_palette(DEMO))
 NOISE = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
 
 
@@ -94,11 +96,11 @@ TABLES = ["id,r,g,b,name\n4,0,0,0,\n5,9,8,7,\n", '[{"id":4,"r":0,"g":0,"b":0},{"
 @pytest.mark.parametrize("text", TABLES, ids=["CSV", "JSON"])
 def test_a_label_map_in_colours_is_read_through_the_table_of_its_request(text: str) -> None:
     files = pad_files([png(RGB_MAP)])[0]
-    labels = decode_maps(files, None, DEMO, read_colours({"colours": text}, DEMO))["labels"]
+    labels = decode_maps(files, None, DEMO, read_colours({"colours": text}, DEMO, COLOURS))["labels"]
     assert (labels[0, :, :128] == 4).all()
     assert (labels[0, :, 128:] == 5).all()
     with pytest.raises(ValueError, match="or its text as the request parameter colours"):
-        decode_maps(files, None, DEMO, read_colours({}, DEMO))
+        decode_maps(files, None, DEMO, read_colours({}, DEMO, COLOURS))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_label_map_in_colours_is_read_through_the_table_of_its_request(text: s
 )
 def test_a_bad_table_of_a_request_is_named(colours: object, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        read_colours({"colours": colours}, DEMO)
+        read_colours({"colours": colours}, DEMO, COLOURS)
 
 
 def test_padding_keeps_every_length() -> None:
@@ -123,15 +125,16 @@ def test_padding_keeps_every_length() -> None:
 
 def test_rgb_maps_may_use_the_colours_of_the_models_own_classes() -> None:
     ids = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    drawn = draw(ids, class_palette(DEMO))
-    colours = read_colours({"colours": "model"}, DEMO)
+    own = 255 - class_palette(DEMO)  # as the weights of a training with an own colour table have them
+    drawn = draw(ids, own)
+    colours = read_colours({"colours": "model"}, DEMO, as_palette(own))
     labels = decode_maps(pad_files([png(drawn)])[0], None, DEMO, colours, (4, 4))["labels"]
     np.testing.assert_array_equal(labels, ids[None])
 
 
 def test_dont_care_has_a_colour_of_its_own() -> None:
     coco = PRESETS["coco"]
-    colours = read_colours({"colours": "model"}, coco)
+    colours = read_colours({"colours": "model"}, coco, as_palette(class_palette(coco)))
     labels = decode_maps(pad_files([png(class_palette(coco)[None, 180:])])[0], None, coco, colours, (1, 3))["labels"]
     assert labels.tolist() == [[[180, 181, 255]]]
 

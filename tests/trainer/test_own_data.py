@@ -125,6 +125,8 @@ def test_the_colour_table_paints_samples_and_contact_sheets(tmp_path: Path) -> N
     saved = load(weights)
     np.testing.assert_array_equal(saved_palette(saved.config, saved.metadata), colours)
     np.testing.assert_array_equal(saved_palette(saved.config, {}), class_palette(run.model))
+    served = spade_image_config(ModelOptions(weights=weights), saved.config, saved.metadata)
+    assert json.loads(served.parameters["palette"].string_value) == colours.tolist()
     with pytest.raises(ColourTableError, match=r"expected 3 colours of three values .* but got '\[\[1, 2\]\]'"):
         saved_palette(saved.config, {"palette": "[[1, 2]]"})
 

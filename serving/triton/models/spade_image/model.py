@@ -18,7 +18,15 @@ from serving.protocol import ModelInfo, RequestTimings, pad_files
 from serving.requests.batch import RequestTensors, check_request
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError
-from serving.requests.images import decode_maps, encode_images, read_colours, read_encoding, read_size
+from serving.requests.images import (
+    Palette,
+    as_palette,
+    decode_maps,
+    encode_images,
+    read_colours,
+    read_encoding,
+    read_size,
+)
 from serving.requests.memory import return_large_memory
 from serving.triton.cancelled import forget, mark_cancelled
 from serving.triton.identity import IDENTIFY
@@ -48,7 +56,9 @@ class TritonPythonModel(ServedModel):
         self.plain_upstream: bool = parameters["plain_upstream"]
         self.max_pixels: int = parameters["max_pixels"]
         max_batch = json.loads(args["model_config"])["max_batch_size"]
-        self.info = _info(self.config, max_batch, self.max_pixels)
+        # A version that was published earlier may have no palette.
+        self.palette: Palette = as_palette(parameters.get("palette", class_palette(self.config)))
+        self.info = _info(self.config, self.palette, max_batch, self.max_pixels)
         self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": self.name})
         # zlib and the image codecs release the interpreter lock.
         self.workers = ThreadPoolExecutor(max_workers=4)
@@ -154,7 +164,7 @@ class TritonPythonModel(ServedModel):
         return result
 
     def _decode(self, tensors: Tensors, parameters: dict[str, Any]) -> Tensors:
-        colours = read_colours(parameters, self.config)
+        colours = read_colours(parameters, self.config, self.palette)
         size = read_size(parameters, self.config, self.max_pixels)
         maps = decode_maps(tensors["label_map"], tensors.get("instance_map"), self.config, colours, size)
         if not self.plain_upstream:
@@ -172,7 +182,7 @@ async def _watch(call: Call, token: str) -> None:
     mark_cancelled(token)
 
 
-def _info(config: GeneratorConfig, max_batch: int, max_pixels: int) -> ModelInfo:
+def _info(config: GeneratorConfig, palette: Palette, max_batch: int, max_pixels: int) -> ModelInfo:
     return ModelInfo(
         preset=config.preset,
         classes=config.label_nc,
@@ -184,7 +194,7 @@ def _info(config: GeneratorConfig, max_batch: int, max_pixels: int) -> ModelInfo
         max_batch=max_batch,
         max_pixels=max_pixels,
         class_names=class_names(config),
-        class_colours=tuple((int(r), int(g), int(b)) for r, g, b in class_palette(config)),
+        class_colours=palette,
     )
 
 
