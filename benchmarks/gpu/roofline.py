@@ -1,11 +1,11 @@
-"""What each step of the generator must move and compute on a GPU, and how long its limit lets it take.
+"""What each kernel must move and compute on a GPU, and how long its limit lets it take.
 
-`python -m benchmarks.gpu.roofline --labels DIR` prints the table of docs/cuda.md: written before anything is measured.
+`python -m benchmarks.gpu.roofline --labels DIR` prints the tables of docs/cuda.md, made before anything is measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,21 +90,59 @@ def works(config: GeneratorConfig, symbols: Symbols) -> Iterator[Work]:
     yield Work("image", image, 54.0 * pixels * config.nf, "memory", 0.7)
 
 
-@click.command()
-@labels_option()
-def main(labels: Path | None) -> None:
-    """Print the bytes, operations and expected milliseconds of each step for eight maps on an H100."""
-    config = preset("coco")
-    maps = read_maps(config, labels, count=BATCH)
-    click.echo("| step | MB | G operations | limit | expected share | expected ms | measured ms |\n" + "|---" * 7 + "|")
+# Kernels that training and other people's models use: bytes for each byte of a map, operations for each value of it.
+_DROP_IN = (
+    ("modulate_codebook_backward", 4, 15),
+    ("modulate_dense, statistics given", 4, 5),
+    ("modulate_dense, statistics of the batch", 5, 5),
+    ("modulate_dense backward", 7, 9),
+    ("modulate_dense backward, through the statistics", 12, 18),
+    ("norm", 1, 5),
+    ("norm backward", 5, 9),
+)
+
+
+def drop_in_works(config: GeneratorConfig, maps: int) -> Iterator[Work]:
+    """Each kernel outside the engine, on the maps of all norms of a generator, once for each norm."""
+    with torch.device("meta"):
+        blocks = walk(Generator(config))
+    values = positions = 0
+    for block, number, _ in blocks:
+        height, width = config.level_sizes[number]
+        size = maps * height * width
+        for norm in (block.norm_0, block.norm_s, block.norm_1):
+            if norm is not None:
+                values += size * norm.mlp_gamma.out_channels
+                positions += size
+    for name, moved, operations in _DROP_IN:
+        index = 16 * positions if name.startswith("modulate_codebook") else 0
+        yield Work(name, moved * values * ELEMENT + index, operations * values, "memory", 0.85)
+
+
+def show(title: str, rows: Iterable[Work]) -> float:
+    """Print a table with an empty column for what is measured; returns the expected milliseconds of all rows."""
+    click.echo(
+        f"| {title} | MB | G operations | limit | expected share | expected ms | measured ms |\n" + "|---" * 7 + "|"
+    )
     total = 0.0
-    for work in works(config, maps.symbols[np.arange(BATCH) % len(maps.symbols)].astype(np.uint16)):
+    for work in rows:
         total += work.milliseconds
         click.echo(
             f"| {work.name} | {work.bytes / 1e6:,.0f} | {work.operations / 1e9:,.1f} | {work.limit} | {work.share:.0%} "
             f"| {work.milliseconds:.2f} | |"
         )
-    click.echo(f"| all | | | | | {total:.2f} | |")
+    return total
+
+
+@click.command()
+@labels_option()
+def main(labels: Path | None) -> None:
+    """Print the bytes, operations and expected milliseconds of each kernel for eight maps on an H100."""
+    config = preset("coco")
+    maps = read_maps(config, labels, count=BATCH)
+    total = show("step", works(config, maps.symbols[np.arange(BATCH) % len(maps.symbols)].astype(np.uint16)))
+    click.echo(f"| all | | | | | {total:.2f} | |\n")
+    show("kernel", drop_in_works(config, BATCH))
 
 
 if __name__ == "__main__":
