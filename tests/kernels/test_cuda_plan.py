@@ -36,14 +36,18 @@ def check(library: Library, symbols: Symbols, sizes: Sizes, n_symbols: int, kern
             np.testing.assert_array_equal(own.numpy(), wanted)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(batches())
 def test_is_the_specification(emulated: Library, batch: tuple[Symbols, Sizes, int, int]) -> None:
     check(emulated, *batch)
 
 
 @each_order
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(batch=batches())
 def test_does_not_depend_on_the_order_of_threads(
     emulated: Library, order: str, monkeypatch: pytest.MonkeyPatch, batch: tuple[Symbols, Sizes, int, int]

@@ -119,7 +119,9 @@ def test_every_option_of_free_text_is_swept() -> None:
     assert free - set(FREE_TEXT) == {("train", "--out")}  # any text is the name of a folder
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.sampled_from(FREE_TEXT), st.text(max_size=12).filter(lambda text: "\0" not in text and not text.isalnum()))
 def test_random_text_ends_with_a_message(monkeypatch: pytest.MonkeyPatch, which: tuple[str, str], text: str) -> None:
     command, option = which

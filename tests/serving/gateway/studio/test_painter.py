@@ -22,7 +22,9 @@ inside = st.tuples(st.integers(0, WIDTH - 1), st.integers(0, HEIGHT - 1))
 labels_of = st.integers(0, 2**32 - 1).map(
     lambda seed: np.random.default_rng(seed).integers(0, 3, (HEIGHT, WIDTH), dtype=np.uint8)
 )
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 SHAPE = """async ([name, size, given]) => {
     const raster = await import("/painter/raster.js");
