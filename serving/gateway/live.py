@@ -13,7 +13,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from serving.gateway import live_requests
 from serving.gateway.drawing import as_problem
-from serving.gateway.live_messages import Edit, Json, read_message, read_number, write_message
+from serving.gateway.live_messages import Edit, Json, Map, read_message, read_number, write_message
 from serving.gateway.problems import KINDS, Problem
 from serving.gateway.sessions import LiveSession, LiveSessions, SessionsFullError
 from serving.gateway.state import State, caller_of
@@ -73,9 +73,8 @@ class Connection:
     def __init__(self, socket: WebSocket, state: State, info: ModelInfo) -> None:
         self.socket, self.state, self.info = socket, state, info
         self.painter: live_requests.Painter
-        self.edits: list[Edit] = []
         self.changed = asyncio.Event()  # there is something to draw
-        self.drained = asyncio.Event()  # edits were taken from the list
+        self.drained = asyncio.Event()  # edits were written into the map
         self.requests: set[asyncio.Task[None]] = set()
         self.sending = asyncio.Lock()
 
@@ -181,11 +180,10 @@ class Connection:
             self.session.has_map = True
         elif not self.session.has_map:
             raise ValueError("[live] expected a whole map before rectangles of it; send a message of type map first")
-        while sum(len(waiting.code) for waiting in self.edits) > MOST_WAITING:
+        while self.session.waiting_bytes > MOST_WAITING:
             self.drained.clear()
             await self.drained.wait()
-        self.edits = [old for old in self.edits if not edit.covers(old)]
-        self.edits.append(edit)
+        self.session.add(edit)
         self._count(header)
 
     def _count(self, header: Json) -> None:
@@ -216,13 +214,11 @@ class Connection:
         while True:
             await self.changed.wait()
             self.changed.clear()
-            edits, self.edits = self.edits, []
-            self.drained.set()
             revision = self.session.revision
             try:
-                await asyncio.to_thread(self._apply, edits)
+                labels = await self._written()
                 if self.session.has_map:
-                    await self._draw(revision)
+                    await self._draw(labels, revision)
             except WebSocketDisconnect:
                 return
             except Exception as error:  # noqa: BLE001 - a fault in one picture must not end the painting
@@ -231,22 +227,16 @@ class Connection:
                     await asyncio.sleep(wait)
                     self.changed.set()
 
-    def _apply(self, edits: list[Edit]) -> None:
-        """Write edits into the map. Raises the first ValueError after all others are written."""
-        errors = []
-        for edit in edits:
-            try:
-                edit.apply(self.session.labels)
-            except ValueError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+    async def _written(self) -> Map:
+        """The map with all edits so far. Raises ValueError."""
+        try:
+            return await asyncio.to_thread(self.session.current)
+        finally:
+            self.drained.set()
 
-    async def _draw(self, revision: int) -> None:
+    async def _draw(self, labels: Map, revision: int) -> None:
         styles = None if self.session.style is None else [self.session.style]
-        answer = await live_requests.ask(
-            self.painter, self.session.labels[None].copy(), styles, session=self.session.id
-        )
+        answer = await live_requests.ask(self.painter, labels[None], styles, session=self.session.id)
         (file,), file_s = await live_requests.encode(answer.images, self.painter.encoding)
         header = {
             "type": "frame",

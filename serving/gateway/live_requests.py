@@ -90,7 +90,8 @@ async def variants(painter: Painter, header: Json, body: bytes) -> tuple[Json, b
     if not isinstance(wanted, list) or not 1 <= len(wanted) <= info.max_batch:
         raise ValueError(f"[live] expected 1..{info.max_batch} styles in a list but got {wanted!r:.100}")
     styles = [read_style(one) for one in wanted] if info.style else None
-    labels = decode_runs(body, info.height, info.width) if body else session.labels
+    # The edits that came before this request may not be in the map yet.
+    labels = decode_runs(body, info.height, info.width) if body else await asyncio.to_thread(session.current)
     drawn = await ask(painter, np.repeat(labels[None], len(wanted), 0), styles)
     encoding = painter.encoding
     if header.get("format") is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from serving.gateway.live_messages import Edit, Map
 from serving.gateway.styles import Style
 
 ID_BYTES = 18  # of randomness in a session's id: nobody guesses somebody else's
@@ -26,7 +28,7 @@ class LiveSession:
     Attributes:
         id: names the session to its owner and to the engine, 24 characters.
         owner: key or address of the client that opened the session.
-        labels: uint8 [H, W]; changed in place.
+        labels: uint8 [H, W], without the edits that wait; changed in place.
         style: None until the client has chosen one.
         has_map: the client has sent a whole map.
         revision: number of the last change, as the client counts.
@@ -42,6 +44,37 @@ class LiveSession:
     revision: int = 0
     left: float | None = None
     close: Callable[[], None] | None = field(default=None, repr=False)
+    _edits: list[Edit] = field(default_factory=list, repr=False)
+    _adding: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the edits that are not yet written into the map."""
+        return sum(len(edit.code) for edit in self._edits)
+
+    def add(self, edit: Edit) -> None:
+        """Keep an edit until somebody asks for the map; edits that it covers go."""
+        with self._adding:
+            self._edits = [*(old for old in self._edits if not edit.covers(old)), edit]
+
+    def current(self) -> Map:
+        """A copy of the map with every edit that came before this call. Takes milliseconds, so not for an event loop.
+
+        Raises the first ValueError of an edit, after all others are written.
+        """
+        with self._writing:
+            with self._adding:
+                edits, self._edits = self._edits, []
+            errors = []
+            for edit in edits:
+                try:
+                    edit.apply(self.labels)
+                except ValueError as error:
+                    errors.append(error)
+            if errors:
+                raise errors[0]
+            return self.labels.copy()
 
 
 class LiveSessions:
@@ -49,7 +82,7 @@ class LiveSessions:
 
     Args:
         most: number of sessions.
-        most_bytes: of all label maps together.
+        most_bytes: of all label maps and waiting edits together.
         idle_s: seconds without a connection after which a session is forgotten.
         clock: seconds that never go back.
     """
@@ -67,8 +100,8 @@ class LiveSessions:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all label maps."""
-        return sum(session.labels.nbytes for session in self._sessions.values())
+        """Bytes of all label maps and waiting edits."""
+        return sum(session.labels.nbytes + session.waiting_bytes for session in self._sessions.values())
 
     def join(self, name: str | None, owner: str, size: tuple[int, int], close: Callable[[], None]) -> LiveSession:
         """The session called `name` where its owner comes back to it at the same size, else a new one.

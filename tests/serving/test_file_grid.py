@@ -15,12 +15,15 @@ from PIL import Image
 
 from serving.cli.jobs import Job, synthesize_local
 from serving.cli.main import main
+from serving.engines.contract import Engine, Inputs
+from serving.engines.timings import Timings
 from serving.requests.images import decode_maps
 from spade_core.config import preset
 from spade_core.files.checkpoints import save
 from spade_core.maps.drawn import demo_map
 from spade_core.maps.samples import read_maps
 from spade_core.models.seeded import seeded_encoder, seeded_generator
+from spade_core.types import Images
 from trainer.evaluation.evaluate import folder_examples
 
 Array = npt.NDArray[Any]
@@ -28,22 +31,24 @@ CONFIG = replace(preset("coco"), nf=2, height=64, width=96)
 HEIGHT, WIDTH = 256, 333  # one side is an even multiple of the model's, the other is an odd ratio
 
 
-class Recorder:
+class Recorder(Engine):
     """An engine that keeps the maps it is given."""
 
     config = CONFIG
     seen: tuple[Array, Array]
 
-    def synthesize(self, labels: Array, instances: Array, _style: None) -> Array:
-        self.seen = labels[0], instances[0]
-        return np.zeros((*labels.shape, 3), np.uint8)
+    def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
+        assert inputs.instances is not None
+        assert timings is None
+        self.seen = inputs.labels[0], inputs.instances[0]
+        return np.zeros((*inputs.labels.shape, 3), np.uint8)
 
 
 def by_synthesize(root: Path) -> tuple[Array, Array]:
     engine = Recorder()
     job = Job(root / "labels/a.png", root / "instances/a.png", root / "out/a.png")
     options: dict[str, Any] = {"style": None, "colours": None, "batch": 1, "image_format": "png"}
-    assert synthesize_local(engine, [job], done=lambda _job, _failure: None, **options) == []  # type: ignore[arg-type]
+    assert synthesize_local(engine, [job], done=lambda _job, _failure: None, **options) == []
     return engine.seen
 
 

@@ -85,6 +85,20 @@ def test_a_session_survives_a_lost_connection(studio: Pair) -> None:
         np.testing.assert_array_equal(pixels(body), before)
 
 
+def test_edits_that_no_picture_has_shown_survive_a_lost_connection(studio: Pair) -> None:
+    changed = SCENE.copy()
+    changed[20:29, 30:44] = 5
+    with LiveClient(studio) as live:
+        live.map(SCENE)
+        live.rect(30, 20, np.full((9, 14), 5, np.uint8))
+        name = live.welcome["session"]
+    with LiveClient(studio, session=name) as again, Client(studio.grpc_url) as client:
+        assert again.welcome["revision"] == 2
+        header, body = again.receive()
+        np.testing.assert_array_equal(pixels(body), client.synthesize(changed[None], seed=0).images[0])
+    assert header["revision"] == 2
+
+
 def test_an_unknown_session_is_a_new_one(studio: Pair) -> None:
     with LiveClient(studio, session="nobody") as live:
         assert live.welcome["session"] != "nobody"
