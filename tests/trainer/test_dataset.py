@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         stream[0]
     with pytest.raises(DataError, match=r"^\[data\] expected '.*' to have the aspect .* are the two a pair\?$"):
         next(loader(stream, small(), Positions(0, 2, 0, 1, 2), workers=1))
+    assert multiprocessing.active_children() == []
     whole = (tmp_path / "instances/000000.png").read_bytes()  # any PNG will do
     (tmp_path / "images/000000.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"expected readable files but got an error at '.*images/000000.png'"):

@@ -246,12 +246,18 @@ def loader(stream: Stream, config: TrainConfig, batches: Positions, workers: int
         worker_init_fn=_start_worker,
         persistent_workers=False,
     )
+    batches_made = iter(made)
     try:
-        yield from made
+        yield from batches_made
     except (DataError, LabelMapError) as error:
         # A worker's error comes wrapped in its traceback; the user needs the message only.
         found = re.search(r"Error: (\[.*)", str(error), re.DOTALL)
         raise DataError(found[1].strip() if found else str(error)) from None
+    finally:
+        # An error's traceback refers to itself and to the iterator, so the workers would live until a collection. At
+        # the end of the process they would ignore Python's SIGTERM, since it is the first, and Python waits for them.
+        if workers:
+            batches_made._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001 - the loader passes it
