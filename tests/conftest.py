@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,16 @@ def _one_thread_per_worker() -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     cores = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     torch.set_num_threads(max(1, cores // workers))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_goes_back_after_each_file() -> Iterator[None]:
+    """Without this, glibc keeps what tests have freed: gigabytes a worker, until the kernel kills the worker."""
+    yield
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it; other C libraries may not
+    if trim is not None:
+        trim(0)
 
 
 @pytest.fixture(scope="session")

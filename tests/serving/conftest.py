@@ -24,19 +24,19 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo_server() -> Iterator[Server]:
     """The demo preset: style input, 16 classes, 256x256. One thread and float32, as `demo_engine` has."""
     with serve(ServeOptions(ModelOptions(precision="fp32", threads=1, queue_delay_us=20_000), **FREE_PORTS)) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo_engine() -> Engine:
     return load_engine("torch", None, "demo", "fp32", 1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny_server(tiny_weights: Path) -> Iterator[Server]:
     """The tiny model, with a queue of four label maps and a batch delay long enough for a test's requests to meet."""
     model = ModelOptions(tiny_weights, precision="fp32", threads=1, queue_size=4, queue_delay_us=300_000, decoders=1)
@@ -44,6 +44,6 @@ def tiny_server(tiny_weights: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny_engine(tiny_weights: Path) -> Engine:
     return load_engine("torch", tiny_weights, "demo", "fp32", 1)
