@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spade_core.files.faults import key_faults, refuse_faults
+from spade_core.files.faults import key_faults, refuse_faults, shapes_of
 from spade_core.files.pickled import read_state_dict
 from spade_core.losses import Difference, LossError, perceptual_loss
 from spade_core.mean_difference import mean_difference
@@ -120,7 +120,7 @@ def _load_vgg(path: Path) -> VGG19:
     wanted = module.state_dict()
     used = {key: state[key] for key in wanted if key in state}  # the file also holds the layers behind relu5_1
     refuse_faults(
-        LossError, key_faults(used, wanted), path,
+        LossError, key_faults(shapes_of(used), shapes_of(wanted)), path,
         "[loss] expected torchvision's VGG19 weights",
         "save torchvision.models.vgg19(weights='DEFAULT').state_dict()",
     )  # fmt: skip

@@ -15,7 +15,7 @@ from kernels.constants import HIDDEN
 from kernels.cuda.codebook.codebook import Codebook, Embed, codebook, embed, per_tap_weight
 from kernels.cuda.image.image import image_conv, image_conv_torch
 from kernels.ops.plan import Level
-from serving.engines.cpu.pack import walk
+from serving.engines.cuda.weights import walk_blocks
 from spade_core.codebook.plans import plan_levels
 from spade_core.config import GeneratorConfig
 from spade_core.models.generator import Generator
@@ -83,7 +83,7 @@ def all_codebooks_case(config: GeneratorConfig, symbols: Symbols, dtype: torch.d
     def make() -> Case:
         levels = plan_levels(symbols, config)
         with torch.device("meta"):
-            blocks = walk(Generator(config))
+            blocks = walk_blocks(Generator(config))
         problems: list[Codebook] = []
         for block, level, _ in blocks:
             for norm in (block.norm_0, block.norm_s, block.norm_1):

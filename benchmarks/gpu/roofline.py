@@ -16,7 +16,7 @@ import torch
 from benchmarks.common.maps import read_maps
 from benchmarks.common.options import labels_option
 from kernels.constants import HIDDEN
-from serving.engines.cpu.pack import walk
+from serving.engines.cuda.weights import walk_blocks
 from spade_core.codebook.plans import plan_levels
 from spade_core.config import GeneratorConfig, preset
 from spade_core.models.generator import Generator
@@ -54,7 +54,7 @@ def works(config: GeneratorConfig, symbols: Symbols) -> Iterator[Work]:
     """The steps of a generator on a batch of maps, in the order in which they run."""
     levels, n = plan_levels(symbols, config), len(symbols)
     with torch.device("meta"):
-        blocks = walk(Generator(config))
+        blocks = walk_blocks(Generator(config))
     positions = sum(level.index.size for level in levels)
     yield Work("plan", 40 * positions, 0, "cache", 0.3)
     embed_bytes = embed_operations = product_bytes = product_operations = 0.0
@@ -105,7 +105,7 @@ _DROP_IN = (
 def drop_in_works(config: GeneratorConfig, maps: int) -> Iterator[Work]:
     """Each kernel outside the engine, on the maps of all norms of a generator, once for each norm."""
     with torch.device("meta"):
-        blocks = walk(Generator(config))
+        blocks = walk_blocks(Generator(config))
     values = positions = 0
     for block, number, _ in blocks:
         height, width = config.level_sizes[number]

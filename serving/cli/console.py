@@ -35,6 +35,7 @@ _EXTRAS = {
     "tensorboard": "train",
     "torchmetrics": "train",
     "pycuda": "gpu",
+    "torch": "torch",
 }
 
 

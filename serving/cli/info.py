@@ -34,7 +34,7 @@ def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
     refuse_both(weights, preset)
     from rich.table import Table
 
-    from spade_core.files.checkpoints import info as read_info
+    from spade_core.files.weights import info as read_info
     from spade_core.maps.colours import PALETTE
 
     table = Table(show_header=False, box=None)
@@ -63,7 +63,7 @@ def _add_architecture(table: Table, config: GeneratorConfig) -> None:
     from rich.markup import escape
 
     from spade_core.maps.colours import CLASSES, class_names
-    from spade_core.models.costs import dense_macs, parameters
+    from spade_core.pytorch import has_torch
 
     for name, value in config.to_dict().items():
         if name != "class_names":
@@ -72,6 +72,11 @@ def _add_architecture(table: Table, config: GeneratorConfig) -> None:
     if config.class_names or config.preset in CLASSES:
         table.add_row("classes", escape(", ".join(f"{i} {name}" for i, name in enumerate(names))))
     table.add_row("semantic_nc", str(config.semantic_nc))
+    if not has_torch():
+        table.add_row("costs", "not counted, since PyTorch is not installed")
+        return
+    from spade_core.models.costs import dense_macs, parameters
+
     table.add_row("parameters", f"{parameters(config) / 1e6:.2f} M")
     table.add_row("dense form", f"{dense_macs(config) / 1e9:.1f} GMAC an image")
 

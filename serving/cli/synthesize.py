@@ -16,7 +16,7 @@ from serving.cli.options import BATCH, FILE, OUT_FOLDER, SEED, Running, given, o
 if TYPE_CHECKING:
     from serving.cli.jobs import Failure, Job
     from spade_core.config import GeneratorConfig
-    from spade_core.files.checkpoints import Checkpoint
+    from spade_core.files.weights import Weights
     from spade_core.maps.colours import ColourTable
 
 _PATH = click.Path(path_type=Path)
@@ -123,23 +123,23 @@ def _here(
     jobs: Sequence[Job], maps: Maps, model: Running, output: Output, colours: ColourTable | None
 ) -> list[Failure]:
     from serving.cli.jobs import synthesize_local
-    from serving.engines.choose import load_checkpoint, start_engine
+    from serving.engines.choose import load_weights, start_engine
     from spade_core.models.style import style_from_seed
 
     choice = announced_choice(model)
-    checkpoint = load_checkpoint(model.file, model.architecture)
-    _check_instances(checkpoint.config, maps.instances)
+    weights = load_weights(model.file, model.architecture)
+    _check_instances(weights.config, maps.instances)
     style = None
     if maps.style is not None:
-        style = _style_of(checkpoint, maps.style, maps.seed)
-    elif checkpoint.config.style:
+        style = _style_of(weights, maps.style, maps.seed)
+    elif weights.config.style:
         style = style_from_seed(maps.seed or 0)
     elif maps.seed is not None:
-        raise click.UsageError(f"--seed: model {checkpoint.config.preset!r} has no style input; leave it out")
+        raise click.UsageError(f"--seed: model {weights.config.preset!r} has no style input; leave it out")
     with progress_bar("images", len(jobs)) as advance:
 
         def work() -> list[Failure]:
-            engine = start_engine(checkpoint, choice, model.threads)
+            engine = start_engine(weights, choice, model.threads)
             return synthesize_local(
                 engine, jobs, style=style, colours=colours, batch=output.batch, image_format=output.format,
                 done=lambda _job, _failure: advance(1),
@@ -153,14 +153,14 @@ def _on_server(
 ) -> list[Failure]:
     from serving.cli.jobs import synthesize_remote
     from serving.client import Client
-    from serving.engines.choose import load_checkpoint
+    from serving.engines.choose import load_weights
 
     server = output.server or ""
     with Client(server, ca_file=output.ca_file) as client:
         client.check_ready()  # one message for all files
     style = None
     if maps.style is not None:
-        style = _style_of(load_checkpoint(model.file, model.architecture), maps.style, maps.seed)
+        style = _style_of(load_weights(model.file, model.architecture), maps.style, maps.seed)
     with progress_bar("images", len(jobs)) as advance:
         return synthesize_remote(
             lambda: Client(server, ca_file=output.ca_file), jobs, style=style,
@@ -200,12 +200,12 @@ def failure_lines(failures: Sequence[Failure]) -> list[str]:
     return lines
 
 
-def _style_of(checkpoint: Checkpoint, image: Path, seed: int | None) -> Any:
+def _style_of(weights: Weights, image: Path, seed: int | None) -> Any:
     from spade_core.models.photo_style import style_from_image
     from spade_core.photos import read_photo
 
-    if checkpoint.encoder is None:
+    if weights.encoder is None:
         raise click.UsageError(
-            f"--style: model {checkpoint.config.preset!r} has no style encoder; convert the weights with --encoder"
+            f"--style: model {weights.config.preset!r} has no style encoder; convert the weights with --encoder"
         )
-    return style_from_image(checkpoint.encoder, read_photo(image), checkpoint.config, seed)
+    return style_from_image(weights.encoder, read_photo(image), weights.config, seed)

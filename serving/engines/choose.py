@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-
-import torch
+from typing import TYPE_CHECKING, cast
 
 from kernels.isa import IsaError, input_dtype, supported_isas
 from serving.engines.contract import Engine
 from serving.engines.cpu.engine import CpuEngine, choose_isa_of
 from serving.engines.names import ENGINES, PRECISIONS
-from serving.engines.reference import Precision, TorchEngine
 from spade_core.config import preset as preset_config
-from spade_core.files.checkpoints import Checkpoint, load
-from spade_core.models.seeded import seeded_encoder, seeded_generator
+from spade_core.files.weights import Weights, read_weights
+from spade_core.pytorch import has_torch, require_torch
+
+if TYPE_CHECKING:
+    from serving.engines.reference import Precision
+    from spade_core.files.checkpoints import Checkpoint
 
 UNTRAINED = "untrained"  # the value of the metadata field `weights` of seeded checkpoints
 UNTRAINED_NOTICE = "no weights given: preset %r runs on seeded, UNTRAINED weights and paints noise, not a scene"
@@ -58,7 +59,10 @@ def choose(name: str = "auto", precision: str = "auto") -> Choice:
         raise ValueError(f"[engine] expected an engine out of {', '.join(ENGINES)} but got {name!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"[engine] expected a precision out of {', '.join(PRECISIONS)} but got {precision!r}")
-    device = "cuda" if name == "auto" and torch.cuda.is_available() else "cpu"
+    if name == "torch":
+        require_torch("engine torch", "take --engine cpu")
+    there = _has_cuda()
+    device = "cuda" if name == "auto" and there else "cpu"
     if device == "cuda":
         if precision == "int8":
             raise ValueError("[engine] expected fp32, bf16 or fp16 on a CUDA device but got int8; give --engine cpu")
@@ -66,7 +70,7 @@ def choose(name: str = "auto", precision: str = "auto") -> Choice:
     if precision == "fp16":
         raise ValueError(
             "[engine] expected a CUDA device for precision fp16 but "
-            + ("got --engine " + name if torch.cuda.is_available() else "found none")
+            + ("got --engine " + name if there else "found none")
             + "; use bf16 or fp32"
         )
     if name == "torch":
@@ -74,10 +78,21 @@ def choose(name: str = "auto", precision: str = "auto") -> Choice:
     try:
         fastest, isa = _fastest_native() if precision == "auto" else (precision, choose_isa_of(precision))
     except IsaError as error:
-        if name == "cpu" or precision == "int8":  # int8 exists in the cpu engine only
+        if name == "cpu" or precision == "int8" or not has_torch():  # int8 exists in the cpu engine only
             raise
         return _torch_on_cpu(precision, str(error))
+    if precision == "int8":
+        require_torch("precision int8, which rounds the weights,", "take bf16")
     return _choice("cpu", "cpu", precision, fastest, f"native kernels, isa {isa}")
+
+
+def _has_cuda() -> bool:
+    """Whether PyTorch sees a CUDA device. Without PyTorch none is of use: `auto` never takes `tensorrt`."""
+    if not has_torch():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _choice(engine: str, device: str, asked: str, fastest: str, reason: str) -> Choice:
@@ -94,6 +109,8 @@ def _fastest_native() -> tuple[str, str]:
 def _torch_on_cpu(precision: str, reason: str) -> Choice:
     if precision == "int8":
         raise ValueError("[engine] expected fp32 or bf16 for --engine torch on a CPU but got int8; use bf16")
+    import torch
+
     warning = ""
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         warning = (
@@ -105,37 +122,54 @@ def _torch_on_cpu(precision: str, reason: str) -> Choice:
     return Choice("torch", "cpu", precision, reason, warning)
 
 
-def load_checkpoint(weights: Path | None, preset: str) -> Checkpoint:
-    """The checkpoint at `weights`. Without `weights`, the preset's seeded, untrained weights, and a warning."""
+def load_weights(weights: Path | None, preset: str) -> Weights:
+    """The weights in the file `weights`. Without it, the preset's seeded, untrained weights, and a warning.
+
+    Raises CheckpointError, and NoTorchError for seeded weights where there is no PyTorch.
+    """
     if weights is not None:
-        return load(weights)
+        return read_weights(weights)
     config = preset_config(preset)
+    require_torch(f"preset {preset!r} without --weights, which draws seeded weights,", "give --weights a file")
+    from spade_core.files.checkpoints import arrays_of
+    from spade_core.models.seeded import seeded_encoder, seeded_generator
+
     log.warning(UNTRAINED_NOTICE, preset)
-    encoder = seeded_encoder(config.nf) if config.style else None
-    return Checkpoint(config, seeded_generator(config), encoder, {"weights": UNTRAINED, "seed": "0"})
+    encoder = arrays_of(seeded_encoder(config.nf)) if config.style else None
+    return Weights(config, arrays_of(seeded_generator(config)), encoder, {"weights": UNTRAINED, "seed": "0"})
 
 
-def start_engine(checkpoint: Checkpoint, choice: Choice, threads: int | None) -> Engine:
-    """The chosen engine on a checkpoint's generator. Raises ValueError for weights out of the precision's range."""
+def load_checkpoint(weights: Path | None, preset: str) -> Checkpoint:
+    """`load_weights` as PyTorch's networks."""
+    from spade_core.files.checkpoints import to_networks
+
+    return to_networks(load_weights(weights, preset))
+
+
+def start_engine(weights: Weights, choice: Choice, threads: int | None) -> Engine:
+    """The chosen engine on a generator's weights. Raises ValueError for weights out of the precision's range."""
     if choice.engine == "torch":
-        precision = cast(Precision, choice.precision)
-        return TorchEngine(checkpoint.generator, precision, "codebook", choice.device, threads)
+        from serving.engines.reference import TorchEngine
+        from spade_core.files.checkpoints import to_networks
+
+        precision = cast("Precision", choice.precision)
+        return TorchEngine(to_networks(weights).generator, precision, "codebook", choice.device, threads)
     try:
-        return CpuEngine(checkpoint.generator, choice.precision, threads)
+        return CpuEngine(weights, choice.precision, threads)
     except ValueError as error:
         if not choice.fallback or choice.precision == "fp32":
             raise
         log.warning("%s: taking fp32", error)
-        return CpuEngine(checkpoint.generator, "fp32", threads)
+        return CpuEngine(weights, "fp32", threads)
 
 
-def make_engine(checkpoint: Checkpoint, name: str, precision: str, threads: int | None) -> Engine:
+def make_engine(weights: Weights, name: str, precision: str, threads: int | None) -> Engine:
     """`choose`, then `start_engine`. Logs the choice."""
     choice = choose(name, precision)
     log.info("%s", choice)
     if choice.warning:
         log.warning("%s", choice.warning)
-    return start_engine(checkpoint, choice, threads)
+    return start_engine(weights, choice, threads)
 
 
 def load_engine(
@@ -145,7 +179,7 @@ def load_engine(
     precision: str = "auto",
     threads: int | None = None,
 ) -> Engine:
-    """`load_checkpoint`, then `make_engine`; for `tensorrt`, the engine file that `weights` names.
+    """`load_weights`, then `make_engine`; for `tensorrt`, the engine file that `weights` names.
 
     Raises ValueError, naming what cannot be had, and ImportError for `tensorrt` where its packages are not installed.
     """
@@ -156,4 +190,4 @@ def load_engine(
 
         return TensorrtEngine(weights)
     choose(name, precision)  # refuses what this machine cannot run before the weights are read
-    return make_engine(load_checkpoint(weights, preset), name, precision, threads)
+    return make_engine(load_weights(weights, preset), name, precision, threads)

@@ -186,7 +186,7 @@ def served_facts(options: ModelOptions) -> tuple[GeneratorConfig, dict[str, str]
     """Configuration and fields of the weights that `options` name. Raises ValueError where they cannot be read."""
     if options.weights is None:
         return preset(options.preset), {}
-    from spade_core.files.checkpoints import info
+    from spade_core.files.weights import info
 
     found = info(options.weights)
     return found.config, found.metadata

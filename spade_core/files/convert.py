@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from kernels.constants import HIDDEN
 from spade_core.config import GeneratorConfig
-from spade_core.files.checkpoints import encoder_nf, fill, refuse_non_finite, save, state_of
-from spade_core.files.faults import key_faults, refuse_faults
+from spade_core.files.checkpoints import fill, refuse_non_finite, save, state_of
+from spade_core.files.faults import key_faults, refuse_faults, shapes_of
 from spade_core.files.folded import Folded, fold_norms
 from spade_core.files.found_config import FoundConfig, Known, find_config
 from spade_core.files.manifest import sha256
 from spade_core.files.pickled import ConvertError, read_state_dict
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
+from spade_core.models.shapes import encoder_nf
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,14 @@ def _encoder(path: Path) -> tuple[StyleEncoder, Folded]:
     _refuse_other_network(path, state, "encoder")
     weights = fold_norms(path, state)
     with torch.device("meta"):
-        encoder = StyleEncoder(encoder_nf(weights.tensors))
+        encoder = StyleEncoder(encoder_nf(shapes_of(weights.tensors)))
     _check(path, weights.tensors, encoder, "a style encoder for images of 256 pixels and more")
     fill(encoder, weights.tensors)
     return encoder, weights
 
 
 def _check(path: Path, tensors: Mapping[str, Tensor], module: nn.Module, kind: str) -> None:
-    faults = key_faults(tensors, state_of(module))
+    faults = key_faults(shapes_of(tensors), shapes_of(state_of(module)))
     faults += [f"{key} is {tensor.dtype}" for key, tensor in tensors.items() if not tensor.is_floating_point()]
     refuse_faults(
         ConvertError, faults, path,

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from spade_core.models.shapes import Shapes
 
 _ALL = 8  # faults that a message lists one by one; more are counted by kind
 _FIRST = 3  # faults of each kind that the summary shows
 
 
-def key_faults(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str = "") -> list[str]:
+def shapes_of(tensors: Mapping[str, Any]) -> Shapes:
+    """The shape of each tensor or array."""
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def key_faults(found: Shapes, expected: Shapes) -> list[str]:
     """Every missing, surplus and misshapen key, one text each; empty when the keys and shapes are equal."""
-    faults = [f"missing {prefix}{key}" for key in expected if key not in found]
-    faults += [f"surplus {prefix}{key}" for key in found if key not in expected]
+    faults = [f"missing {key}" for key in expected if key not in found]
+    faults += [f"surplus {key}" for key in found if key not in expected]
     faults += [
-        f"{prefix}{key} is {list(found[key].shape)}, not {list(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in found and found[key].shape != tensor.shape
+        f"{key} is {list(found[key])}, not {list(shape)}"
+        for key, shape in expected.items()
+        if key in found and found[key] != shape
     ]
     return faults
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spade_core.files.checkpoints import CheckpointError, first_bytes
+from spade_core.files.weights import CheckpointError, first_bytes
 
 # What files that are not weights start with, and what they are.
 _NOT_WEIGHTS = {

@@ -11,7 +11,7 @@ from kernels.isa import IsaError, supported_isas
 from serving.engines import choose as chooser
 from serving.engines.choose import Choice, choose, load_engine, start_engine
 from spade_core.config import preset
-from spade_core.files.checkpoints import Checkpoint
+from spade_core.files.checkpoints import Checkpoint, to_weights
 from spade_core.models.seeded import seeded_generator
 
 
@@ -84,7 +84,7 @@ def test_auto_takes_fp32_where_the_weights_are_out_of_range(monkeypatch: pytest.
         return real(generator, precision, threads)  # type: ignore[arg-type]
 
     monkeypatch.setattr(chooser, "CpuEngine", out_of_range)
-    checkpoint = Checkpoint(preset("demo"), seeded_generator(preset("demo")), None, {})
-    assert start_engine(checkpoint, Choice("cpu", "cpu", "bf16", "", fallback=True), 1).precision == "fp32"
+    weights = to_weights(Checkpoint(preset("demo"), seeded_generator(preset("demo")), None, {}))
+    assert start_engine(weights, Choice("cpu", "cpu", "bf16", "", fallback=True), 1).precision == "fp32"
     with pytest.raises(ValueError, match="out of float16's range"):
-        start_engine(checkpoint, Choice("cpu", "cpu", "bf16", ""), 1)
+        start_engine(weights, Choice("cpu", "cpu", "bf16", ""), 1)

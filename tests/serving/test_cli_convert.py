@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from serving.cli.main import main
 from spade_core.config import PRESETS
-from spade_core.files.checkpoints import info
+from spade_core.files.weights import info
 from spade_core.models.generator import Generator
 
 OWN = replace(PRESETS["ade20k"], preset="custom", label_nc=36, nf=2, height=64, width=128)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from kernels.layouts import from_storage, to_storage
 from kernels.ops.codebook import codebook_int8_numpy, codebook_numpy
 from kernels.ops.embed import as_bytes, embed_numpy
-from serving.engines.cpu.pack import walk
-from serving.engines.cpu.rounding import LARGEST, drawn_patches, round_codebook, round_taps, round_weights
+from serving.engines.cpu.int8_rounding import LARGEST, round_codebook, round_weights
+from serving.engines.cpu.rounding import drawn_patches, round_taps
 from spade_core.codebook.fold import fold
 from spade_core.config import GeneratorConfig, preset
 from spade_core.models.seeded import seeded_generator
@@ -76,7 +76,7 @@ def test_drawn_patches_are_whole_and_the_same_every_time(spade_kernel: int, inst
 
 def test_a_codebook_in_int8() -> None:
     of = config()
-    norm = walk(seeded_generator(of))[-1][0].norm_0
+    norm = seeded_generator(of).up_3.norm_0
     with torch.no_grad():
         folded = fold(norm, of)
     parts = (folded.table, folded.shared_bias, folded.weight, folded.bias)

@@ -18,7 +18,7 @@ from serving.engines.cpu.engine import CpuEngine
 from serving.engines.reference import TorchEngine
 from serving.engines.timings import Timings
 from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
-from spade_core.files.checkpoints import Checkpoint
+from spade_core.files.checkpoints import Checkpoint, to_weights
 from spade_core.maps.drawn import demo_map
 from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.models.generator import Generator
@@ -199,7 +199,7 @@ def test_int8_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = small()
     for name in ("cpu", "auto"):
         with pytest.raises(IsaError, match=r"AMX.* for precision int8 but got isa avx512bf16; use bf16"):
-            make_engine(Checkpoint(config, seeded_generator(config), None, {}), name, "int8", 1)
+            make_engine(to_weights(Checkpoint(config, seeded_generator(config), None, {})), name, "int8", 1)
 
 
 def test_an_isa_of_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,8 +316,8 @@ def test_auto_takes_the_native_kernels_and_says_so(caplog: pytest.LogCaptureFixt
     from serving.engines.choose import make_engine
 
     config = small()
-    checkpoint = Checkpoint(config, seeded_generator(config), None, {})
+    weights = to_weights(Checkpoint(config, seeded_generator(config), None, {}))
     with caplog.at_level("INFO"):
-        engine = make_engine(checkpoint, "auto", "fp32", 1)
+        engine = make_engine(weights, "auto", "fp32", 1)
     assert engine.name == "cpu"
     assert "native kernels, isa" in caplog.text

@@ -13,7 +13,7 @@ from serving.engines.choose import load_engine, make_engine
 from serving.engines.reference import Form, TorchEngine
 from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig, preset
-from spade_core.files.checkpoints import Checkpoint, save
+from spade_core.files.checkpoints import Checkpoint, save, to_weights
 from spade_core.maps.drawn import demo_map
 from spade_core.models.seeded import seeded_generator
 from spade_core.models.style import style_from_seed
@@ -133,9 +133,9 @@ def test_bad_engine_arguments_are_named(change: dict[str, object], text: str) ->
 
 
 def test_an_engine_asked_for_by_name_and_unknown_is_refused() -> None:
-    checkpoint = Checkpoint(DEMO, seeded_generator(DEMO), None, {})
+    weights = to_weights(Checkpoint(DEMO, seeded_generator(DEMO), None, {}))
     with pytest.raises(ValueError, match=r"engine out of auto, torch, cpu but got 'tensorrt'"):
-        make_engine(checkpoint, "tensorrt", "fp32", None)
+        make_engine(weights, "tensorrt", "fp32", None)
 
 
 def test_an_engine_runs_the_weights_of_a_checkpoint(tmp_path: Path) -> None:

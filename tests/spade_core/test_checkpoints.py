@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spade_core.config import PRESETS, GeneratorConfig
-from spade_core.files.checkpoints import CheckpointError, info, load, save
+from spade_core.files.checkpoints import load, save
+from spade_core.files.weights import CheckpointError, info
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 
@@ -207,7 +208,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "no first layer": (lambda t, _: t.pop("encoder.layer1.0.weight"), r"1 faults: missing encoder\.layer1\.0\.weight"),
     "float16": (
         lambda t, _: t.update({"generator.conv_img.bias": torch.ones(3, dtype=torch.float16)}),
-        r"generator\.conv_img\.bias is torch\.float16",
+        r"generator\.conv_img\.bias is of dtype F16",
     ),
     "NaN": (infinity, r"NaN or infinity in encoder\.fc_mu\.bias, generator\.fc\.bias"),
 }

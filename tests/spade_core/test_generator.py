@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from spade_core.config import PRESETS, GeneratorConfig, preset
+from spade_core.files.checkpoints import arrays_of
 from spade_core.models.dense import synthesize_dense
+from spade_core.models.encode import encode
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.generator import Generator
 from spade_core.models.one_hot import one_hot
@@ -93,11 +95,11 @@ def test_style_from_image_is_the_mean_or_a_sample_and_depends_on_the_image() -> 
     encoder = seeded_encoder(4)
     rng = np.random.default_rng(0)
     dark, bright = rng.integers(0, 60, (90, 120, 3), np.uint8), rng.integers(0, 255, (256, 256, 3), np.uint8)
-    mean = style_from_image(encoder, dark, DEMO)
+    mean = style_from_image(arrays_of(encoder), dark, DEMO)
     assert mean.shape == (256,)
-    assert np.array_equal(mean, style_from_image(encoder, dark, DEMO))
-    assert not np.allclose(mean, style_from_image(encoder, bright, DEMO), atol=0.1)
-    sample = style_from_image(encoder, dark, DEMO, seed=1)
+    assert np.array_equal(mean, style_from_image(arrays_of(encoder), dark, DEMO))
+    assert not np.allclose(mean, style_from_image(arrays_of(encoder), bright, DEMO), atol=0.1)
+    sample = style_from_image(arrays_of(encoder), dark, DEMO, seed=1)
     with torch.inference_mode():
         small = np.asarray(Image.fromarray(dark).resize((256, 256), Image.Resampling.BICUBIC))
         pixels = torch.from_numpy(small.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
@@ -114,18 +116,35 @@ def test_the_style_of_a_large_photo_is_that_of_its_bicubic_reduction(config: Gen
     grain = rng.normal(0, 60, (1024, 1024, 3))
     photo = (np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)
     small = np.asarray(Image.fromarray(photo).resize((config.width, config.height), Image.Resampling.BICUBIC))
-    style, of_small = style_from_image(encoder, photo, config), style_from_image(encoder, small, config)
+    style, of_small = (
+        style_from_image(arrays_of(encoder), photo, config),
+        style_from_image(arrays_of(encoder), small, config),
+    )
     np.testing.assert_array_equal(style, of_small)
     with torch.inference_mode():
         unfiltered = encoder(torch.from_numpy(photo.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None])[0][0]
     assert np.linalg.norm(unfiltered.numpy() - style) > 0.2 * np.linalg.norm(style), "grain changes a style"
 
 
+@pytest.mark.parametrize("size", [(256, 256), (128, 300)])
+def test_the_encoder_in_numpy_is_that_of_pytorch(size: tuple[int, int]) -> None:
+    """Against the network in float64, within the rounding errors of float32 sums, layer by layer."""
+    encoder = seeded_encoder(4)
+    pixels = np.random.default_rng(0).uniform(-1, 1, (3, *size)).astype(np.float32)
+    got = encode(arrays_of(encoder), pixels)
+    with torch.inference_mode():
+        expected = encoder.double()(torch.from_numpy(pixels).double()[None])
+    longest = encoder.fc_mu.in_features  # terms of a sum
+    for one, other in zip(got, expected, strict=True):
+        limit = 2.0**-24 * np.sqrt(longest) * 7 * 8  # seven layers, eight standard deviations
+        assert np.abs(one - other[0].numpy()).max() < limit
+
+
 def test_style_from_floats_is_refused() -> None:
     with pytest.raises(ValueError, match="of dtype uint8 but got float32"):
-        style_from_image(seeded_encoder(4), np.zeros((8, 8, 3), np.float32), DEMO)  # type: ignore[arg-type]
+        style_from_image(arrays_of(seeded_encoder(4)), np.zeros((8, 8, 3), np.float32), DEMO)  # type: ignore[arg-type]
 
 
 def test_style_from_a_grey_image_is_refused() -> None:
     with pytest.raises(ValueError, match=r"RGB image \[H, W, 3\] but got shape \(8, 8\)"):
-        style_from_image(seeded_encoder(4), np.zeros((8, 8), np.uint8), DEMO)
+        style_from_image(arrays_of(seeded_encoder(4)), np.zeros((8, 8), np.uint8), DEMO)

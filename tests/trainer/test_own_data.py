@@ -18,7 +18,8 @@ from small_run import TABLES, small
 from serving.cli.main import main
 from serving.triton.model_config import ModelOptions, spade_image_config
 from spade_core.config import ConfigError, GeneratorConfig
-from spade_core.files.checkpoints import info, load
+from spade_core.files.checkpoints import load
+from spade_core.files.weights import info
 from spade_core.maps.colours import ColourTable, ColourTableError, class_names, class_palette, saved_palette
 from spade_core.models.generator import Generator
 from trainer.config import TrainConfig

@@ -14,7 +14,7 @@ from small_run import small
 from torch import Tensor, nn
 
 from spade_core.config import ConfigError
-from spade_core.files.checkpoints import info
+from spade_core.files.weights import info
 from trainer.config import TrainConfig
 from trainer.data.dataset import Stream
 from trainer.loop import train

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spade_core.files.checkpoints import refuse_non_finite
-from spade_core.files.faults import key_faults, refuse_faults
+from spade_core.files.faults import key_faults, refuse_faults, shapes_of
 from spade_core.files.whole_file import write_whole
 from trainer.networks import Networks
 from trainer.training import Optimisers
@@ -68,7 +68,7 @@ def load_state(path: Path, networks: Networks, optimisers: Optimisers) -> tuple[
     _start_adam(optimisers)
     wanted = dict(_tensors(networks, optimisers))
     refuse_faults(
-        StateError, key_faults(found, wanted), path,
+        StateError, key_faults(shapes_of(found), shapes_of(wanted)), path,
         "[train] expected the networks of the configuration",
         "give another run.out, or the configuration this run was started with",
     )  # fmt: skip

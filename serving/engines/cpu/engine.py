@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ from serving.engines.cpu.session import CpuSession, KeptMaps
 from serving.engines.map_cache import keys_of
 from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig
-from spade_core.models.generator import Generator
+from spade_core.files.weights import Weights
 from spade_core.types import Images, Instances, Labels, Style
+
+if TYPE_CHECKING:
+    from spade_core.models.generator import Generator
 
 CACHE_BYTES = 512 << 20
 SESSION_BYTES = 1 << 30
@@ -50,7 +53,7 @@ class CpuEngine(Engine):
     """Runs a generator on the native kernels. Calls from several threads take turns; engines run side by side.
 
     Args:
-        generator: float32, in eval mode. The engine only reads the generator.
+        generator: the weights of a generator, or a float32 generator in eval mode. The engine only reads them.
         precision: dtype of weights and activations, fp32 or bf16; sums are float32. int8 is bf16 with the slowest
             codebooks multiplied in int8, on a processor with AMX. Raises IsaError where no ISA has the precision.
         threads: threads of this engine's own pool; None takes one per core.
@@ -63,18 +66,19 @@ class CpuEngine(Engine):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: Weights | Generator,
         precision: str = "fp32",
         threads: int | None = None,
         cache_bytes: int = CACHE_BYTES,
         session_bytes: int = SESSION_BYTES,
     ) -> None:
         self.isa: Isa = choose_isa_of(precision)
-        self.config: GeneratorConfig = generator.config
+        weights = generator if isinstance(generator, Weights) else _weights_of(generator)
+        self.config: GeneratorConfig = weights.config
         self.precision = precision
         threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self._pool = Pool(threads)
-        self._packed = pack_generator(generator, self.isa, threads, int8=precision == "int8")
+        self._packed = pack_generator(weights, self.isa, threads, int8=precision == "int8")
         self._codebooks = CodebookMaker(self._packed, self.isa, self._pool, cache_bytes)
         self._programs: dict[tuple[int, ...], ConvProgram] = {}
         self._lock = threading.Lock()
@@ -119,3 +123,9 @@ class CpuEngine(Engine):
         if len(self._programs) > PROGRAMS:
             del self._programs[next(iter(self._programs))]
         return program
+
+
+def _weights_of(generator: Generator) -> Weights:
+    from spade_core.files.checkpoints import arrays_of  # needs PyTorch, as the generator does
+
+    return Weights(generator.config, arrays_of(generator), None, {})

@@ -1,29 +1,23 @@
-"""Rounds weights so that their errors cancel: weights to bf16, and the weights of a codebook to int8.
+"""Rounds weights to bf16 so that their errors cancel, and draws the maps by which `int8_rounding` rounds to int8.
 
 Neighbouring weights see similar inputs, so each rounding error is carried into the next weight (error diffusion).
-Rounding each weight to the nearest value instead costs 1.6 dB of PSNR in bf16, and 1.8 dB in int8.
+Rounding each weight to the nearest value instead costs 1.6 dB of PSNR in bf16.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from kernels.constants import HIDDEN
-from kernels.layouts import Float32, Float64, from_storage, to_storage
-from kernels.ops.embed import as_bytes, embed_numpy
+from kernels.layouts import Float32, from_storage, to_storage
 from kernels.ops.plan import concatenate_patches, plan
 from spade_core.config import GeneratorConfig
 from spade_core.maps.label_maps import instance_edges, to_symbols
 
 Patches = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]  # patches3 and patches5 of kernels.ops.plan.Level
 
-
-# ---- bf16 ----
+MAPS, SIZE = 16, 48  # number of drawn maps, and their height and width
+REGIONS = (6, 20, 80, 300)  # regions of a drawn map: from large areas to the detail that the smallest levels see
 
 
 def round_taps(weight: Float32) -> Float32:
@@ -37,35 +31,6 @@ def round_taps(weight: Float32) -> Float32:
         out[..., tap] = from_storage(to_storage(wanted, "bf16"))
         carried = wanted - out[..., tap]
     return out
-
-
-# ---- int8 ----
-
-MAPS, SIZE = 16, 48  # number of drawn maps, and their height and width
-REGIONS = (6, 20, 80, 300)  # regions of a drawn map: from large areas to the detail that the smallest levels see
-REACH = 1.05  # headroom of hidden rows over the largest of the drawn maps: a byte above 255 is clipped, visibly
-EVENNESS = 0.75  # 1: every hidden channel has its own unit, at the cost of the weights' range; 0: one unit for all
-LARGEST = 127
-DAMPING = 3e-3  # share of the mean diagonal added to the moments, for directions that no drawn map has
-TOGETHER = 32  # rows rounded before their errors are spread over all later rows at once
-
-
-@dataclass(frozen=True, eq=False)
-class Rounded:
-    """A norm's codebook in int8: entries = bias + scale * (bytes @ weight).
-
-    Attributes:
-        table, shared_bias: weights of the embed, in units that make its hidden rows 0..255.
-        weight: int8 [k*k * 128, 2C].
-        scale: float32 [2C].
-        interior: float32 [symbols, 2C], exact: the entry of a patch that holds one symbol only.
-    """
-
-    table: Float32
-    shared_bias: Float32
-    weight: npt.NDArray[np.int8]
-    scale: Float32
-    interior: Float32
 
 
 def drawn_patches(config: GeneratorConfig) -> Patches:
@@ -87,68 +52,3 @@ def drawn_patches(config: GeneratorConfig) -> Patches:
     return concatenate_patches(
         [plan(one[None], [(SIZE, SIZE)], config.symbols, config.spade_kernel)[0] for one in symbols]
     )
-
-
-def round_codebook(table: Float32, shared_bias: Float32, weight: Float32, bias: Float32, drawn: Patches) -> Rounded:
-    """Round the codebook of one norm to int8.
-
-    Args:
-        table: [k*k, symbols + 1, 128] of the embed, with its shared_bias [128].
-        weight: [k*k * 128, 2C] of the codebook, with its bias [2C].
-        drawn: the result of `drawn_patches`.
-    """
-    patches3, patches5 = drawn
-    hidden = embed_numpy(table, shared_bias, patches3, relu=True, zero_row=True)  # [U3 + 1, 128]
-    unit = _units(hidden)
-    rows = torch.from_numpy(as_bytes(hidden / unit)).float()[torch.from_numpy(patches5)].flatten(1)  # [U5, k*k * 128]
-    scaled = torch.from_numpy(weight * np.tile(unit, len(table))[:, None].astype(np.float32))
-    rounded, scale = round_weights(scaled, rows.T @ rows / len(rows))
-    return Rounded(
-        (table / unit).astype(np.float32),
-        (shared_bias / unit).astype(np.float32),
-        rounded.numpy(),
-        scale.numpy(),
-        interior(table, shared_bias, weight, bias),
-    )
-
-
-def _units(hidden: Float64) -> Float64:
-    """The value of one step of a byte in each channel of hidden rows [U3 + 1, 128]."""
-    largest = np.maximum(hidden.max(axis=0), 1e-30)
-    units: Float64 = largest**EVENNESS * largest.max() ** (1 - EVENNESS) * REACH / 255
-    return units
-
-
-def interior(table: Float32, shared_bias: Float32, weight: Float32, bias: Float32) -> Float32:
-    """The entry [symbols, 2C] of a patch that holds one symbol only: all taps read the same hidden row."""
-    hidden = np.maximum(shared_bias + table[:, :-1].sum(axis=0), 0)  # [symbols, 128]
-    out: Float32 = hidden @ weight.reshape(len(table), HIDDEN, -1).sum(axis=0) + bias
-    return out
-
-
-def round_weights(weight: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights [K, N] -> int8 [K, N] and scale [N], for inputs x [K] with the moments E[x x^T] [K, K].
-
-    Rounds row after row and spreads each rounding error over the rows that follow, by least squares (Frantar et al.,
-    GPTQ, 2022, algorithm 1).
-    """
-    scale = weight.abs().amax(0).clamp_min(1e-30) / (LARGEST - 1)  # one step of headroom for the errors of other rows
-    order = moment.diagonal().argsort(descending=True)
-    moment = moment[order][:, order].double()
-    moment += DAMPING * moment.diagonal().mean().clamp_min(1e-30) * torch.eye(len(moment), dtype=moment.dtype)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
-    spread = torch.linalg.cholesky(inverse, upper=True).float()
-    spread = spread / spread.diagonal()[:, None]
-    left = weight[order] / scale
-    rounded = torch.empty_like(left)
-    for first in range(0, len(left), TOGETHER):
-        last = min(first + TOGETHER, len(left))
-        errors = torch.empty_like(left[first:last])
-        for i in range(first, last):
-            rounded[i] = left[i].round().clamp(-LARGEST, LARGEST)
-            torch.sub(left[i], rounded[i], out=errors[i - first])
-            left[i + 1 : last].addr_(spread[i, i + 1 : last], errors[i - first], alpha=-1)
-        left[last:] -= spread[first:last, last:].T @ errors
-    out = torch.empty(weight.shape, dtype=torch.int8)
-    out[order] = rounded.to(torch.int8)
-    return out, scale

@@ -107,7 +107,7 @@ def cuda_weights(generator: Generator, dtype: torch.dtype, device: torch.device)
         table = _table(generator.fc.weight, target)
         table_bias = generator.fc.bias.float().to(device)
     blocks, constant = [], None
-    for block, level, shift in walk(generator):
+    for block, level, shift in walk_blocks(generator):
         blocks.append(_block(block, level, shift, constant, target))
         constant = _left_out(block, constant)
     assert constant is not None
@@ -116,6 +116,16 @@ def cuda_weights(generator: Generator, dtype: torch.dtype, device: torch.device)
         generator.config, dtype, device, fc, table, table_bias, tuple(blocks), _conv(generator.conv_img, target),
         generator.conv_img.bias.float().to(device), constant.float().to(device),
     )  # fmt: skip
+
+
+def walk_blocks(generator: Generator) -> list[tuple[ResidualBlock, int, int]]:
+    """The blocks in the order in which they run, each with its level and with 1 where an upsampling comes first."""
+    blocks = []
+    for name, level, shift in walk(generator.config):
+        block = generator.get_submodule(name)
+        assert isinstance(block, ResidualBlock)
+        blocks.append((block, level, shift))
+    return blocks
 
 
 def _left_out(block: ResidualBlock, constant: Tensor | None) -> Tensor | None:

@@ -19,6 +19,7 @@ from served import blocks, png
 from serving.client.client import Client
 from serving.gateway.pair import Pair
 from spade_core.config import PRESETS
+from spade_core.files.checkpoints import arrays_of
 from spade_core.maps.colours import class_palette, draw
 from spade_core.models.photo_style import style_from_image
 from spade_core.models.seeded import seeded_encoder
@@ -281,7 +282,7 @@ def test_images_take_the_style_of_a_photo(http: httpx.Client, kind: str) -> None
     """The same as its style, which the library makes of the photo with the seeded encoder."""
     file = photo(kind)
     style = http.post("/v1/styles", files={"style_image": file}).json()["style"]
-    encoder = seeded_encoder(PRESETS["demo"].nf)
+    encoder = arrays_of(seeded_encoder(PRESETS["demo"].nf))
     expected = style_from_image(encoder, read_photo(file), PRESETS["demo"])
     np.testing.assert_allclose(style, expected, rtol=1e-4, atol=1e-5)
     by_photo = http.post("/v1/synthesize", files={**FILES, "style_image": file})
