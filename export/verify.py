@@ -18,6 +18,7 @@ from rich.table import Table
 from export.feeds import Feed, codebook_feed, dense_feed
 from export.functions import inlined
 from export.onnx import read_metadata, save
+from export.openvino_core import openvino_core
 from spade_core.maps.label_maps import prepare
 from spade_core.models.dense import synthesize_dense
 from spade_core.models.generator import Generator
@@ -148,13 +149,12 @@ def open_session(runtime: str, path: Path, threads: int | None = None) -> Callab
         except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
             raise RuntimeError(str(error).split(" : ")[-1]) from None
         return lambda feed: np.asarray(session.run(None, feed)[0])
-    import openvino
 
     hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         hints["INFERENCE_NUM_THREADS"] = str(threads)
     with tempfile.TemporaryDirectory() as folder:
-        compiled = openvino.Core().compile_model(str(_without_functions(path, Path(folder))), "CPU", hints)
+        compiled = openvino_core().compile_model(str(_without_functions(path, Path(folder))), "CPU", hints)
     return lambda feed: np.array(compiled(feed)[0])
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.cpu_kernels.timing import Case, Contender, exact, rounding, torch_contender, torch_dtype
+from export.openvino_core import openvino_core
 from kernels.isa import Isa, input_dtype, isa_dtype
 from kernels.layouts import Array, DType, Float32, empty_plain, from_plain, storage_dtype, to_padded
 from kernels.ops.conv import conv, pack_conv
@@ -94,7 +95,7 @@ def _openvino_conv(dtype: DType, data: ConvData, threads: int) -> dict[str, Cont
         "INFERENCE_NUM_THREADS": str(threads),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    request = openvino_core().compile_model(model, "CPU", hints).create_infer_request()
     lanes = torch.from_numpy(data.x).permute(0, 2, 3, 1).to(torch_dtype(dtype)).contiguous()
     tensor = openvino.Tensor(kind, openvino.Shape(list(lanes.shape)))
     tensor.data.view(np.uint8)[:] = lanes.view(torch.uint8).numpy()

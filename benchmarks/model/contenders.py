@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from export.openvino_core import openvino_core
 from kernels.isa import IsaError
 from serving.engines.cpu.engine import choose_isa_of
 
@@ -54,9 +55,7 @@ def _why_not(engine: str, form: str, precision: str) -> str:
             f"{torch.backends.cpu.get_cpu_capability()}, where PyTorch's bf16 convs take minutes ({form} form)"
         )
     if engine == "openvino" and precision == "bf16":
-        import openvino
-
-        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if "BF16" not in capabilities:
             return (
                 f"expected a processor with BF16 among OpenVINO's capabilities but got {', '.join(capabilities)}, "

@@ -13,6 +13,7 @@ from benchmarks.common.maps import read_maps
 from benchmarks.common.stream import inputs_of
 from benchmarks.model.contenders import describe
 from export.feeds import graph_inputs
+from export.openvino_core import openvino_core
 from spade_core.config import GeneratorConfig, preset
 from spade_core.types import Array
 
@@ -95,14 +96,12 @@ def _runner(name: str, config: GeneratorConfig, setting: Setting) -> Run:
         return lambda labels, instances, style: np.asarray(session.run(None, graph_inputs(labels, instances, style))[0])
     if engine == "tensorrt":
         return _tensorrt_runner(setting)
-    import openvino
-
     hints = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": str(threads),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = openvino.Core().compile_model(str(onnx), "CPU", hints)
+    model = openvino_core().compile_model(str(onnx), "CPU", hints)
     return lambda labels, instances, style: np.array(model(graph_inputs(labels, instances, style))[0])
 
 
