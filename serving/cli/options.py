@@ -167,3 +167,7 @@ class Queue:
     max_pixels: int = option(
         "--max-pixels", type=COUNT, default=1 << 20, show_default=True, help="Most pixels of one label map."
     )
+    session_mib: int = option(
+        "--session-mib", type=_WholeNumber(0, 1 << 20), default=1024, show_default=True,
+        help="Memory for sessions, which draw what changed of a map, MiB; 0 draws every map anew.",
+    )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from kernels.isa import IsaError, input_dtype, supported_isas
 from serving.engines.contract import Engine
-from serving.engines.cpu.engine import CpuEngine, choose_isa_of
+from serving.engines.cpu.engine import SESSION_BYTES, CpuEngine, choose_isa_of
 from serving.engines.names import ENGINES, PRECISIONS
 from spade_core.config import preset as preset_config
 from spade_core.files.weights import Weights, read_weights
@@ -146,8 +146,11 @@ def load_checkpoint(weights: Path | None, preset: str) -> Checkpoint:
     return to_networks(load_weights(weights, preset))
 
 
-def start_engine(weights: Weights, choice: Choice, threads: int | None) -> Engine:
-    """The chosen engine on a generator's weights. Raises ValueError for weights out of the precision's range."""
+def start_engine(weights: Weights, choice: Choice, threads: int | None, session_bytes: int = SESSION_BYTES) -> Engine:
+    """The chosen engine on a generator's weights. Raises ValueError for weights out of the precision's range.
+
+    `session_bytes`: see `CpuEngine`.
+    """
     if choice.engine == "torch":
         from serving.engines.reference import TorchEngine
         from spade_core.files.checkpoints import to_networks
@@ -155,21 +158,23 @@ def start_engine(weights: Weights, choice: Choice, threads: int | None) -> Engin
         precision = cast("Precision", choice.precision)
         return TorchEngine(to_networks(weights).generator, precision, "codebook", choice.device, threads)
     try:
-        return CpuEngine(weights, choice.precision, threads)
+        return CpuEngine(weights, choice.precision, threads, session_bytes=session_bytes)
     except ValueError as error:
         if not choice.fallback or choice.precision == "fp32":
             raise
         log.warning("%s: taking fp32", error)
-        return CpuEngine(weights, "fp32", threads)
+        return CpuEngine(weights, "fp32", threads, session_bytes=session_bytes)
 
 
-def make_engine(weights: Weights, name: str, precision: str, threads: int | None) -> Engine:
+def make_engine(
+    weights: Weights, name: str, precision: str, threads: int | None, session_bytes: int = SESSION_BYTES
+) -> Engine:
     """`choose`, then `start_engine`. Logs the choice."""
     choice = choose(name, precision)
     log.info("%s", choice)
     if choice.warning:
         log.warning("%s", choice.warning)
-    return start_engine(weights, choice, threads)
+    return start_engine(weights, choice, threads, session_bytes)
 
 
 def load_engine(
@@ -178,6 +183,7 @@ def load_engine(
     preset: str = "demo",
     precision: str = "auto",
     threads: int | None = None,
+    session_bytes: int = SESSION_BYTES,
 ) -> Engine:
     """`load_weights`, then `make_engine`; for `tensorrt`, the engine file that `weights` names.
 
@@ -190,4 +196,4 @@ def load_engine(
 
         return TensorrtEngine(weights)
     choose(name, precision)  # refuses what this machine cannot run before the weights are read
-    return make_engine(load_weights(weights, preset), name, precision, threads)
+    return make_engine(load_weights(weights, preset), name, precision, threads, session_bytes)

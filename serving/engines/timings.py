@@ -15,6 +15,8 @@ class Timings:
         convs_s: seconds of the rest of the generator.
         distinct_share: distinct 5x5 patches per pixel over all levels of the last batch, 0..1; 1 in the dense form.
         cached_maps: label maps whose plan and codebooks were kept from an earlier call.
+        redrawn_maps: label maps of which a session drew only what had changed.
+        session_bytes: bytes of the maps between the convs that sessions keep, after the call; None where none was used.
     """
 
     plan_s: float = 0.0
@@ -22,6 +24,8 @@ class Timings:
     convs_s: float = 0.0
     distinct_share: float = 0.0
     cached_maps: int = 0
+    redrawn_maps: int = 0
+    session_bytes: int | None = None
 
     @property
     def total_s(self) -> float:

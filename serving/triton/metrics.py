@@ -37,6 +37,8 @@ SPADE = (
     Metric("spade_waiting_requests", "gauge", "Requests that wait for a batch"),
     Metric("spade_images_total", "counter", "Images synthesised"),
     Metric("spade_cached_maps_total", "counter", "Label maps whose plan and codebooks were at hand"),
+    Metric("spade_redrawn_maps_total", "counter", "Label maps of which a session drew only what had changed"),
+    Metric("spade_session_bytes", "gauge", "Memory of the maps that sessions keep"),
     Metric("spade_request_seconds", "histogram", "Request, from the start of its batch to its answer", _SECONDS),
     Metric("spade_queue_seconds", "histogram", "Request, from sent_unix_us to the start of its batch", _SECONDS),
     Metric("spade_batch_size", "histogram", "Label maps in one engine batch", _BATCH),

@@ -35,6 +35,7 @@ class ModelOptions:
         queue_timeout_s: longest wait of a request; after that the request is refused (UNAVAILABLE, HTTP 503).
         decoders: processes that decode and encode images for `spade_image`.
         max_pixels: most pixels (height times width) of one label map for `spade`. Bounds the memory of a request.
+        session_mib: memory for the sessions of `spade`, MiB; 0 keeps none, so that sessions draw every map anew.
         sha256: what the weights must hash to, 64 hex digits; None for the checksum file beside them (`FILE.sha256`, as
             sha256sum writes it) or, without such a file, for any weights.
     """
@@ -50,10 +51,19 @@ class ModelOptions:
     queue_timeout_s: float = 30.0
     decoders: int = 2
     max_pixels: int = 1 << 20
+    session_mib: int = 1024
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        limits = {"max_batch": 1, "queue_delay_us": 0, "queue_size": 1, "decoders": 1, "threads": 1, "max_pixels": 1}
+        limits = {
+            "max_batch": 1,
+            "queue_delay_us": 0,
+            "queue_size": 1,
+            "decoders": 1,
+            "threads": 1,
+            "max_pixels": 1,
+            "session_mib": 0,
+        }
         for name, least in limits.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -130,6 +140,7 @@ def spade_config(options: ModelOptions, config: GeneratorConfig) -> Any:
             "threads": options.threads,
             "sha256": options.expected_sha256(),
             "max_pixels": options.max_pixels,
+            "session_mib": options.session_mib,
             "queue_delay_us": options.queue_delay_us,
             "queue_size": options.queue_size,
             "queue_timeout_s": options.queue_timeout_s,

@@ -78,10 +78,10 @@ def test_auto_takes_fp32_where_the_weights_are_out_of_range(monkeypatch: pytest.
         pytest.skip("this processor has no native kernels")
     real = chooser.CpuEngine
 
-    def out_of_range(generator: object, precision: str, threads: int | None) -> object:
+    def out_of_range(generator: object, precision: str, threads: int | None, **options: int) -> object:
         if precision == "bf16":
             raise ValueError("out of float16's range")
-        return real(generator, precision, threads)  # type: ignore[arg-type]
+        return real(generator, precision, threads, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(chooser, "CpuEngine", out_of_range)
     weights = to_weights(Checkpoint(preset("demo"), seeded_generator(preset("demo")), None, {}))

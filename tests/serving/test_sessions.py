@@ -9,6 +9,7 @@ import pytest
 from generators import trained_like
 from hypothesis import given
 from hypothesis import strategies as st
+from scraped import scrape_at_rest
 from served import blocks
 
 from kernels.rectangles import EMPTY, Rectangle
@@ -154,7 +155,7 @@ def test_an_error_is_the_answer_of_that_request_alone(engine: Engine) -> None:
 
 
 def test_triton_draws_sessions_beside_batches(demo_server: Server) -> None:
-    maps = blocks(3, 1)
+    maps, before = blocks(3, 1), scrape_at_rest(demo_server)
     with Client(demo_server.grpc_url) as client:
         for step in range(3):
             maps = maps.copy()
@@ -167,3 +168,6 @@ def test_triton_draws_sessions_beside_batches(demo_server: Server) -> None:
         assert refused.value.status == "invalid_argument"
         with pytest.raises(ServerError, match=r"expected one label map in a request with a session but got 2"):
             client._infer("spade", {"labels": maps.repeat(2, 0)}, {"session": "a"})
+    after = scrape_at_rest(demo_server)
+    assert after["spade_redrawn_maps_total"] - before["spade_redrawn_maps_total"] == 2  # the first was drawn whole
+    assert after["spade_session_bytes"] > 1 << 20

@@ -90,8 +90,10 @@ class KeptMaps:
                     return None
             while self._of and self.bytes + kept.program.bytes > self._limit:
                 del self._of[next(iter(self._of))]
+            timings.redrawn_maps += kept.symbols is not None
             changed = self._redraw(kept, inputs, timings)
             self._of[session] = kept  # a drawing that failed leaves no maps
+            timings.session_bytes = self.bytes
             return kept.program.pixels[0].copy(), changed
 
     def _redraw(self, kept: _Kept, inputs: Inputs, timings: Timings) -> Rectangle:

@@ -55,6 +55,7 @@ class TritonPythonModel(ServedModel):
             options["preset"],
             options["precision"],
             options["threads"],
+            options.get("session_mib", 1024) << 20,  # a version that was published earlier may not say
         )
         config = self.engine.config
         self.identity = identity_of(self.engine, hashed)
@@ -139,6 +140,9 @@ class TritonPythonModel(ServedModel):
     def _count_batch(self, timings: Timings, size: int) -> None:
         self.metrics.observe("spade_batch_size", size)
         self.metrics.increment("spade_cached_maps_total", timings.cached_maps)
+        self.metrics.increment("spade_redrawn_maps_total", timings.redrawn_maps)
+        if timings.session_bytes is not None:
+            self.metrics.set("spade_session_bytes", timings.session_bytes)
         self.metrics.observe("spade_plan_seconds", timings.plan_s)
         self.metrics.observe("spade_codebook_seconds", timings.codebook_s)
         self.metrics.observe("spade_convs_seconds", timings.convs_s)

@@ -51,13 +51,13 @@ class TritonPythonModel(ServedModel):
     def initialize(self, args: dict[str, str]) -> None:
         """Start the threads. Triton reports the model ready when this returns."""
         return_large_memory()
-        parameters = read_parameters(args["model_config"])
-        self.config = GeneratorConfig.from_dict(parameters["config"])
-        self.plain_upstream: bool = parameters["plain_upstream"]
-        self.max_pixels: int = parameters["max_pixels"]
+        options = read_parameters(args["model_config"])
+        self.config = GeneratorConfig.from_dict(options["config"])
+        self.plain_upstream: bool = options["plain_upstream"]
+        self.max_pixels: int = options["max_pixels"]
         max_batch = json.loads(args["model_config"])["max_batch_size"]
         # A version that was published earlier may have no palette.
-        self.palette: Palette = as_palette(parameters.get("palette", class_palette(self.config)))
+        self.palette: Palette = as_palette(options.get("palette", class_palette(self.config)))
         self.info = _info(self.config, self.palette, max_batch, self.max_pixels)
         self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": self.name})
         # zlib and the image codecs release the interpreter lock.
@@ -67,7 +67,7 @@ class TritonPythonModel(ServedModel):
         self.loop.set_default_executor(ThreadPoolExecutor(2 * max_batch))
         self.thread = threading.Thread(target=self.loop.run_forever, name="requests", daemon=True)
         self.thread.start()
-        self.queue_size: int = parameters["queue_size"]
+        self.queue_size: int = options["queue_size"]
         self.unanswered = 0  # the loop's thread and the thread of `execute` change this number
         self.lock = threading.Lock()
 
