@@ -19,6 +19,7 @@ import uvloop
 
 from serving.gateway import grpc_door, json_log, live_messages, scrape
 from serving.gateway.app import create_app
+from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.queue import FairQueue
 from serving.gateway.settings import Settings
 from serving.gateway.state import State
@@ -39,7 +40,8 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings) -> None:
     """Open every door, and serve until SIGTERM or SIGINT."""
     queue = FairQueue(_FIRST_IN_FLIGHT, settings.waiting_maps, settings.queue_timeout_s)
-    state = State(settings, Upstream(settings.triton_grpc, queue))
+    metrics = GatewayMetrics(queue, settings.waiting_maps, settings.status_fd)
+    state = State(settings, Upstream(settings.triton_grpc, queue, metrics))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

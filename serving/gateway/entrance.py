@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from serving.gateway.callers import Caller, Callers, key_in
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.problems import Problem
-from serving.gateway.traces import Span, Tracer
+from serving.gateway.traces import Span, Tracer, trace_id
 
 log = logging.getLogger(__name__)
 
@@ -108,13 +108,13 @@ class Entrance:
         span.end({"http.request.method": method, "url.path": path, "http.response.status_code": status})
         if scope["type"] == "http":
             call = getattr(scope.get("route"), "path", "other")  # of a template, so that there are few
-            self._metrics.count("http", call, str(status or _GONE), seconds)
+            self._metrics.count("http", call, str(status or _GONE), seconds, span.traceparent)
         if not log.isEnabledFor(logging.INFO):
             return
         caller = scope["state"]["caller"]
         fields = {
             "request_id": scope["state"]["request_id"],
-            "trace_id": span.traceparent.split("-")[1],
+            "trace_id": trace_id(span.traceparent),
             "client": (scope.get("client") or ("", 0))[0],
             "key": caller.name if caller else None,
             "method": method,

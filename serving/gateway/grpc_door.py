@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from serving.gateway.callers import Caller, key_in
 from serving.gateway.problems import Problem
 from serving.gateway.queue import DeadlineError, RefusedError
 from serving.gateway.state import State
-from serving.gateway.upstream import SERVICE, UpstreamError
+from serving.gateway.upstream import SERVICE, Metadata, UpstreamError
 from serving.gateway.v2_checks import V2Error, check_infer, deadline_s
 from serving.gateway.v2_read import ADMIN, ASKING, read_only
 from serving.gateway.v2_text import upstream_text
@@ -102,7 +102,8 @@ def _shut(method: str) -> _Handler:
 def _infer(state: State) -> _Handler:
     async def answer(request: bytes, context: Any) -> bytes:
         try:
-            return await _drawn(state, request, _admitted(state, context), context.time_remaining())
+            caller = _admitted(state, context)
+            return await _drawn(state, request, caller, context.time_remaining(), _headers(context))
         except _Told as error:
             await context.abort(error.code, str(error))
             raise
@@ -110,27 +111,33 @@ def _infer(state: State) -> _Handler:
     return answer
 
 
-async def _drawn(state: State, request: bytes, caller: Caller, call_s: float | None) -> bytes:
-    """The answer to a request to infer, which is counted. Raises _Told."""
+async def _drawn(
+    state: State, request: bytes, caller: Caller, call_s: float | None, headers: Mapping[str, str]
+) -> bytes:
+    """The answer to a request to infer, which is counted and traced. Raises _Told."""
     began, status = time.perf_counter(), grpc.StatusCode.CANCELLED
+    span = state.tracer.begin("ModelInfer", headers.get("traceparent"))
     try:
-        answer = await _answered(state, request, caller, call_s)
+        answer = await _answered(state, request, caller, call_s, (("traceparent", span.traceparent),))
         status = grpc.StatusCode.OK
         return answer
     except _Told as error:
         status = error.code
         raise
     finally:
-        state.metrics.count("grpc", "ModelInfer", status.name, time.perf_counter() - began)
+        span.end({"rpc.system": "grpc", "rpc.method": "ModelInfer", "rpc.grpc.status_code": int(status.value[0])})
+        state.metrics.count("grpc", "ModelInfer", status.name, time.perf_counter() - began, span.traceparent)
 
 
-async def _answered(state: State, request: bytes, caller: Caller, call_s: float | None) -> bytes:
+async def _answered(state: State, request: bytes, caller: Caller, call_s: float | None, metadata: Metadata) -> bytes:
     try:
         message = pb.ModelInferRequest.FromString(request)
         maps = check_infer(message, await state.v2.spec(message.model_name))
         caller.take(maps)
         limit_s = deadline_s(message, call_s)
-        return await state.upstream.forward(request, maps=maps, client=caller.queue, deadline_s=limit_s)
+        return await state.upstream.forward(
+            request, maps=maps, client=caller.queue, deadline_s=limit_s, metadata=metadata
+        )
     except Problem as problem:
         raise _Told(_CODES[problem.kind], problem.detail) from None
     except DecodeError:
@@ -149,7 +156,7 @@ def _stream(state: State) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator
     async def answers(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """Each answer as it is ready; the client tells them apart by their ids."""
         try:
-            caller = _admitted(state, context)
+            caller, headers = _admitted(state, context), _headers(context)
         except _Told as error:
             await context.abort(error.code, str(error))
             raise
@@ -159,7 +166,7 @@ def _stream(state: State) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator
         async def one(request: bytes) -> None:
             response = pb.ModelStreamInferResponse()
             try:
-                response.infer_response.ParseFromString(await _drawn(state, request, caller, None))
+                response.infer_response.ParseFromString(await _drawn(state, request, caller, None, headers))
             except _Told as error:
                 response.error_message = str(error)
                 response.infer_response.id = _id_of(request)
@@ -186,12 +193,15 @@ def _stream(state: State) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator
 
 def _admitted(state: State, context: Any) -> Caller:
     """Who calls, by the metadata `authorization: Bearer KEY`. Raises _Told."""
-    headers = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
     host, _, port = context.peer().rpartition(":")
     try:
-        return state.callers.admit(key_in(headers), host, port)
+        return state.callers.admit(key_in(_headers(context)), host, port)
     except Problem as problem:
         raise _Told(_CODES[problem.kind], problem.detail) from None
+
+
+def _headers(context: Any) -> dict[str, str]:
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
 def _id_of(request: bytes) -> str:

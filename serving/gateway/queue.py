@@ -17,11 +17,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 _WINDOW_S = 10.0  # the rate is what was drawn in the last seconds
 _WINDOW_REQUESTS = 4096
 _MIN_RETRY_S = 1
 _SLACK = 1.1
+
+Why = Literal["full", "deadline", "waited"]
+"""Of a refusal: the queue is full, a deadline cannot be met, or the longest wait would be or was too long."""
 
 
 class RefusedError(RuntimeError):
@@ -29,11 +33,13 @@ class RefusedError(RuntimeError):
 
     Attributes:
         retry_after_s: seconds until the queue will have room, by the recent rate.
+        reason: for the metrics.
     """
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
+    def __init__(self, message: str, retry_after_s: int, reason: Why) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.reason = reason
 
 
 class DeadlineError(RuntimeError):
@@ -169,6 +175,7 @@ class FairQueue:
                 f"[queue] expected at most {self._most_waiting} maps to wait but {self.waiting} do and this request "
                 f"has {request.maps}; try again later",
                 self._retry_after_s(self.wait_s(request.maps)),
+                "full",
             )
         before = sum(other.maps for other in self._queue if other.end <= request.end)
         needed = self._answer_s if request.own_deadline else self.wait_s
@@ -179,6 +186,7 @@ class FairQueue:
                 f"[queue] expected an answer within {limit_s:.3g} s, {whose}, but what waits before this request "
                 f"takes about {needed_s:.3g} s; try again later, or give it more time",
                 self._retry_after_s(needed_s - limit_s),
+                "deadline" if request.own_deadline else "waited",
             )
 
     def _drop_hopeless(self) -> None:
@@ -201,6 +209,7 @@ class FairQueue:
             "[queue] expected time for an image before the deadline but other clients' requests came first; try again "
             "later, or give it more time",
             self._retry_after_s(self.wait_s(self.waiting)),
+            "deadline",
         )
 
     def _retry_after_s(self, seconds: float) -> int:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import urllib.request
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
+from prometheus_client.exposition import choose_encoder
 
 from serving.gateway import problems
 from serving.gateway.openapi import PROBLEMS
 from serving.gateway.state import State, state_of
-from serving.supervisor.status import read_status
 
 router = APIRouter(tags=["health"])
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TIMEOUT_S = 5.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own Triton is asked without a proxy
+_WHOLE_BOUND = re.compile(r'(?<=le=")(\d+)(?=")')
+_KIND = re.compile(r"^# (HELP|TYPE) (\S+) ?(.*)$", re.MULTILINE)
+_COUNTER = re.compile(r"^# TYPE (\S+) counter$", re.MULTILINE)
+_EOF = "# EOF\n"
 
 
 def create_app(state: State) -> FastAPI:
@@ -31,20 +35,45 @@ def create_app(state: State) -> FastAPI:
 
 @router.get("/metrics", summary="The metrics of everything", response_class=PlainTextResponse, responses=PROBLEMS)
 async def metrics(request: Request) -> Response:
-    return Response(await merged(state_of(request)), media_type=CONTENT_TYPE)
-
-
-async def merged(state: State) -> bytes:
-    """The counters of supervisor and gateway, and the scrape of Triton and its models, where Triton answers."""
-    ours = read_status(state.settings.status_fd).metrics().encode() + state.metrics.scrape()
+    """Prometheus' text, or OpenMetrics with exemplars for a client that accepts it."""
+    state = state_of(request)
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    ours = encode(state.metrics.registry).decode()
     try:
-        return ours + await asyncio.to_thread(
-            _fetch, state.settings.triton_metrics
-        )  # rare: a thread costs nothing here
+        # rare: a thread costs nothing here
+        triton = with_float_bounds(await asyncio.to_thread(_fetch, state.settings.triton_metrics))
     except OSError:
-        return ours  # Triton is being replaced, which `spade_up` says
+        triton = ""  # Triton is being replaced, which `spade_up` says
+    if content_type.startswith("application/openmetrics-text"):
+        text = ours.removesuffix(_EOF) + as_openmetrics(triton) + _EOF
+    else:
+        text = ours + triton
+    return Response(text, media_type=content_type)
 
 
-def _fetch(url: str) -> bytes:
+def with_float_bounds(text: str) -> str:
+    """Triton's text with `le="1.0"` for `le="1"`, as in OpenMetrics: a bucket has one name in both formats."""
+    return _WHOLE_BOUND.sub(r"\1.0", text)
+
+
+def as_openmetrics(text: str) -> str:
+    """Triton's text in OpenMetrics, with the same names of all samples.
+
+    A family of counters is named without `_total`. Some of Triton's counters have no `_total`, which OpenMetrics
+    demands of counters: their type is unknown there.
+    """
+    counters = set(_COUNTER.findall(text))
+
+    def head(match: re.Match[str]) -> str:
+        what, name, rest = match.groups()
+        if name in counters:
+            rest = "unknown" if what == "TYPE" and not name.endswith("_total") else rest
+            name = name.removesuffix("_total")
+        return f"# {what} {name} {rest}"
+
+    return _KIND.sub(head, text)
+
+
+def _fetch(url: str) -> str:
     with _OPENER.open(url, timeout=_TIMEOUT_S) as answer:
-        return bytes(answer.read())
+        return str(answer.read().decode())

@@ -54,7 +54,7 @@ class State:
         self.tracer = make_tracer()
         self._model: Model | None = None
         self._asked = float("-inf")
-        self.metrics = GatewayMetrics(upstream.queue)
+        self.metrics: GatewayMetrics = upstream.metrics
         self.photos = PhotoStyles(upstream)
         self.v2 = Models(upstream, self._info, settings.doors.max_body_bytes)
 

@@ -12,6 +12,11 @@ _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
+def trace_id(traceparent: str) -> str:
+    """The trace of a `traceparent`: 32 hexadecimal digits."""
+    return traceparent.split("-")[1]
+
+
 class TracesError(RuntimeError):
     """Spans are asked for and cannot be sent."""
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
+from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.queue import DeadlineError, FairQueue
 from serving.protocol import MODELS, ModelInfo, read_info
 from serving.triton.identity import Identity, read_identity
@@ -87,15 +88,16 @@ class Upstream:
     Args:
         address: Triton's gRPC port, `HOST:PORT`.
         queue: which requests wait, and for how long.
+        metrics: count what waits, and how it ends.
         recovery_s: longest wait for a model process that died, before its request is given up.
     """
 
-    def __init__(self, address: str, queue: FairQueue, recovery_s: float = 30.0) -> None:
+    def __init__(self, address: str, queue: FairQueue, metrics: GatewayMetrics, recovery_s: float = 30.0) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")  # bytes in, bytes out
         self._sent: set[asyncio.Task[bytes]] = set()
         self._recovery_s = recovery_s
-        self.queue = queue
+        self.queue, self.metrics = queue, metrics
         self.answered = float("-inf")  # time.monotonic of the last answer of a model
 
     async def close(self) -> None:
@@ -119,8 +121,15 @@ class Upstream:
         leaves gives up its place in the queue; what was sent to Triton is never cancelled, since Triton 24.10 may
         crash of that (server#7368). Raises UpstreamError, RefusedError and DeadlineError.
         """
+        with self.metrics.draws(deadline_s):
+            return await self._forward(request, maps, client, deadline_s, metadata)
+
+    async def _forward(
+        self, request: bytes, maps: int, client: str, deadline_s: float | None, metadata: Metadata
+    ) -> bytes:
         began = time.monotonic()
         await self.queue.wait(client, maps, deadline_s)
+        self.metrics.turn(time.monotonic() - began, dict(metadata).get("traceparent"))
         task = asyncio.ensure_future(self._draw(request, maps, metadata))
         self._sent.add(task)
         task.add_done_callback(self._end)

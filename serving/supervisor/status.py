@@ -37,21 +37,6 @@ class Status:
         restarts = {(process, reason): count for process, reason, count in values["restarts"]}
         return cls(values["ready"], values["reason"], restarts)
 
-    def metrics(self) -> str:
-        """The status in Prometheus' text format."""
-        lines = [
-            "# HELP spade_up Whether Triton answers, as the supervisor knows",
-            "# TYPE spade_up gauge",
-            f"spade_up {int(self.ready)}",
-            "# HELP spade_restarts_total Processes that the supervisor replaced, by reason",
-            "# TYPE spade_restarts_total counter",
-        ]
-        lines += [
-            f'spade_restarts_total{{part="{part}",reason="{reason}"}} {count}'
-            for (part, reason), count in sorted(self.restarts.items())
-        ]
-        return "\n".join(lines) + "\n"
-
 
 class StatusPage:
     """The status on a page of memory that the gateway inherits as a descriptor, which no full disk stops.

@@ -46,7 +46,7 @@ SPADE = (
     Metric("spade_codebook_seconds", "histogram", "Engine batch: embed and codebooks", _SECONDS),
     Metric("spade_convs_seconds", "histogram", "Engine batch: the rest of the generator", _SECONDS),
     Metric(
-        "spade_distinct_patch_share", "histogram", "Engine batch: distinct 5x5 patches per pixel, all levels", _SHARE
+        "spade_distinct_patch_ratio", "histogram", "Engine batch: distinct 5x5 patches per pixel, all levels", _SHARE
     ),
 )
 SPADE_IMAGE = (

@@ -12,8 +12,10 @@ from served import blocks, png
 
 from serving.client.client import Client
 from serving.gateway.pair import Pair
+from serving.triton.model_config import ModelOptions
 
 DOCS = Path(__file__).parents[3] / "docs"
+LABELS = ("door", "call", "status", "reason", "outcome")
 
 
 def scrape(pair: Pair) -> dict[tuple[str, ...], float]:
@@ -22,7 +24,7 @@ def scrape(pair: Pair) -> dict[tuple[str, ...], float]:
     return {
         (
             sample.name,
-            *(sample.labels[name] for name in ("door", "call", "status") if name in sample.labels),
+            *(sample.labels[name] for name in LABELS if name in sample.labels),
         ): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
@@ -55,5 +57,24 @@ def test_requests_are_counted_by_door_call_and_status(tiny_gateway: Pair) -> Non
 
 def test_every_metric_of_the_gateway_is_documented(tiny_gateway: Pair) -> None:
     documented = set(re.findall(r"^\| `(spade_gateway_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE))
-    found = {re.sub(r"_(bucket|sum|count|created)$", "", key[0]) for key in scrape(tiny_gateway)}
-    assert found - {"spade_gateway_requests"} == documented
+    found = {re.sub(r"_(bucket|sum|count)$", "", key[0]) for key in scrape(tiny_gateway)}
+    assert found == documented
+
+
+def test_deadlines_are_counted_by_what_became_of_them(tiny_gateway: Pair) -> None:
+    file = png(blocks(2, size=64, classes=8)[0])
+    before = scrape(tiny_gateway)
+    with httpx.Client(base_url=tiny_gateway.http_url, timeout=60) as http:
+        for timeout in ("30", "0.0001"):
+            files = {"label_map": file, "instance_map": file}
+            http.post("/v1/synthesize", files=files, data={"timeout": timeout})
+    after = scrape(tiny_gateway)
+    moved = {key: value - before[key] for key, value in after.items() if key in before}
+    outcomes = {key[1]: value for key, value in moved.items() if key[0] == "spade_gateway_deadlines_total"}
+    assert outcomes["met"] == 1
+    assert outcomes["missed"] + outcomes["refused"] == 1
+    assert moved[("spade_gateway_deadline_seconds_count",)] == 2
+    assert 30 <= moved[("spade_gateway_deadline_seconds_sum",)] < 30.01
+    assert moved[("spade_gateway_queue_seconds_count",)] >= 1
+    assert moved["spade_gateway_refused_total", "full"] == 0
+    assert after[("spade_gateway_waiting_limit_maps",)] == ModelOptions().queue_size

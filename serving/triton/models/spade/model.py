@@ -146,7 +146,7 @@ class TritonPythonModel(ServedModel):
         self.metrics.observe("spade_plan_seconds", timings.plan_s)
         self.metrics.observe("spade_codebook_seconds", timings.codebook_s)
         self.metrics.observe("spade_convs_seconds", timings.convs_s)
-        self.metrics.observe("spade_distinct_patch_share", timings.distinct_share)
+        self.metrics.observe("spade_distinct_patch_ratio", timings.distinct_share)
 
     def _response(self, call: Call, result: Done, sent: float | None, began: float) -> Any:
         """The response to a request: sent at `sent` (seconds since 1970), taken at `began` (`time.perf_counter`)."""
