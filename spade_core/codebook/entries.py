@@ -74,7 +74,7 @@ def codebook(folded: Folded, level: LevelTensors, activation: Callable[[Tensor],
         padded = F.pad(windows, (0, 0, 0, -rows % ROW_STEP))
         gathered = _gather(actv, padded.flatten()).view(padded.shape[0], -1)  # [.., k*k * 128]
         entries.append(torch.addmm(folded.bias, gathered, folded.weight)[:rows])
-    return torch.cat(entries)
+    return entries[0] if len(entries) == 1 else torch.cat(entries)
 
 
 def _gather(actv: Tensor, rows: Tensor) -> Tensor:
@@ -112,4 +112,4 @@ def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:
         weight = folded.weight.t().view(width, taps, hidden).transpose(0, 1).reshape(-1, hidden).t()
     products = (actv @ weight).to(actv.dtype).view(actv.shape[0] * taps, -1)  # [(U3 + 1) * k*k, 2C], row u * k*k + t
     rows = windows * taps + torch.arange(taps, dtype=windows.dtype, device=windows.device)
-    return F.embedding_bag(rows, products, mode="sum") + folded.bias
+    return F.embedding_bag(rows, products, mode="sum").add_(folded.bias)

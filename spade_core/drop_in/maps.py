@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spade_core.codebook.entries import LevelTensors
-from spade_core.drop_in.plan import plan_symbols
+from spade_core.drop_in.plan import MapLevel, plan_symbols
 from spade_core.drop_in.recognise import SymbolMap, recognise
 
 Size = tuple[int, ...]
@@ -32,11 +31,11 @@ class KnownMap:
     """
 
     found: SymbolMap | str
-    levels: dict[tuple[Size, int], LevelTensors] = field(default_factory=dict)
+    levels: dict[tuple[Size, int], MapLevel] = field(default_factory=dict)
     codebooks: dict[tuple[int, Size], tuple[object, Tensor]] = field(default_factory=dict)
     keep: bool = False
 
-    def level(self, size: Size, kernel_size: int) -> LevelTensors:
+    def level(self, size: Size, kernel_size: int) -> MapLevel:
         """The plan of the segmap resized by NEAREST to `size`, as `F.interpolate` resizes it."""
         assert isinstance(self.found, SymbolMap)
         key = size, kernel_size

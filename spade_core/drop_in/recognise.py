@@ -22,14 +22,15 @@ class SymbolMap:
     """A segmap as symbols.
 
     Attributes:
-        symbols: int64 [N, *spatial], rows of `vectors`.
-        vectors: [S, L], the channel vector of each symbol; None for the L unit vectors of a one-hot map.
-        count: S, the number of symbols.
+        symbols: int64 [N, *spatial], below `count`, S.
+        vectors: [S, L], the channel vector of each symbol; None for a one-hot map.
+        classes: int64 [S], the channel that is 1 for each symbol of a one-hot map; None for other maps.
     """
 
     symbols: Tensor
-    vectors: Tensor | None
     count: int
+    vectors: Tensor | None = None
+    classes: Tensor | None = None
 
 
 def recognise(segmap: Tensor) -> SymbolMap | str:
@@ -41,12 +42,23 @@ def recognise(segmap: Tensor) -> SymbolMap | str:
 
 
 def _one_hot(segmap: Tensor) -> SymbolMap | None:
-    symbols = segmap.argmax(1)
-    if symbols.numel() == 0 or int(torch.count_nonzero(segmap)) != symbols.numel():
+    channels = segmap.shape[1]
+    if segmap.numel() == 0 or int(torch.count_nonzero(segmap)) != segmap.numel() // channels:
         return None
+    if segmap.dtype in (torch.float32, torch.float64):
+        # A product with the channel numbers reads the map once and in order. Whether each is a channel is checked
+        # below.
+        numbers = torch.arange(channels, dtype=segmap.dtype, device=segmap.device)
+        found = torch.matmul(numbers, segmap.flatten(2)).view(segmap.shape[0], *segmap.shape[2:])
+        symbols = found.nan_to_num(-1, -1, -1).clamp(-1, channels).long()
+        if not bool(((symbols >= 0) & (symbols < channels)).all()):
+            return None
+    else:
+        symbols = segmap.argmax(1)
     if not bool((segmap.gather(1, symbols[:, None]) == 1).all()):
         return None
-    return SymbolMap(symbols, None, segmap.shape[1])
+    present = torch.bincount(symbols.flatten(), minlength=channels) > 0  # [L]
+    return SymbolMap((present.cumsum(0) - 1)[symbols], int(present.sum()), classes=present.nonzero()[:, 0])
 
 
 def _by_vector(segmap: Tensor) -> SymbolMap | str:
@@ -68,7 +80,7 @@ def _by_vector(segmap: Tensor) -> SymbolMap | str:
         if not torch.equal(of_symbol[:, channel][symbols], bits[:, channel]):
             return "its label map holds channel vectors whose hashes collide"
     vectors = segmap.flatten(2)[image, :, place]
-    return SymbolMap(symbols.view(segmap.shape[0], *segmap.shape[2:]), vectors, len(keys))
+    return SymbolMap(symbols.view(segmap.shape[0], *segmap.shape[2:]), len(keys), vectors)
 
 
 def _hash(bits: Tensor) -> Tensor:
