@@ -16,6 +16,7 @@ from spade_core.drop_in.forward import CodebookForward
 
 ERROR = 1e-10  # in float64
 CLASSES = 4
+SIDE = 8
 
 
 @pytest.fixture(autouse=True)
@@ -26,36 +27,36 @@ def _seed() -> Iterator[None]:
 
 
 def segmap(dims: int) -> Tensor:
-    labels = torch.randint(0, CLASSES, (2, *[4] * dims))
+    labels = torch.randint(0, CLASSES, (2, *[2] * dims))
     for axis in range(1, dims + 1):
-        labels = labels.repeat_interleave(4, axis)
+        labels = labels.repeat_interleave(SIDE // 2, axis)
     return nn.functional.one_hot(labels, CLASSES).movedim(-1, 1).double().contiguous()
 
 
 def spadenet(dims: int) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
     model = SPADENet(
-        dims, 1, 1, CLASSES, input_shape=[16] * dims, channels=[16, 8], z_dim=8, is_vae=False,
-        spade_intermediate_channels=16,
+        dims, 1, 1, CLASSES, input_shape=[SIDE] * dims, channels=[4, 8], z_dim=8, is_vae=False,
+        spade_intermediate_channels=8,
     )  # fmt: skip
     return model, lambda net, seg: net(seg)[0]
 
 
 def autoencoder(dims: int) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
     model = SPADEAutoencoderKL(
-        dims, CLASSES, num_res_blocks=(1, 1), channels=(8, 8), attention_levels=(False, False), latent_channels=4,
+        dims, CLASSES, num_res_blocks=(1, 1), channels=(4, 8), attention_levels=(False, False), latent_channels=4,
         norm_num_groups=4, with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False,
-        spade_intermediate_channels=16,
+        spade_intermediate_channels=8,
     )  # fmt: skip
-    latent = torch.randn(2, 4, *[8] * dims, dtype=torch.float64)
+    latent = torch.randn(2, 4, *[SIDE // 2] * dims, dtype=torch.float64)
     return model, lambda net, seg: net.decode(latent, seg)
 
 
 def diffusion(dims: int) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
     model = SPADEDiffusionModelUNet(
-        dims, 1, 1, CLASSES, num_res_blocks=1, channels=(8, 8), attention_levels=(False, False), norm_num_groups=4,
-        num_head_channels=8, spade_intermediate_channels=16,
+        dims, 1, 1, CLASSES, num_res_blocks=1, channels=(4, 8), attention_levels=(False, False), norm_num_groups=4,
+        num_head_channels=4, spade_intermediate_channels=8,
     )  # fmt: skip
-    noise = torch.randn(2, 1, *[16] * dims, dtype=torch.float64)
+    noise = torch.randn(2, 1, *[SIDE] * dims, dtype=torch.float64)
     return model, lambda net, seg: net(noise, torch.tensor([3, 7]), seg)
 
 
