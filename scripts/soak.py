@@ -2,9 +2,11 @@
 
     python scripts/soak.py --requests 20000
 
-Requests go in turn to tensors over gRPC, tensors over HTTP, and POST /v1/synthesize. The slope is that of a straight
-line through the samples after the first quarter, with its 95 % interval. Exit status 1 where an image differed, a
-request failed, a process was replaced, or memory grows: the whole interval is above a kilobyte a request.
+Batches of every size go first: each size of batch has buffers of its own, and the supervisor's canary meets a request
+sooner or later. Then requests go in turn to tensors over gRPC, tensors over HTTP, and POST /v1/synthesize. The slope is
+that of a straight line through the samples after the first quarter, with its 95 % interval. Exit status 1 where an
+image differed, a request failed, a process was replaced, or memory grows: the whole interval is above a kilobyte a
+request.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import io
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from PIL import Image
 
 from serving.client.client import Client
 from serving.gateway.pair import Pair, serve_pair
-from serving.supervisor.processes import descriptors_of, processes_of_group
+from serving.supervisor.processes import arguments_of, descriptors_of, processes_of_group
 from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeOptions
 from spade_core.config import DEMO_WEIGHTS
@@ -38,11 +41,13 @@ GROWTH = 1024.0  # bytes a request that count as growing
 
 @dataclass(frozen=True)
 class Sample:
-    """What the gateway and Triton with its models hold after `requests`."""
+    """What the processes hold after `requests`: the gateway, Triton, the engine's process and the decoders'."""
 
     requests: int
     gateway_bytes: int
     triton_bytes: int
+    spade_bytes: int
+    spade_image_bytes: int
     descriptors: int
     shared_files: int
 
@@ -51,13 +56,21 @@ def sample(pair: Pair, requests: int) -> Sample:
     triton = processes_of_group(pair.triton.process.pid)
     gateway = processes_of_group(pair.gateway.pid)
     name = pair.log.parent.name
+    memory = Counter({"gateway": sum(process.rss_bytes for process in gateway)})
+    for process in triton:
+        memory[_part(process.pid)] += process.rss_bytes
     return Sample(
         requests,
-        sum(process.rss_bytes for process in gateway),
-        sum(process.rss_bytes for process in triton),
+        *(memory[part] for part in ("gateway", "triton", "spade", "spade_image")),
         sum(descriptors_of(process.pid) for process in triton + gateway),
         len([path for path in Path("/dev/shm").iterdir() if path.name.startswith(name)]),
     )
+
+
+def _part(pid: int) -> str:
+    """Whose process of Triton's group this is."""
+    script = " ".join(arguments_of(pid)[1:2])
+    return next((model for model in ("spade_image", "spade") if f"/{model}/" in script), "triton")
 
 
 def slope(requests: Sequence[int], values: Sequence[int]) -> tuple[float, float]:
@@ -88,6 +101,11 @@ class Asker:
         for one in (self.grpc, self.http, self.connection):
             one.close()
 
+    def warm_up(self, max_batch: int) -> None:
+        """Have every size of batch made once."""
+        for size in range(1, max_batch + 1):
+            self.grpc.synthesize(np.repeat(self.labels, size, axis=0))
+
     def ask(self, number: int) -> bool:
         """Whether request `number` was answered with the right image."""
         match number % 3:
@@ -103,9 +121,10 @@ class Asker:
 
 def run(pair: Pair, requests: int) -> dict[str, Any]:
     """Send the requests. Returns the report."""
-    samples, wrong, began = [sample(pair, 0)], 0, time.monotonic()
-    every = max(1, requests // SAMPLES)
+    every, wrong = max(1, requests // SAMPLES), 0
     with contextlib.closing(Asker(pair)) as asker:
+        asker.warm_up(pair.options.model.max_batch)
+        samples, began = [sample(pair, 0)], time.monotonic()
         for number in range(1, requests + 1):
             wrong += not asker.ask(number)
             if number % every == 0:
@@ -114,7 +133,7 @@ def run(pair: Pair, requests: int) -> dict[str, Any]:
     counts = [one.requests for one in kept]
     growth = {
         name: slope(counts, [getattr(one, name) for one in kept])
-        for name in ("gateway_bytes", "triton_bytes", "descriptors", "shared_files")
+        for name in (field.name for field in fields(Sample) if field.name != "requests")
     }
     return {
         "requests": requests,

@@ -94,7 +94,13 @@ def main() -> None:
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # each connection is one
     json_log.set_up(settings.doors.json_log, settings.verbose)
-    uvloop.run(serve(settings))
+    try:
+        uvloop.run(serve(settings))
+    except ModuleNotFoundError as error:  # uvicorn imports what speaks WebSocket when a door opens
+        sys.exit(
+            f"[gateway] expected the package {error.name} but it is not installed; run `pip install -e .` in the "
+            "checkout of SPADE Serve"
+        )
 
 
 if __name__ == "__main__":

@@ -95,7 +95,9 @@ def serve_pair(
     `serving.triton.server.serve` raises, and DoorsError.
     """
     doors.check(options.host)
-    private = replace(options, **_PRIVATE)  # type: ignore[arg-type]  # the names are fields of these types
+    # The gateway lets two batches through to Triton, and bounds what waits by itself.
+    model = replace(options.model, queue_size=max(options.model.queue_size, 2 * options.model.max_batch))
+    private = replace(options, model=model, **_PRIVATE)  # type: ignore[arg-type]  # the names are fields of these types
     with _doors(options) as (opened, sockets), supervised(private, report, limits) as triton:
         gateway = GatewayWard(opened, doors, triton, sockets)
         keeper = Keeper(gateway, triton.status, limits, decides_ready=False)

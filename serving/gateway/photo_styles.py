@@ -32,7 +32,8 @@ class PhotoStyles:
         found = self._kept.get(key)
         if found is None:
             async with self._turn:
-                answer = await self._upstream.ask("spade", {"photo": np.frombuffer(photo, np.uint8)[None]}, ["style"])
+                file = np.frombuffer(photo, np.uint8)[None]
+                answer = await self._upstream.ask("spade", {"photo": file}, ["style"], again=True)
             found = self._kept[key] = answer.as_numpy("style")
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)

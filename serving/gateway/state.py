@@ -13,7 +13,7 @@ from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.photo_styles import PhotoStyles
 from serving.gateway.settings import Settings
 from serving.gateway.traces import make_tracer
-from serving.gateway.upstream import Metadata, Upstream
+from serving.gateway.upstream import Metadata, Upstream, UpstreamError
 from serving.gateway.v2_models import Models
 from serving.protocol import ModelInfo
 from serving.triton.identity import Identity
@@ -59,13 +59,22 @@ class State:
         self.v2 = Models(upstream, self._info, settings.doors.max_body_bytes)
 
     async def model(self, fresh: bool = False) -> Model:
-        """What is served; at most a second old, or asked for now where `fresh`. Raises UpstreamError."""
+        """What is served; at most a second old, or asked for now where `fresh`; while Triton is replaced, what was.
+
+        Raises UpstreamError.
+        """
         if self._model is None or fresh or time.monotonic() - self._asked > _FRESH_S:
             asked = time.monotonic()
-            self._model = Model(await self.upstream.info(), await self.upstream.identity())
-            self._asked = asked
+            try:
+                found = Model(await self.upstream.info(), await self.upstream.identity())
+            except UpstreamError as error:
+                # A request that comes while Triton is replaced is checked by what was known, then waits for the next.
+                if self._model is None or not error.process_died:
+                    raise
+                return self._model
+            self._model, self._asked = found, asked
             # The batch that is drawn, and the next one.
-            self.upstream.queue.most_in_flight = 2 * self._model.info.max_batch
+            self.upstream.queue.most_in_flight = 2 * found.info.max_batch
         return self._model
 
     @property

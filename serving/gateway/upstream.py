@@ -92,7 +92,7 @@ class Upstream:
         recovery_s: longest wait for a model process that died, before its request is given up.
     """
 
-    def __init__(self, address: str, queue: FairQueue, metrics: GatewayMetrics, recovery_s: float = 30.0) -> None:
+    def __init__(self, address: str, queue: FairQueue, metrics: GatewayMetrics, recovery_s: float = 120.0) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")  # bytes in, bytes out
         self._sent: set[asyncio.Task[bytes]] = set()
@@ -159,10 +159,14 @@ class Upstream:
         answer = await self.forward(request, maps=maps, client=client, deadline_s=deadline_s, metadata=metadata)
         return Answer(pb.ModelInferResponse.FromString(answer))
 
-    async def ask(self, model: str, tensors: Tensors, outputs: Sequence[str]) -> Answer:
-        """Ask for outputs that need no engine, such as `info`, past the queue. Raises UpstreamError."""
+    async def ask(self, model: str, tensors: Tensors, outputs: Sequence[str], *, again: bool = False) -> Answer:
+        """Ask for outputs that need no engine, such as `info`, past the queue. Raises UpstreamError.
+
+        `again`: where the model's process dies meanwhile, wait for the next one, and ask it.
+        """
         request = write_request(model, tensors, {}, outputs).SerializeToString()
-        return Answer(pb.ModelInferResponse.FromString(await self._send(request)))
+        answer = await (self._send_twice(request) if again else self._send(request))
+        return Answer(pb.ModelInferResponse.FromString(answer))
 
     async def ready(self) -> bool:
         """True where Triton answers and all models take requests."""
@@ -191,21 +195,24 @@ class Upstream:
             raise
 
     async def _draw(self, request: bytes, maps: int, metadata: Metadata) -> bytes:
-        """Send, and where the model's process died meanwhile, send once more to the next one."""
         drawn = False
         try:
-            try:
-                answer = await self._send(request, metadata)
-            except UpstreamError as error:
-                if not error.process_died:
-                    raise
-                log.warning("a model process died; its request is sent again: %s", error)
-                await self._recover(error)
-                answer = await self._send(request, metadata)
+            answer = await self._send_twice(request, metadata)
             drawn = True
             return answer
         finally:
             self.queue.done(maps, drawn)
+
+    async def _send_twice(self, request: bytes, metadata: Metadata = ()) -> bytes:
+        """Send, and where the model's process died meanwhile, send once more to the next one."""
+        try:
+            return await self._send(request, metadata)
+        except UpstreamError as error:
+            if not error.process_died:
+                raise
+            log.warning("a model process died; its request is sent again: %s", error)
+            await self._recover(error)
+        return await self._send(request, metadata)
 
     async def _recover(self, error: UpstreamError) -> None:
         end = time.monotonic() + self._recovery_s

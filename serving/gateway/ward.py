@@ -62,16 +62,23 @@ class GatewayWard:
         self._probe.close()
         self._stopped_since = None
         assert process.stdout is not None
-        end = time.monotonic() + self._options.start_timeout_s
+        limit_s = self._options.start_timeout_s
+        end = time.monotonic() + limit_s
         while not select.select([process.stdout], [], [], _LOOK_S)[0]:
             report("opening the doors")
             if time.monotonic() > end:
-                break
-        else:
-            if process.stdout.readline().strip() == "ready":
-                return
+                self.kill()
+                raise ServeError(
+                    f"[serve] expected open doors within {limit_s:g} s but the gateway still starts; give more with "
+                    "--start-timeout"
+                )
+        if process.stdout.readline().strip() == "ready":
+            return
+        process.wait()
         self.kill()
-        raise ServeError(f"[serve] expected the gateway to start but it ended with status {process.returncode}")
+        raise ServeError(
+            f"[serve] expected the gateway to start but it ended with status {process.returncode}; its reason is above"
+        )
 
     def look(self) -> Fault | None:
         """See `Ward.look`."""

@@ -91,6 +91,7 @@ class Batcher:
         self._taking = threading.Lock()  # only one batch forms at a time
         self._closing = False
         self._map_s = 0.0  # what a map costs, seconds; 0 until the first batch is done
+        self._running: dict[int, tuple[float, int]] = {}  # thread -> (start of its batch, label maps)
         self._answers = ThreadPoolExecutor(1, "answers")  # writes answers while the engine runs the next batch
         self._runners = [
             threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(engine.max_concurrent_calls)
@@ -114,11 +115,14 @@ class Batcher:
                 f"has {maps} more; try again later, or start the server with a larger --queue-size"
             )
         # A client that gives up early is refused early: an image that nobody waits for costs the others theirs.
-        wait_s = waiting * self._map_s / self._engine.max_concurrent_calls
+        now = time.perf_counter()
+        running_s = sum(max(0.0, maps * self._map_s - (now - began)) for began, maps in self._running.values())
+        wait_s = (waiting * self._map_s + running_s) / self._engine.max_concurrent_calls
         if wait_s > limit_s:
+            running = sum(maps for _, maps in self._running.values())
             raise QueueFullError(
-                f"[spade] expected a wait of at most {limit_s:.3g} s but {waiting} label maps wait, about "
-                f"{wait_s:.3g} s; try again later"
+                f"[spade] expected a wait of at most {limit_s:.3g} s but {waiting} label maps wait and {running} are "
+                f"drawn, about {wait_s:.3g} s; try again later"
             )
 
     def close(self) -> None:
@@ -140,10 +144,16 @@ class Batcher:
                     batch.append(waiting.request)
                 else:
                     self._answers.submit(_answer, waiting.request, reason, began)
+            if not batch:
+                continue
+            maps = sum(len(request.inputs) for request in batch)
+            with self._changed:
+                self._running[threading.get_ident()] = began, maps
             for request, result in self._results(batch):
                 self._answers.submit(_answer, request, result, began)
-            if batch:
-                self._note_rate(time.perf_counter() - began, sum(len(request.inputs) for request in batch))
+            with self._changed:
+                del self._running[threading.get_ident()]
+                self._note_rate(time.perf_counter() - began, maps)
 
     def _note_rate(self, seconds: float, maps: int) -> None:
         """Move the estimate of a map's cost a part of the way to the latest batch."""

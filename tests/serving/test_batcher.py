@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -165,11 +166,32 @@ def test_a_deadline_that_the_queue_leaves_no_time_for_is_refused_at_once() -> No
         client.send(1)
         engine.started.acquire()
         client.send(2)
-        with pytest.raises(QueueFullError, match=r"a wait of at most 0\.1 s but 1 label maps wait, about 0\.\d+ s"):
+        with pytest.raises(QueueFullError, match=r"at most 0\.1 s but 1 label maps wait and 1 are drawn, about \S+ s"):
             client.send(3, timeout_s=0.1)
         patient = client.send(4, timeout_s=60)
         engine.gate.set()
         assert painted(patient) == [4]
+
+
+def test_the_batch_that_is_drawn_counts_for_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("serving.requests.batcher.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    engine = GatedEngine()
+    with batcher(engine) as client:
+        first = client.send(0, 4)
+        engine.started.acquire()
+        now[0] = 8.0  # a map costs 2 s
+        engine.gate.set()
+        painted(first)
+        engine.gate.clear()
+        client.send(1, 4)
+        engine.started.acquire()
+        with pytest.raises(QueueFullError, match="at most 7 s but 0 label maps wait and 4 are drawn, about 8 s"):
+            client.send(2, timeout_s=7)
+        now[0] += 2.0
+        accepted = client.send(2, timeout_s=7)
+        engine.gate.set()
+        assert painted(accepted) == [2]
 
 
 def test_requests_that_waited_too_long_or_whose_client_has_gone_are_dropped() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -9,9 +10,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
-from served import FREE_PORTS, blocks, left_behind, wait_until
+from served import FREE_PORTS, blocks, left_behind, png, wait_until
+from websockets.sync.client import connect
 
 from serving.client.client import Client, ServerError
 from serving.gateway.pair import Pair, serve_pair
@@ -81,6 +84,24 @@ class Load:
                 except ServerError as error:
                     self.errors.append(error)
                     time.sleep(0.05)
+
+
+def test_every_door_waits_for_the_next_triton(pair: Pair) -> None:
+    """The model is asked for at most once a second, so an old answer must do while Triton is away."""
+    files = {"label_map": png(LABELS[0]), "instance_map": png(LABELS[0])}
+
+    def post() -> bytes:
+        return httpx.post(f"{pair.http_url}/v1/synthesize", files=files, timeout=60).raise_for_status().content
+
+    expected = post()
+    time.sleep(1.1)
+    os.kill(victim(pair, "triton"), signal.SIGKILL)
+    wait_until(lambda: not pair.status.status.ready, "the fault to be noticed")
+    with connect(f"ws://127.0.0.1:{pair.options.http_port}/v1/live") as live:
+        live.send(json.dumps({"type": "hello"}))
+        assert json.loads(live.recv(60))["type"] == "welcome"
+    httpx.get(f"{pair.http_url}/v1/model", timeout=60).raise_for_status()
+    assert post() == expected
 
 
 @pytest.mark.parametrize(
