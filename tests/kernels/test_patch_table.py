@@ -61,6 +61,7 @@ def test_every_plan_that_holds_reads_its_own_patches(data: st.DataObject) -> Non
             table.forget()
         horizon = table.horizon(bound)
         plans = [one for one in plans if one[2] >= horizon]
+        fresh: set[bytes] = set()
         for repeat in range(2):
             table.begin(bound)
             slots = level.index[0].copy()
@@ -69,7 +70,9 @@ def test_every_plan_that_holds_reads_its_own_patches(data: st.DataObject) -> Non
             new = read_windows(patches3, patches5, k)
             assert first + len(new) <= most
             assert len(set(new)) == len(new)
-            assert not (repeat and new and 4 * bound <= most), "a patch that is known was made new"
+            # A patch of the older half of the slots may be made new again; one of the last call is not so old.
+            assert not (repeat and fresh & set(new) and 4 * bound <= most), "a patch that is known was made new"
+            fresh = set(new)
             content |= {first + i: patch for i, patch in enumerate(new)}
             plans = [one for one in plans if one[2] >= table.horizon(0)]
             plans.append((slots.ravel().tolist(), windows(symbols[0], 2 * k - 1), oldest))
