@@ -114,6 +114,8 @@ def test_forms_agree_at_full_size_on_the_real_maps(name: str, real_maps: Path) -
     config = replace(preset(name), nf=NARROW)
     generator = with_statistics(seeded_generator(config))
     size, paths = (config.height, config.width), sorted((real_maps / "label").glob("*.png"))
+    if name != "coco":
+        paths = paths[:2]  # the maps are COCO's: a second look at all of them says little
     instances = None
     labels = np.stack([resize_nearest_centred(read_label_map(p), *size) for p in paths])
     if config.instance_edges:
