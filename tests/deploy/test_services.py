@@ -39,6 +39,9 @@ def test_the_server_of_compose_needs_no_right() -> None:
     assert isinstance(drain.default, int)
     assert int(spade["stop_grace_period"].removesuffix("s")) > drain.default
     assert "/readyz" in spade["healthcheck"]["test"][-1]
+    made = {"./keys.txt"}  # by `spade key`
+    binds = [one["source"] for found in services().values() for one in found["volumes"] if one["type"] == "bind"]
+    assert all((COMPOSE / source).exists() for source in binds if source not in made)
     for one in ("compose.yaml", "gpu.yaml"):
         build = services(one)["spade"]["build"]
         assert (COMPOSE / build["context"] / build["dockerfile"]).is_file()
