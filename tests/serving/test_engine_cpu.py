@@ -87,7 +87,7 @@ def test_every_preset_at_full_size(name: str) -> None:
 @pytest.mark.slow
 def test_the_real_maps_at_coco_size(real_maps: Path) -> None:
     config = preset("coco")
-    paths = sorted((real_maps / "label").glob("*.png"))
+    paths = sorted((real_maps / "label").glob("*.png"))[:4]
     labels = np.stack([resize_nearest_centred(read_label_map(p), 256, 256) for p in paths])
     instances = np.stack(
         [resize_nearest_centred(read_instance_map(real_maps / "inst" / p.name), 256, 256) for p in paths]

@@ -19,6 +19,8 @@ from trainer.data.dataset import Positions, Stream, loader
 from trainer.networks import build
 from trainer.processes import Processes
 
+pytestmark = pytest.mark.xdist_group("processes")  # the steps are taken once
+
 # Float32 means in another order, through generator and encoder: a share of a parameter's largest gradient.
 TOLERANCE = 1e-4
 
