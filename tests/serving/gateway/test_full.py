@@ -14,10 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import blocks, wait_until
+from served import FREE_PORTS, blocks, wait_until
 
 from serving.client.client import Client, ServerError
+from serving.supervisor.limits import Limits
 from serving.supervisor.processes import arguments_of, processes_of_group
+from serving.supervisor.supervised import supervised
+from serving.triton.model_config import ModelOptions
+from serving.triton.server import ServeError, ServeOptions
 from spade_core.types import Images
 
 LABELS = blocks(1, size=64, classes=8)
@@ -107,6 +111,14 @@ def test_full_shared_memory_and_memory_are_survived(tiny_weights: Path) -> None:
         (shared / "fill").unlink()
         wait_until(lambda: drawn(8), "images")
         print(f"answered while memory was full, and shared memory was: {meanwhile}")
+
+
+def test_a_server_over_its_limit_of_memory_is_replaced_until_it_is_given_up(tiny_weights: Path) -> None:
+    options = ServeOptions(ModelOptions(tiny_weights, precision="fp32", threads=1, decoders=1), **FREE_PORTS)
+    with supervised(options, limits=Limits(memory_bytes=1 << 20, attempts=1)) as running:
+        wait_until(lambda: running.status.status.restarts.get(("triton", "memory")), "a replacement")
+        with pytest.raises(ServeError, match=r"gave up on triton: [0-9]+ MiB in use, allowed are 1"):
+            wait_until(lambda: running.check(), "the supervisor to give up")
 
 
 def test_a_full_disk_is_said_at_the_start(tiny_weights: Path, tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""A few seconds of libFuzzer on the plan kernel, where clang has it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NO_FUZZER = 3
+
+
+def test_a_short_run_finds_nothing() -> None:
+    done = subprocess.run([REPOSITORY / "scripts/fuzz_native", "3"], capture_output=True, text=True, check=False)
+    if done.returncode == NO_FUZZER:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "number_of_executed_units" in done.stderr
