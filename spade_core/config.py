@@ -28,11 +28,13 @@ class Architecture:
         upsamplings: x2 steps from the smallest level to the image, for each allowed `upsampling`.
         style: the generator can start from a style vector.
         engines: the serving engines run the generator; others are trained and evaluated only.
+        one_hot: the torch engine runs the generator too, in float32 on one-hot maps.
     """
 
     upsamplings: Mapping[Upsampling, int]
     style: bool
     engines: bool
+    one_hot: bool = False
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -40,6 +42,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "concat": Architecture(UPSAMPLINGS, style=True, engines=False),
     "pix2pixhd": Architecture({"normal": DOWNSAMPLINGS}, style=False, engines=False),
     "pix2pixhd-spade": Architecture({"normal": DOWNSAMPLINGS}, style=False, engines=False),
+    "spadenet": Architecture({"normal": 0}, style=False, engines=False, one_hot=True),
+    "module": Architecture({"normal": 0}, style=True, engines=False, one_hot=True),
 }
 """Every architecture by name."""
 
@@ -64,7 +68,8 @@ class GeneratorConfig:
         spade_kernel: size of SPADE's own convs, 1, 3 or 5.
         style: the generator starts from a style vector [256]; otherwise from the label map.
         architecture: a name in `ARCHITECTURES`: spade, or a baseline of the paper: concat (label map concatenated
-            instead of SPADE), pix2pixhd, pix2pixhd-spade (SPADE in place of each norm of pix2pixhd).
+            instead of SPADE), pix2pixhd, pix2pixhd-spade (SPADE in place of each norm of pix2pixhd); spadenet (of
+            MONAI), or module, a network of one's own (`spade serve --model`).
         class_names: the name of each id 0 .. label_nc - 1 of own data (the preset `custom`); empty: as the preset says.
     """
 

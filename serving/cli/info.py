@@ -10,7 +10,7 @@ import click
 
 from serving.cli.console import Command, say, stdout
 from serving.cli.options import FILE, refuse_both
-from spade_core.config import DEMO_WEIGHTS, PRESETS
+from spade_core.config import ARCHITECTURES, DEMO_WEIGHTS, PRESETS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +48,8 @@ def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
         table.add_row("file", f"{path}, {path.stat().st_size / 1e6:.1f} MB")
         table.add_row("sha256", hashlib.sha256(path.read_bytes()).hexdigest())
         table.add_row("weights", header.dtype)
+        if ARCHITECTURES[config.architecture].one_hot:
+            table.add_row("parameters", f"{header.generator_parameters / 1e6:.2f} M")
         table.add_row("style encoder", encoder)
     if baselines:
         say(f"of '{config.preset}', {config.height}x{config.width}")
@@ -72,6 +74,8 @@ def _add_architecture(table: Table, config: GeneratorConfig) -> None:
     if config.class_names or config.preset in CLASSES:
         table.add_row("classes", escape(", ".join(f"{i} {name}" for i, name in enumerate(names))))
     table.add_row("semantic_nc", str(config.semantic_nc))
+    if ARCHITECTURES[config.architecture].one_hot:  # only the weights tell its widths
+        return
     if not has_torch():
         table.add_row("costs", "not counted, since PyTorch is not installed")
         return

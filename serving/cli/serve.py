@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from serving.cli.console import Command, note
-from serving.cli.options import COUNT, FILE, FOLDER, OUT_FILE, SECONDS, Queue, Running, given, option, options
+from serving.cli.options import COUNT, FILE, FOLDER, OUT_FILE, SECONDS, Queue, Running, Weights, given, option, options
 
 if TYPE_CHECKING:
     from serving.gateway.doors import Doors
@@ -124,27 +124,40 @@ class Checked:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class OwnModel:
+    """A network of one's own."""
+
+    entry: str | None = option(
+        "--model", metavar="MODULE:FUNCTION",
+        help="Serve the network that this function returns, a OneHotModel of spade_core, instead of --weights.",
+    )  # fmt: skip
+
+
 @click.command(cls=Command, interrupted="the server did not start", short_help="Serve a model over gRPC and HTTP.")
-@options(Running, "model")
+@options(Running, "running")
+@options(OwnModel, "own")
 @options(Checked, "checked")
 @options(Queue, "queue")
 @options(Listening, "listening")
 @options(Entrance, "entrance")
 @click.pass_context
 def serve(
-    context: click.Context, model: Running, checked: Checked, queue: Queue, listening: Listening, entrance: Entrance
-) -> None:
+    context: click.Context, running: Running, own: OwnModel, checked: Checked, queue: Queue, listening: Listening,
+    entrance: Entrance,
+) -> None:  # fmt: skip
     """Serve a model over gRPC and HTTP with NVIDIA Triton until SIGTERM or Ctrl-C.
 
     \b
     spade serve
     spade serve --weights coco.safetensors --precision bf16 --threads 8
     spade serve --repository repo/
+    spade serve --model my_models:spadenet
 
     Models: `spade` (tensors) and `spade_image` (PNG in, image file out). Exit status: 0 stopped by a signal with every
     accepted request answered, 1 did not start or ended by itself (the reason is shown), 2 wrong usage.
     """
-    if listening.repository is not None and (ignored := given(context, Running, Checked, Queue)):
+    if listening.repository is not None and (ignored := given(context, Running, OwnModel, Checked, Queue)):
         raise click.UsageError(
             f"{', '.join(ignored)}: the published version decides that; give it to `spade export --publish`, or leave "
             "out --repository"
@@ -154,8 +167,10 @@ def serve(
     from serving.triton.server import ServeOptions
 
     served = ModelOptions()
-    if listening.repository is None:
-        served = replace(model_options(model, queue), sha256=checked.sha256)
+    if own.entry is not None:
+        served = _own_options(context, own.entry, running, queue)
+    elif listening.repository is None:
+        served = replace(model_options(running, queue), sha256=checked.sha256)
     verbose = bool(context.find_root().params.get("verbose"))
     serve_options = ServeOptions(model=served, verbose=verbose, **asdict(listening))
     doors = entrance.doors()
@@ -188,3 +203,17 @@ def model_options(model: Running, queue: Queue | None = None) -> ModelOptions:
         note(f"warning: {UNTRAINED_NOTICE % model.architecture}")
     queueing = {} if queue is None else asdict(queue)
     return ModelOptions(model.file, model.architecture, model.engine, model.precision, model.threads, **queueing)
+
+
+def _own_options(context: click.Context, entry: str, running: Running, queue: Queue) -> ModelOptions:
+    """The options of a server that runs the network of an entry point. Raises UsageError and ValueError."""
+    from serving.engines.choose import choose_one_hot
+    from serving.engines.entry_point import EntryPoint
+    from serving.triton.model_config import ModelOptions
+
+    if ignored := given(context, Weights, Checked):
+        raise click.UsageError(f"{', '.join(ignored)}: the function of --model loads its own weights; leave it out")
+    note(f"{choose_one_hot(running.engine, running.precision)}, the model of {entry}")
+    return ModelOptions(
+        engine=running.engine, threads=running.threads, entry=EntryPoint(entry, str(Path.cwd())), **asdict(queue)
+    )

@@ -172,9 +172,9 @@ def _on_server(
 
 def announced_choice(model: Running) -> Any:
     """The engine and precision for this machine, printed as one line. Raises what `choose` raises."""
-    from serving.engines.choose import choose
+    from serving.engines.choose import choose_for
 
-    choice = choose(model.engine, model.precision)
+    choice = choose_for(model.file, model.engine, model.precision)
     note(str(choice))
     if choice.warning:
         note(f"warning: {choice.warning}")

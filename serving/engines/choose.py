@@ -11,13 +11,15 @@ from kernels.isa import IsaError, input_dtype, supported_isas
 from serving.engines.contract import Engine
 from serving.engines.cpu.engine import SESSION_BYTES, CpuEngine, choose_isa_of
 from serving.engines.names import ENGINES, PRECISIONS
+from spade_core.config import ARCHITECTURES
 from spade_core.config import preset as preset_config
-from spade_core.files.weights import Weights, read_weights
+from spade_core.files.weights import Weights, info, read_weights
 from spade_core.pytorch import has_torch, require_torch
 
 if TYPE_CHECKING:
     from serving.engines.reference import Precision
     from spade_core.files.checkpoints import Checkpoint
+    from spade_core.models.form import AnyGenerator
 
 UNTRAINED = "untrained"  # the value of the metadata field `weights` of seeded checkpoints
 UNTRAINED_NOTICE = "no weights given: preset %r runs on seeded, UNTRAINED weights and paints noise, not a scene"
@@ -122,11 +124,38 @@ def _torch_on_cpu(precision: str, reason: str) -> Choice:
     return Choice("torch", "cpu", precision, reason, warning)
 
 
+def choose_for(weights: Path | None, name: str, precision: str) -> Choice:
+    """`choose`, for a checkpoint that may hold a network on one-hot maps. Raises CheckpointError too."""
+    return choose_one_hot(name, precision) if _is_one_hot(weights) else choose(name, precision)
+
+
+def choose_one_hot(name: str, precision: str) -> Choice:
+    """The torch engine in float32, which alone runs networks on one-hot maps. Raises ValueError and NoTorchError."""
+    if name not in ("auto", "torch") or precision not in ("auto", "fp32"):
+        raise ValueError(
+            f"[engine] expected engine auto or torch and precision auto or fp32 for a network on one-hot maps but got "
+            f"{name} and {precision}; leave both out"
+        )
+    require_torch("a network on one-hot maps", "give --weights a SPADE checkpoint")
+    device = "cuda" if name == "auto" and _has_cuda() else "cpu"
+    return Choice("torch", device, "fp32", "a network on one-hot maps")
+
+
+def _is_one_hot(weights: Path | None) -> bool:
+    if weights is None or not weights.is_file():  # who reads a missing file names it
+        return False
+    return ARCHITECTURES[info(weights).config.architecture].one_hot
+
+
 def load_weights(weights: Path | None, preset: str) -> Weights:
     """The weights in the file `weights`. Without it, the preset's seeded, untrained weights, and a warning.
 
     Raises CheckpointError, and NoTorchError for seeded weights where there is no PyTorch.
     """
+    if weights is not None and _is_one_hot(weights):
+        from spade_core.files.checkpoints import read_any_weights
+
+        return read_any_weights(weights)
     if weights is not None:
         return read_weights(weights)
     config = preset_config(preset)
@@ -151,6 +180,10 @@ def start_engine(weights: Weights, choice: Choice, threads: int | None, session_
 
     `session_bytes`: see `CpuEngine`.
     """
+    if ARCHITECTURES[weights.config.architecture].one_hot:
+        from serving.engines.one_hot import network_of, one_hot_engine
+
+        return one_hot_engine(network_of(weights), choice.device, threads)
     if choice.engine == "torch":
         from serving.engines.reference import TorchEngine
         from spade_core.files.checkpoints import to_networks
@@ -170,7 +203,8 @@ def make_engine(
     weights: Weights, name: str, precision: str, threads: int | None, session_bytes: int = SESSION_BYTES
 ) -> Engine:
     """`choose`, then `start_engine`. Logs the choice."""
-    choice = choose(name, precision)
+    one_hot = ARCHITECTURES[weights.config.architecture].one_hot
+    choice = choose_one_hot(name, precision) if one_hot else choose(name, precision)
     log.info("%s", choice)
     if choice.warning:
         log.warning("%s", choice.warning)
@@ -184,8 +218,11 @@ def load_engine(
     precision: str = "auto",
     threads: int | None = None,
     session_bytes: int = SESSION_BYTES,
+    network: AnyGenerator | None = None,
 ) -> Engine:
     """`load_weights`, then `make_engine`; for `tensorrt`, the engine file that `weights` names.
+
+    `network`, on one-hot maps, goes before `weights` and `preset`.
 
     Raises ValueError, naming what cannot be had, and ImportError for `tensorrt` where its packages are not installed.
     """
@@ -195,5 +232,9 @@ def load_engine(
         from serving.engines.tensorrt.engine import TensorrtEngine
 
         return TensorrtEngine(weights)
-    choose(name, precision)  # refuses what this machine cannot run before the weights are read
+    if network is not None:
+        from serving.engines.one_hot import one_hot_engine
+
+        return one_hot_engine(network, choose_one_hot(name, precision).device, threads)
+    choose_for(weights, name, precision)  # refuses what this machine cannot run before the weights are read
     return make_engine(load_weights(weights, preset), name, precision, threads, session_bytes)

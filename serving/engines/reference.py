@@ -22,6 +22,7 @@ from spade_core.codebook.plans import distinct_share, plan_levels
 from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import GeneratorConfig
 from spade_core.models.dense import synthesize_dense
+from spade_core.models.form import AnyGenerator
 from spade_core.models.generator import Generator
 from spade_core.types import Images, Instances, Labels, Style
 
@@ -48,7 +49,7 @@ class TorchEngine(Engine):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: AnyGenerator,
         precision: Precision = "fp32",
         form: Form = "codebook",
         device: str = "cpu",
@@ -76,7 +77,7 @@ class TorchEngine(Engine):
             return
         # fold_generator reads the float32 weights, so it runs before the conversion.
         self._folded = fold_generator(generator.to(self._device), dtype) if form == "codebook" else {}
-        self._generator = generator.to(dtype=dtype)
+        self._generator = generator.to(device=self._device, dtype=dtype)
         if form == "codebook":
             generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -128,9 +129,9 @@ class TorchEngine(Engine):
         return values
 
 
-def _cuda_generator(generator: Generator, dtype: torch.dtype, device: torch.device) -> CudaGenerator | None:
+def _cuda_generator(generator: AnyGenerator, dtype: torch.dtype, device: torch.device) -> CudaGenerator | None:
     """The generator on our CUDA kernels; None on the CPU, and None with a warning where the kernels are not built."""
-    if device.type != "cuda":
+    if device.type != "cuda" or not isinstance(generator, Generator):
         return None
     try:
         library = installed()

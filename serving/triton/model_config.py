@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from serving.engines.entry_point import EntryPoint
 from serving.protocol import RequestTimings
 from serving.triton.protocol import PACKAGE, write_parameters
 from spade_core.config import STYLE_DIM, GeneratorConfig
@@ -38,6 +39,7 @@ class ModelOptions:
         session_mib: memory for the sessions of `spade`, MiB; 0 keeps none, so that sessions draw every map anew.
         sha256: what the weights must hash to, 64 hex digits; None for the checksum file beside them (`FILE.sha256`, as
             sha256sum writes it) or, without such a file, for any weights.
+        entry: the function that returns the model, in place of `weights` and `preset`.
     """
 
     weights: Path | None = None
@@ -53,6 +55,7 @@ class ModelOptions:
     max_pixels: int = 1 << 20
     session_mib: int = 1024
     sha256: str | None = None
+    entry: EntryPoint | None = None
 
     def __post_init__(self) -> None:
         limits = {
@@ -135,6 +138,7 @@ def spade_config(options: ModelOptions, config: GeneratorConfig) -> Any:
             "published": False,
             "weights": None if options.weights is None else str(options.weights.resolve()),
             "preset": options.preset,
+            "entry": None if options.entry is None else asdict(options.entry),
             "engine": options.engine,
             "precision": options.precision,
             "threads": options.threads,

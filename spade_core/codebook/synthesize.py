@@ -40,7 +40,7 @@ def synthesize_codebook(
 
     Returns the image before tanh [N, 3, H, W].
     """
-    dtype = generator.conv_img.weight.dtype
+    dtype = generator.dtype
     form = CodebookForm(generator.config, folded, symbols, levels, dtype, timed)
     return generator.draw(form, None if style is None else style.to(dtype))
 

@@ -88,20 +88,37 @@ def load(path: Path) -> Checkpoint:
 
 def load_any(path: Path) -> tuple[AnyGenerator, StyleEncoder | None, dict[str, str]]:
     """Read a checkpoint of any architecture: generator, encoder or None, metadata. Raises CheckpointError."""
-
-    def shapes(config: GeneratorConfig) -> Shapes:
-        with torch.device("meta"):
-            return shapes_of(state_of(new_generator(config)))
-
-    found = read_any(path, shapes)
+    found = read_any_weights(path)
     return *_networks(found), dict(found.metadata)
 
 
+def read_any_weights(path: Path) -> Weights:
+    """Read the arrays of a checkpoint of any architecture. Raises CheckpointError."""
+
+    def shapes(config: GeneratorConfig, found: Shapes) -> Shapes:
+        with torch.device("meta"):
+            return shapes_of(state_of(new_generator(config, found)))
+
+    return read_any(path, shapes)
+
+
 def to_networks(found: Weights) -> Checkpoint:
-    """The networks of the weights that an engine runs. The networks share the memory of the arrays."""
+    """The networks of the weights of a SPADE generator. The networks share the memory of the arrays.
+
+    Raises CheckpointError for another architecture.
+    """
     generator, encoder = _networks(found)
-    assert isinstance(generator, Generator)
+    if not isinstance(generator, Generator):
+        raise CheckpointError(
+            f"[load] expected weights of architecture 'spade' but got {found.config.architecture!r}; only "
+            "`spade serve`, `spade synthesize` and `spade evaluate` run those"
+        )
     return Checkpoint(found.config, generator, encoder, dict(found.metadata))
+
+
+def to_generator(found: Weights) -> AnyGenerator:
+    """The generator of weights of any architecture. It shares the memory of the arrays."""
+    return _networks(found)[0]
 
 
 def to_weights(checkpoint: Checkpoint) -> Weights:
@@ -117,7 +134,7 @@ def arrays_of(module: nn.Module) -> dict[str, Float32]:
 
 def _networks(found: Weights) -> tuple[AnyGenerator, StyleEncoder | None]:
     with torch.device("meta"):  # weights are assigned, so none are allocated here
-        generator = new_generator(found.config)
+        generator = new_generator(found.config, shapes_of(found.generator))
         encoder = None if found.encoder is None else StyleEncoder(encoder_nf(shapes_of(found.encoder)))
     _assign(generator, {key: torch.from_numpy(array) for key, array in found.generator.items()})
     if encoder is not None and found.encoder is not None:

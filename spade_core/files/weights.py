@@ -64,7 +64,7 @@ def read_weights(path: Path) -> Weights:
     The checkpoint of an architecture that no engine runs is refused; `checkpoints.load_any` reads it.
     """
 
-    def shapes(config: GeneratorConfig) -> Shapes:
+    def shapes(config: GeneratorConfig, _found: Shapes) -> Shapes:
         if not ARCHITECTURES[config.architecture].engines:
             raise CheckpointError(
                 f"[load] expected a checkpoint of architecture 'spade' but got {config.architecture!r} in '{path}'; "
@@ -75,13 +75,16 @@ def read_weights(path: Path) -> Weights:
     return read_any(path, shapes)
 
 
-def read_any(path: Path, shapes: Callable[[GeneratorConfig], Shapes]) -> Weights:
-    """Read a checkpoint whose generator has the tensors that `shapes` gives. Raises CheckpointError."""
+def read_any(path: Path, shapes: Callable[[GeneratorConfig, Shapes], Shapes]) -> Weights:
+    """Read a checkpoint whose generator has the tensors that `shapes` gives. Raises CheckpointError.
+
+    `shapes` gets the configuration and the shapes in the file, which tell what no configuration tells.
+    """
     with _opened(path) as file:
         config, metadata = _header(path, file)
         found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         dtypes = {key: str(file.get_slice(key).get_dtype()) for key in found}
-    expected = {f"generator.{key}": shape for key, shape in shapes(config).items()}
+    expected = {f"generator.{key}": shape for key, shape in shapes(config, _strip(found, "generator.")).items()}
     if of_encoder := _strip(found, "encoder."):
         expected |= {f"encoder.{key}": shape for key, shape in encoder_shapes(encoder_nf(of_encoder)).items()}
     faults = key_faults(found, expected)

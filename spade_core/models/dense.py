@@ -14,9 +14,8 @@ from spade_core.models.spade import SPADE
 
 def synthesize_dense(generator: AnyGenerator, symbols: Tensor, style: Tensor | None) -> Tensor:
     """Integer symbols [N, H, W], style [N, 256] (None without a style input) -> image before tanh [N, 3, H, W]."""
-    dtype = generator.conv_img.weight.dtype
-    form = DenseForm(symbols, generator.config, dtype)
-    return generator.draw(form, None if style is None else style.to(dtype))
+    form = DenseForm(symbols, generator.config, generator.dtype)
+    return generator.draw(form, None if style is None else style.to(generator.dtype))
 
 
 class DenseForm:

@@ -35,15 +35,32 @@ class AnyGenerator(nn.Module, ABC):
 
     Attributes:
         config: the configuration the network was built from.
-        conv_img: the last conv, whose dtype is the dtype of the one-hot maps and the style.
+        conv_img: the last conv.
     """
 
     config: GeneratorConfig
     conv_img: nn.Conv2d
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the one-hot maps and the style that the network reads."""
+        return self.conv_img.weight.dtype
+
     @abstractmethod
     def draw(self, form: Form, style: Tensor | None) -> Tensor:
         """The label maps in `form`, style [N, 256] or None -> the image before tanh [N, 3, H, W]."""
+
+
+def before_tanh(image: Tensor, value_range: Tensor) -> Tensor:
+    """The image before tanh [N, 3, H, W] of an image that a network draws without tanh.
+
+    Args:
+        image: [N, 1 or 3, H, W].
+        value_range: [2], the values that are black and white; others are clamped.
+    """
+    low, high = value_range.to(image.dtype)
+    scaled = ((image - low) * (2 / (high - low)) - 1).clamp(-1, 1)
+    return torch.atanh(scaled).expand(-1, 3, -1, -1)  # infinite for black and white, where tanh is -1 and 1
 
 
 @runtime_checkable

@@ -15,13 +15,18 @@ from spade_core.config import ARCHITECTURES, ConfigError, GeneratorConfig
 from spade_core.models.concat import ConcatGenerator
 from spade_core.models.form import AnyGenerator
 from spade_core.models.generator import Generator
+from spade_core.models.one_hot_model import refuse_config
 from spade_core.models.pix2pixhd import EncoderDecoder, SpadeEncoderDecoder
+from spade_core.models.shapes import Shapes
+from spade_core.models.spadenet import SpadeNet, Widths
 
 GENERATORS: dict[str, Callable[[GeneratorConfig], AnyGenerator]] = {
     "spade": Generator,
     "concat": ConcatGenerator,
     "pix2pixhd": EncoderDecoder,
     "pix2pixhd-spade": SpadeEncoderDecoder,
+    "spadenet": SpadeNet,
+    "module": refuse_config,
 }
 """The network of each architecture in `spade_core.config.ARCHITECTURES`."""
 
@@ -42,8 +47,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 """The paper's baselines and ablations (SPADE paper, tables 3 and 4), by the fields that differ from a preset."""
 
 
-def new_generator(config: GeneratorConfig) -> AnyGenerator:
-    """The generator of config.architecture, with PyTorch's own random weights."""
+def new_generator(config: GeneratorConfig, shapes: Shapes | None = None) -> AnyGenerator:
+    """The generator of config.architecture, with PyTorch's own random weights.
+
+    `shapes` of a SPADENet's tensors tell its widths, which no configuration tells.
+    """
+    if config.architecture == "spadenet" and shapes is not None:
+        return SpadeNet(config, Widths.of(shapes))
     return GENERATORS[config.architecture](config)
 
 

@@ -43,7 +43,7 @@ def test_a_configuration_without_an_architecture_is_spade() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"architecture": "unet"}, "one of spade, concat, pix2pixhd, pix2pixhd-spade but got 'unet'"),
+        ({"architecture": "unet"}, "one of spade, concat, pix2pixhd, pix2pixhd-spade, spadenet, module but got 'unet'"),
         ({"architecture": "pix2pixhd", "style": True}, "style false .*but got style True"),
         ({"label_nc": 0}, "label_nc in 1..255 .* but got 0"),
         ({"label_nc": 256}, "label_nc in 1..255 .*255 is don't care.* but got 256"),

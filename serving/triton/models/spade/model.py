@@ -14,6 +14,7 @@ import triton_python_backend_utils as pb_utils
 
 from serving.engines.choose import load_engine
 from serving.engines.contract import Engine
+from serving.engines.entry_point import EntryPoint
 from serving.engines.timings import Timings
 from serving.protocol import UNKNOWN, RequestTimings
 from serving.requests.batch import Done, RequestError, RequestTensors, check_request
@@ -47,7 +48,9 @@ class TritonPythonModel(ServedModel):
             verify_manifest(version)  # raises for an incomplete version, so that the version before stays live
         # Published weights lie here, other paths are absolute.
         weights = None if options["weights"] is None else version / options["weights"]
+        network = None if options.get("entry") is None else EntryPoint(**options["entry"]).load()
         hashed = "seeded" if weights is None else checked_sha256(weights, options.get("sha256"))
+        hashed = hashed if network is None else network.sha256()
         self.max_pixels: int = options["max_pixels"]
         self.engine = load_engine(
             options["engine"],
@@ -56,6 +59,7 @@ class TritonPythonModel(ServedModel):
             options["precision"],
             options["threads"],
             options.get("session_mib", 1024) << 20,  # a version that was published earlier may not say
+            network,
         )
         config = self.engine.config
         self.identity = identity_of(self.engine, hashed)
@@ -67,14 +71,14 @@ class TritonPythonModel(ServedModel):
         }
         self.metrics = Metrics(pb_utils, SPADE, labels, {"spade_weights_info": {"sha256": hashed}})
         self.metrics.set("spade_weights_info", 1)
-        log.info("weights %s, sha256 %s", weights or f"seeded for {options['preset']}", hashed)
+        log.info("weights %s, sha256 %s", weights or f"of preset {config.preset}", hashed)
         size = (1, config.height, config.width)
         self.engine.synthesize(
             np.zeros(size, np.uint8),
             np.zeros(size, np.int32) if config.instance_edges else None,
             np.zeros((1, STYLE_DIM), np.float32) if config.style else None,
         )
-        self.photo_styles = PhotoStyles(weights, options["preset"])
+        self.photo_styles = PhotoStyles(weights, options["preset"]) if network is None else None
         self.photo_worker = ThreadPoolExecutor(1, "photos")
         self.timeout_s: float = options["queue_timeout_s"]
         self.batcher = Batcher(
@@ -116,6 +120,8 @@ class TritonPythonModel(ServedModel):
     def _answer_style(self, call: Call, photos: Any) -> None:
         """The style of each photo, made beside the engine."""
         try:
+            if self.photo_styles is None:
+                raise RequestError("[spade] expected style or seed but got photo; a model of --model has no encoder")
             if photos is None:
                 raise RequestError("[spade] expected photo with output style but got none")
             # The files of several photos are padded with zeros, which no decoder minds.
