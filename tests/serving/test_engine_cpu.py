@@ -190,6 +190,16 @@ def test_activations_that_do_not_fit_float16_are_refused() -> None:
     CpuEngine(generator, "fp32")
 
 
+@needs_amx
+def test_precision_auto_on_amx_is_bf16() -> None:
+    from serving.engines.choose import make_engine
+
+    config = small()
+    engine = make_engine(to_weights(Checkpoint(config, seeded_generator(config), None, {})), "cpu", "auto", 1)
+    assert isinstance(engine, CpuEngine)
+    assert (engine.isa, engine.precision) == ("amx", "bf16")
+
+
 def test_int8_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from serving.engines.choose import make_engine
 

@@ -1,9 +1,10 @@
 """Images stay the same, bit for bit, when code moves: a hash of every engine's images in every precision.
 
-Hashes of the cpu engine are keyed by its isa. Hashes of PyTorch's operators also depend on the processor and on the
-version of PyTorch, so their keys hold both. A key without a recorded hash is skipped: run
+Hashes of the cpu engine are keyed by its isa. Hashes of PyTorch's operators, which round int8 weights too, also depend
+on the processor and on the version of PyTorch, so their keys hold both. A key without a recorded hash is skipped: run
 `python tests/serving/test_image_hashes.py` to record the hashes of this machine in image_hashes.json, after a change
-that is meant to change bits, and say so in the commit.
+that is meant to change bits, and say so in the commit. The hashes of isa amx were recorded on the emulator, by
+`python tests/kernels/amx_emulated.py tests/serving/test_image_hashes.py`.
 """
 
 from __future__ import annotations
@@ -73,6 +74,11 @@ def torch_key() -> str:
     return f"{vendor} {torch.backends.cpu.get_cpu_capability()} torch {torch.__version__.split('+')[0]}"
 
 
+def cpu_key(model: str, isa: str, precision: str) -> str:
+    key = f"{model} cpu-{precision} {isa}"
+    return f"{key} {torch_key()}" if precision == "int8" else key
+
+
 def cpu_images(model: str, isa: str, precision: str) -> Pixels:
     """Images of the cpu engine. The caller has set SPADE_CPU_ISA."""
     generator = generator_of(model)
@@ -117,7 +123,7 @@ def expect_recorded(key: str, images: Callable[[], Pixels]) -> None:
 @pytest.mark.parametrize(("isa", "precision"), cpu_cases())
 def test_of_the_cpu_engine(model: str, isa: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ISA_VARIABLE, isa)
-    expect_recorded(f"{model} cpu-{precision} {isa}", lambda: cpu_images(model, isa, precision))
+    expect_recorded(cpu_key(model, isa, precision), lambda: cpu_images(model, isa, precision))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -137,7 +143,7 @@ def record() -> dict[str, str]:
     for isa, precision in cpu_cases():
         os.environ[ISA_VARIABLE] = isa
         for model in MODELS:
-            hashes[f"{model} cpu-{precision} {isa}"] = sha256(cpu_images(model, isa, precision))
+            hashes[cpu_key(model, isa, precision)] = sha256(cpu_images(model, isa, precision))
     for model in MODELS:
         for form in TORCH_FORMS:
             hashes[f"{model} torch-{form} {torch_key()}"] = sha256(torch_images(model, form))
