@@ -36,6 +36,8 @@ _EXTRAS = {
     "torchmetrics": "train",
     "pycuda": "gpu",
     "torch": "torch",
+    "ray": "ray",
+    "pyarrow": "ray",
 }
 
 

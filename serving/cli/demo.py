@@ -37,10 +37,9 @@ def run_demo(model: ModelOptions, out: Path, count: int) -> Iterator[str]:
     """Run the demo, yielding a line for each result. Raises ServeError and ServerError with the server's reason."""
     import numpy as np
 
-    from serving.cli.jobs import write_image
     from serving.client import Client
     from serving.progress import Progress
-    from serving.requests.images import encode_images, read_encoding
+    from serving.requests.images import encode_images, read_encoding, write_image
     from serving.triton.server import ServeOptions, serve, served_config
     from spade_core.maps.colours import class_palette
     from spade_core.maps.drawn import demo_map

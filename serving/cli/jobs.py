@@ -10,15 +10,12 @@ from pathlib import Path
 
 from serving.client import Client
 from serving.engines.contract import Engine, Inputs, check_inputs
-from serving.requests.images import encode_images, read_encoding
+from serving.requests.images import FORMATS, encode_images, read_encoding, write_image
 from spade_core.config import GeneratorConfig
-from spade_core.files.whole_file import write_whole
 from spade_core.maps.colours import ColourTable
 from spade_core.maps.label_maps import check_pair, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.maps.walk import by_stem, find_files
 from spade_core.types import Style
-
-FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
 class SynthesizeError(ValueError):
@@ -204,12 +201,6 @@ def synthesize_remote(
         # After Ctrl-C, nobody waits for the answers to requests that are on their way.
         pool.shutdown(wait=False, cancel_futures=True)
     return failures
-
-
-def write_image(path: Path, data: bytes) -> None:
-    """Write an image file whole or not at all, so that an interrupted run leaves no half image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda draft: draft.write_bytes(data))
 
 
 def _parts(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:

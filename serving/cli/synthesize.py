@@ -12,6 +12,7 @@ import click
 
 from serving.cli.console import Command, interruptible, note, progress_bar, say
 from serving.cli.options import BATCH, FILE, OUT_FOLDER, SEED, Running, given, option, options
+from serving.cli.synthesize_on_ray import Cluster, Wanted, on_ray
 
 if TYPE_CHECKING:
     from serving.cli.jobs import Failure, Job
@@ -74,9 +75,15 @@ class Output:
 @options(Maps, "maps")
 @options(Running, "model")
 @options(Output, "output")
+@options(Cluster, "cluster")
 @click.pass_context
 def synthesize(
-    context: click.Context, more_labels: tuple[Path, ...], maps: Maps, model: Running, output: Output
+    context: click.Context,
+    more_labels: tuple[Path, ...],
+    maps: Maps,
+    model: Running,
+    output: Output,
+    cluster: Cluster,
 ) -> None:
     """Turn label maps into images, here or on a server.
 
@@ -87,12 +94,23 @@ def synthesize(
     spade synthesize --labels maps/ --out images/
     spade synthesize --labels a.png b.png --seed 7 --out images/
     spade synthesize --labels maps/ --server grpc://localhost:8001 --out images/
+    spade synthesize --labels shards/ --count 10 --out images/ --ray
 
     With --server, the server decides model, engine and precision; --weights is then for --style, and only its style
     encoder is used.
 
+    With --ray, folders may hold Parquet files and WebDataset shards, and images are named by what they hold.
+
     Exit status: 0 all images were written, 1 some were not, 2 wrong usage, 130 interrupted.
     """
+    if cluster.ray is not None:
+        _refuse_options_beside_ray(maps, output)
+        paths = [*maps.labels, *more_labels]
+        wanted = Wanted(paths, maps.instances, maps.seed, maps.colours, output.format, output.batch, output.out)
+        on_ray(wanted, model, cluster, announced_choice(model))
+        return
+    if without := given(context, Cluster):
+        raise click.UsageError(f"{', '.join(without)}: means nothing without --ray; leave it out")
     if output.server is not None:
         _refuse_options_of_the_server(context, maps)
     elif output.ca_file is not None:
@@ -117,6 +135,15 @@ def _refuse_options_of_the_server(context: click.Context, maps: Maps) -> None:
         raise click.UsageError(
             f"{', '.join(ignored)}: the server decides that; give it to `spade serve`, or leave out --server"
         )
+
+
+def _refuse_options_beside_ray(maps: Maps, output: Output) -> None:
+    if output.server is not None:
+        raise click.UsageError("--ray, --server: expected one of them; a server has its own machines")
+    if maps.style is not None:
+        raise click.UsageError("--style: is not read with --ray, which draws by seeds; leave it out")
+    if maps.instances is not None and maps.instances.is_file():
+        raise click.UsageError("--instances: expected a folder with --ray but got a file")
 
 
 def _here(

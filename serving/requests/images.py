@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spade_core.config import GeneratorConfig
+from spade_core.files.whole_file import write_whole
 from spade_core.maps.colours import RGB, ColourTable, class_names
 from spade_core.maps.label_maps import (
     LabelMapError,
@@ -28,6 +30,7 @@ MAX_BYTES = 16 << 20  # of one label or instance map file
 MAX_COLOURS = 1 << 16  # characters of a colour table in a request
 MAX_FILE_PIXELS = 1 << 24  # of one label or instance map; the header tells before anything is unpacked
 
+FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}  # the suffix of each format
 # format: (Pillow's name, default quality)
 _FORMATS: dict[str, tuple[str, int | None]] = {"png": ("PNG", None), "jpeg": ("JPEG", 90), "webp": ("WEBP", 90)}
 
@@ -176,6 +179,12 @@ def _decode(name: str, data: bytes, read: Any) -> npt.NDArray[Any]:
 def encode_images(images: Images, encoding: Encoding) -> Sequence[bytes]:
     """Encode images [N, H, W, 3] as N files."""
     return [_encode(image, encoding) for image in images]
+
+
+def write_image(path: Path, data: bytes) -> None:
+    """Write an image file whole or not at all, so that an interrupted run leaves no half image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda draft: draft.write_bytes(data))
 
 
 def _encode(image: npt.NDArray[np.uint8], encoding: Encoding) -> bytes:

@@ -15,9 +15,9 @@ from serving.cli.jobs import (
     SynthesizeError,
     find_jobs,
     synthesize_local,
-    write_image,
 )
 from serving.engines.reference import TorchEngine
+from serving.requests.images import write_image
 from spade_core.config import preset
 from spade_core.maps.colours import ColourTable
 from spade_core.maps.drawn import demo_map
