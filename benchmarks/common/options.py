@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,5 +49,17 @@ def numbers(kind: type) -> Callable[[click.Context, click.Parameter, str], tuple
         if any(number <= 0 for number in found):
             raise click.BadParameter(f"expected numbers above 0 but got {value!r}")
         return found
+
+    return read
+
+
+def names_of(known: Collection[str]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """A callback that reads names out of `known` with commas between them, one or more."""
+
+    def read(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+        names = tuple(name for name in value.split(",") if name)
+        if not names or set(names) - set(known):
+            raise click.BadParameter(f"expected names out of {', '.join(known)} but got {value!r}")
+        return names
 
     return read

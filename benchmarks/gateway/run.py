@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common.maps import labels_name, read_maps
-from benchmarks.common.options import json_option, labels_option, numbers, preset_option, weights_option
+from benchmarks.common.options import json_option, labels_option, names_of, numbers, preset_option, weights_option
 from benchmarks.common.report import write_report
 from benchmarks.common.stream import Stream
 from benchmarks.gateway.cost import CostRow, Turn, measure_cost
@@ -75,19 +75,14 @@ def cost_table(rows: list[CostRow], title: str) -> Table:
     return table
 
 
-def _doors(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    names = tuple(name for name in value.split(",") if name)
-    if not names or set(names) - set(DOORS):
-        raise click.BadParameter(f"expected names out of {', '.join(DOORS)} but got {value!r}")
-    return names
-
-
 @click.command()
 @preset_option("demo")
 @weights_option()
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the engine.")
 @labels_option()
-@click.option("--doors", default="grpc,http,rest", callback=_doors, show_default=True, help="Doors to measure.")
+@click.option(
+    "--doors", default="grpc,http,rest", callback=names_of(DOORS), show_default=True, help="Doors to measure."
+)
 @click.option("--batch", "batches", default="1,8", callback=numbers(int), show_default=True,
               help="Maps in a request of the tensor protocol; rest takes one.")  # fmt: skip
 @click.option("--clients", type=click.IntRange(1), default=4, show_default=True, help="Clients at once.")

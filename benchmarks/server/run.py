@@ -22,7 +22,7 @@ from rich.console import Console
 from benchmarks.common.load import WINDOWS
 from benchmarks.common.loaded_process import LoadedProcess
 from benchmarks.common.maps import labels_name, read_maps
-from benchmarks.common.options import json_option, labels_option, numbers, preset_option, weights_option
+from benchmarks.common.options import json_option, labels_option, names_of, numbers, preset_option, weights_option
 from benchmarks.common.report import write_report
 from benchmarks.common.stream import Stream
 from benchmarks.server.encoded import ENCODE
@@ -75,13 +75,6 @@ def measure_all(bench: Bench, plan: Plan, say: Callable[[str], None]) -> tuple[l
     return closed, opened
 
 
-def _protocols(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    names = tuple(name for name in value.split(",") if name)
-    if not names or set(names) - set(ENCODE):
-        raise click.BadParameter(f"expected names out of {', '.join(ENCODE)} but got {value!r}")
-    return names
-
-
 @click.command()
 @preset_option("demo")
 @weights_option()
@@ -91,7 +84,7 @@ def _protocols(_context: click.Context, _parameter: click.Parameter, value: str)
 @click.option("--threads", type=click.IntRange(1),
               help="Threads of the engine, in the server and alone; default: all cores.")  # fmt: skip
 @labels_option()
-@click.option("--protocols", default="grpc,http", callback=_protocols, show_default=True,
+@click.option("--protocols", default="grpc,http", callback=names_of(ENCODE), show_default=True,
               help="Protocols of the clients.")  # fmt: skip
 @click.option("--clients", default="1,4,8", callback=numbers(int), show_default=True, help="Clients of a closed loop.")
 @click.option("--batch", "batches", default="1,8", callback=numbers(int), show_default=True, help="Maps in a request.")

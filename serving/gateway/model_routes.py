@@ -8,13 +8,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from serving.gateway.drawing import as_problem
+from serving.gateway.model_classes import classes as model_classes
 from serving.gateway.openapi import PROBLEMS
 from serving.gateway.state import Model, state_of
 from serving.gateway.upstream import UpstreamError
 
 router = APIRouter(tags=["model"], responses=PROBLEMS)
-
-_DONT_CARE = 255  # in a file
 
 
 class Class(BaseModel):
@@ -54,11 +53,7 @@ class Served(BaseModel):
 @router.get("/v1/classes", summary="The classes of label maps")
 async def classes(request: Request) -> list[Class]:
     info = (await _model(request)).info
-    ids = [*range(info.classes), *([_DONT_CARE] if info.dont_care else [])]
-    return [
-        Class(id=label, name=name, colour="#{:02x}{:02x}{:02x}".format(*colour))
-        for label, name, colour in zip(ids, info.class_names, info.class_colours, strict=True)
-    ]
+    return [Class(**one | {"colour": "#{:02x}{:02x}{:02x}".format(*one["colour"])}) for one in model_classes(info)]
 
 
 @router.get("/v1/model", summary="The model and its limits")
