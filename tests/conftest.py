@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Tests fork processes beside the gRPC clients of earlier tests; gRPC's handlers of a fork would end some children.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 # No test fails because the machine is busy: neither an example nor the drawing of examples has a time limit.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")

@@ -126,7 +126,8 @@ def _torch_on_cpu(precision: str, reason: str) -> Choice:
 
 def choose_for(weights: Path | None, name: str, precision: str) -> Choice:
     """`choose`, for a checkpoint that may hold a network on one-hot maps. Raises CheckpointError too."""
-    return choose_one_hot(name, precision) if _is_one_hot(weights) else choose(name, precision)
+    choice = choose(name, precision)  # refuses what this machine cannot run before the file is read
+    return choose_one_hot(name, precision) if _is_one_hot(weights) else choice
 
 
 def choose_one_hot(name: str, precision: str) -> Choice:

@@ -189,7 +189,7 @@ def test_an_open_loop_sends_when_requests_are_due_and_keeps_a_stall_in_the_laten
 
 def test_outcomes_of_http_are_told_apart() -> None:
     async def run() -> list[Shot]:
-        async with http_server([(0, 200), (0, 503), (0, 429), (0, 504), (0, 500), (30, 200)]) as url:
+        async with http_server([(0, 200), (0, 503), (0, 429), (0, 504), (0, 500), (3, 200)]) as url:
             shots = []
             for _ in range(6):
                 shots += await open_loop(door("rest", url), requests_to(url), [0.0], 1, 1.0)
