@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.client import Client
-from serving.engines.contract import Engine, Inputs, check_inputs
+from serving.engines.contract import Engine, Inputs
 from serving.requests.images import FORMATS, encode_images, read_encoding, write_image
+from serving.requests.map_files import read_inputs
 from spade_core.config import GeneratorConfig
 from spade_core.maps.colours import ColourTable
-from spade_core.maps.label_maps import check_pair, read_instance_map, read_label_map, resize_nearest_centred
+from spade_core.maps.label_maps import read_label_map
 from spade_core.maps.walk import by_stem, find_files
 from spade_core.types import Style
 
@@ -143,15 +144,8 @@ def synthesize_local(
 
 
 def _read(job: Job, config: GeneratorConfig, colours: ColourTable | None, style: Style | None) -> Inputs:
-    size = (config.height, config.width)
-    whole = read_label_map(job.labels, colours=colours)
-    labels = resize_nearest_centred(whole, *size)[None]
-    instances = None
-    if job.instances is not None:
-        whole_instances = read_instance_map(job.instances)
-        check_pair(whole, whole_instances, f"'{job.instances}'")
-        instances = resize_nearest_centred(whole_instances, *size)[None]
-    return check_inputs(labels, instances, None if style is None else style[None], config)
+    row = None if style is None else style[None]
+    return read_inputs(job.labels, job.instances, config, colours=colours, style=row, instances_name=str(job.instances))
 
 
 def synthesize_remote(

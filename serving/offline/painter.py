@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from serving.engines.choose import Choice, load_weights, start_engine
-from serving.engines.contract import Engine, Inputs, check_inputs
+from serving.engines.contract import Engine, Inputs
 from serving.offline.drawings import Batch, Drawing, Recipe
 from serving.requests.images import encode_images, read_encoding, write_image
+from serving.requests.map_files import read_inputs
 from spade_core.files.manifest import sha256
 from spade_core.maps.colours import ColourTable
-from spade_core.maps.label_maps import check_pair, read_instance_map, read_label_map, resize_nearest_centred
 from spade_core.models.style import style_from_seed
 
 
@@ -84,15 +84,12 @@ class Painter:
     def _inputs(self, drawing: Drawing) -> Inputs:
         """The maps of a drawing on Pillow's NEAREST grid, as `spade synthesize` reads files."""
         config = self._engine.config
-        whole = read_label_map(drawing.labels.read(), colours=self._colours)
-        labels = resize_nearest_centred(whole, config.height, config.width)[None]
-        instances = None
-        if drawing.instances is not None and config.instance_edges:
-            whole_instances = read_instance_map(drawing.instances.read())
-            check_pair(whole, whole_instances, f"'{drawing.instances.path}'")
-            instances = resize_nearest_centred(whole_instances, config.height, config.width)[None]
+        place = drawing.instances if config.instance_edges else None
+        instances, name = (None, "") if place is None else (place.read(), place.path)
         style = None if drawing.seed is None else style_from_seed(drawing.seed)[None]
-        return check_inputs(labels, instances, style, config)
+        return read_inputs(
+            drawing.labels.read(), instances, config, colours=self._colours, style=style, instances_name=name
+        )
 
 
 Report = Callable[[Batch, dict[str, str], Any], None]
