@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 MODELS = ("spade", "spade_image")
+DEFAULT_STYLE = "noon"
+"""The named style of a picture whose style nobody chose, where the weights have it."""
 
 UNKNOWN = -1.0
 """A timing that was not measured. HTTP answers are written in JSON, which has no NaN."""
@@ -94,6 +97,7 @@ class ModelInfo:
         max_pixels: most pixels (height times width) of one label map for `spade`.
         class_names: the name of each class, then "don't care" where there is one; empty from an older server.
         class_colours: the colour that draws each of them, (red, green, blue); label maps in RGB may use these colours.
+        styles: named styles as `spade_core.models.style.styles_text` writes them; empty where there are none.
     """
 
     preset: str
@@ -107,6 +111,7 @@ class ModelInfo:
     max_pixels: int
     class_names: tuple[str, ...] = ()
     class_colours: tuple[tuple[int, int, int], ...] = ()
+    styles: str = ""
 
     def rows(self, count: int) -> npt.NDArray[np.uint8]:
         """The output tensor of a request of `count` maps, uint8 [N, bytes]."""
@@ -118,7 +123,13 @@ class ModelInfo:
         values = json.loads(text)
         values["class_names"] = tuple(values.get("class_names", ()))
         values["class_colours"] = tuple((r, g, b) for r, g, b in values.get("class_colours", ()))
+        values.setdefault("styles", "")
         return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    def named_styles(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The named styles of the served weights, float32 [256] each, for `style` of a request."""
+        found = json.loads(self.styles or "{}")
+        return {name: np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32) for name, text in found.items()}
 
 
 def read_info(answer: Any) -> ModelInfo:

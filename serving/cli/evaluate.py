@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spade_core.config import GeneratorConfig
+    from spade_core.models.encoder import StyleEncoder
     from spade_core.models.form import AnyGenerator
     from trainer.data.preprocess import Pixels
     from trainer.evaluation.evaluate import Evaluation
+    from trainer.evaluation.measures import Looks
 
 _SCENES = 200
 
@@ -128,7 +130,7 @@ class Drawing:
 @options(Judges, "judges")
 @options(Drawing, "drawing")
 def evaluate(weights: Path | None, preset: str | None, examples: Examples, judges: Judges, drawing: Drawing) -> None:
-    """Score a generator: mIoU and pixel accuracy, FID, diversity of styles.
+    """Score a generator: mIoU and pixel accuracy, FID, diversity of styles, grid and border.
 
     WEIGHTS is a checkpoint of any architecture, the paper's baselines included; without it, the demo model. Without
     --data, scenes are drawn that no generator and no judge was trained on, and a small segmentation network that ships
@@ -154,9 +156,11 @@ def evaluate(weights: Path | None, preset: str | None, examples: Examples, judge
 
     if drawing.threads is not None:
         torch.set_num_threads(drawing.threads)
-    generator, source = _generator(weights, preset)
-    generator.to(_device(drawing.device))
-    found, judged_by = interruptible(partial(_scores, generator, source, examples, judges, drawing, classes))
+    generator, encoder, source = _networks(weights, preset)
+    for network in (generator, encoder):
+        if network is not None:
+            network.to(_device(drawing.device))
+    found, judged_by = interruptible(partial(_scores, (generator, encoder, source), examples, judges, drawing, classes))
     config = generator.config
     report = {
         "model": source, "architecture": config.architecture, "height": config.height, "width": config.width,
@@ -172,13 +176,14 @@ def evaluate(weights: Path | None, preset: str | None, examples: Examples, judge
 
 
 def _scores(
-    generator: AnyGenerator, source: str, examples: Examples, judges: Judges, drawing: Drawing,
+    model: tuple[AnyGenerator, StyleEncoder | None, str], examples: Examples, judges: Judges, drawing: Drawing,
     classes: list[int] | None,
 ) -> tuple[Evaluation, str]:  # fmt: skip
     """The scores, and the name of the segmentation network behind them."""
     from trainer.evaluation import evaluate as run
-    from trainer.evaluation.judges import InceptionFile, feature_file
+    from trainer.evaluation.judges import InceptionFile, feature_file, scenes_features
 
+    generator, encoder, source = model
     place = _device(drawing.device)
     total, pixels = _examples(generator.config, source, examples)
     segment, judged_by = _segmentation(judges, classes, place, on_scenes=examples.data is None)
@@ -188,9 +193,10 @@ def _scores(
             classes,
             inception=None if judges.inception is None else InceptionFile(judges.inception, place),
             features=None if judges.features is None else feature_file(judges.features, place),
+            pooled=scenes_features(place) if examples.data is None else None,
         )
         sampling = run.Sampling(drawing.seed, drawing.batch, drawing.styles, drawing.diversity_maps)
-        found = run.evaluate(generator, pixels, networks, sampling, advance)
+        found = run.evaluate(generator, pixels, networks, sampling, advance, encoder=encoder)
     return found, judged_by
 
 
@@ -218,14 +224,15 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
-def _generator(weights: Path | None, preset: str | None) -> tuple[AnyGenerator, str]:
+def _networks(weights: Path | None, preset: str | None) -> tuple[AnyGenerator, StyleEncoder | None, str]:
     from spade_core.files.checkpoints import load_any
     from spade_core.models.seeded import seeded_generator
 
     if preset is not None:
-        return seeded_generator(PRESETS[preset]), f"{preset}, untrained"
+        return seeded_generator(PRESETS[preset]), None, f"{preset}, untrained"
     path = weights or DEMO_WEIGHTS
-    return load_any(path)[0], str(path)
+    generator, encoder, _ = load_any(path)
+    return generator, encoder, str(path)
 
 
 def _examples(config: GeneratorConfig, source: str, examples: Examples) -> tuple[int, Iterator[Pixels]]:
@@ -264,4 +271,19 @@ def _table(found: Evaluation) -> Table:
     if found.diversity is not None:
         one = found.diversity
         table.add_row(f"diversity ({one.styles} styles of {one.maps} maps)", f"{one.value:.4f}", "")
+    _add_looks(table, found.looks)
     return table
+
+
+def _add_looks(table: Table, looks: Looks) -> None:
+    """Rows of the measures of looks; the column of real images holds what a perfect generator would have."""
+    if looks.halves is not None:
+        name = f"FID of halves of {looks.halves.images}, judge's features"
+        table.add_row(name, f"{looks.halves.generated:.2f}", f"{looks.halves.real:.2f}")
+    for period, one in looks.grid.generated.items():
+        real = looks.grid.real[period]
+        table.add_row(f"grid energy, period {period}", f"{one.energy:.2f}", f"{real.energy:.2f}")
+        table.add_row("  peak above its surroundings", f"{one.peak:.2f}", f"{real.peak:.2f}")
+    if looks.border is not None:
+        table.add_row(f"error in the outer {looks.border.width} pixels", f"{looks.border.border:.2f}", "")
+        table.add_row("  in the middle", f"{looks.border.middle:.2f}", "")

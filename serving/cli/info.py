@@ -35,7 +35,6 @@ def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
     from rich.table import Table
 
     from spade_core.files.weights import info as read_info
-    from spade_core.maps.colours import PALETTE
 
     table = Table(show_header=False, box=None)
     if preset is not None:
@@ -57,8 +56,18 @@ def info(weights: Path | None, preset: str | None, baselines: bool) -> None:
         return
     _add_architecture(table, config)
     for name, value in metadata.items():
-        table.add_row(name, "own colours" if name == PALETTE else value)
+        table.add_row(name, _shown(name, value))
     stdout().print(table)
+
+
+def _shown(name: str, value: str) -> str:
+    """A metadata field as text for a reader: colours and styles are many numbers."""
+    from spade_core.maps.colours import PALETTE
+    from spade_core.models.style import STYLES, read_styles
+
+    if name == STYLES:
+        return ", ".join(read_styles(value))
+    return "own colours" if name == PALETTE else value
 
 
 def _add_architecture(table: Table, config: GeneratorConfig) -> None:

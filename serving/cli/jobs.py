@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.client import Client
@@ -16,6 +16,7 @@ from spade_core.config import GeneratorConfig
 from spade_core.maps.colours import ColourTable
 from spade_core.maps.label_maps import read_label_map
 from spade_core.maps.walk import by_stem, find_files
+from spade_core.models.style import style_from_seed
 from spade_core.types import Style
 
 
@@ -25,11 +26,18 @@ class SynthesizeError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make: the paths of its maps, and of the image."""
+    """One image to make: the paths of its maps, and of the image.
+
+    Attributes:
+        style: float32 [256] of this image alone, or None.
+        seed: of this image alone, in place of a style, or None.
+    """
 
     labels: Path
     instances: Path | None
     out: Path
+    style: Style | None = field(default=None, compare=False)
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,8 @@ def synthesize_local(
 ) -> list[Failure]:
     """Run the jobs through an engine of this process, `batch` maps at a time, each resized to the model's size.
 
-    `style` float32 [256] is used for all images. `done` hears of each job as it ends. Returns the jobs that failed.
+    `style` float32 [256] is used for the jobs without a style. `done` hears of each job as it ends. Returns the jobs
+    that failed.
     """
     failures: list[Failure] = []
     encoding = read_encoding({"format": image_format})
@@ -127,7 +136,10 @@ def synthesize_local(
         read: list[tuple[Job, Inputs]] = []
         for job in part:
             try:
-                read.append((job, _read(job, engine.config, colours, style)))  # a bad map joins no batch
+                chosen = style if job.style is None else job.style
+                if job.seed is not None:
+                    chosen = style_from_seed(job.seed)
+                read.append((job, _read(job, engine.config, colours, chosen)))  # a bad map joins no batch
             except (ValueError, OSError) as error:
                 finish(job, str(error))
         if not read:
@@ -161,7 +173,8 @@ def synthesize_remote(
 ) -> list[Failure]:
     """Send the jobs to a server, `in_flight` at once; the server forms batches. Each thread has its own connection.
 
-    `style` float32 [256] is used for all images. `done` hears of each job as it ends. Returns the jobs that failed.
+    `style` float32 [256] and `seed` are used for the jobs that have neither. `done` hears of each job as it ends.
+    Returns the jobs that failed.
     """
     local = threading.local()
     failures: list[Failure] = []
@@ -175,8 +188,10 @@ def synthesize_remote(
             else encode_images(read_label_map(job.labels, colours=colours)[None], read_encoding({}))[0]
         )
         instances = None if job.instances is None else [job.instances.read_bytes()]
-        styles = None if style is None else style[None]
-        result = local.client.synthesize_image([labels], instances, styles, seed, image_format)
+        own = job.style is not None or job.seed is not None
+        chosen, number = (job.style, job.seed) if own else (style, seed)
+        styles = None if chosen is None else chosen[None]
+        result = local.client.synthesize_image([labels], instances, styles, number, image_format)
         write_image(job.out, result.images[0])
 
     pool = ThreadPoolExecutor(in_flight)

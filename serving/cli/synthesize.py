@@ -12,6 +12,7 @@ import click
 
 from serving.cli.console import Command, interruptible, note, progress_bar, say
 from serving.cli.options import BATCH, FILE, OUT_FOLDER, SEED, Running, given, option, options
+from serving.cli.styles import Offered, refuse_styles, seed_range, style_names, styled_jobs, write_sheet
 from serving.cli.synthesize_on_ray import Cluster, Wanted, on_ray
 
 if TYPE_CHECKING:
@@ -35,7 +36,18 @@ class Maps:
         "--instances", type=_PATH, help="Instance maps: a folder of the same names, or one file."
     )
     style: Path | None = option("--style", type=FILE, help="Take the style of this image (needs a style encoder).")
-    seed: int | None = option("--seed", type=SEED, help="Sample the style from this seed.  [default: 0]")
+    style_name: str | None = option("--style-name", metavar="NAME", help="Take a style of the weights, such as winter.")
+    seed: int | None = option(
+        "--seed", type=SEED, help="Sample the style of all images from this seed.  [default: 0, 1, 2, ..; first noon]"
+    )
+    seeds: range | None = option(
+        "--seeds", metavar="FIRST:END", callback=seed_range,
+        help="Draw each map with the seeds from FIRST up to END, such as 0:8, and all side by side in sheet.png.",
+    )  # fmt: skip
+    styles: tuple[str, ...] = option(
+        "--styles", metavar="NAMES", callback=style_names,
+        help="Draw each map in the styles of these names, or in `all`, and all side by side in sheet.png.",
+    )  # fmt: skip
     colours: Path | None = option(
         "--colours", type=FILE, help="For RGB label maps: a CSV `id,r,g,b,name` or JSON colour table."
     )
@@ -93,6 +105,8 @@ def synthesize(
     \b
     spade synthesize --labels maps/ --out images/
     spade synthesize --labels a.png b.png --seed 7 --out images/
+    spade synthesize a.png --style-name winter --out images/
+    spade synthesize a.png --styles all --out images/
     spade synthesize --labels maps/ --server grpc://localhost:8001 --out images/
     spade synthesize --labels shards/ --count 10 --out images/ --ray
 
@@ -103,6 +117,7 @@ def synthesize(
 
     Exit status: 0 all images were written, 1 some were not, 2 wrong usage, 130 interrupted.
     """
+    refuse_styles(maps)
     if cluster.ray is not None:
         _refuse_options_beside_ray(maps, output)
         paths = [*maps.labels, *more_labels]
@@ -121,10 +136,12 @@ def synthesize(
     jobs = find_jobs([*maps.labels, *more_labels], maps.instances, output.out, output.format)
     colours = None if maps.colours is None else ColourTable.load(maps.colours)
     run = _here if output.server is None else _on_server
-    failures = run(jobs, maps, model, output, colours)
+    jobs, failures = run(jobs, maps, model, output, colours)
     say(f"{len(jobs) - len(failures)} of {len(jobs)} images written to {output.out}")
     for line in failure_lines(failures):
         note(line)
+    if maps.seeds is not None or maps.styles:
+        say(f"side by side in {write_sheet(jobs, output.out)}")
     if failures:
         sys.exit(1)
 
@@ -142,16 +159,19 @@ def _refuse_options_beside_ray(maps: Maps, output: Output) -> None:
         raise click.UsageError("--ray, --server: expected one of them; a server has its own machines")
     if maps.style is not None:
         raise click.UsageError("--style: is not read with --ray, which draws by seeds; leave it out")
+    if maps.style_name is not None or maps.seeds is not None or maps.styles:
+        raise click.UsageError("--style-name, --seeds, --styles: are not read with --ray; give --seed, or leave it out")
     if maps.instances is not None and maps.instances.is_file():
         raise click.UsageError("--instances: expected a folder with --ray but got a file")
 
 
 def _here(
     jobs: Sequence[Job], maps: Maps, model: Running, output: Output, colours: ColourTable | None
-) -> list[Failure]:
+) -> tuple[list[Job], list[Failure]]:
+    """Draw the jobs, in several styles where `maps` asks for them; returns the jobs drawn and those that failed."""
     from serving.cli.jobs import synthesize_local
     from serving.engines.choose import load_weights, start_engine
-    from spade_core.models.style import style_from_seed
+    from spade_core.models.style import STYLES, read_styles, style_from_seed
 
     choice = announced_choice(model)
     weights = load_weights(model.file, model.architecture)
@@ -163,21 +183,23 @@ def _here(
         style = style_from_seed(maps.seed or 0)
     elif maps.seed is not None:
         raise click.UsageError(f"--seed: model {weights.config.preset!r} has no style input; leave it out")
-    with progress_bar("images", len(jobs)) as advance:
+    styled = styled_jobs(jobs, maps, Offered(weights.config.style, read_styles(weights.metadata.get(STYLES))))
+    with progress_bar("images", len(styled)) as advance:
 
         def work() -> list[Failure]:
             engine = start_engine(weights, choice, model.threads)
             return synthesize_local(
-                engine, jobs, style=style, colours=colours, batch=output.batch, image_format=output.format,
+                engine, styled, style=style, colours=colours, batch=output.batch, image_format=output.format,
                 done=lambda _job, _failure: advance(1),
             )  # fmt: skip
 
-        return interruptible(work)
+        return styled, interruptible(work)
 
 
 def _on_server(
     jobs: Sequence[Job], maps: Maps, model: Running, output: Output, colours: ColourTable | None
-) -> list[Failure]:
+) -> tuple[list[Job], list[Failure]]:
+    """As `_here`, by a server."""
     from serving.cli.jobs import synthesize_remote
     from serving.client import Client
     from serving.engines.choose import load_weights
@@ -185,16 +207,19 @@ def _on_server(
     server = output.server or ""
     with Client(server, ca_file=output.ca_file) as client:
         client.check_ready()  # one message for all files
+        info = client.info()
+    styled = styled_jobs(jobs, maps, Offered(info.style, info.named_styles()))
     style = None
     if maps.style is not None:
         style = _style_of(load_weights(model.file, model.architecture), maps.style, maps.seed)
-    with progress_bar("images", len(jobs)) as advance:
-        return synthesize_remote(
-            lambda: Client(server, ca_file=output.ca_file), jobs, style=style,
+    with progress_bar("images", len(styled)) as advance:
+        failures = synthesize_remote(
+            lambda: Client(server, ca_file=output.ca_file), styled, style=style,
             seed=None if maps.style is not None else maps.seed,
             colours=colours, in_flight=output.batch, image_format=output.format,
             done=lambda _job, _failure: advance(1),
         )  # fmt: skip
+    return styled, failures
 
 
 def announced_choice(model: Running) -> Any:

@@ -43,6 +43,7 @@ class Served(BaseModel):
     width: int = Field(examples=[256])
     instances: bool = Field(description="Requests need an instance map")
     style: bool = Field(description="Requests may have a style or a seed")
+    styles: list[str] = Field(description="Names of styles, for `style_name` of /v1/synthesize", examples=[["noon"]])
     engine: str | None = Field(examples=["cpu"])
     precision: str | None = Field(examples=["bf16"])
     isa: str | None = Field(examples=["avx512bf16"])
@@ -68,6 +69,7 @@ async def model(request: Request) -> Served:
         width=info.width,
         instances=info.instances,
         style=info.style,
+        styles=list(info.named_styles()),
         engine=drawn_by.get("engine"),
         precision=drawn_by.get("precision"),
         isa=drawn_by.get("isa"),

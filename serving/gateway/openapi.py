@@ -78,6 +78,7 @@ _HEADERS = {
 
 _WHOLE = {"type": "integer"}
 _OPTIONS: dict[str, dict[str, Any]] = {
+    "style_name": {"type": "string", "description": "One of the model's `styles` (GET /v1/model) in place of a seed"},
     "seed": {**_WHOLE, "minimum": 0, "maximum": 2**62, "description": "Of the first image; the next ones count up"},
     "count": {**_WHOLE, "minimum": 1, "maximum": 64, "default": 1, "description": "Images in as many styles"},
     "format": {"type": "string", "enum": ["png", "jpeg", "webp"], "description": "Default: what Accept likes, or png"},
@@ -244,7 +245,7 @@ STYLES: dict[str, Any] = {
 def fitted(described: dict[str, Any], info: ModelInfo) -> dict[str, Any]:
     """A description of all calls, for one model: only the fields that it reads, and the needed ones as such."""
     described = copy.deepcopy(described)
-    absent = {"style", "style_image", "seed", "count", "n"} if not info.style else set()
+    absent = {"style", "style_name", "style_image", "seed", "count", "n"} if not info.style else set()
     if not info.instances:
         absent.add("instance_map")
     for path in ("/v1/synthesize", "/v1/images/edits"):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from serving.gateway.problems import Problem
 from serving.gateway.uploads import Form
-from serving.protocol import ModelInfo
+from serving.protocol import DEFAULT_STYLE, ModelInfo
 
 STYLE_VALUES = 256
 _MAX_SEED = 2**63 - 1
@@ -76,8 +76,8 @@ def _repeated(file: bytes, count: int) -> npt.NDArray[np.uint8]:
 
 
 FIELDS = (
-    "label_map", "instance_map", "style_image", "style", "seed", "count", "format", "quality", "size", "colours",
-    "timeout",
+    "label_map", "instance_map", "style_image", "style", "style_name", "seed", "count", "format", "quality", "size",
+    "colours", "timeout",
 )  # fmt: skip
 
 
@@ -103,12 +103,12 @@ def order(
     """The order of a map and of fields as texts. Raises Problem."""
     if not label_map:
         raise _wrong("expected a PNG label map but got an empty file")
-    styles = _styles(texts.get("style"))
+    styles = _chosen_styles(texts, style_image is not None, info)
     count = _whole(texts, "count", 1, max_count, len(styles) if styles is not None else 1)
     seed = None if texts.get("seed") is None else _whole(texts, "seed", 0, _MAX_SEED - count, 0)
     if styles is not None:
         if seed is not None:
-            raise _wrong("expected either style or seed but got both; leave one out")
+            raise _wrong("expected one of style, style_name and seed but got several; leave the others out")
         if len(styles) == 1:
             styles = np.repeat(styles, count, axis=0)
         elif len(styles) != count:
@@ -168,6 +168,25 @@ def _seconds(text: str | None) -> float | None:
     if not 0 < seconds <= 3600:
         raise _wrong(f"expected timeout as seconds above 0 and at most 3600 but got {text[:40]!r}")
     return seconds
+
+
+def _chosen_styles(texts: Mapping[str, str | None], photo: bool, info: ModelInfo) -> npt.NDArray[np.float32] | None:
+    """The styles of the fields `style` and `style_name`; without any field, one image has the default style.
+
+    None where seeds or a photo give the styles.
+    """
+    styles, name = _styles(texts.get("style")), texts.get("style_name")
+    if styles is not None and name is not None:
+        raise _wrong("expected one of style, style_name and seed but got several; leave the others out")
+    chosen = photo or styles is not None or any(texts.get(field) is not None for field in ("seed", "count"))
+    if name is None and (chosen or not info.styles):
+        return styles
+    named = info.named_styles()
+    if name is None:
+        return named[DEFAULT_STYLE][None] if DEFAULT_STYLE in named else None
+    if name not in named:
+        raise _wrong(f"expected style_name out of {', '.join(named) or 'none'} but got {name[:40]!r}")
+    return named[name][None]
 
 
 def _styles(text: str | None) -> npt.NDArray[np.float32] | None:

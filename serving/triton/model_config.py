@@ -17,6 +17,7 @@ from serving.protocol import RequestTimings
 from serving.triton.protocol import PACKAGE, write_parameters
 from spade_core.config import STYLE_DIM, GeneratorConfig
 from spade_core.maps.colours import saved_palette
+from spade_core.models.style import STYLES
 
 MODEL_CODE = Path(__file__).parent / "models"
 _MICROSECONDS = 1_000_000
@@ -182,6 +183,7 @@ def spade_image_config(
         {
             "config": config.to_dict(),
             "palette": saved_palette(config, metadata or {}).tolist(),
+            "styles": (metadata or {}).get(STYLES, ""),
             "plain_upstream": plain_upstream,
             "max_pixels": options.max_pixels,
             "queue_size": options.queue_size,

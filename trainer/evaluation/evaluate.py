@@ -19,12 +19,14 @@ from spade_core.codebook.synthesize import synthesize_codebook
 from spade_core.config import GeneratorConfig
 from spade_core.maps.colours import ColourTable, class_names
 from spade_core.maps.label_maps import prepare
+from spade_core.models.encoder import StyleEncoder
 from spade_core.models.form import AnyGenerator
 from spade_core.models.style import style_from_seed
 from trainer.data.dataset import read_example
 from trainer.data.layouts import find_examples
 from trainer.data.preprocess import Pixels, resized
 from trainer.evaluation.judges import InceptionFile, Segment
+from trainer.evaluation.measures import Looks, Measures, Pooled
 from trainer.evaluation.scores import Confusion, LabelScores, feature_distance, pairs, pixel_distance
 from trainer.scenes.scene import scene
 
@@ -66,6 +68,7 @@ class Evaluation:
     real: LabelScores | None
     fid: float | None
     diversity: Diversity | None
+    looks: Looks
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as plain values, for JSON."""
@@ -103,12 +106,14 @@ class Judges:
         label_ids: labels that `segment` knows; pixels of other labels are not counted. None: all labels.
         inception: for FID.
         features: for diversity; None measures pixels.
+        pooled: for the distances of two halves, generated and real.
     """
 
     segment: Segment | None = None
     label_ids: Sequence[int] | None = None
     inception: InceptionFile | None = None
     features: Features | None = None
+    pooled: Pooled | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ def evaluate(
     sampling: Sampling,
     done: Callable[[int], None] = lambda _count: None,
     draw: Draw | None = None,
+    encoder: StyleEncoder | None = None,
 ) -> Evaluation:
     """Draw an image for every example and score it.
 
@@ -142,13 +148,16 @@ def evaluate(
         generator: in eval mode, on the device that draws.
         done: called after each batch with its number of examples.
         draw: draws in place of the generator, such as a file exported from it; None: the generator draws.
+        encoder: gives the styles of the real images, which the errors at the border need; in eval mode.
 
     Raises ValueError for label maps that the model does not know, and for fewer than two images where FID is asked for.
     """
     config = generator.config
-    draw = draw or _Drawing(generator)
+    drawing = _Drawing(generator) if draw is None or encoder is not None else None
+    draw = draw or drawing
+    assert draw is not None
     names, known = class_names(config), config.label_nc
-    generated, real = Confusion(known), Confusion(known)
+    generated, real, measures = Confusion(known), Confusion(known), Measures(known, judges.pooled)
     fid = None if judges.inception is None else _frechet(judges.inception)
     with_styles = sampling.styles >= 2 and config.style
     first_maps: list[Pixels] = []
@@ -163,6 +172,10 @@ def evaluate(
         if fid is not None:
             fid.update(originals, real=True)
             fid.update(images, real=False)
+        own = None if config.style else images
+        if encoder is not None and drawing is not None:
+            own = drawing.alike(some, originals, encoder)
+        measures.add(images, originals, np.stack([one.labels for one in some]), own)
         if with_styles:
             first_maps += some[: sampling.diversity_maps - len(first_maps)]
         total += len(some)
@@ -175,6 +188,7 @@ def evaluate(
         real=None if judges.segment is None else real.scores(names),
         fid=None if fid is None else float(fid.compute()),
         diversity=_diversity(draw, first_maps, sampling, judges.features) if with_styles else None,
+        looks=measures.looks(),
     )
 
 
@@ -197,6 +211,18 @@ class _Drawing:
 
     def __call__(self, examples: Sequence[Pixels], seeds: Sequence[int]) -> Tensor:
         """Examples of one size -> uint8 [N, 3, H, W] on the CPU."""
+        style = None
+        if self.config.style:
+            style = torch.from_numpy(np.stack([style_from_seed(s) for s in seeds])).to(self.device)
+        return self._drawn(examples, style)
+
+    def alike(self, examples: Sequence[Pixels], originals: Tensor, encoder: StyleEncoder) -> Tensor:
+        """The examples in the styles of their own images uint8 [N, 3, H, W], which the answer's images are like."""
+        with torch.inference_mode():
+            mean, _ = encoder(originals.to(self.device).float() / 127.5 - 1)
+        return self._drawn(examples, mean)
+
+    def _drawn(self, examples: Sequence[Pixels], style: Tensor | None) -> Tensor:
         config = self.config
         labels = np.stack([one.labels for one in examples])
         instances = None
@@ -204,9 +230,6 @@ class _Drawing:
             instances = np.stack([one.instances for one in examples if one.instances is not None])
         symbols = prepare(labels, instances, config)
         levels = level_tensors(plan_levels(symbols, config), self.device)
-        style = None
-        if config.style:
-            style = torch.from_numpy(np.stack([style_from_seed(s) for s in seeds])).to(self.device)
         with torch.inference_mode():
             on_device = torch.from_numpy(symbols.astype(np.int32)).to(self.device)
             image = torch.tanh(synthesize_codebook(self.generator, self.folded, on_device, levels, style))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,6 +39,20 @@ def scenes_segmentation(device: torch.device = CPU) -> Segment:
             return _labels_of(network(small), images.shape[2:]).cpu()
 
     return segment
+
+
+def scenes_features(device: torch.device = CPU) -> Callable[[Tensor], npt.NDArray[np.float64]]:
+    """Mean and deviation of each feature map on the judge's way down: images uint8 [N, 3, H, W] -> [N, 352]."""
+    network = segmentation.load_segmentation().to(device)
+
+    def features(images: Tensor) -> npt.NDArray[np.float64]:
+        small = _resized(images.to(device).float() / 127.5 - 1, (segmentation.SIZE, segmentation.SIZE))
+        with torch.inference_mode():
+            levels = network.features(small)[:-1]
+        pooled = [part for level in levels for part in (level.mean((2, 3)), level.std((2, 3)))]
+        return torch.cat(pooled, dim=1).double().cpu().numpy()
+
+    return features
 
 
 def segmentation_file(

@@ -14,9 +14,13 @@ from spade_core.files.checkpoints import save
 from spade_core.maps.colours import PALETTE, ColourTable, class_palette
 from spade_core.models.encoder import StyleEncoder
 from spade_core.models.form import AnyGenerator
+from spade_core.models.style import STYLES, styles_text
 from trainer.config import TrainConfig
 from trainer.data.dataset import Batch
 from trainer.networks import Networks, sampled_style, synthesize
+from trainer.output.scene_styles import scene_styles
+
+_STYLE_SCENES = 8  # of each named style: the weights are written often
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -65,4 +69,6 @@ def export_weights(
     }
     if colours is not None:
         metadata[PALETTE] = json.dumps(class_palette(config.model, colours).tolist())
+    if encoder is not None and config.data.layout == "scenes":
+        metadata[STYLES] = styles_text(scene_styles(encoder, config.model.height, config.model.width, _STYLE_SCENES))
     save(path, generator, encoder, metadata, dtype=DTYPES[config.run.weights_dtype])

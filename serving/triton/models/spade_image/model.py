@@ -56,9 +56,9 @@ class TritonPythonModel(ServedModel):
         self.plain_upstream: bool = options["plain_upstream"]
         self.max_pixels: int = options["max_pixels"]
         max_batch = json.loads(args["model_config"])["max_batch_size"]
-        # A version that was published earlier may have no palette.
+        # A version that was published earlier may have no palette and no styles.
         self.palette: Palette = as_palette(options.get("palette", class_palette(self.config)))
-        self.info = _info(self.config, self.palette, max_batch, self.max_pixels)
+        self.info = _info(self.config, self.palette, max_batch, self.max_pixels, options.get("styles", ""))
         self.metrics = Metrics(pb_utils, SPADE_IMAGE, {"model": self.name})
         # zlib and the image codecs release the interpreter lock.
         self.workers = ThreadPoolExecutor(max_workers=4)
@@ -182,7 +182,7 @@ async def _watch(call: Call, token: str) -> None:
     mark_cancelled(token)
 
 
-def _info(config: GeneratorConfig, palette: Palette, max_batch: int, max_pixels: int) -> ModelInfo:
+def _info(config: GeneratorConfig, palette: Palette, max_batch: int, max_pixels: int, styles: str) -> ModelInfo:
     return ModelInfo(
         preset=config.preset,
         classes=config.label_nc,
@@ -195,6 +195,7 @@ def _info(config: GeneratorConfig, palette: Palette, max_batch: int, max_pixels:
         max_pixels=max_pixels,
         class_names=class_names(config),
         class_colours=palette,
+        styles=styles,
     )
 
 
