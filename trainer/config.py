@@ -10,6 +10,7 @@ from spade_core.config import ConfigError, GeneratorConfig
 from spade_core.losses import PAPER_WEIGHTS, GanMode, LossWeights
 
 Layout = Literal["scenes", "folder", "coco", "ade20k", "cityscapes"]
+Look = Literal["flat", "lit"]
 Preprocess = Literal[
     "resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "scale_shortside", "scale_shortside_and_crop",
     "fixed", "none",
@@ -52,6 +53,7 @@ class DataConfig:
     preprocess: Preprocess = _say("resize_and_crop", "How images are brought to the model's size.")
     load_size: int = _say(286, "Size before the crop, pixels: width, or the short side in the scale_shortside modes.")
     flip: bool = _say(True, "Mirror each image with probability one half.")
+    look: Look = _say("flat", "How `scenes` are drawn: flat colours, or lit surfaces, which take longer.")
     scenes: int = _say(10_000, "Images that count as an epoch of `scenes`; no scene comes twice.")
     workers: int = _say(4, "Loader processes of each training process; 0 loads in the training process.")
 
@@ -97,7 +99,9 @@ class LossConfig:
     )
     vgg: str = _say("", "File with torchvision's VGG19 weights (.pth or .safetensors).")
     features: str = _say(
-        "", "In place of VGG19: a TorchScript file that returns maps, or `scenes`, a network that ships."
+        "",
+        "In place of VGG19: a TorchScript file that returns maps, or `scenes`, a network that ships, or `lit-scenes`, "
+        "for the look lit.",
     )
     kl: float = _say(
         PAPER_WEIGHTS.kl, "KL divergence of the encoder's style from the standard normal; where model.style is true."

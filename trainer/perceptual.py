@@ -18,7 +18,7 @@ from spade_core.files.pickled import read_state_dict
 from spade_core.losses import Difference, LossError, perceptual_loss
 from spade_core.mean_difference import mean_difference
 from trainer.evaluation.judges import feature_maps, load_torchscript
-from trainer.evaluation.segmentation import FEATURES, load_segmentation
+from trainer.evaluation.segmentation import FEATURES, LIT_FEATURES, load_segmentation
 
 _log = logging.getLogger(__name__)
 
@@ -93,14 +93,15 @@ def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | None:
 
     Args:
         vgg: file of torchvision's VGG19 weights (.pth or .safetensors), or empty.
-        features: TorchScript file whose forward returns feature maps; or `scenes`, the network that ships; or empty.
+        features: TorchScript file whose forward returns feature maps; or `scenes` or `lit-scenes`, networks that know
+            scenes of the looks flat and lit; or empty.
 
     Raises LossError, ConvertError or JudgeError where a file cannot be read, with every key that it lacks.
     """
     if vgg and features:
         raise LossError(f"[loss] expected loss.vgg or loss.features but got both, '{vgg}' and '{features}'")
-    if features == "scenes":
-        scenes = load_segmentation(FEATURES)
+    if features in ("scenes", "lit-scenes"):
+        scenes = load_segmentation(FEATURES if features == "scenes" else LIT_FEATURES)
         return PerceptualLoss(scenes, scenes.features)
     if features:
         network = load_torchscript(Path(features))

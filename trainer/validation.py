@@ -49,7 +49,7 @@ class Validation:
     def _examples(self) -> Iterator[Pixels]:
         config, held_out = self._config, self._config.validation
         if config.data.layout == "scenes":
-            return scene_examples(config.model, held_out.images)
+            return scene_examples(config.model, held_out.images, config.data.look)
         colours = ColourTable.load(Path(config.data.colours)) if config.data.colours else None
         root, layout = Path(held_out.root), config.data.layout
         return folder_examples(config.model, root, held_out.images, colours, layout)[1]
@@ -69,6 +69,6 @@ def _judges(config: TrainConfig, device: torch.device) -> Judges:
         values = {"mean": _UNIT, "std": _UNIT} if held_out.segmentation_input == "unit" else {}
         segment = segmentation_file(Path(held_out.segmentation), size=size, classes=classes, device=device, **values)
     elif config.data.layout == "scenes":
-        segment = scenes_segmentation(device)
+        segment = scenes_segmentation(device, config.data.look)
     inception = InceptionFile(Path(held_out.inception), device) if held_out.inception else None
     return Judges(segment, classes, inception)

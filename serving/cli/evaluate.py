@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,19 +24,18 @@ from serving.cli.options import (
     options,
     refuse_both,
 )
+from serving.cli.score_table import score_table
 from spade_core.config import CUSTOM, DEMO_WEIGHTS, PRESETS
 from spade_core.files.strict_json import json_text
 
 if TYPE_CHECKING:
     import torch
-    from rich.table import Table
 
     from spade_core.config import GeneratorConfig
     from spade_core.models.encoder import StyleEncoder
     from spade_core.models.form import AnyGenerator
     from trainer.data.preprocess import Pixels
     from trainer.evaluation.evaluate import Evaluation
-    from trainer.evaluation.measures import Looks
 
 _SCENES = 200
 
@@ -67,6 +66,11 @@ class Examples:
         "--colours", type=FILE, help="For label maps of --data in RGB: a CSV `id,r,g,b,name` or JSON table."
     )
     count: int | None = option("--count", type=COUNT, help="Images to score.  [default: all of --data, or 200 scenes]")
+    look: str | None = option(
+        "--look",
+        type=click.Choice(["flat", "lit"]),
+        help="How the scenes are drawn.  [default: as the model was taught]",
+    )
     json_file: Path | None = option("--json", type=OUT_FILE, help="Write the scores to this file.")
 
 
@@ -156,51 +160,52 @@ def evaluate(weights: Path | None, preset: str | None, examples: Examples, judge
 
     if drawing.threads is not None:
         torch.set_num_threads(drawing.threads)
-    generator, encoder, source = _networks(weights, preset)
-    for network in (generator, encoder):
+    model = _model(weights, preset)
+    for network in (model.generator, model.encoder):
         if network is not None:
             network.to(_device(drawing.device))
-    found, judged_by = interruptible(partial(_scores, (generator, encoder, source), examples, judges, drawing, classes))
-    config = generator.config
+    examples = replace(examples, look=examples.look or model.look)
+    found, judged_by = interruptible(partial(_scores, model, examples, judges, drawing, classes))
+    config, source = model.generator.config, model.source
     report = {
         "model": source, "architecture": config.architecture, "height": config.height, "width": config.width,
-        "data": str(examples.data or "scenes"), "seed": drawing.seed, "segmentation": judged_by,
+        "data": str(examples.data or f"scenes, {examples.look}"), "seed": drawing.seed, "segmentation": judged_by,
         "inception": str(judges.inception or "none"), **found.to_dict(),
     }  # fmt: skip
     if json_file is not None:
         json_file.write_text(json_text(report, indent=1) + "\n")
     say(f"{source}, {found.images} images")
-    stdout().print(_table(found))
+    stdout().print(score_table(found))
     if found.diversity is not None:
         say(found.diversity.distance)
 
 
 def _scores(
-    model: tuple[AnyGenerator, StyleEncoder | None, str], examples: Examples, judges: Judges, drawing: Drawing,
-    classes: list[int] | None,
+    model: _Model, examples: Examples, judges: Judges, drawing: Drawing, classes: list[int] | None
 ) -> tuple[Evaluation, str]:  # fmt: skip
     """The scores, and the name of the segmentation network behind them."""
     from trainer.evaluation import evaluate as run
     from trainer.evaluation.judges import InceptionFile, feature_file, scenes_features
 
-    generator, encoder, source = model
+    generator, look = model.generator, examples.look or "flat"
     place = _device(drawing.device)
-    total, pixels = _examples(generator.config, source, examples)
-    segment, judged_by = _segmentation(judges, classes, place, on_scenes=examples.data is None)
+    total, pixels = _examples(generator.config, model.source, examples)
+    segment, judged_by = _segmentation(judges, classes, place, look if examples.data is None else None)
     with progress_bar("images", total) as advance:
         networks = run.Judges(
             segment,
             classes,
             inception=None if judges.inception is None else InceptionFile(judges.inception, place),
             features=None if judges.features is None else feature_file(judges.features, place),
-            pooled=scenes_features(place) if examples.data is None else None,
+            pooled=scenes_features(place, look) if examples.data is None else None,
         )
         sampling = run.Sampling(drawing.seed, drawing.batch, drawing.styles, drawing.diversity_maps)
-        found = run.evaluate(generator, pixels, networks, sampling, advance, encoder=encoder)
+        found = run.evaluate(generator, pixels, networks, sampling, advance, encoder=model.encoder)
     return found, judged_by
 
 
-def _segmentation(judges: Judges, classes: list[int] | None, place: torch.device, on_scenes: bool) -> tuple[Any, str]:
+def _segmentation(judges: Judges, classes: list[int] | None, place: torch.device, look: str | None) -> tuple[Any, str]:
+    """The network that judges and its name; `look` is of the scenes, or None for a data set."""
     from trainer.evaluation.judges import scenes_segmentation, segmentation_file
 
     if judges.segmentation is not None:
@@ -209,8 +214,8 @@ def _segmentation(judges: Judges, classes: list[int] | None, place: torch.device
             judges.segmentation, size=size, mean=judges.mean, std=judges.std, classes=classes, device=place
         )
         return network, str(judges.segmentation)
-    if on_scenes:
-        return scenes_segmentation(place), "the scenes' own"
+    if look is not None:
+        return scenes_segmentation(place, look), "the scenes' own"
     note("no mIoU: give --segmentation a network that knows the labels of --data")
     return None, "none"
 
@@ -224,15 +229,25 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
-def _networks(weights: Path | None, preset: str | None) -> tuple[AnyGenerator, StyleEncoder | None, str]:
+@dataclass(frozen=True)
+class _Model:
+    """The networks to score, where they are from, and the look of the scenes that they were taught."""
+
+    generator: AnyGenerator
+    encoder: StyleEncoder | None
+    source: str
+    look: str
+
+
+def _model(weights: Path | None, preset: str | None) -> _Model:
     from spade_core.files.checkpoints import load_any
     from spade_core.models.seeded import seeded_generator
 
     if preset is not None:
-        return seeded_generator(PRESETS[preset]), None, f"{preset}, untrained"
+        return _Model(seeded_generator(PRESETS[preset]), None, f"{preset}, untrained", "flat")
     path = weights or DEMO_WEIGHTS
-    generator, encoder, _ = load_any(path)
-    return generator, encoder, str(path)
+    generator, encoder, metadata = load_any(path)
+    return _Model(generator, encoder, str(path), metadata.get("look", "flat"))
 
 
 def _examples(config: GeneratorConfig, source: str, examples: Examples) -> tuple[int, Iterator[Pixels]]:
@@ -251,39 +266,4 @@ def _examples(config: GeneratorConfig, source: str, examples: Examples) -> tuple
     if config.label_nc != PRESETS["demo"].label_nc:
         raise click.UsageError(f"scenes have the demo's 16 classes but '{source}' has {config.label_nc}: give --data")
     total = examples.count or _SCENES
-    return total, run.scene_examples(config, total)
-
-
-def _table(found: Evaluation) -> Table:
-    from rich.table import Table
-
-    table = Table("score", box=None)
-    table.add_column("generated", justify="right")
-    table.add_column("real images", justify="right")
-    if found.generated is not None and found.real is not None:
-        table.add_row("mIoU", f"{found.generated.miou:.3f}", f"{found.real.miou:.3f}")
-        table.add_row("pixel accuracy", f"{found.generated.pixel_accuracy:.3f}", f"{found.real.pixel_accuracy:.3f}")
-        for name in found.real.class_iou | found.generated.class_iou:
-            ious = (side.class_iou.get(name) for side in (found.generated, found.real))
-            table.add_row(f"  IoU of {name}", *("-" if iou is None else f"{iou:.3f}" for iou in ious))
-    if found.fid is not None:
-        table.add_row("FID", f"{found.fid:.2f}", "")
-    if found.diversity is not None:
-        one = found.diversity
-        table.add_row(f"diversity ({one.styles} styles of {one.maps} maps)", f"{one.value:.4f}", "")
-    _add_looks(table, found.looks)
-    return table
-
-
-def _add_looks(table: Table, looks: Looks) -> None:
-    """Rows of the measures of looks; the column of real images holds what a perfect generator would have."""
-    if looks.halves is not None:
-        name = f"FID of halves of {looks.halves.images}, judge's features"
-        table.add_row(name, f"{looks.halves.generated:.2f}", f"{looks.halves.real:.2f}")
-    for period, one in looks.grid.generated.items():
-        real = looks.grid.real[period]
-        table.add_row(f"grid energy, period {period}", f"{one.energy:.2f}", f"{real.energy:.2f}")
-        table.add_row("  peak above its surroundings", f"{one.peak:.2f}", f"{real.peak:.2f}")
-    if looks.border is not None:
-        table.add_row(f"error in the outer {looks.border.width} pixels", f"{looks.border.border:.2f}", "")
-        table.add_row("  in the middle", f"{looks.border.middle:.2f}", "")
+    return total, run.scene_examples(config, total, examples.look or "flat")

@@ -18,7 +18,10 @@ from serving.cli.options import COUNT, OUT_FOLDER, SEED
 @click.option("--size", default="256", show_default=True, metavar="SIZE", help="Pixels: a side, or HEIGHTxWIDTH.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first scene.")
 @click.option("--style", help="Style such as noon, sunset, night or winter.  [default: drawn from the seed]")
-def scenes(count: int, out: Path, size: str, seed: int, style: str | None) -> None:
+@click.option(
+    "--look", default="flat", show_default=True, help="How they are drawn: flat, or lit (slower, and better)."
+)
+def scenes(count: int, out: Path, size: str, seed: int, style: str | None, look: str) -> None:
     """Draw landscapes to play with: label maps, images, and a sheet of both.
 
     The folder is one that `spade train` (layout `folder`) and `spade synthesize` read. Seeds below a million are never
@@ -32,6 +35,6 @@ def scenes(count: int, out: Path, size: str, seed: int, style: str | None) -> No
 
     height, width = parse_size(size)
     with progress_bar("scenes", count) as advance:
-        for _ in write_scenes(out, count, height=height, width=width, seed=seed, style=style):
+        for _ in write_scenes(out, count, height=height, width=width, seed=seed, style=style, look=look):
             advance(1)
     say(f"{count} scenes and {out / 'contact_sheet.png'} written")

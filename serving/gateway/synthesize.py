@@ -23,7 +23,7 @@ from serving.gateway.upstream import UpstreamError
 router = APIRouter(tags=["images"])
 
 JSON, ZIP = "application/json", "application/zip"
-_QUERY = ("style_name", "seed", "count", "format", "quality", "size", "timeout")
+_QUERY = ("seed", "count", "format", "quality", "size", "timeout", "style_name")
 _RAW = ("image/png", "application/octet-stream", "application/x-www-form-urlencoded", "")
 
 

@@ -35,7 +35,7 @@ from trainer.evaluation.evaluate import (
     scene_examples,
 )
 from trainer.evaluation.judges import InceptionFile, feature_file, scenes_segmentation
-from trainer.evaluation.segmentation import load_segmentation, train
+from trainer.evaluation.segmentation import Piece, load_segmentation, train
 from trainer.evaluation.segmentation import save as save_segmentation
 
 TINY = replace(preset("demo"), nf=2, height=64, width=64)
@@ -150,6 +150,8 @@ def test_training_repeats_and_its_file_is_the_network(tmp_path: Path) -> None:
     losses: list[list[float]] = [[], []]
     networks = [train(2, 2, 3, lambda _step, loss, to=to: to.append(loss)) for to in losses]  # type: ignore[misc]
     assert losses[0] == losses[1]
+    assert networks[0] is not None
+    assert networks[1] is not None
     save_segmentation(networks[0], tmp_path / "s.safetensors")
     loaded, image = load_segmentation(tmp_path / "s.safetensors"), torch.zeros(1, 3, 64, 64)
     with torch.no_grad():
@@ -157,6 +159,23 @@ def test_training_repeats_and_its_file_is_the_network(tmp_path: Path) -> None:
     for key, tensor in networks[1].state_dict().items():
         kept = tensor if "running_" in key or "num_batches" in key else tensor.bfloat16().float()
         assert torch.equal(loaded.state_dict()[key], kept) or "num_batches" in key
+
+
+def test_training_in_pieces_gives_the_network_of_a_training_in_one(tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    def note(step: int, _loss: float) -> None:
+        taken.append(step)
+
+    whole, state = train(3, 2, 5, lambda _step, _loss: None), tmp_path / "half.state"
+    assert train(3, 2, 5, note, piece=Piece(state, lambda: len(taken) == 1)) is None
+    assert train(3, 2, 5, note, piece=Piece(state, lambda: len(taken) == 2)) is None
+    found = train(3, 2, 5, note, piece=Piece(state, lambda: False))
+    assert taken == [0, 1, 2]
+    assert whole is not None
+    assert found is not None
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(found.state_dict()[key], tensor), key
 
 
 # ---- The command ----

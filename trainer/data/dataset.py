@@ -147,7 +147,7 @@ def scene_pixels(seed: int, data: DataConfig, model: GeneratorConfig) -> Pixels:
     if data.preprocess.endswith("crop"):
         step = 2**model.upsamplings
         height, width = (-(-side * data.load_size // (model.width * step)) * step for side in (height, width))
-    drawn = scene(seed, height=height, width=width)
+    drawn = scene(seed, height=height, width=width, look=data.look)
     return Pixels(drawn.labels, drawn.instances if model.instance_edges else None, drawn.image)
 
 

@@ -75,10 +75,10 @@ class Evaluation:
         return asdict(self)
 
 
-def scene_examples(config: GeneratorConfig, count: int) -> Iterator[Pixels]:
+def scene_examples(config: GeneratorConfig, count: int, look: str = "flat") -> Iterator[Pixels]:
     """The first `count` scenes at the model's size. No generator and no judge was trained on these scenes."""
     for seed in range(count):
-        drawn = scene(seed, height=config.height, width=config.width)
+        drawn = scene(seed, height=config.height, width=config.width, look=look)
         yield Pixels(drawn.labels, drawn.instances if config.instance_edges else None, drawn.image)
 
 

@@ -29,9 +29,9 @@ class JudgeError(ValueError):
     """A network that cannot judge; the message holds the file, its output and the output expected."""
 
 
-def scenes_segmentation(device: torch.device = CPU) -> Segment:
-    """The network that ships. Images are resized to its 128x128, and its logits back to the image's size."""
-    network = segmentation.load_segmentation().to(device)
+def scenes_segmentation(device: torch.device = CPU, look: str = "flat") -> Segment:
+    """The judge of scenes of a look. Images are resized to its 128x128, and its logits back to the image's size."""
+    network = _scenes_network(look).to(device)
 
     def segment(images: Tensor) -> Tensor:
         small = _resized(images.to(device).float() / 127.5 - 1, (segmentation.SIZE, segmentation.SIZE))
@@ -41,9 +41,13 @@ def scenes_segmentation(device: torch.device = CPU) -> Segment:
     return segment
 
 
-def scenes_features(device: torch.device = CPU) -> Callable[[Tensor], npt.NDArray[np.float64]]:
+def _scenes_network(look: str) -> segmentation.SegmentationNetwork:
+    return segmentation.load_segmentation(segmentation.LIT if look == "lit" else segmentation.SHIPPED)
+
+
+def scenes_features(device: torch.device = CPU, look: str = "flat") -> Callable[[Tensor], npt.NDArray[np.float64]]:
     """Mean and deviation of each feature map on the judge's way down: images uint8 [N, 3, H, W] -> [N, 352]."""
-    network = segmentation.load_segmentation().to(device)
+    network = _scenes_network(look).to(device)
 
     def features(images: Tensor) -> npt.NDArray[np.float64]:
         small = _resized(images.to(device).float() / 127.5 - 1, (segmentation.SIZE, segmentation.SIZE))

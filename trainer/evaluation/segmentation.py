@@ -8,7 +8,10 @@ must not judge.
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,12 +24,15 @@ from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spade_core.files.whole_file import write_whole
 from spade_core.maps.drawn import NAMES
-from trainer.scenes.scene import scene
+from trainer.scenes.scene import LOOKS, scene
 
 SHIPPED = Path(__file__).with_name("segmentation.safetensors")
+LIT = Path(__file__).with_name("segmentation_lit.safetensors")  # knows the look `lit`, the shipped one `flat`
 SIZE = 128  # height and width of the training images, pixels
 FEATURES = Path(__file__).with_name("scene_features.safetensors")
+LIT_FEATURES = Path(__file__).with_name("scene_features_lit.safetensors")
 FIRST_SCENE = 500_000  # first seed of training; smaller seeds are for evaluation, from 1_000_000 on for generators
 WIDTHS = (16, 32, 64, 64)
 
@@ -59,23 +65,49 @@ class SegmentationNetwork(nn.Module):
 
 
 def load_segmentation(path: Path = SHIPPED) -> SegmentationNetwork:
-    """The trained network, in eval mode."""
+    """The trained network, in eval mode. Raises FileNotFoundError where it is not trained yet."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"[scenes] expected the trained network '{path}' but it is not there; train it: "
+            f"python -m trainer.evaluation.segmentation --look lit --out {path}"
+        )
     network = SegmentationNetwork()
     counts = {k: torch.zeros((), dtype=torch.int64) for k in network.state_dict() if k.endswith("num_batches_tracked")}
     network.load_state_dict(counts | {key: tensor.float() for key, tensor in load_file(path).items()})
     return network.eval()
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a training that later parts go on with: `state` holds all that the next one needs.
+
+    Attributes:
+        state: a file; a training found there resumes.
+        over: whether this part ends before the next step.
+    """
+
+    state: Path
+    over: Callable[[], bool]
+
+
 def train(
-    steps: int, batch: int, seed: int, done: Callable[[int, float], None], first_scene: int = FIRST_SCENE
-) -> SegmentationNetwork:
-    """Train on scenes from `first_scene` on; the learning rate falls along a cosine.
+    steps: int,
+    batch: int,
+    seed: int,
+    done: Callable[[int, float], None],
+    first_scene: int = FIRST_SCENE,
+    look: str = "flat",
+    piece: Piece | None = None,
+) -> SegmentationNetwork | None:
+    """Train on scenes from `first_scene` on; the learning rate falls along a cosine. None where a piece ended first.
 
     Rare classes weigh more in the cross-entropy. Images are blurred and made noisy at random, since the images
     of a generator are less sharp and less clean than scenes.
 
     Args:
         done: called after each step with the step and its loss.
+        look: how the scenes are drawn.
+        piece: resume, and stop in time; None trains to the end.
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -86,8 +118,14 @@ def train(
         optimiser, lambda step: min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
     )
     counts = torch.ones(len(NAMES))
-    for step in range(steps):
-        images, labels = _batch(first_scene + step * batch, batch, random)
+    parts, first = (network, optimiser, schedule), 0
+    if piece is not None and piece.state.exists():
+        first = _resume(piece.state, parts, counts, random)
+    for step in range(first, steps):
+        if piece is not None and piece.over():
+            _keep(piece.state, parts, counts, random, step)
+            return None
+        images, labels = _batch(first_scene + step * batch, batch, random, look)
         counts += torch.bincount(labels.flatten(), minlength=len(NAMES))
         weights = (counts.sum() / counts).sqrt()
         loss = F.cross_entropy(network(images), labels, weight=weights / weights.mean())
@@ -97,6 +135,27 @@ def train(
         schedule.step()
         done(step, loss.item())
     return network.eval()
+
+
+_Parts = tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
+
+
+def _keep(path: Path, parts: _Parts, counts: Tensor, random: np.random.Generator, step: int) -> None:
+    state = [part.state_dict() for part in parts]
+    held = {"parts": state, "counts": counts, "random": random.bit_generator.state, "step": step}
+    write_whole(path, lambda draft: torch.save(held, draft))
+
+
+def _resume(path: Path, parts: _Parts, counts: Tensor, random: np.random.Generator) -> int:
+    """Fill the parts of a training from a file; returns the steps taken."""
+    held = torch.load(path, weights_only=True)
+    network, optimiser, schedule = parts
+    network.load_state_dict(held["parts"][0])
+    optimiser.load_state_dict(held["parts"][1])
+    schedule.load_state_dict(held["parts"][2])
+    counts.copy_(held["counts"])
+    random.bit_generator.state = held["random"]
+    return int(held["step"])
 
 
 def save(network: nn.Module, path: Path) -> None:
@@ -109,8 +168,8 @@ def save(network: nn.Module, path: Path) -> None:
     )
 
 
-def _batch(first: int, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    drawn = [scene(first + i, height=SIZE, width=SIZE) for i in range(count)]
+def _batch(first: int, count: int, random: np.random.Generator, look: str) -> tuple[Tensor, Tensor]:
+    drawn = [scene(first + i, height=SIZE, width=SIZE, look=look) for i in range(count)]
     flip = random.random(count) < 0.5
     pixels = np.stack([one.image[:, ::-1] if f else one.image for one, f in zip(drawn, flip, strict=True)])
     labels = np.stack([one.labels[:, ::-1] if f else one.labels for one, f in zip(drawn, flip, strict=True)])
@@ -134,11 +193,16 @@ def _conv(fin: int, fout: int) -> nn.Sequential:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and augmentation.")
 @click.option("--first-scene", type=click.IntRange(0), default=FIRST_SCENE, show_default=True, help="Of training.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of PyTorch.")
+@click.option("--look", type=click.Choice(LOOKS), default="flat", show_default=True, help="How the scenes are drawn.")
+@click.option("--minutes", type=click.FloatRange(0), help="Stop after these, and go on when the command is run again.")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=SHIPPED, help="File to write.  [default: shipped]"
 )
-def main(steps: int, batch: int, seed: int, first_scene: int, threads: int, out: Path) -> None:
-    """Train the segmentation network of the scenes and write its weights."""
+def main(
+    steps: int, batch: int, seed: int, first_scene: int, threads: int, look: str, minutes: float | None, out: Path
+) -> None:
+    """Train the segmentation network of the scenes and write its weights. Exit status 3: run the command again."""
+    state = out.with_suffix(".state")
     torch.set_num_threads(threads)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("training", total=steps)
@@ -146,8 +210,14 @@ def main(steps: int, batch: int, seed: int, first_scene: int, threads: int, out:
         def done(step: int, loss: float) -> None:
             progress.update(task, completed=step + 1, description=f"loss {loss:.3f}")
 
-        network = train(steps, batch, seed, done, first_scene)
+        began = time.monotonic()
+        piece = None if minutes is None else Piece(state, lambda: time.monotonic() - began > 60 * minutes)
+        network = train(steps, batch, seed, done, first_scene, look, piece)
+    if network is None:
+        click.echo(f"not done; run the command again: it resumes from {state}", err=True)
+        sys.exit(3)
     save(network, out)
+    state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

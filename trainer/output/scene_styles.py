@@ -27,16 +27,19 @@ SCENES = 24
 
 
 @torch.no_grad()
-def scene_styles(encoder: StyleEncoder, height: int, width: int, count: int = SCENES) -> dict[str, Style]:
+def scene_styles(
+    encoder: StyleEncoder, height: int, width: int, count: int = SCENES, look: str = "flat"
+) -> dict[str, Style]:
     """The mean over `count` scenes of each style of the encoder's mean, float32 [256], by the style's name."""
-    device, found = next(encoder.parameters()).device, {}
+    device = next(encoder.parameters()).device
+    found: dict[str, Style] = {}
     for name in SCENE_STYLES:
         means = []
         for seed in range(FIRST_SCENE, FIRST_SCENE + count):
-            image = scene(seed, height=height, width=width, style=name).image.transpose(2, 0, 1)
+            image = scene(seed, height=height, width=width, style=name, look=look).image.transpose(2, 0, 1)
             mean, _ = encoder(torch.from_numpy(image.copy())[None].to(device).float() / 127.5 - 1)
             means.append(mean[0].float().cpu().numpy())
-        found[name] = np.mean(means, axis=0, dtype=np.float32)
+        found[name] = np.asarray(np.mean(means, axis=0), np.float32)
     return found
 
 

@@ -69,6 +69,10 @@ def export_weights(
     }
     if colours is not None:
         metadata[PALETTE] = json.dumps(class_palette(config.model, colours).tolist())
+    if config.data.layout == "scenes":
+        metadata["look"] = config.data.look
     if encoder is not None and config.data.layout == "scenes":
-        metadata[STYLES] = styles_text(scene_styles(encoder, config.model.height, config.model.width, _STYLE_SCENES))
+        metadata[STYLES] = styles_text(
+            scene_styles(encoder, config.model.height, config.model.width, _STYLE_SCENES, config.data.look)
+        )
     save(path, generator, encoder, metadata, dtype=DTYPES[config.run.weights_dtype])

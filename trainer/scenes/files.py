@@ -25,7 +25,9 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def write_scenes(out: Path, count: int, *, height: int, width: int, seed: int, style: str | None) -> Iterator[Scene]:
+def write_scenes(
+    out: Path, count: int, *, height: int, width: int, seed: int, style: str | None, look: str = "flat"
+) -> Iterator[Scene]:
     """Write the scenes of seeds seed .. seed + count - 1, and a `contact_sheet.png` of the first 24; yield each scene.
 
     Label maps are grey PNGs of ids, instance maps 16-bit PNGs. Raises SceneError.
@@ -34,7 +36,7 @@ def write_scenes(out: Path, count: int, *, height: int, width: int, seed: int, s
         (out / name).mkdir(parents=True, exist_ok=True)
     shown: list[Scene] = []
     for at in range(seed, seed + count):
-        one = scene(at, height=height, width=width, style=style)
+        one = scene(at, height=height, width=width, style=style, look=look)
         name = f"{at:06d}.png"
         Image.fromarray(one.labels).save(out / "labels" / name)
         Image.fromarray(one.instances.astype(np.uint16)).save(out / "instances" / name)

@@ -200,7 +200,7 @@ def test_a_wrong_id_names_the_id_its_place_and_the_classes(http: httpx.Client) -
         ({"style": "[1,2]"}, "256 numbers"),
         ({"style": "[" * 100_000}, "256 numbers"),
         ({"style": str([[0.0] * 256] * 2), "count": "3"}, "as many styles as count, 3, but got 2"),
-        ({"style": str([0.0] * 256), "seed": "1"}, "either style or seed"),
+        ({"style": str([0.0] * 256), "seed": "1"}, "one of style, style_name and seed"),
         ({"format": "gif"}, "expected format png, jpeg, webp but got 'gif'"),
         ({"quality": "80"}, "expected no quality with format png"),
         ({"size": "32"}, "expected size as WIDTHxHEIGHT"),
