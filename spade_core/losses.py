@@ -40,25 +40,28 @@ class LossWeights:
         perceptual: lambda_P, 10 (pix2pixHD, section 4).
         kl: lambda_KL, 0.05 (SPADE, appendix A).
         pixel: lambda_1, 0. The paper has no pixel loss; a training without VGG19 needs one.
+        grid: lambda_G, 0. Not in the paper; against the grid that upsampling leaves on plain surfaces.
     """
 
     feature_matching: float = 10.0
     perceptual: float = 10.0
     kl: float = 0.05
     pixel: float = 0.0
+    grid: float = 0.0
 
 
 PAPER_WEIGHTS = LossWeights()
 
 
 def objective(losses: Mapping[str, Tensor], weights: LossWeights = PAPER_WEIGHTS) -> tuple[Tensor, dict[str, Tensor]]:
-    """The generator's objective: L = L_GAN + lambda_FM L_FM + lambda_P L_P + lambda_KL L_KL + lambda_1 L_1.
+    """The generator's objective: L = L_GAN + lambda_FM L_FM + lambda_P L_P + lambda_KL L_KL + lambda_1 L_1
+    + lambda_G L_G.
 
     pix2pixHD, equation 5, with the perceptual loss of its section 4 and the KL divergence of SPADE, appendix A. L is a
     sum, so a caller may pass a part of the losses, and add the gradients of the parts.
 
     Args:
-        losses: scalars by name: gan, feature_matching, perceptual, kl, pixel.
+        losses: scalars by name: gan, feature_matching, perceptual, kl, pixel, grid.
 
     Returns L and its weighted terms by name.
     """
@@ -68,6 +71,7 @@ def objective(losses: Mapping[str, Tensor], weights: LossWeights = PAPER_WEIGHTS
         "perceptual": weights.perceptual,
         "kl": weights.kl,
         "pixel": weights.pixel,
+        "grid": weights.grid,
     }
     terms = {name: factors[name] * loss for name, loss in losses.items()}
     return torch.stack(list(terms.values())).sum(), terms

@@ -108,6 +108,9 @@ class LossConfig:
     )
     kl_warmup: int = _say(0, "Images over which loss.kl rises from 0; the generator learns to use the style first.")
     pixel: float = _say(0.0, "L1 between fake and real; not in the paper, a help where there is no VGG19.")
+    grid: float = _say(
+        0.0, "Excess of waves of 2, 4 and 8 pixels on plain surfaces; not in the paper, a help for narrow generators."
+    )
     diffaugment: Augment = _say(
         "none",
         "Differentiable augmentation of all images that the discriminator sees, for small data sets; not in the paper.",
@@ -118,7 +121,7 @@ class LossConfig:
     @property
     def weights(self) -> LossWeights:
         """The lambdas of the objective."""
-        return LossWeights(self.feature_matching, self.perceptual, self.kl, self.pixel)
+        return LossWeights(self.feature_matching, self.perceptual, self.kl, self.pixel, self.grid)
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ _AT_LEAST: dict[str, float] = {
     "loss.kl": 0,
     "loss.kl_warmup": 0,
     "loss.pixel": 0,
+    "loss.grid": 0,
     "loss.r1": 0,
     "loss.r1_every": 1,
     "validation.steps": 0,

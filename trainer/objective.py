@@ -19,6 +19,7 @@ from spade_core.losses import (
 )
 from trainer.augment import diff_augment
 from trainer.data.dataset import Batch
+from trainer.grid_loss import grid_loss
 from trainer.networks import sampled_style, synthesize
 from trainer.precision import choose_precision
 from trainer.training import Statistics, Training
@@ -39,7 +40,7 @@ def add_gradients(training: Training, batch: Batch, kl_weight_factor: float) -> 
     real = real_images(training, batch)
     drawn, terms = _drawn(training, batch, real, batch.noise)
     fake = drawn.detach().requires_grad_()
-    gradient = _compare(training, fake, real, terms)
+    gradient = _compare(training, fake, real, batch.symbols, terms)
     judgement = _judge(training, batch, fake, real, batch.changes)
     gradient += _gradient_at_fake(training, fake, judgement, terms, keep_graph=True)
     _learn(training, judgement, terms)
@@ -53,7 +54,7 @@ def add_generator_gradients(training: Training, batch: Batch, kl_weight_factor: 
     real = real_images(training, batch)
     drawn, terms = _drawn(training, batch, real, batch.noise)
     fake = drawn.detach().requires_grad_()
-    gradient = _compare(training, fake, real, terms)
+    gradient = _compare(training, fake, real, batch.symbols, terms)
     judgement = _judge(training, batch, fake, real, batch.changes, learning=False)
     gradient += _gradient_at_fake(training, fake, judgement, terms, keep_graph=False)
     del judgement
@@ -99,7 +100,7 @@ def _drawn(training: Training, batch: Batch, real: Tensor, noise: Tensor) -> tup
         return synthesize(networks.generator, batch, style, config.networks.form), terms
 
 
-def _compare(training: Training, fake: Tensor, real: Tensor, terms: Statistics) -> Tensor:
+def _compare(training: Training, fake: Tensor, real: Tensor, symbols: Tensor, terms: Statistics) -> Tensor:
     """Add the losses that compare fake with real [N, 3, H, W] to `terms`; returns their gradient at fake."""
     weights, losses = training.config.loss.weights, {}
     with autocast(training):
@@ -108,6 +109,8 @@ def _compare(training: Training, fake: Tensor, real: Tensor, terms: Statistics) 
             losses["perceptual"] = training.perceptual(fake.view_as(fake), real)
         if weights.pixel:
             losses["pixel"] = F.l1_loss(wide(fake), real)
+    if weights.grid:  # in float32: a spectrum is a difference of large numbers
+        losses["grid"] = grid_loss(wide(fake), wide(real), symbols)
     if not losses:
         return torch.zeros_like(fake)
     total, found = objective(losses, weights)

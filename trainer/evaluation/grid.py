@@ -83,13 +83,13 @@ def spectra(squares: Floats) -> Floats:
 
 
 def _score(power: Floats, period: int) -> GridScore:
-    of_period, others = _masks(period)
+    of_period, others = masks(period)
     energy = float(power[of_period].sum())
     around = float(power[others].mean()) * int(of_period.sum())
     return GridScore(energy, energy / max(around, 1e-12))
 
 
-def _masks(period: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def masks(period: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Frequencies of the period, each with the neighbours that the window spreads it to; others as far from 0."""
     at = SIDE // period
     near_zero, near_period = _near(0), _near(at) | _near(-at)

@@ -34,6 +34,7 @@ SIZE = 128  # height and width of the training images, pixels
 FEATURES = Path(__file__).with_name("scene_features.safetensors")
 LIT_FEATURES = Path(__file__).with_name("scene_features_lit.safetensors")
 FIRST_SCENE = 500_000  # first seed of training; smaller seeds are for evaluation, from 1_000_000 on for generators
+FIRST_TEACHER_SCENE = 700_000
 WIDTHS = (16, 32, 64, 64)
 
 
@@ -69,7 +70,7 @@ def load_segmentation(path: Path = SHIPPED) -> SegmentationNetwork:
     if not path.exists():
         raise FileNotFoundError(
             f"[scenes] expected the trained network '{path}' but it is not there; train it: "
-            f"python -m trainer.evaluation.segmentation --look lit --out {path}"
+            f"python -m trainer.evaluation.segmentation --look lit{' --teacher' * (path == LIT_FEATURES)}"
         )
     network = SegmentationNetwork()
     counts = {k: torch.zeros((), dtype=torch.int64) for k in network.state_dict() if k.endswith("num_batches_tracked")}
@@ -190,20 +191,26 @@ def _conv(fin: int, fout: int) -> nn.Sequential:
 @click.command()
 @click.option("--steps", type=click.IntRange(1), default=1000, show_default=True, help="Training steps.")
 @click.option("--batch", type=click.IntRange(2), default=8, show_default=True, help="Scenes in a step.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and augmentation.")
-@click.option("--first-scene", type=click.IntRange(0), default=FIRST_SCENE, show_default=True, help="Of training.")
+@click.option("--teacher", is_flag=True, help="Train the network of the perceptual loss, on other scenes.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of PyTorch.")
 @click.option("--look", type=click.Choice(LOOKS), default="flat", show_default=True, help="How the scenes are drawn.")
 @click.option("--minutes", type=click.FloatRange(0), help="Stop after these, and go on when the command is run again.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=SHIPPED, help="File to write.  [default: shipped]"
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: where it is shipped]"
 )
 def main(
-    steps: int, batch: int, seed: int, first_scene: int, threads: int, look: str, minutes: float | None, out: Path
+    steps: int, batch: int, teacher: bool, threads: int, look: str, minutes: float | None, out: Path | None
 ) -> None:
-    """Train the segmentation network of the scenes and write its weights. Exit status 3: run the command again."""
+    """Train a network of the scenes, the judge or a teacher, and write its weights.
+
+    Exit status 3: the minutes are over; run the command again.
+    """
+    out = out or {("flat", False): SHIPPED, ("flat", True): FEATURES, ("lit", False): LIT}.get(
+        (look, teacher), LIT_FEATURES
+    )
     state = out.with_suffix(".state")
     torch.set_num_threads(threads)
+    seed, first_scene = (1, FIRST_TEACHER_SCENE) if teacher else (0, FIRST_SCENE)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("training", total=steps)
 
