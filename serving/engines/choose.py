@@ -83,8 +83,6 @@ def choose(name: str = "auto", precision: str = "auto") -> Choice:
         if name == "cpu" or precision == "int8" or not has_torch():  # int8 exists in the cpu engine only
             raise
         return _torch_on_cpu(precision, str(error))
-    if precision == "int8":
-        require_torch("precision int8, which rounds the weights,", "take bf16")
     return _choice("cpu", "cpu", precision, fastest, f"native kernels, isa {isa}")
 
 

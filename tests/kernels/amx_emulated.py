@@ -1,5 +1,7 @@
 """The amx kernels on processors without AMX: their own sources, compiled with the headers in amx_emulator/.
 
+On processors without AVX-512, or without its bf16 or VNNI, the kernels of avx512 and avx512bf16 are emulated too.
+
     python tests/kernels/amx_emulated.py -m pytest tests/kernels -k amx
     python tests/kernels/amx_emulated.py tests/serving/test_image_hashes.py
 
@@ -24,18 +26,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 KERNELS = REPOSITORY / "kernels"
 EMULATOR = Path(__file__).resolve().parent / "amx_emulator"
-SOURCES = [KERNELS / "cpu" / name for name in ("conv/conv_amx.cpp", "isa/isa_amx.cpp", "isa/isa.cpp")]
-# The flags of CMakeLists.txt for the ISA avx512bf16, and VNNI for the emulator.
-FLAGS = [
-    "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-mavx2", "-mfma", "-mprefer-vector-width=512",
-    "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx512vnni",
-    "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option", "-Werror",
-    f"-I{EMULATOR}", f"-I{KERNELS}", f"-I{KERNELS / 'include'}",
-]  # fmt: skip
-
-
-PROCESSOR = ("avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni")
-"""What a processor needs to run the emulator, as /proc/cpuinfo spells it."""
+AVX512 = ("avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni")
+AVX2 = ("avx2", "fma", "f16c")
+"""What the emulator of AMX alone, and the emulator of all wider vectors, need of a processor. /proc/cpuinfo's words."""
 
 
 class NoEmulatorError(RuntimeError):
@@ -47,6 +40,25 @@ def processor_has(*flags: str) -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return set(flags) <= set(next((line.split() for line in lines if line.startswith("flags")), ()))
+
+
+HAS_AVX512 = processor_has(*AVX512)
+EMULATED = ("amx",) if HAS_AVX512 else ("avx512", "avx512bf16", "amx")
+SOURCES = [
+    KERNELS / "cpu" / "isa" / "isa.cpp",
+    *(KERNELS / "cpu" / operation / f"{operation}_{isa}.cpp" for isa in EMULATED for operation in ("conv", "isa")),
+]
+# The flags of CMakeLists.txt for the ISA avx512bf16, and VNNI for the emulator; or AVX2 and its float16 conversions.
+PROCESSOR_FLAGS = (
+    ["-mprefer-vector-width=512", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx512vnni"]
+    if HAS_AVX512
+    else ["-mf16c", "-Wno-psabi"]
+)
+FLAGS = [
+    "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-mavx2", "-mfma", *PROCESSOR_FLAGS,
+    "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option", "-Werror",
+    f"-I{EMULATOR}", f"-I{KERNELS}", f"-I{KERNELS / 'include'}",
+]  # fmt: skip
 
 
 def compile_cpp(out: Path, *arguments: str | Path) -> None:
@@ -74,8 +86,8 @@ def emulated_native() -> Path:
 
     It stays in build/amx_emulator until a source changes. Raises NoEmulatorError.
     """
-    if not processor_has(*PROCESSOR):
-        raise NoEmulatorError(f"the emulator of AMX needs a processor with {', '.join(PROCESSOR)}")
+    if not processor_has(*AVX2):
+        raise NoEmulatorError(f"the emulator of AMX needs a processor with {', '.join(AVX2)}")
     parts = installed_parts()
     sources = [path for folder in (KERNELS, EMULATOR) for path in sorted(folder.rglob("*.[ch]*")) if path.is_file()]
     digest = hashlib.sha256(Path(__file__).read_bytes())

@@ -1,4 +1,4 @@
-"""The tests of the amx kernels and of the cpu engine on them, on processors without AMX: in child processes.
+"""The tests of the kernels that this processor lacks, and of the cpu engine on them, emulated in child processes.
 
 Where the processor has AMX, it runs these tests itself.
 """
@@ -9,19 +9,20 @@ import subprocess
 import sys
 
 import pytest
-from amx_emulated import REPOSITORY, NoEmulatorError, emulated_native
+from amx_emulated import EMULATED, REPOSITORY, NoEmulatorError, emulated_native
 
 from kernels.isa import supported_isas
 
+ISAS = " or ".join(EMULATED)
 KERNELS = ("codebook", "conv", "embed", "executor", "image", "modulate", "modulated_conv", "norm", "rectangles")
 # Large int8 codebooks stay out, whose twin in NumPy takes seconds, and int8 engines, whose rounding takes 13 s a model.
 RUNS = {
     "kernels": [
-        "amx or (int8 and not 300 and not 600)",
+        f"{ISAS} or (int8 and not 300 and not 600)",
         *(f"tests/kernels/test_{name}.py" for name in (*KERNELS, "codebook_int8")),
     ],
     "engine": [
-        "(amx or float16 or large_maps) and not int8",
+        f"({ISAS} or float16 or large_maps) and not int8",
         *(f"tests/serving/test_{name}.py" for name in ("engine_cpu", "edit_sequences", "image_hashes")),
     ],
 }

@@ -49,12 +49,9 @@ print(json.dumps(hashes))
 """
 
 REFUSALS = """
-from serving.engines import choose as chooser
 from serving.engines.choose import choose, load_engine
-chooser.choose_isa_of = lambda precision: "an isa"
 calls = {
     "engine": lambda: choose("torch"),
-    "int8": lambda: choose("cpu", "int8"),
     "seeded": lambda: load_engine("cpu", None, "coco", "fp32", 1),
     "pth": lambda: load_engine("cpu", Path(sys.argv[1]), "coco", "fp32", 1),
 }
@@ -98,10 +95,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "float32.safetensors", folder / "bfloat16.safetensors"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_images_are_the_same_bits(files: list[Path], precision: str) -> None:
-    if precision == "bf16" and not {"avx512bf16", "amx"} & set(supported_isas()):
-        pytest.skip("this processor does not multiply in bf16")
+    needed = {"bf16": {"avx512bf16", "amx"}, "int8": {"amx"}}.get(precision)
+    if needed and not needed & set(supported_isas()):
+        pytest.skip(f"this processor does not multiply in {precision}")
     if not supported_isas():
         pytest.skip("this processor has no native kernels")
     found = run(DRAW, precision, *files)
@@ -119,7 +117,6 @@ def test_what_needs_pytorch_says_so(tmp_path: Path) -> None:
     install = r"install it: `pip install -e '.[torch]'` in the checkout of SPADE Serve"
     for name, what, instead in [
         ("engine", "engine torch", "take --engine cpu"),
-        ("int8", "precision int8, which rounds the weights,", "take bf16"),
         ("seeded", "preset 'coco' without --weights, which draws seeded weights,", "give --weights a file"),
     ]:
         assert found[name] == (

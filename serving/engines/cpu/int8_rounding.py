@@ -1,5 +1,6 @@
-"""Rounds the weights of a codebook to int8 so that their errors cancel. Needs PyTorch, which factors the moments.
+"""Rounds the weights of a codebook to int8 so that their errors cancel.
 
+All sums are in float64, so that machines whose NumPy adds in another order round to the same int8.
 The inputs of a codebook are similar, so each rounding error is spread over the weights that follow (error diffusion).
 Rounding each weight to the nearest value instead costs 1.8 dB of PSNR.
 """
@@ -10,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from kernels.constants import HIDDEN
 from kernels.layouts import Float32, Float64
@@ -54,14 +53,14 @@ def round_codebook(table: Float32, shared_bias: Float32, weight: Float32, bias: 
     patches3, patches5 = drawn
     hidden = embed_numpy(table, shared_bias, patches3, relu=True, zero_row=True)  # [U3 + 1, 128]
     unit = _units(hidden)
-    rows = torch.from_numpy(as_bytes(hidden / unit)).float()[torch.from_numpy(patches5)].flatten(1)  # [U5, k*k * 128]
-    scaled = torch.from_numpy(weight * np.tile(unit, len(table))[:, None].astype(np.float32))
+    rows = as_bytes(hidden / unit).astype(np.float64)[patches5].reshape(len(patches5), -1)  # [U5, k*k * 128]
+    scaled = weight * np.tile(unit, len(table))[:, None].astype(np.float32)
     rounded, scale = round_weights(scaled, rows.T @ rows / len(rows))
     return Rounded(
         (table / unit).astype(np.float32),
         (shared_bias / unit).astype(np.float32),
-        rounded.numpy(),
-        scale.numpy(),
+        rounded,
+        scale,
         interior(table, shared_bias, weight, bias),
     )
 
@@ -80,29 +79,33 @@ def interior(table: Float32, shared_bias: Float32, weight: Float32, bias: Float3
     return out
 
 
-def round_weights(weight: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
+def round_weights(weight: Float32, moment: Float64) -> tuple[npt.NDArray[np.int8], Float32]:
     """Weights [K, N] -> int8 [K, N] and scale [N], for inputs x [K] with the moments E[x x^T] [K, K].
 
     Rounds row after row and spreads each rounding error over the rows that follow, by least squares (Frantar et al.,
     GPTQ, 2022, algorithm 1).
     """
-    scale = weight.abs().amax(0).clamp_min(1e-30) / (LARGEST - 1)  # one step of headroom for the errors of other rows
-    order = moment.diagonal().argsort(descending=True)
-    moment = moment[order][:, order].double()
-    moment += DAMPING * moment.diagonal().mean().clamp_min(1e-30) * torch.eye(len(moment), dtype=moment.dtype)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
-    spread = torch.linalg.cholesky(inverse, upper=True).float()
-    spread = spread / spread.diagonal()[:, None]
-    left = weight[order] / scale
-    rounded = torch.empty_like(left)
+    scale = np.maximum(np.abs(weight).max(axis=0), 1e-30) / (LARGEST - 1)  # a step of headroom for others' errors
+    order = np.argsort(-moment.diagonal(), kind="stable")
+    spread = _spread(moment[np.ix_(order, order)])
+    left = weight[order].astype(np.float64) / scale
+    rounded = np.empty_like(left)
     for first in range(0, len(left), TOGETHER):
         last = min(first + TOGETHER, len(left))
-        errors = torch.empty_like(left[first:last])
+        errors = np.empty_like(left[first:last])
         for i in range(first, last):
-            rounded[i] = left[i].round().clamp(-LARGEST, LARGEST)
-            torch.sub(left[i], rounded[i], out=errors[i - first])
-            left[i + 1 : last].addr_(spread[i, i + 1 : last], errors[i - first], alpha=-1)
+            rounded[i] = left[i].round().clip(-LARGEST, LARGEST)
+            errors[i - first] = left[i] - rounded[i]
+            left[i + 1 : last] -= spread[i, i + 1 : last, None] * errors[i - first]
         left[last:] -= spread[first:last, last:].T @ errors
-    out = torch.empty(weight.shape, dtype=torch.int8)
-    out[order] = rounded.to(torch.int8)
-    return out, scale
+    out = np.empty(weight.shape, np.int8)
+    out[order] = rounded
+    return out, scale.astype(np.float32)
+
+
+def _spread(moment: Float64) -> Float64:
+    """The share [K, K] of a row's rounding error that each later row takes. Adds the damping to `moment`."""
+    moment += DAMPING * max(moment.diagonal().mean(), 1e-30) * np.eye(len(moment))
+    upper = np.linalg.cholesky(np.linalg.inv(moment)).T
+    spread: Float64 = upper / upper.diagonal()[:, None]
+    return spread

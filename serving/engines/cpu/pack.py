@@ -14,6 +14,7 @@ from kernels.layouts import BLOCK, Array, Float32, to_entries
 from kernels.ops.codebook import pack_bias, pack_codebook, pack_codebook_int8
 from kernels.ops.conv import PackedConv, pack_conv
 from serving.engines.cpu.fold import fold, symbol_table
+from serving.engines.cpu.int8_rounding import round_codebook
 from serving.engines.cpu.rounding import Patches, drawn_patches, round_taps
 from spade_core.config import GeneratorConfig
 from spade_core.files.weights import Weights
@@ -172,8 +173,6 @@ def _norm(norm: Arrays, config: GeneratorConfig, isa: Isa, drawn: Patches | None
             weight = np.ascontiguousarray(round_taps(weight.reshape(taps, -1).T).T.reshape(weight.shape))
         packed = pack_codebook(isa, weight, channels)
         return PackedNorm(channels, folded.table, folded.shared_bias, packed, pack_bias(folded.bias), folded.instance)
-    from serving.engines.cpu.int8_rounding import round_codebook  # needs PyTorch
-
     rounded = round_codebook(folded.table, folded.shared_bias, weight, folded.bias, drawn)
     a, b = np.split(rounded.interior, 2, axis=1)
     return PackedNorm(
