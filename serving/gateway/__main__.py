@@ -24,6 +24,7 @@ from serving.gateway.queue import FairQueue
 from serving.gateway.settings import Settings
 from serving.gateway.state import State
 from serving.gateway.upstream import Upstream, UpstreamError
+from serving.traces import make_tracer
 
 _POLL_S = 0.01
 _KEEP_ALIVE_S = 75  # longer than the minute that load balancers usually keep a connection
@@ -41,7 +42,7 @@ async def serve(settings: Settings) -> None:
     """Open every door, and serve until SIGTERM or SIGINT."""
     queue = FairQueue(_FIRST_IN_FLIGHT, settings.waiting_maps, settings.queue_timeout_s)
     metrics = GatewayMetrics(queue, settings.waiting_maps, settings.status_fd)
-    state = State(settings, Upstream(settings.triton_grpc, queue, metrics))
+    state = State(settings, Upstream(settings.triton_grpc, queue, metrics, make_tracer("spade-gateway")))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

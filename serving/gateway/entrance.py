@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from serving.gateway.callers import Caller, Callers, key_in
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.problems import Problem
-from serving.gateway.traces import Span, Tracer, trace_id
+from serving.traces import TRACEPARENT, Span, Tracer, trace_id
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ SECURITY = {
     "X-Frame-Options": "DENY",
 }
 _GONE = 499  # the client left before the answer
+_FAILED = 500
 _HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
@@ -62,7 +63,7 @@ class Entrance:
         began, headers = time.perf_counter(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
-        span = self._tracer.begin(f"{scope.get('method', 'WS')} {scope['path']}", headers.get("traceparent"))
+        span = self._tracer.begin(f"{scope.get('method', 'WS')} {scope['path']}", headers.get(TRACEPARENT))
         scope.setdefault("state", {}).update(request_id=request_id, traceparent=span.traceparent, caller=None)
         status = 0
 
@@ -105,7 +106,8 @@ class Entrance:
 
     def _end(self, scope: Scope, span: Span, status: int, seconds: float) -> None:
         method, path = scope.get("method", "WS"), scope["path"]
-        span.end({"http.request.method": method, "url.path": path, "http.response.status_code": status})
+        attributes = {"http.request.method": method, "url.path": path, "http.response.status_code": status}
+        span.end(attributes, failed=status >= _FAILED)
         if scope["type"] == "http":
             call = getattr(scope.get("route"), "path", "other")  # of a template, so that there are few
             self._metrics.count("http", call, str(status or _GONE), seconds, span.traceparent)

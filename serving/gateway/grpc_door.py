@@ -20,6 +20,7 @@ from serving.gateway.upstream import SERVICE, Metadata, UpstreamError
 from serving.gateway.v2_checks import V2Error, check_infer, deadline_s
 from serving.gateway.v2_read import ADMIN, ASKING, read_only
 from serving.gateway.v2_text import upstream_text
+from serving.traces import TRACEPARENT
 
 _SHUT = (
     "SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus",
@@ -32,6 +33,7 @@ _CODES = {
     "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
     "too-many-requests": grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+_FAILED = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _PING_S = 60  # the most frequent pings that are no fault of the client
 _MOST_OF_STREAM = 64  # requests of one stream that are under way
 
@@ -116,16 +118,17 @@ async def _drawn(
 ) -> bytes:
     """The answer to a request to infer, which is counted and traced. Raises _Told."""
     began, status = time.perf_counter(), grpc.StatusCode.CANCELLED
-    span = state.tracer.begin("ModelInfer", headers.get("traceparent"))
+    span = state.tracer.begin("ModelInfer", headers.get(TRACEPARENT))
     try:
-        answer = await _answered(state, request, caller, call_s, (("traceparent", span.traceparent),))
+        answer = await _answered(state, request, caller, call_s, ((TRACEPARENT, span.traceparent),))
         status = grpc.StatusCode.OK
         return answer
     except _Told as error:
         status = error.code
         raise
     finally:
-        span.end({"rpc.system": "grpc", "rpc.method": "ModelInfer", "rpc.grpc.status_code": int(status.value[0])})
+        attributes = {"rpc.system": "grpc", "rpc.method": "ModelInfer", "rpc.grpc.status_code": int(status.value[0])}
+        span.end(attributes, failed=status in _FAILED)
         state.metrics.count("grpc", "ModelInfer", status.name, time.perf_counter() - began, span.traceparent)
 
 

@@ -21,6 +21,7 @@ from serving.gateway.styles import read_style
 from serving.gateway.upstream import UpstreamError
 from serving.protocol import ModelInfo
 from serving.requests.images import Encoding, read_encoding
+from serving.traces import TRACEPARENT
 
 router = APIRouter(tags=["live"])
 
@@ -111,7 +112,8 @@ class Connection:
         caller, close = caller_of(self.socket), self._take_over
         owner = caller.name or (self.socket.client.host if self.socket.client else "")
         session = sessions.join(name, owner, (self.info.height, self.info.width), close)
-        self.painter = live_requests.Painter(self.state.upstream, self.info, caller, session, encoding)
+        traceparent = self.socket.scope["state"][TRACEPARENT]
+        self.painter = live_requests.Painter(self.state.upstream, self.info, caller, session, encoding, traceparent)
         return close
 
     @property

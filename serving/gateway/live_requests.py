@@ -20,6 +20,7 @@ from serving.gateway.styles import Style, read_style, style_tensors
 from serving.gateway.upstream import Upstream
 from serving.protocol import ModelInfo, RequestTimings, read_timings
 from serving.requests.images import MAX_FILE_PIXELS, Encoding, encode_images, read_encoding
+from serving.traces import TRACEPARENT
 from spade_core.maps.label_maps import check_labels, read_label_map, resize_nearest_centred
 
 DEADLINE_S = 20.0  # of one request to the model
@@ -35,6 +36,7 @@ class Painter:
         caller: for the fairness of the queue, and its limit.
         session: what is painted.
         encoding: of the pictures.
+        traceparent: of the connection.
     """
 
     upstream: Upstream
@@ -42,6 +44,7 @@ class Painter:
     caller: Caller
     session: LiveSession
     encoding: Encoding
+    traceparent: str
 
 
 Work = Callable[[Painter, Json, bytes], Coroutine[Any, Any, tuple[Json, bytes]]]
@@ -70,9 +73,15 @@ async def ask(
     parameters: dict[str, int | str] = {"sent_unix_us": time.time_ns() // 1000}
     if session is not None:
         parameters["session"] = session
-    answer = await painter.upstream.infer(
-        "spade", tensors, parameters, DEADLINE_S, client=painter.caller.queue
-    )  # fmt: skip
+    upstream = painter.upstream
+    span = upstream.tracer.begin("live draw", painter.traceparent)
+    try:
+        answer = await upstream.infer(
+            "spade", tensors, parameters, DEADLINE_S, client=painter.caller.queue,
+            metadata=((TRACEPARENT, span.traceparent),),
+        )  # fmt: skip
+    finally:
+        span.end({"spade.maps": len(labels)})
     return Drawn(answer.as_numpy("image"), read_timings(answer))
 
 

@@ -13,9 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 
 from serving.gateway.queue import DeadlineError, FairQueue, RefusedError, Why
-from serving.gateway.traces import trace_id
 from serving.supervisor.status import read_status
 from serving.supervisor.ward import Reason
+from serving.traces import trace_id
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _PARTS = ("triton", "gateway")

@@ -12,10 +12,10 @@ from serving.gateway.callers import Caller, Callers
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.photo_styles import PhotoStyles
 from serving.gateway.settings import Settings
-from serving.gateway.traces import make_tracer
 from serving.gateway.upstream import Metadata, Upstream, UpstreamError
 from serving.gateway.v2_models import Models
 from serving.protocol import ModelInfo
+from serving.traces import TRACEPARENT, Tracer
 from serving.triton.identity import Identity
 
 _FRESH_S = 1.0
@@ -51,7 +51,7 @@ class State:
         self.settings = settings
         self.upstream = upstream
         self.callers = Callers(settings.doors)
-        self.tracer = make_tracer()
+        self.tracer: Tracer = upstream.tracer
         self._model: Model | None = None
         self._asked = float("-inf")
         self.metrics: GatewayMetrics = upstream.metrics
@@ -67,6 +67,8 @@ class State:
             asked = time.monotonic()
             try:
                 found = Model(await self.upstream.info(), await self.upstream.identity())
+                if self._model is None:
+                    await self.upstream.learn_version()
             except UpstreamError as error:
                 # A request that comes while Triton is replaced is checked by what was known, then waits for the next.
                 if self._model is None or not error.process_died:
@@ -102,4 +104,4 @@ def caller_of(request: HTTPConnection) -> Caller:
 
 def trace_of(request: Request) -> Metadata:
     """The trace of a request, for the call to Triton."""
-    return (("traceparent", request.scope["state"]["traceparent"]),)
+    return ((TRACEPARENT, request.scope["state"][TRACEPARENT]),)

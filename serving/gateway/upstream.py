@@ -17,7 +17,9 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.queue import DeadlineError, FairQueue
 from serving.protocol import MODELS, ModelInfo, read_info
+from serving.traces import TRACEPARENT, Tracer
 from serving.triton.identity import Identity, read_identity
+from serving.triton.known_faults import may_cancel
 
 log = logging.getLogger(__name__)
 
@@ -89,21 +91,33 @@ class Upstream:
         address: Triton's gRPC port, `HOST:PORT`.
         queue: which requests wait, and for how long.
         metrics: count what waits, and how it ends.
+        tracer: where spans go.
         recovery_s: longest wait for a model process that died, before its request is given up.
     """
 
-    def __init__(self, address: str, queue: FairQueue, metrics: GatewayMetrics, recovery_s: float = 120.0) -> None:
+    def __init__(
+        self, address: str, queue: FairQueue, metrics: GatewayMetrics, tracer: Tracer, recovery_s: float = 120.0
+    ) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")  # bytes in, bytes out
         self._sent: set[asyncio.Task[bytes]] = set()
         self._recovery_s = recovery_s
-        self.queue, self.metrics = queue, metrics
+        self.queue, self.metrics, self.tracer = queue, metrics, tracer
         self.answered = float("-inf")  # time.monotonic of the last answer of a model
+        self._cancels = False  # calls that were sent
 
     async def close(self) -> None:
         """Wait for what was sent, then end the connection."""
         await asyncio.gather(*self._sent, return_exceptions=True)
         await self._channel.close()
+
+    async def learn_version(self) -> None:
+        """Ask Triton for its version, which decides whether calls are cancelled, and log it. Raises UpstreamError."""
+        answer = await self.call("ServerMetadata", pb.ServerMetadataRequest().SerializeToString())
+        version: str = pb.ServerMetadataResponse.FromString(answer).version
+        self._cancels = may_cancel(version)
+        what = "cancelled when its client leaves" if self._cancels else "never cancelled, which could end this version"
+        log.info("Triton %s: a call that was sent is %s", version, what)
 
     async def call(self, method: str, request: bytes, metadata: Metadata = ()) -> bytes:
         """Pass on a message to a method of Triton's service that needs no engine. Raises UpstreamError."""
@@ -118,8 +132,8 @@ class Upstream:
         """Pass on a ModelInferRequest of `maps` label maps, through the queue. Returns a ModelInferResponse.
 
         `client` is a key or an address, between which the queue is fair. `metadata` goes with the call. A caller that
-        leaves gives up its place in the queue; what was sent to Triton is never cancelled, since Triton 24.10 may
-        crash of that (server#7368). Raises UpstreamError, RefusedError and DeadlineError.
+        leaves gives up its place in the queue; what was sent is cancelled only where this Triton's version survives
+        that (`learn_version`). Raises UpstreamError, RefusedError and DeadlineError.
         """
         with self.metrics.draws(deadline_s):
             return await self._forward(request, maps, client, deadline_s, metadata)
@@ -127,20 +141,25 @@ class Upstream:
     async def _forward(
         self, request: bytes, maps: int, client: str, deadline_s: float | None, metadata: Metadata
     ) -> bytes:
-        began = time.monotonic()
+        began, began_ns = time.monotonic(), time.time_ns()
         await self.queue.wait(client, maps, deadline_s)
-        self.metrics.turn(time.monotonic() - began, dict(metadata).get("traceparent"))
+        traceparent = dict(metadata).get(TRACEPARENT)
+        self.metrics.turn(time.monotonic() - began, traceparent)
+        if traceparent is not None:
+            self.tracer.record("wait for a turn", traceparent, began_ns, time.time_ns())
         task = asyncio.ensure_future(self._draw(request, maps, metadata))
         self._sent.add(task)
         task.add_done_callback(self._end)
-        if deadline_s is None:
-            return await asyncio.shield(task)
         try:
-            return await asyncio.wait_for(asyncio.shield(task), max(0.0, began + deadline_s - time.monotonic()))
+            async with asyncio.timeout(None if deadline_s is None else max(0.0, began + deadline_s - time.monotonic())):
+                return await asyncio.shield(task)
         except TimeoutError:
             raise DeadlineError(
                 f"[upstream] expected an answer within {deadline_s:.3g} s but got none; give the request more time"
             ) from None
+        finally:
+            if self._cancels:  # nothing happens to a task that is done
+                task.cancel()
 
     async def infer(
         self,

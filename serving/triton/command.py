@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Protocol
 
 from serving.protocol import MODELS
+from serving.traces import TRACEPARENT, collected
 from serving.triton.announcement import ADMIN_HEADER
 from serving.triton.install import TritonInstall
 
 # Clients need none of these interfaces, and published attacks came in through several of them.
 _RESTRICTED = "shared-memory,model-config,model-repository,statistics,trace,logging"
+
+# The header becomes a parameter of the request, which the models read.
+_FORWARD_TRACES = [
+    f"--grpc-header-forward-pattern=^{TRACEPARENT}$",
+    f"--http-header-forward-pattern=(?i)^{TRACEPARENT}$",
+]
 
 
 class Doors(Protocol):
@@ -50,6 +57,7 @@ def triton_command(
         f"--http-restricted-api={_RESTRICTED}:{ADMIN_HEADER}={secret}",
         f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_HEADER}={secret}",
         f"--exit-timeout-secs={doors.drain_s}",
+        *(_FORWARD_TRACES if collected() else []),
         f"--allow-gpu-metrics={str(gpu).lower()}",
         *([] if gpu else ["--pinned-memory-pool-byte-size=0"]),
     ]

@@ -16,12 +16,14 @@ class KnownFault:
     mended: tuple[int, int] | None
 
 
+_CANCELLED = KnownFault("a cancelled gRPC call may end the server (server#7368)", (2, 53))
+
 KNOWN = (
     KnownFault("shapes whose product wraps to 0 end the model's process", None),
     KnownFault("shapes with a zero are never answered, and keep a descriptor each", None),
     KnownFault("a model process that died or hangs is not noticed: requests hang, and the server stays ready", None),
     KnownFault("a gzip body takes a thousand times its size in memory, which is not given back", None),
-    KnownFault("a cancelled gRPC call may end the server (server#7368)", (2, 53)),
+    _CANCELLED,
     KnownFault("JSON nested 40,000 deep ends the server (fixed in 25.07)", (2, 59)),
     KnownFault("a body in chunks of one byte ends the server", (2, 69)),
     KnownFault("six vulnerabilities of score 9.0 or more (NVIDIA's bulletins to 26.06)", FOR_NETWORKS),
@@ -38,6 +40,11 @@ def faults_of(version: str) -> list[str]:
     """The known faults of a Triton; of an unknown version all."""
     found = core(version)
     return [known.fault for known in KNOWN if known.mended is None or found is None or found < known.mended]
+
+
+def may_cancel(version: str) -> bool:
+    """Whether a call that was sent to a Triton may be cancelled."""
+    return _CANCELLED.fault not in faults_of(version)
 
 
 def may_face_networks(version: str) -> bool:

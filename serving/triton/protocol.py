@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.traces import TRACEPARENT
 from serving.triton.identity import IDENTIFY
 
 PACKAGE = str(Path(__file__).resolve().parents[1])  # the package `serving` that this process imports
@@ -40,7 +41,7 @@ def read_outcome(message: str) -> tuple[str | None, str]:
 # ---- Parameters of a model ----
 
 
-_HIDDEN = (MARK_OUTCOME, IDENTIFY, ANSWER_BY, TOKEN)  # from model to model, or of the gateway
+_HIDDEN = (MARK_OUTCOME, IDENTIFY, ANSWER_BY, TOKEN, TRACEPARENT)  # from model to model, or of the gateway
 _SENT = ("sent_unix_us", *_HIDDEN)
 _IMAGE = ("format", "quality", "colours", "size")
 _PARAMETERS = {"spade": ("session", *_SENT), "spade_image": (*_IMAGE, *_SENT)}

@@ -17,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 from serving.engines.contract import DeviceLostError
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError, WaitedTooLongError
+from serving.traces import TRACEPARENT, Tracer
 from serving.triton.metrics import Metrics
 from serving.triton.protocol import MARK_OUTCOME, check_parameters, mark_outcome
 from serving.triton.tensors import silence_capsules
@@ -49,19 +50,31 @@ class Call:
     Attributes:
         request: Triton's request.
         parameters: the request's parameters.
+        span: of the request in its trace; None for a request that comes without one.
     """
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, model: str, tracer: Tracer) -> None:
         self.request = request
         self.parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
         self._sender = request.get_response_sender()
+        self._tracer = tracer
+        traceparent = self.parameters.get(TRACEPARENT)
+        self.span = tracer.begin(model, traceparent) if isinstance(traceparent, str) else None
 
     def cancelled(self) -> bool:
         """Whether the client has gone."""
         return bool(self._sender.is_cancelled())
 
-    def answer(self, response: Any) -> None:
-        """Send the one and only response."""
+    def part(self, name: str, began_ns: int, ended_ns: int) -> None:
+        """A part of the request's span, which is over. The times are nanoseconds since 1970."""
+        if self.span is not None:
+            self._tracer.record(name, self.span.traceparent, began_ns, ended_ns)
+
+    def answer(self, response: Any, outcome: str = "ok", **attributes: str | int | float) -> None:
+        """Send the one and only response. The attributes go to the span."""
+        if self.span is not None:  # before the response, so that the span ends within its caller's
+            named = {f"spade.{name}": value for name, value in attributes.items()}
+            self.span.end({"spade.outcome": outcome, **named}, failed=outcome == "failed")
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
@@ -71,10 +84,12 @@ class ServedModel(ABC):
     Attributes:
         name: `spade` or `spade_image`.
         metrics: the model's metrics, among them `NAME_requests_total`.
+        tracer: where spans go.
     """
 
     name: str
     metrics: Metrics
+    tracer: Tracer
 
     def __init__(self) -> None:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
@@ -84,7 +99,7 @@ class ServedModel(ABC):
     def execute(self, requests: Sequence[Any]) -> None:
         """Triton calls this with new requests. Each is answered later; an error of one is answered to that one."""
         for request in requests:
-            call = Call(request)
+            call = Call(request, self.name, self.tracer)
             try:
                 check_parameters(self.name, call.parameters)
                 self.accept(call)
@@ -105,7 +120,7 @@ class ServedModel(ABC):
         self.count(outcome)
         if call.parameters.get(MARK_OUTCOME):
             message = mark_outcome(message, outcome)
-        call.answer(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code_of(outcome))))
+        call.answer(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code_of(outcome))), outcome)
         if isinstance(error, DeviceLostError):
             self._end_server(error)
 

@@ -1,21 +1,17 @@
-"""`spade serve` with everything that guards its doors: keys, limits, TLS, CORS, proxies, logs, traces."""
+"""`spade serve` with everything that guards its doors: keys, limits, TLS, CORS, proxies, logs."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
 import http.client
-import http.server
 import json
 import re
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os import environ
 from pathlib import Path
 
 import httpx
@@ -24,7 +20,6 @@ import pytest
 import tritonclient.grpc as triton_grpc
 import trustme
 from click.testing import CliRunner
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from served import blocks, png, wait_until
 from tritonclient.utils import InferenceServerException
 
@@ -32,7 +27,6 @@ from serving.cli.main import main
 
 LABELS = blocks(1, size=64, classes=8)[0]
 FILES = {"label_map": png(LABELS), "instance_map": png(LABELS)}
-TRACE = "0af7651916cd43dd8448eb211c80319c"
 ORIGIN = "https://pages.example"
 
 
@@ -46,7 +40,6 @@ class Guarded:
     keys: Path
     authority: Path
     log: Path
-    spans: list[bytes]
 
     def client(self, key: str | None) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -80,51 +73,20 @@ def guarded(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "--keys", folder / "keys.txt", "--cors", ORIGIN, "--trusted-proxy", "127.0.0.1", "--json-log",
         "--tls-cert", folder / "cert.pem", "--tls-key", folder / "key.pem", "--max-body-mib", "1",
     ]  # fmt: skip
-    with _collector() as (collector, spans), (folder / "log").open("wb") as log:
+    with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving.cli", "serve", *map(str, options)],
             stderr=log,
-            env={**environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_BSP_SCHEDULE_DELAY": "100"},
         )
         try:
             wait_until(lambda: "ready: " in (folder / "log").read_text() or process.poll() is not None, "ready")
             text = (folder / "log").read_text()
             assert "ready: " in text, text
             url, grpc = re.findall(r"https://\S+", text)[0], re.findall(r"grpcs://(\S+)", text)[0]
-            yield Guarded(url, grpc, key, folder / "keys.txt", folder / "ca.pem", folder / "log", spans)
+            yield Guarded(url, grpc, key, folder / "keys.txt", folder / "ca.pem", folder / "log")
         finally:
             process.terminate()
             assert process.wait(60) == 0, (folder / "log").read_text()
-
-
-class _Collected(http.server.BaseHTTPRequestHandler):
-    spans: list[bytes]
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.spans.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_arguments: object) -> None:
-        """Nobody reads it."""
-
-
-class _collector:
-    """An OpenTelemetry collector: what was sent to it, by its address."""
-
-    def __enter__(self) -> tuple[str, list[bytes]]:
-        spans: list[bytes] = []
-        handler = type("Handler", (_Collected,), {"spans": spans})
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        return f"http://127.0.0.1:{self._server.server_port}", spans
-
-    def __exit__(self, *_arguments: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def test_a_key_lets_in_over_http(guarded: Guarded) -> None:
@@ -250,25 +212,6 @@ def test_a_request_leaves_a_line_of_json_without_its_key(guarded: Guarded) -> No
     assert line["client"] == "192.0.2.7"  # the proxy is trusted
     assert float(str(line["ms"])) > 0
     assert guarded.key not in guarded.log.read_text()
-
-
-def test_a_trace_goes_through_to_the_collector(guarded: Guarded) -> None:
-    parent = "b7ad6b7169203331"
-    with guarded.client(guarded.key) as client:
-        client.post("/v1/synthesize", files=FILES, headers={"traceparent": f"00-{TRACE}-{parent}-01"})
-
-    def spans() -> list[tuple[str, str, str]]:
-        requests = [ExportTraceServiceRequest.FromString(body) for body in list(guarded.spans)]
-        return [
-            (span.name, span.trace_id.hex(), span.parent_span_id.hex())
-            for request in requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    wait_until(lambda: any(trace == TRACE for _, trace, _ in spans()), "the span")
-    assert ("POST /v1/synthesize", TRACE, parent) in spans()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from serving.gateway.drawing import matches
 from serving.gateway.keys import KeysError, new_key, read_keys
 from serving.gateway.limits import Limit
 from serving.gateway.settings import Settings
-from serving.gateway.traces import IdsOnly
+from serving.traces import IdsOnly
 
 PNG, JPEG, JSON = "image/png", "image/jpeg", "application/json"
 

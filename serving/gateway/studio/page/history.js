@@ -1,4 +1,5 @@
-// The strip of pictures on the way: a thumbnail whenever the painter rests, and a click goes back to it.
+// The strip of pictures on the way: a thumbnail whenever the painter rests, and a click goes back to it. The browser
+// keeps the strip with the painting.
 
 import { byId, h, setLabel } from "./dom.js";
 import { decode, encode } from "./painter/rle.js";
@@ -6,11 +7,12 @@ import { strings } from "./strings.js";
 
 const REST_MS = 1500;
 const MOST = 40;
-const SIDE = 96; // pixels of a thumbnail
+const HIGH = 96; // pixels of a thumbnail
 
-export function makeHistory(app, strokes) {
+/** `store` is null where the browser keeps nothing. */
+export function makeHistory(app, strokes, store) {
   const list = byId("history");
-  const entries = []; // {map, style, time, thumbnail}
+  const entries = []; // {map, size, style, time, thumbnail, id}
   let timer = 0;
   let last = null;
 
@@ -18,27 +20,38 @@ export function makeHistory(app, strokes) {
     clearTimeout(timer);
     timer = setTimeout(keep, REST_MS);
   }
-  function keep() {
+  async function keep() {
     const frame = app.lastFrame;
     if (document.querySelector("dialog[open]")) return later();
     if (strokes.busy || !frame || frame.header.revision < app.live.revision) return later();
     const map = encode(app.painting.labels);
-    const key = `${map.join()} ${JSON.stringify(app.style)}`;
-    if (key === last) return undefined;
-    last = key;
-    const canvas = h("canvas", { width: SIDE, height: SIDE });
-    canvas.getContext("2d").drawImage(frame.bitmap, 0, 0, SIDE, SIDE);
-    add({ map, style: structuredClone(app.style), time: new Date() }, canvas);
+    const entry = { map, size: app.painting.labels.length, style: structuredClone(app.style), time: new Date() };
+    if (keyOf(entry) === last) return undefined;
+    last = keyOf(entry);
+    entry.thumbnail = await small(frame.bitmap);
+    show(entry);
+    await save(entry);
     return app.emit("kept");
   }
-  function add(entry, canvas) {
+  /** The strip goes on without a store, and where the store is full. */
+  async function save(entry) {
+    try {
+      entry.id = await store?.keep(entry);
+    } catch {
+      entry.id = undefined;
+    }
+  }
+  function show(entry) {
     entries.push(entry);
-    const button = h("button", { type: "button", class: "card ready", onclick: () => goBack(entry) }, canvas);
+    const picture = h("canvas", { height: HIGH, width: Math.round((HIGH * app.model.width) / app.model.height) });
+    const button = h("button", { type: "button", class: "card", onclick: () => goBack(entry) }, picture);
     setLabel(button, strings.goBack(entry.time.toLocaleTimeString()));
     list.prepend(button);
+    draw(entry.thumbnail, button);
     byId("history-empty").hidden = true;
     if (entries.length > MOST) {
-      entries.shift();
+      const { id } = entries.shift();
+      if (id !== undefined) store.forget(id);
       list.lastElementChild.remove();
     }
   }
@@ -47,10 +60,36 @@ export function makeHistory(app, strokes) {
     app.painting.replace(decode(entry.map, app.painting.labels.length), strings.steps.back());
     app.setStyle(structuredClone(entry.style));
     app.emit("step");
-    last = `${entry.map.join()} ${JSON.stringify(entry.style)}`; // the same picture is not kept twice
+    last = keyOf(entry); // the same picture is not kept twice
+  }
+  /** Show the history of the painting of a tab: this one's after a reload, or of another one that is gone. */
+  async function restore(tab) {
+    if (!store) return;
+    const size = app.painting.labels.length;
+    const own = tab === store.tab;
+    for (const entry of await store.pictures(tab)) {
+      if (entry.size !== size) continue;
+      show(entry);
+      if (!own) await save(entry);
+    }
+    if (entries.length) last = keyOf(entries.at(-1));
   }
   app.on("frame", () => {
     if (!strokes.busy) later();
   });
-  return entries;
+  return { restore };
+
+  async function small(bitmap) {
+    const canvas = new OffscreenCanvas(Math.round((HIGH * bitmap.width) / bitmap.height), HIGH);
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    return canvas.convertToBlob({ type: "image/webp", quality: 0.85 });
+  }
+}
+
+const keyOf = ({ map, style }) => `${map.join()} ${JSON.stringify(style)}`;
+
+async function draw(thumbnail, button) {
+  const canvas = button.firstElementChild;
+  canvas.getContext("2d").drawImage(await createImageBitmap(thumbnail), 0, 0, canvas.width, canvas.height);
+  button.classList.add("ready");
 }

@@ -90,6 +90,7 @@ export class Keyboard {
       "+": () => view.zoomAt(1.5, ...this.middle()),
       "=": () => view.zoomAt(1.5, ...this.middle()),
       "-": () => view.zoomAt(1 / 1.5, ...this.middle()),
+      Home: () => view.fit(),
       x: () => app.choose(app.labelBefore),
       k: () => this.actions.lock(),
       c: () => this.actions.compare(),

@@ -41,11 +41,15 @@ async function start() {
   new Keyboard(app, view, stage, strokes, { ...palette, ...layout, lock: toolbar.toggleLock });
   makeStatus(app);
   makeStyles(app);
-  makeHistory(app, strokes);
+  const history = makeHistory(app, strokes, store);
   makeFiles(app, strokes);
   makeRequest(app);
-  const gallery = makeScenes(app, stage, strokes, scenes, saved);
-  if (saved?.mine) resume(app, saved);
+  const goOn = () => {
+    resume(app, saved);
+    history.restore(saved.tab);
+  };
+  const gallery = makeScenes(app, stage, strokes, scenes, saved && { ...saved, goOn });
+  if (saved?.mine) goOn();
   else gallery.open();
   if (store) store.follow(app);
   else notice(strings.notSaved);

@@ -19,7 +19,7 @@ export function makeRequest(app) {
 }
 
 function block(name, code) {
-  const copy = h("button", { type: "button", class: "plain" }, strings.copy);
+  const copy = h("button", { type: "button", class: "plain", hidden: !navigator.clipboard }, strings.copy);
   copy.addEventListener("click", async () => {
     await navigator.clipboard.writeText(code);
     copy.textContent = strings.copied;

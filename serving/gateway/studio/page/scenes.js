@@ -6,19 +6,19 @@ import { coloured } from "./painter/smooth.js";
 import { decode, encode } from "./painter/rle.js";
 import { strings } from "./strings.js";
 
-/** `scenes` is of start.json: [{name, seed, map}], the map as runs in base64. `saved` is of the store. */
+/** `scenes` is of start.json: [{name, seed, map}], the map as runs in base64. `saved` is of the store; `goOn` takes it up. */
 export function makeScenes(app, stage, strokes, scenes, saved) {
   const dialog = byId("scenes");
   const grid = byId("scene-grid");
   const { width, height } = app.model;
 
-  if (saved) grid.append(card(strings.continueWork, saved.labels, () => start(saved.labels, saved.style), saved.style));
+  if (saved) grid.append(card(strings.continueWork, saved.labels, () => begin(saved.goOn), saved.style));
   app.painting.load(labelsOf(scenes[0])); // what shows where the first screen is closed without a choice
   for (const scene of scenes) {
     const { name, seed } = scene;
     const labels = labelsOf(scene);
     const style = { from: { seed }, to: app.style.to, mix: 0 };
-    grid.append(card(strings.sceneNames[name], labels, () => start(labels, style), style));
+    grid.append(card(strings.sceneNames[name], labels, () => begin(() => load(labels, style)), style));
   }
   byId("open-scenes").addEventListener("click", () => open());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
@@ -55,10 +55,13 @@ export function makeScenes(app, stage, strokes, scenes, saved) {
       }
     }
   }
-  function start(labels, style) {
-    strokes.abort();
+  function load(labels, style) {
     app.painting.load(labels);
     if (app.model.style) app.setStyle(structuredClone(style));
+  }
+  function begin(work) {
+    strokes.abort();
+    work();
     app.emit("step");
     dialog.close();
     byId("map").focus({ preventScroll: true, focusVisible: false });

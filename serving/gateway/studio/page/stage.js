@@ -7,12 +7,16 @@ import { strings } from "./strings.js";
 
 const MARGIN = 3; // map pixels around a change whose smoothing may change
 const EXACT_FROM = 5; // zoom from which single pixels show
+const NARROW = "(max-width: 820px)"; // as in panels.css
+const REST_REM = 15.2; // height of what a narrow page shows beside the pictures, as in panels.css
 
 export class Stage {
   constructor(app, view) {
     this.app = app;
     this.view = view;
     const { width, height } = app.model;
+    this.aspect = height / width;
+    document.documentElement.style.setProperty("--aspect", String(this.aspect));
     this.doublings = Math.max(width, height) <= 256 ? 2 : Math.max(width, height) <= 512 ? 1 : 0;
     this.table = colourTable(app.palette);
     this.smooth = surface(width << this.doublings, height << this.doublings);
@@ -23,7 +27,8 @@ export class Stage {
     view.onChange = this.draw;
     for (const name of ["settings", "frame"]) app.on(name, this.draw);
     app.on("labels", (rect) => this.refresh(rect));
-    new ResizeObserver(() => this.resize()).observe(byId("stage"));
+    const resized = new ResizeObserver(oncePerFrame(() => this.resize()));
+    for (const element of [byId("stage"), byId("stage").parentElement]) resized.observe(element);
     this.refresh(app.painting.all());
     this.resize();
   }
@@ -55,6 +60,7 @@ export class Stage {
   }
 
   resize() {
+    byId("stage").dataset.flow = flow(byId("stage").parentElement, this.aspect);
     const ratio = window.devicePixelRatio || 1;
     for (const canvas of Object.values(this.canvases)) {
       const side = canvas.clientWidth;
@@ -117,6 +123,16 @@ export class Stage {
     const names = largest.map(([label]) => this.app.nameOf(label)).join(", ");
     this.canvases.picture.setAttribute("aria-label", strings.pictureArea(names));
   }
+}
+
+/** Whether both pictures are larger side by side ("row") or one above the other ("column"). */
+function flow(box, aspect) {
+  const narrow = matchMedia(NARROW).matches;
+  const width = box.clientWidth;
+  const height = narrow ? innerHeight - REST_REM * parseFloat(getComputedStyle(document.documentElement).fontSize) : box.clientHeight;
+  const besides = Math.min(width / 2, height / aspect);
+  const above = Math.min(width, height / 2 / aspect);
+  return above > besides ? "column" : "row";
 }
 
 function surface(width, height) {

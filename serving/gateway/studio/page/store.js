@@ -1,44 +1,76 @@
-// The painting is kept in the browser (IndexedDB) and comes back after a crash. Each tab has its own.
+// The painting and its history are kept in the browser (IndexedDB) and come back after a crash. Each tab has its own.
 
 import { encode, decode } from "./painter/rle.js";
 
 const DATABASE = "spade-studio";
+const VERSION = 2;
 const KEPT = "paintings";
-const MOST = 20; // paintings of other tabs; the oldest go
+const PICTURES = "pictures"; // of the history: {id, tab, time, map, size, style, thumbnail}
+const MOST = 20; // paintings of other tabs; the oldest go, with their history
 const DELAY_MS = 400;
 
 /** Open the store. Resolves to null where the browser has none. */
 export async function openStore() {
   if (!globalThis.indexedDB) return null;
   try {
-    const request = indexedDB.open(DATABASE, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(KEPT, { keyPath: "tab" });
-    return new Store(await done(request));
+    const request = indexedDB.open(DATABASE, VERSION);
+    request.onupgradeneeded = () => upgrade(request.result);
+    return new Store(await done(request), await ownTab());
   } catch {
     return null; // a private window may have no storage
   }
 }
 
+function upgrade(database) {
+  const names = database.objectStoreNames;
+  if (!names.contains(KEPT)) database.createObjectStore(KEPT, { keyPath: "tab" });
+  if (!names.contains(PICTURES)) {
+    database.createObjectStore(PICTURES, { keyPath: "id", autoIncrement: true }).createIndex("tab", "tab");
+  }
+}
+
+/** The name of this tab's painting. A tab that was duplicated has a copy of the name, and takes a new one. */
+async function ownTab() {
+  const name = sessionStorage.getItem(DATABASE);
+  if (name && (await hold(name))) return name;
+  const fresh = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  sessionStorage.setItem(DATABASE, fresh);
+  await hold(fresh);
+  return fresh;
+}
+
+/** Take the lock of a name as long as the tab lives. Resolves to false where another tab has it. */
+function hold(name) {
+  if (!navigator.locks) return true; // only pages of this machine and of https have locks
+  const forever = new Promise(() => {});
+  return new Promise((resolve) => {
+    navigator.locks.request(`${DATABASE} ${name}`, { ifAvailable: true }, (lock) => {
+      resolve(lock !== null);
+      return lock && forever;
+    });
+  });
+}
+
 class Store {
-  constructor(database) {
+  constructor(database, tab) {
     this.database = database;
-    this.tab = sessionStorage.getItem(DATABASE) ?? crypto.randomUUID();
-    sessionStorage.setItem(DATABASE, this.tab);
+    this.tab = tab;
+    database.onversionchange = () => database.close(); // a newer page of another tab wants to change the tables
   }
 
-  objects(mode) {
-    return this.database.transaction(KEPT, mode).objectStore(KEPT);
+  objects(name, mode) {
+    return this.database.transaction(name, mode).objectStore(name);
   }
 
   /** This tab's painting, or else the latest of all, at this size; null for none. `mine` says which. */
   async last({ width, height, preset }) {
-    const all = await done(this.objects("readonly").getAll());
+    const all = await done(this.objects(KEPT, "readonly").getAll());
     const fitting = all.filter((one) => one.width === width && one.height === height && one.preset === preset);
     const mine = fitting.find((one) => one.tab === this.tab);
     const found = mine ?? fitting.sort((a, b) => b.time - a.time)[0];
     if (!found) return null;
     const [labels, below, painted] = [found.labels, found.below, found.painted].map((code) => decode(code, width * height));
-    return { labels, below, painted, style: found.style, mine: Boolean(mine) };
+    return { tab: found.tab, labels, below, painted, style: found.style, mine: Boolean(mine) };
   }
 
   /** Keep the painting whenever it changes. */
@@ -50,7 +82,7 @@ class Store {
       const { labels, below, painted } = app.painting;
       const [a, b, c] = [labels, below, painted].map(encode);
       const kept = { tab: this.tab, time: Date.now(), width, height, preset, style: app.style };
-      this.objects("readwrite").put({ ...kept, labels: a, below: b, painted: c });
+      this.objects(KEPT, "readwrite").put({ ...kept, labels: a, below: b, painted: c });
     };
     const later = () => (timer ||= setTimeout(save, DELAY_MS));
     app.on("labels", later);
@@ -59,10 +91,28 @@ class Store {
     this.prune();
   }
 
+  /** The history of a painting, oldest first. */
+  async pictures(tab = this.tab) {
+    const found = await done(this.objects(PICTURES, "readonly").index("tab").getAll(tab));
+    return found.sort((a, b) => a.id - b.id);
+  }
+
+  /** Keep a picture in this tab's history. Resolves to its id. */
+  keep({ id: _id, ...picture }) {
+    return done(this.objects(PICTURES, "readwrite").put({ ...picture, tab: this.tab }));
+  }
+
+  forget(id) {
+    return done(this.objects(PICTURES, "readwrite").delete(id));
+  }
+
   async prune() {
-    const all = await done(this.objects("readonly").getAll());
+    const all = await done(this.objects(KEPT, "readonly").getAll());
     const old = all.sort((a, b) => b.time - a.time).slice(MOST);
-    for (const { tab } of old) this.objects("readwrite").delete(tab);
+    for (const { tab } of old) {
+      this.objects(KEPT, "readwrite").delete(tab);
+      for (const { id } of await this.pictures(tab)) this.forget(id);
+    }
   }
 }
 
@@ -70,5 +120,6 @@ function done(request) {
   return new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
+    request.onblocked = () => reject(new Error("another tab has an older page open"));
   });
 }

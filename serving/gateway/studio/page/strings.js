@@ -162,7 +162,7 @@ export const strings = {
     ["K", "Lock what is painted"],
     ["Ctrl Z, Ctrl Shift Z", "Undo, redo"],
     ["C", "Compare map and picture"],
-    ["+  −  0", "Zoom in, out, show everything"],
+    ["+  −  Home", "Zoom in, out, show everything"],
     ["Space and drag, wheel, two fingers", "Move and zoom the view"],
     ["Alt and click", "Pick a class from the map"],
     ["Arrows, Enter, Escape", "Paint without a pointer: move, begin and end, drop"],

@@ -22,6 +22,7 @@ from serving.requests.batcher import Batcher, Request
 from serving.requests.deadlines import Deadline, wait_limit_s
 from serving.requests.photo_styles import PhotoStyles
 from serving.requests.sessions import check_session
+from serving.traces import make_tracer
 from serving.triton.cancelled import read_token, was_cancelled
 from serving.triton.identity import IDENTIFY, Identity
 from serving.triton.metrics import SPADE, Metrics
@@ -43,6 +44,7 @@ class TritonPythonModel(ServedModel):
         """Load and warm up the engine. Triton reports the model ready when this returns."""
         options = read_parameters(args["model_config"])
         check_package(options)
+        self.tracer = make_tracer("spade-model")
         version = Path(args["model_repository"], args["model_version"])
         if options["published"]:
             verify_manifest(version)  # raises for an incomplete version, so that the version before stays live
@@ -95,6 +97,7 @@ class TritonPythonModel(ServedModel):
         self.photo_worker.shutdown()
         self.batcher.close()
         self.metrics.close()
+        self.tracer.close()
 
     def accept(self, call: Call) -> None:
         """Check a request and queue it. A request for output `identity` alone asks for no image."""
@@ -108,14 +111,27 @@ class TritonPythonModel(ServedModel):
         sent = sent_seconds(call.parameters)
         inputs = check_request(RequestTensors(**read_inputs(call.request)), self.engine.config, self.max_pixels)
         session = check_session(call.parameters.get("session"), len(inputs))
+        came_ns = time.time_ns()
 
         def answer(result: Done | Exception, began: float) -> None:
             if isinstance(result, Exception):
                 self.refuse(call, result)
             else:
-                call.answer(self._response(call, result, sent, began))
+                record_parts(call, came_ns, began, result.timings)
+                call.answer(self._response(call, result, sent, began), **self._attributes(result))
 
         self.batcher.submit(Request(inputs, answer, self._deadline(call), session))
+
+    def _attributes(self, result: Done) -> dict[str, str | int | float]:
+        """What the span of a request says about its batch."""
+        identity, spent = self.identity, result.timings
+        return {
+            "engine": identity.engine,
+            "precision": identity.precision,
+            "batch_size": result.batch_size,
+            "cached_maps": spent.cached_maps,
+            "distinct_share": spent.distinct_share,
+        }
 
     def _answer_style(self, call: Call, photos: Any) -> None:
         """The style of each photo, made beside the engine."""
@@ -171,6 +187,19 @@ class TritonPythonModel(ServedModel):
         if call.parameters.get(IDENTIFY):
             tensors.append(make_tensor("identity", self.identity.rows(len(result.images))))
         return pb_utils.InferenceResponse(tensors)
+
+
+def record_parts(call: Call, came_ns: int, began: float, spent: Timings) -> None:
+    """The parts of a request's span: it came at `came_ns` and its batch began at `began` (`time.perf_counter`).
+
+    A batch does its codebooks and convs level by level; each part is all of its kind, one after another.
+    """
+    at_ns = time.time_ns() - round((time.perf_counter() - began) * 1e9)
+    call.part("queue", came_ns, at_ns)
+    for name, seconds in (("plan", spent.plan_s), ("codebook", spent.codebook_s), ("convs", spent.convs_s)):
+        end_ns = at_ns + round(seconds * 1e9)
+        call.part(name, at_ns, end_ns)
+        at_ns = end_ns
 
 
 def checked_sha256(weights: Path, expected: str | None) -> str:

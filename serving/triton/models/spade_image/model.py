@@ -28,6 +28,7 @@ from serving.requests.images import (
     read_size,
 )
 from serving.requests.memory import return_large_memory
+from serving.traces import TRACEPARENT, make_tracer
 from serving.triton.cancelled import forget, mark_cancelled
 from serving.triton.identity import IDENTIFY
 from serving.triton.metrics import SPADE_IMAGE, Metrics
@@ -52,6 +53,7 @@ class TritonPythonModel(ServedModel):
         """Start the threads. Triton reports the model ready when this returns."""
         return_large_memory()
         options = read_parameters(args["model_config"])
+        self.tracer = make_tracer("spade-model")
         self.config = GeneratorConfig.from_dict(options["config"])
         self.plain_upstream: bool = options["plain_upstream"]
         self.max_pixels: int = options["max_pixels"]
@@ -77,6 +79,7 @@ class TritonPythonModel(ServedModel):
         self.thread.join()
         self.workers.shutdown()
         self.metrics.close()
+        self.tracer.close()
 
     def accept(self, call: Call) -> None:
         """Start on a request. Batches form in `spade`. A request for output `info` alone asks for no image."""
@@ -114,11 +117,11 @@ class TritonPythonModel(ServedModel):
         if call.cancelled():
             raise CancelledError
         encoding = read_encoding(call.parameters)
-        inputs = await self._run("spade_image_decode_seconds", self._decode, tensors, call.parameters)
+        inputs = await self._run(call, "decode", self._decode, tensors, call.parameters)
         if call.cancelled():
             raise CancelledError
         drawn = await self._ask_spade(call, inputs, tensors, answer_by)
-        files = await self._run("spade_image_encode_seconds", encode_images, drawn.pop("image"), encoding)
+        files = await self._run(call, "encode", encode_images, drawn.pop("image"), encoding)
         padded, lengths = pad_files(files)
         outputs: Tensors = {"image": padded, "image_bytes": lengths, **drawn}
         return pb_utils.InferenceResponse([make_tensor(name, array) for name, array in outputs.items()])
@@ -130,6 +133,8 @@ class TritonPythonModel(ServedModel):
         if not self.plain_upstream:
             inputs = inputs | {name: tensors[name] for name in _FORWARDED if name in tensors}
             parameters |= {MARK_OUTCOME: True, TOKEN: token}
+            if call.span is not None:
+                parameters[TRACEPARENT] = call.span.traceparent
             if answer_by is not None:
                 parameters[ANSWER_BY] = int(answer_by * 1e6)
             outputs.append("timings")
@@ -156,11 +161,12 @@ class TritonPythonModel(ServedModel):
             drawn["timings"] = RequestTimings.unknown().rows(len(drawn["image"]))
         return drawn
 
-    async def _run(self, metric: str, function: Any, *arguments: Any) -> Any:
-        """Call `function` on a worker thread; `metric` observes the seconds."""
-        began = time.perf_counter()
+    async def _run(self, call: Call, part: str, function: Any, *arguments: Any) -> Any:
+        """Call `function` on a worker thread. Metric and span of the part get the seconds."""
+        began, began_ns = time.perf_counter(), time.time_ns()
         result = await asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
-        self.metrics.observe(metric, time.perf_counter() - began)
+        self.metrics.observe(f"spade_image_{part}_seconds", time.perf_counter() - began)
+        call.part(part, began_ns, time.time_ns())
         return result
 
     def _decode(self, tensors: Tensors, parameters: dict[str, Any]) -> Tensors:

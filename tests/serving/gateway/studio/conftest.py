@@ -17,7 +17,8 @@ from serving.triton.server import ServeOptions
 from spade_core.config import DEMO_WEIGHTS
 
 PAGE = Path(__file__).resolve().parents[4] / "serving" / "gateway" / "studio" / "page"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+HOSTS = "MAP painter.test 127.0.0.1"  # a host that is not this machine, for pages that are not trusted so far
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--host-resolver-rules={HOSTS}"]
 
 
 # Playwright runs an event loop in this thread while it is open, in which no other test could call asyncio.run, so the

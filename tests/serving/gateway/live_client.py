@@ -21,9 +21,12 @@ WAIT_S = 60.0
 class LiveClient:
     """One connection. Use as a context manager."""
 
-    def __init__(self, pair: Pair, origin: str | None = None, **hello: Any) -> None:
+    def __init__(
+        self, pair: Pair, origin: str | None = None, headers: dict[str, str] | None = None, **hello: Any
+    ) -> None:
         url = pair.http_url.replace("http", "ws") + "/v1/live"
-        self.socket: ClientConnection = connect(url, origin=origin, max_size=None, proxy=None)
+        options: dict[str, Any] = {"origin": origin, "additional_headers": headers, "max_size": None, "proxy": None}
+        self.socket: ClientConnection = connect(url, **options)
         self.revision = 0
         self.send({"type": "hello", "format": "png", **hello})
 
