@@ -3,59 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2 as pb
+from fake_triton import Triton
 
-from serving.gateway.metrics import GatewayMetrics
-from serving.gateway.queue import DeadlineError, FairQueue
-from serving.gateway.upstream import SERVICE, Upstream
-from serving.traces import IdsOnly
+from serving.gateway.queue import DeadlineError
 
 TENSORS = {"label_map": np.zeros((1, 4), np.uint8)}
-
-
-class Triton:
-    """A server that says it is a Triton of some version, and draws only when it is told to."""
-
-    def __init__(self, version: str) -> None:
-        self.began, self.go, self.cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.version = version
-
-    async def __aenter__(self) -> Triton:
-        self._server = grpc.aio.server()
-        handlers = {
-            "ServerMetadata": grpc.unary_unary_rpc_method_handler(self._metadata),
-            "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
-        }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        await self._server.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._server.stop(None)
-
-    async def _metadata(self, _request: bytes, _context: Any) -> bytes:
-        return bytes(pb.ServerMetadataResponse(version=self.version).SerializeToString())
-
-    async def _infer(self, _request: bytes, _context: Any) -> bytes:
-        self.began.set()
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        return bytes(pb.ModelInferResponse().SerializeToString())
-
-
-def upstream_of(triton: Triton) -> Upstream:
-    queue = FairQueue(1, 8, 30.0)
-    metrics = GatewayMetrics(queue, 8, -1)
-    return Upstream(f"127.0.0.1:{triton.port}", queue, metrics, IdsOnly())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +28,7 @@ def test_what_was_sent_is_cancelled_where_the_version_survives_it(
 ) -> None:
     async def check() -> None:
         async with Triton(version) as triton:
-            upstream = upstream_of(triton)
+            upstream = triton.upstream()
             await upstream.learn_version()
             limit_s = None if leaves == "gone" else 3.0
             call = asyncio.ensure_future(upstream.infer("spade_image", TENSORS, deadline_s=limit_s))
@@ -102,7 +57,7 @@ def test_what_was_sent_is_cancelled_where_the_version_survives_it(
 def test_a_version_that_is_not_asked_for_is_not_cancelled() -> None:
     async def check() -> None:
         async with Triton("2.53.0") as triton:
-            upstream = upstream_of(triton)
+            upstream = triton.upstream()
             call = asyncio.ensure_future(upstream.infer("spade_image", TENSORS))
             await triton.began.wait()
             call.cancel()
