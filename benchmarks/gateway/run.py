@@ -32,6 +32,7 @@ from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeOptions, served_config
 
 _MOST_BATCH = 8
+_PATIENT_S = 600.0
 _PATIENT = Limits(late_s=60, hung_s=300)  # other programs on the machine may delay a canary
 
 
@@ -107,7 +108,8 @@ def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | 
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     console = Console(width=None if sys.stdout.isatty() else 160)
     cores = len(os.sched_getaffinity(0))
-    model = replace(model, threads=cores, max_batch=max(_MOST_BATCH, *plan.batches))
+    # A large model may take longer for what waits than a server usually lets requests wait.
+    model = replace(model, threads=cores, max_batch=max(_MOST_BATCH, *plan.batches), queue_timeout_s=_PATIENT_S)
     maps, stream = read_maps(served_config(model), labels), Stream()
     load = os.getloadavg()[0]
     held: Held | None = None

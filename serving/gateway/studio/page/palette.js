@@ -37,7 +37,7 @@ export function makePalette(app) {
       const is = Number(button.dataset.id) === app.label;
       button.setAttribute("aria-checked", String(is));
       button.tabIndex = button === chosen ? 0 : -1;
-      if (is && app.label !== show.last) button.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (is && app.label !== show.last) scrollTo(list, button);
     }
     show.last = app.label;
     const current = byId("current");
@@ -58,4 +58,11 @@ export function makePalette(app) {
   app.on("settings", show);
   filter();
   return { nth: (i) => shown()[i]?.click(), search: () => search.focus() };
+}
+
+/** Bring a button of a list into sight by scrolling the list alone; the page stays where it is. */
+function scrollTo(list, button) {
+  const [outer, inner] = [list.getBoundingClientRect(), button.getBoundingClientRect()];
+  list.scrollLeft += Math.min(0, inner.left - outer.left) + Math.max(0, inner.right - outer.right);
+  list.scrollTop += Math.min(0, inner.top - outer.top) + Math.max(0, inner.bottom - outer.bottom);
 }

@@ -52,7 +52,7 @@ export function makeStatus(app) {
     for (const part of PARTS) spans[part].style.flexGrow = String(parts[part]);
     byId("latency").textContent = strings.milliseconds(total);
     const words = PARTS.map((part) => `${strings.parts[part]} ${parts[part].toFixed(1)}`).join(", ");
-    text.textContent = PARTS.map((part) => `${strings.parts[part]} ${parts[part].toFixed(1)}`).join("  ·  ");
+    text.textContent = PARTS.map((part) => `${strings.parts[part]}\u00a0${parts[part].toFixed(1)}`).join("\u00a0· ");
     byId("latency-box").setAttribute("aria-label", strings.latency(strings.milliseconds(total), words));
   });
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import raster_twin as twin
 from PIL import Image
 from playwright.sync_api import Browser, expect
-from served import png
+from served import png, wait_until
 from studio_page import StudioPage, open_studio
 
 from serving.gateway.pair import Pair
@@ -179,6 +181,18 @@ def test_the_picture_is_saved_without_loss(page: StudioPage) -> None:
     np.testing.assert_array_equal(saved, page.picture)
 
 
+def test_picture_and_map_are_saved_together(page: StudioPage) -> None:
+    files = []
+    page.page.on("download", files.append)
+    page.page.locator("#save-menu summary").click()
+    page.page.get_by_role("button", name="Both").click()
+    wait_until(lambda: page.page.wait_for_timeout(50) or len(files) == 2, "two files")
+    assert [file.suggested_filename for file in files] == ["picture.png", "map.png"]
+    picture, labels = [np.asarray(Image.open(file.path())) for file in files]
+    np.testing.assert_array_equal(picture[..., :3], page.picture)
+    np.testing.assert_array_equal(labels, page.labels)
+
+
 def test_a_file_that_is_no_label_map_is_refused_in_plain_words(page: StudioPage) -> None:
     before = page.labels
     bad = np.full((128, 128), 99, np.uint8)
@@ -240,7 +254,7 @@ def test_latency_is_shown_with_its_parts(page: StudioPage) -> None:
         expect(page.page.locator("#latency-text")).to_contain_text(part)
 
 
-def test_the_request_is_shown_as_curl_and_python(page: StudioPage, studio: Pair) -> None:
+def test_the_request_is_shown_as_curl_and_python(page: StudioPage, studio: Pair, tmp_path: Path) -> None:
     page.page.locator("#save-menu summary").click()
     page.page.get_by_text("The request, as curl and Python").click()
     codes = page.page.locator("#codes pre").all_inner_texts()
@@ -248,4 +262,6 @@ def test_the_request_is_shown_as_curl_and_python(page: StudioPage, studio: Pair)
     assert "-F seed=9" in codes[0]
     assert "httpx.post(" in codes[1]
     assert '"seed": 9' in codes[1]
-    compile(codes[1], "request", "exec")
+    (tmp_path / "map.png").write_bytes(png(page.labels))
+    subprocess.run([sys.executable, "-c", codes[1]], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")), page.picture)

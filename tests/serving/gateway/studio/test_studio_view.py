@@ -81,6 +81,7 @@ def test_nothing_covers_anything_at_any_size(browser: Browser, studio: Pair, nam
         assert boxes[one]["x"] + boxes[one]["width"] <= width, one
         for other in APART[i + 1 :]:
             assert not overlaps(boxes[one], boxes[other]), (one, other)
+    assert page.page.evaluate("scrollY") == 0
     assert boxes["#map"]["width"] == pytest.approx(boxes["#map"]["height"], abs=0.5)
     assert boxes["#map"]["width"] >= 0.3 * min(width, height)  # pictures first
     ground = screen(page)[height // 2, 2].astype(int)
