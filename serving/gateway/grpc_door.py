@@ -20,7 +20,7 @@ from serving.gateway.upstream import SERVICE, Metadata, UpstreamError
 from serving.gateway.v2_checks import V2Error, check_infer, deadline_s
 from serving.gateway.v2_read import ADMIN, ASKING, read_only
 from serving.gateway.v2_text import upstream_text
-from serving.traces import TRACEPARENT
+from serving.traces import TRACEPARENT, Attributes
 
 _SHUT = (
     "SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus",
@@ -127,8 +127,9 @@ async def _drawn(
         status = error.code
         raise
     finally:
-        attributes = {"rpc.system": "grpc", "rpc.method": "ModelInfer", "rpc.grpc.status_code": int(status.value[0])}
-        span.end(attributes, failed=status in _FAILED)
+        code = int(status.value[0])
+        told: Attributes = {"rpc.system": "grpc", "rpc.method": "ModelInfer", "rpc.grpc.status_code": code}
+        span.end(told, failed=status in _FAILED)
         state.metrics.count("grpc", "ModelInfer", status.name, time.perf_counter() - began, span.traceparent)
 
 

@@ -17,7 +17,7 @@ import triton_python_backend_utils as pb_utils
 from serving.engines.contract import DeviceLostError
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError, WaitedTooLongError
-from serving.traces import TRACEPARENT, Tracer
+from serving.traces import TRACEPARENT, Attributes, Tracer
 from serving.triton.metrics import Metrics
 from serving.triton.protocol import MARK_OUTCOME, check_parameters, mark_outcome
 from serving.triton.tensors import silence_capsules
@@ -70,11 +70,10 @@ class Call:
         if self.span is not None:
             self._tracer.record(name, self.span.traceparent, began_ns, ended_ns)
 
-    def answer(self, response: Any, outcome: str = "ok", **attributes: str | int | float) -> None:
-        """Send the one and only response. The attributes go to the span."""
+    def answer(self, response: Any, outcome: str = "ok", attributes: Attributes | None = None) -> None:
+        """Send the one and only response. Outcome and attributes go to the span."""
         if self.span is not None:  # before the response, so that the span ends within its caller's
-            named = {f"spade.{name}": value for name, value in attributes.items()}
-            self.span.end({"spade.outcome": outcome, **named}, failed=outcome == "failed")
+            self.span.end({"spade.outcome": outcome, **(attributes or {})}, failed=outcome == "failed")
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 

@@ -22,7 +22,7 @@ from serving.requests.batcher import Batcher, Request
 from serving.requests.deadlines import Deadline, wait_limit_s
 from serving.requests.photo_styles import PhotoStyles
 from serving.requests.sessions import check_session
-from serving.traces import make_tracer
+from serving.traces import Attributes, make_tracer
 from serving.triton.cancelled import read_token, was_cancelled
 from serving.triton.identity import IDENTIFY, Identity
 from serving.triton.metrics import SPADE, Metrics
@@ -118,19 +118,19 @@ class TritonPythonModel(ServedModel):
                 self.refuse(call, result)
             else:
                 record_parts(call, came_ns, began, result.timings)
-                call.answer(self._response(call, result, sent, began), **self._attributes(result))
+                call.answer(self._response(call, result, sent, began), attributes=self._attributes(result))
 
         self.batcher.submit(Request(inputs, answer, self._deadline(call), session))
 
-    def _attributes(self, result: Done) -> dict[str, str | int | float]:
+    def _attributes(self, result: Done) -> Attributes:
         """What the span of a request says about its batch."""
         identity, spent = self.identity, result.timings
         return {
-            "engine": identity.engine,
-            "precision": identity.precision,
-            "batch_size": result.batch_size,
-            "cached_maps": spent.cached_maps,
-            "distinct_share": spent.distinct_share,
+            "spade.engine": identity.engine,
+            "spade.precision": identity.precision,
+            "spade.batch_size": result.batch_size,
+            "spade.cached_maps": spent.cached_maps,
+            "spade.distinct_share": spent.distinct_share,
         }
 
     def _answer_style(self, call: Call, photos: Any) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from serving.gateway.pair import Pair
 
 WAIT_MS = 60_000
+expect.set_options(timeout=WAIT_MS)
 
 _SETTLED = """() => {
     const { app, live, strokes } = spadeStudio;

@@ -68,8 +68,10 @@ def screen(page: StudioPage) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(Image.open(io.BytesIO(page.page.screenshot())).convert("RGB"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [("phone", "light"), ("phone on its side", "dark"), ("tablet", "light"), ("laptop", "dark"), ("4K", "dark")],
+)
 def test_nothing_covers_anything_at_any_size(browser: Browser, studio: Pair, name: str, scheme: str) -> None:
     width, height = SIZES[name]
     page = open_studio(browser, studio, viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -272,7 +274,8 @@ def test_a_server_of_the_local_network_works_without_https(browser: Browser, stu
     page.page.reload()
     page.page.wait_for_selector("body[data-ready]")
     np.testing.assert_array_equal(page.labels, labels)
-    assert page.errors == []
+    # The browser says that it leaves out this header, which asks for more isolation than plain HTTP can give.
+    assert [line for line in page.errors if "Cross-Origin-Opener-Policy" not in line] == []
     page.context.close()
 
 
