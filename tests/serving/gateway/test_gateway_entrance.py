@@ -79,7 +79,7 @@ def guarded(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             stderr=log,
         )
         try:
-            wait_until(lambda: "ready: " in (folder / "log").read_text() or process.poll() is not None, "ready")
+            wait_until(lambda: "ready: " in (folder / "log").read_text() or process.poll() is not None, "ready", 300)
             text = (folder / "log").read_text()
             assert "ready: " in text, text
             url, grpc = re.findall(r"https://\S+", text)[0], re.findall(r"grpcs://(\S+)", text)[0]

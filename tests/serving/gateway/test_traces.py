@@ -77,10 +77,17 @@ def test_a_wrong_request_ends_its_trace_where_it_is_refused(traced: tuple[Pair, 
     trace, headers = new_trace()
     files = FILES | {"label_map": png(np.full_like(LABELS, 99))}
     assert httpx.post(f"{pair.http_url}/v1/synthesize", files=files, headers=headers, timeout=60).status_code == 400
-    spans = collector.trace(trace, 3)
+    spans = collector.trace(trace, 5)
+    assert sorted(span.name for span in spans) == [
+        "POST /v1/synthesize",
+        "decode",
+        "spade",
+        "spade_image",
+        "wait for a turn",
+    ]
     image = one(spans, "spade_image", one(spans, "POST /v1/synthesize", PARENT).span)
-    assert (image.attributes["spade.outcome"], image.failed) == ("invalid", False)
-    assert "convs" not in [span.name for span in spans]
+    for refused in (image, one(spans, "spade", image.span)):
+        assert (refused.attributes["spade.outcome"], refused.failed) == ("invalid", False)
 
 
 def test_grpc_and_live_painting_are_traced_too(traced: tuple[Pair, Collector]) -> None:
