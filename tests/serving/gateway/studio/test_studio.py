@@ -183,7 +183,7 @@ def test_the_picture_is_saved_without_loss(page: StudioPage) -> None:
 
 def test_picture_and_map_are_saved_together(page: StudioPage) -> None:
     files = []
-    page.page.on("download", files.append)
+    page.page.on("download", lambda file: files.append(file))
     page.page.locator("#save-menu summary").click()
     page.page.get_by_role("button", name="Both").click()
     wait_until(lambda: page.page.wait_for_timeout(50) or len(files) == 2, "two files")
