@@ -161,6 +161,10 @@ class RunConfig:
     )
     channels_last: bool = _say(True, "Keep activations channels last.")
     checkpoint_steps: int = _say(1000, "Steps between checkpoints.")
+    checkpoint_part_mb: int = _say(
+        0,
+        "Largest file of a checkpoint, MB, beside single larger tensors; a larger checkpoint is in parts. 0: one file.",
+    )
     keep: int = _say(3, "Checkpoints kept.")
     log_steps: int = _say(50, "Steps between rows of statistics; a row holds means over these steps.")
     sample_steps: int = _say(1000, "Steps between sample grids.")
@@ -215,6 +219,7 @@ _AT_LEAST: dict[str, float] = {
     "run.seed": 0,
     "run.threads": 0,
     "run.checkpoint_steps": 1,
+    "run.checkpoint_part_mb": 0,
     "run.keep": 1,
     "run.log_steps": 1,
     "run.sample_steps": 1,

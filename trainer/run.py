@@ -68,8 +68,10 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        training, keep = self.training, self.config.run.keep
-        save_state(self.folder / "checkpoints", training.networks, training.optimisers, self.step, self.images, keep)
+        training, run, folder = self.training, self.config.run, self.folder / "checkpoints"
+        save_state(
+            folder, training.networks, training.optimisers, self.step, self.images, run.keep, run.checkpoint_part_mb
+        )
 
 
 def start(config: TrainConfig, processes: Processes) -> Run:

@@ -12,6 +12,7 @@ from spade_core.files.checkpoints import CheckpointError
 from trainer.config import TrainConfig
 from trainer.data.dataset import Positions, Stream, loader
 from trainer.networks import Networks, build
+from trainer.output.parts import read_parts
 from trainer.output.state import StateError, checkpoints, load_state, save_state
 from trainer.processes import Processes
 from trainer.step import train_step
@@ -50,6 +51,38 @@ def test_the_last_ones_are_kept_and_a_draft_is_not_one(tmp_path: Path) -> None:
         save_state(tmp_path, networks, adam, step, 2 * step, keep=2)
     assert [step for step, _ in checkpoints(tmp_path)] == [3, 4]
     assert not list(tmp_path.glob(".*")), "the draft of a killed run is removed"
+
+
+def test_a_checkpoint_in_parts_is_the_checkpoint_in_one_file(tmp_path: Path) -> None:
+    networks, adam = trained(small())
+    whole = save_state(tmp_path / "whole", networks, adam, 1, 2, keep=2)
+    for step in (1, 2, 3):
+        path = save_state(tmp_path / "parts", networks, adam, step, 2, keep=2, part_mb=1)
+    files = sorted((tmp_path / "parts").iterdir())
+    assert [step for step, _ in checkpoints(tmp_path / "parts")] == [2, 3]
+    assert not [file for file in files if file.name.startswith("step-00000001")], "its parts go with a checkpoint"
+    of_last = [file for file in files if file.name.startswith("step-00000003")]
+    assert len(of_last) > 2
+    biggest = max(tensor.nbytes for _, module in networks.everything() for tensor in module.state_dict().values())
+    assert all(file.stat().st_size < max(1_000_000, biggest) + 100_000 for file in of_last), "a header beside tensors"
+    header, tensors = read_parts(path)
+    assert header == read_parts(whole)[0] | {"step": "3"}
+    for key, tensor in read_parts(whole)[1].items():
+        assert torch.equal(tensor, tensors[key]), key
+    fresh, config = build(small(run={"seed": 9}), ALONE), small()
+    assert load_state(path, fresh, optimisers(fresh, config.optim)) == (3, 2)
+
+
+def test_parts_of_a_killed_run_are_no_checkpoint(tmp_path: Path) -> None:
+    networks, adam = trained(small())
+    save_state(tmp_path, networks, adam, 1, 2, keep=2, part_mb=1)
+    (tmp_path / "step-00000001.safetensors").rename(tmp_path / "gone")  # killed before the last file
+    assert checkpoints(tmp_path) == []
+    path = save_state(tmp_path, networks, adam, 2, 4, keep=2, part_mb=1)
+    assert not list(tmp_path.glob("step-00000001*"))
+    (tmp_path / "step-00000002.part-001.safetensors").unlink()
+    with pytest.raises(StateError, match="expected a whole checkpoint but got"):
+        load_state(path, networks, adam)
 
 
 def test_a_diverged_network_pushes_no_checkpoint_out(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: networks, averages and Adam in one safetensors file each, whole or absent."""
+"""Checkpoints of a run: networks, averages and Adam in safetensors, whole or absent, in one file or in parts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from spade_core.files.checkpoints import refuse_non_finite
 from spade_core.files.faults import key_faults, refuse_faults, shapes_of
-from spade_core.files.whole_file import write_whole
 from trainer.networks import Networks
+from trainer.output.parts import read_parts, remove_orphans, remove_parts, write_parts
 from trainer.training import Optimisers
 
 _NAME = re.compile(r"^step-(\d{8})\.safetensors$")
@@ -31,8 +30,12 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def save_state(folder: Path, networks: Networks, optimisers: Optimisers, step: int, images: int, keep: int) -> Path:
+def save_state(
+    folder: Path, networks: Networks, optimisers: Optimisers, step: int, images: int, keep: int, part_mb: int = 0
+) -> Path:
     """Write the checkpoint of `step`; then remove all but the last `keep`, and unfinished files of a killed run.
+
+    Where `part_mb` is given, a checkpoint is in files of at most that many megabytes.
 
     A process killed at any moment keeps its earlier checkpoints. Raises StateError. Raises CheckpointError for weights
     that are not finite: they must not push finite checkpoints out.
@@ -43,22 +46,23 @@ def save_state(folder: Path, networks: Networks, optimisers: Optimisers, step: i
     try:
         folder.mkdir(parents=True, exist_ok=True)
         header = {"format": FORMAT, "step": str(step), "images": str(images)}
-        write_whole(path, lambda draft: save_file(tensors, draft, header))
+        write_parts(path, tensors, header, part_mb)
     except (OSError, SafetensorError) as error:
         raise StateError(
             f"[train] expected to write '{path}' but got {error}; check the folder, its rights and the free space"
         ) from None
-    for old in (*(old for _, old in checkpoints(folder)[:-keep]), *folder.glob(".step-*.tmp")):
-        old.unlink()
+    for _, old in checkpoints(folder)[:-keep]:
+        remove_parts(old)
+    remove_orphans(folder)
+    for draft in folder.glob(".step-*.tmp"):
+        draft.unlink()
     return path
 
 
 def load_state(path: Path, networks: Networks, optimisers: Optimisers) -> tuple[int, int]:
     """Fill networks and optimisers from a checkpoint; returns (step, images). Raises StateError."""
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
-            found: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        header, found = read_parts(path)
     except (OSError, SafetensorError) as error:
         raise StateError(
             f"[train] expected a whole checkpoint but got '{path}' ({error}); delete it to resume from the one before"
