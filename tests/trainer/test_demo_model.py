@@ -87,6 +87,9 @@ def test_styles_are_added_to_a_checkpoint_whose_tensors_stay(tmp_path: Path) -> 
     with torch.no_grad():
         mean, _ = load(path).encoder(torch.from_numpy(image.copy())[None].float() / 127.5 - 1)  # type: ignore[misc]
     assert np.array_equal(read_styles(metadata[STYLES])["winter"], mean[0].numpy())
+    save(path, seeded_generator(config), encoder, {"look": "lit"})
+    add_styles(path, count=1)
+    assert not np.array_equal(read_styles(load(path).metadata[STYLES])["winter"], mean[0].numpy()), "of lit scenes"
     save(path, seeded_generator(config))
     with pytest.raises(ValueError, match="expected weights with a style encoder"):
         add_styles(path)

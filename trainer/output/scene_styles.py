@@ -45,10 +45,11 @@ def scene_styles(
 
 def add_styles(path: Path, count: int = SCENES) -> list[str]:
     """Add the named styles to a checkpoint of scenes with a style encoder; returns their names. Raises ValueError."""
-    generator, encoder, _ = load_any(path)
+    generator, encoder, metadata = load_any(path)
     if encoder is None:
         raise ValueError(f"[styles] expected weights with a style encoder but got '{path}' without one")
-    styles = scene_styles(encoder, generator.config.height, generator.config.width, count)
+    size = generator.config.height, generator.config.width
+    styles = scene_styles(encoder, *size, count, metadata.get("look", "flat"))
     with safe_open(path, framework="pt") as file:
         header = dict(file.metadata())
     header[STYLES] = styles_text(styles)

@@ -20,7 +20,7 @@ from trainer.data.dataset import Batch
 from trainer.networks import Networks, sampled_style, synthesize
 from trainer.output.scene_styles import scene_styles
 
-_STYLE_SCENES = 8  # of each named style: the weights are written often
+_STYLE_SCENES = 2  # of each named style: the weights are written often, and `scene_styles` makes better ones
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
