@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from safetensors import safe_open
@@ -24,7 +25,7 @@ def write_parts(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
     parts = list(_parted(tensors, part_mb * _MEGABYTE))
     for number, part in reversed(list(enumerate(parts))):
         fields = dict(header) | ({PARTS: str(len(parts))} if number == 0 else {})
-        write_whole(_name(path, number), lambda draft, part=part, fields=fields: save_file(part, draft, fields))
+        write_whole(_name(path, number), partial(_save, part, fields))
 
 
 def read_parts(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -54,6 +55,10 @@ def remove_orphans(folder: Path) -> None:
     for part in _others(folder, "*"):
         if not part.with_name(part.name.partition(".")[0] + part.suffix).exists():
             part.unlink()
+
+
+def _save(tensors: dict[str, Tensor], header: dict[str, str], draft: Path) -> None:
+    save_file(tensors, draft, header)
 
 
 def _parted(tensors: Mapping[str, Tensor], most: int) -> Iterator[dict[str, Tensor]]:
