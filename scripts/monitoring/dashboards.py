@@ -107,6 +107,13 @@ OVERVIEW = {
               per_second("spade_gateway_deadlines_total", "outcome"), stacked=True),
         Panel("Deadlines given", "The time that clients give", "s", quantiles("spade_gateway_deadline_seconds", shares=(0.1, 0.5))),
     ),
+    "Live painting": (
+        Panel("Pictures and requests", "By status", "reqps",
+              per_second("spade_gateway_requests_total", "status", 'OF, door="live"'), stacked=True),
+        Panel("Sessions", "Kept, and with a client", "short",
+              (Query("sum by (instance) (spade_gateway_live_sessions{OF})", "{{instance}} kept"),
+               Query("sum by (instance) (spade_gateway_live_connections{OF})", "{{instance}} connected"))),
+    ),
     "Processes": (
         Panel("Replaced processes", "By part and reason", "short",
               (Query("sum by (part, reason) (increase(spade_restarts_total{OF}[$__rate_interval]))", "{{part}} {{reason}}"),)),

@@ -14,7 +14,7 @@ from typing import Literal
 from alerts import Alert
 
 # Calls that draw images; the rest are probes, descriptions and pages.
-DRAWING = 'call=~"/v1/synthesize|/v1/images/.+|/v2/.+/infer|ModelInfer"'
+DRAWING = 'call=~"/v1/synthesize|/v1/images/.+|/v2/.+/infer|ModelInfer|frame|variants"'
 # Statuses that are no fault of the client.
 FAULTS = 'status=~"5..|INTERNAL|UNAVAILABLE|UNKNOWN|DEADLINE_EXCEEDED|DATA_LOSS|UNIMPLEMENTED"'
 SLOW_S = 2.0  # a bound of the buckets of spade_gateway_request_seconds

@@ -50,6 +50,7 @@ def create_app(state: State) -> FastAPI:
     app.include_router(scrape.router)
     app.include_router(docs.router)
     app.state.live_sessions = LiveSessions()
+    state.metrics.watch_live(app.state.live_sessions)
     app.include_router(live.router)
     pages.install(app)
     doors = state.settings.doors

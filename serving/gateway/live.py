@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ RETRY_S = 1.0  # where the queue does not say how long to wait
 MOST_WAITING = 8 << 20  # bytes of edits that wait to be drawn, before the connection is no longer read
 MOST_REQUESTS = 4  # of one connection at once
 MOST_REVISION = 2**53
+_GONE = KINDS["client-closed"][0]
 _LATER = (429, 503, 504)  # statuses after which the same request may succeed
 
 # Close codes: the private range of RFC 6455, with HTTP's numbers at the end.
@@ -203,7 +205,8 @@ class Connection:
     async def _answer(self, work: Callable[[], Coroutine[Any, Any, tuple[Json, bytes]]], header: Json) -> None:
         request = header.get("request")
         try:
-            answer, body = await work()
+            with self._counted(header["type"]):
+                answer, body = await work()
         except Exception as error:  # noqa: BLE001 - every request is answered
             await self._tell(error, request=request)
         else:
@@ -238,8 +241,9 @@ class Connection:
 
     async def _draw(self, labels: Map, revision: int) -> None:
         styles = None if self.session.style is None else [self.session.style]
-        answer = await live_requests.ask(self.painter, labels[None], styles, session=self.session.id)
-        (file,), file_s = await live_requests.encode(answer.images, self.painter.encoding)
+        with self._counted("frame"):
+            answer = await live_requests.ask(self.painter, labels[None], styles, session=self.session.id)
+            (file,), file_s = await live_requests.encode(answer.images, self.painter.encoding)
         header = {
             "type": "frame",
             "revision": revision,
@@ -255,6 +259,21 @@ class Connection:
         async with self.sending:
             await self.socket.send_bytes(write_message(header, body))
 
+    @contextlib.contextmanager
+    def _counted(self, call: str) -> Iterator[None]:
+        """Count the picture or request that the block makes. Raises Problem in the place of every error."""
+        began, status = time.perf_counter(), _GONE
+        try:
+            yield
+            status = 200
+        except Exception as error:
+            problem = _problem_of(error)
+            status = KINDS[problem.kind][0]
+            raise problem from error
+        finally:
+            traceparent = self.socket.scope["state"]["traceparent"]
+            self.state.metrics.count("live", call, str(status), time.perf_counter() - began, traceparent)
+
     async def problem(self, problem: Problem, **members: Any) -> None:
         """Tell what is wrong; the connection stays."""
         given = {name: value for name, value in members.items() if value is not None}
@@ -263,13 +282,16 @@ class Connection:
 
     async def _tell(self, error: Exception, **members: Any) -> float | None:
         """Tell of an error. Returns the seconds after which the same may succeed; None where it never will."""
-        match error:
-            case Problem():
-                problem = error
-            case ValueError():
-                problem = Problem("invalid-request", str(error))
-            case _:
-                problem = as_problem(error)
+        problem = _problem_of(error)
         wait = float(problem.headers.get("Retry-After", RETRY_S)) if KINDS[problem.kind][0] in _LATER else None
         await self.problem(problem, retry_after_s=wait, **members)
         return wait
+
+
+def _problem_of(error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case ValueError():
+            return Problem("invalid-request", str(error))
+    return as_problem(error)

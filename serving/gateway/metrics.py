@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 
 from serving.gateway.queue import DeadlineError, FairQueue, RefusedError, Why
+from serving.gateway.sessions import LiveSessions
 from serving.supervisor.status import read_status
 from serving.supervisor.ward import Reason
 from serving.traces import trace_id
@@ -69,6 +70,18 @@ class GatewayMetrics:
         waits.set_function(lambda: queue.waiting)
         sent = Gauge("spade_gateway_sent_maps", "Label maps that the model has", registry=registry)
         sent.set_function(lambda: queue.in_flight)
+        self._live = Gauge(
+            "spade_gateway_live_sessions", "Sessions of live painting that the gateway keeps", registry=registry
+        )
+        self._connected = Gauge(
+            "spade_gateway_live_connections", "Sessions of live painting that a client is connected to",
+            registry=registry,
+        )  # fmt: skip
+
+    def watch_live(self, sessions: LiveSessions) -> None:
+        """Show these sessions."""
+        self._live.set_function(lambda: len(sessions))
+        self._connected.set_function(lambda: sessions.connected)
 
     def count(self, door: str, call: str, status: str, seconds: float, traceparent: str) -> None:
         """Count a request. `call` is a route or a method, of which there are few."""

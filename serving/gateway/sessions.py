@@ -99,6 +99,11 @@ class LiveSessions:
         return len(self._sessions)
 
     @property
+    def connected(self) -> int:
+        """Sessions that somebody is connected to."""
+        return sum(session.close is not None for session in self._sessions.values())
+
+    @property
     def bytes(self) -> int:
         """Bytes of all label maps and waiting edits."""
         return sum(session.labels.nbytes + session.waiting_bytes for session in self._sessions.values())
