@@ -1,0 +1,1 @@
+"""Offline batches on a Ray cluster beside plain processes."""

@@ -1,0 +1,40 @@
+"""The benchmark of offline batches: the rule of its rate, and that its command measures Ray beside plain processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from benchmarks.offline.plain import Finished
+from benchmarks.offline.run import steady_rate
+
+
+def test_a_rate_counts_while_every_worker_draws() -> None:
+    """Worker a draws a batch of two a second, worker b one of two in two seconds, and starts and ends later."""
+    of_a = [Finished(10.0 + turn, "a", 2) for turn in range(7)]
+    of_b = [Finished(12.5 + 2 * turn, "b", 2) for turn in range(4)]
+    finished = sorted([*of_a, *of_b], key=lambda one: one.at_s)
+    assert steady_rate(finished, 2) == pytest.approx((4 + 1) * 2 / 3.5)  # from 12.5 to 16
+
+
+def test_a_turn_in_which_a_worker_drew_nothing_is_refused() -> None:
+    with pytest.raises(click.ClickException, match="2 workers to draw side by side but 1 drew 3 batches"):
+        steady_rate([Finished(float(turn), "a", 1) for turn in range(3)], 2)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_ray_is_measured_beside_plain_processes(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    options = ["--images", "32", "--batch", "2", "--rounds", "1", "--precision", "fp32", "--json", "rows.json"]
+    subprocess.run([sys.executable, "-m", "benchmarks.offline", *options], check=True, cwd=tmp_path)
+    report = json.loads((tmp_path / "rows.json").read_text())
+    assert {(1, 1)} <= {(row["processes"], row["threads"]) for row in report["rows"]}
+    for row in report["rows"]:
+        assert row["plain_per_core"] > 0
+        assert row["share"] == pytest.approx(row["ray_per_core"] / row["plain_per_core"])
