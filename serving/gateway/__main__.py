@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import resource
 import signal
 import socket
@@ -102,6 +104,9 @@ def main() -> None:
             f"[gateway] expected the package {error.name} but it is not installed; run `pip install -e .` in the "
             "checkout of SPADE Serve"
         )
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)  # everything is closed, and the interpreter's own end takes up to a second
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Doors:
             raise DoorsError("[serve] expected either --keys or --without-keys but got both; leave one out")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise DoorsError("[serve] expected --tls-cert and --tls-key together but got one; give both")
+        self._check_certificate()
         for proxy in self.trusted_proxies:
             try:
                 ipaddress.ip_network(proxy)
@@ -66,6 +67,22 @@ class Doors:
                 raise DoorsError(
                     f"[serve] expected --cors as an origin such as https://example.org, or *, but got {origin!r}"
                 )
+
+    def _check_certificate(self) -> None:
+        """Read certificate and key as the doors will, before anything is loaded. Raises DoorsError."""
+        if self.tls_cert is None or self.tls_key is None:
+            return
+        import ssl
+
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                self.tls_cert, self.tls_key, password=lambda: ""
+            )
+        except OSError as error:  # among them ssl.SSLError
+            raise DoorsError(
+                f"[serve] expected --tls-cert as a certificate chain and --tls-key as its key (PEM, without a "
+                f"password) but got '{self.tls_cert}' and '{self.tls_key}': {error}"
+            ) from None
 
 
 OPEN = Doors()

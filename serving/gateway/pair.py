@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.gateway.doors import OPEN, Doors
-from serving.gateway.ward import GatewayWard
+from serving.gateway.ward import GatewayWard, prepared
 from serving.supervisor.keeper import Keeper
 from serving.supervisor.limits import DEFAULT_LIMITS, Limits
 from serving.supervisor.status import StatusPage
@@ -98,14 +98,21 @@ def serve_pair(
     # The gateway lets two batches through to Triton, and bounds what waits by itself.
     model = replace(options.model, queue_size=max(options.model.queue_size, 2 * options.model.max_batch))
     private = replace(options, model=model, **_PRIVATE)  # type: ignore[arg-type]  # the names are fields of these types
-    with _doors(options) as (opened, sockets), supervised(private, report, limits) as triton:
-        gateway = GatewayWard(opened, doors, triton, sockets)
+    with (
+        _doors(options) as (opened, sockets),
+        contextlib.closing(StatusPage()) as status,
+        prepared(sockets, status) as process,
+        supervised(private, report, limits, status) as triton,
+    ):
+        gateway = GatewayWard(opened, doors, triton, sockets, process)
         keeper = Keeper(gateway, triton.status, limits, decides_ready=False)
         try:
             keeper.start(report)
             yield Pair(opened, doors, triton, gateway, keeper)
         finally:
             keeper.stop()
+            if gateway.unclean_ending() is None:
+                triton.all_answered()  # the gateway was all who asked
 
 
 @contextlib.contextmanager

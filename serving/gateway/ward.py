@@ -10,16 +10,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from serving.gateway.doors import Doors
 from serving.gateway.probe import Probe
 from serving.gateway.settings import Settings
 from serving.supervisor.processes import demand_s, read_process, reap
+from serving.supervisor.status import StatusPage
 from serving.supervisor.supervised import SupervisedTriton
 from serving.supervisor.ward import Fault
 from serving.triton.exec_with_parent import __file__ as exec_with_parent
 from serving.triton.server import ServeError, ServeOptions
+
+Process = subprocess.Popen[str]
+Sockets = Mapping[str, socket.socket]
 
 _LOOK_S = 0.1
 _STOPPED_S = 0.3
@@ -37,15 +41,22 @@ class GatewayWard:
         doors: who may come in, and how.
         triton: behind the gateway.
         sockets: of the doors, by the names of the ports.
+        prepared: the first gateway, which waits for its settings.
     """
 
     name = "gateway"
 
     def __init__(
-        self, options: ServeOptions, doors: Doors, triton: SupervisedTriton, sockets: Mapping[str, socket.socket]
+        self,
+        options: ServeOptions,
+        doors: Doors,
+        triton: SupervisedTriton,
+        sockets: Sockets,
+        prepared: Process | None = None,
     ) -> None:
         self._options, self._doors, self._triton, self._sockets = options, doors, triton, sockets
-        self._process: subprocess.Popen[str] | None = None
+        self._prepared = prepared
+        self._process: Process | None = None
         self._probe = Probe(*sockets["http_port"].getsockname()[:2])
         self._stopped_since: float | None = None
         self._demand_s = 0.0  # of the process, when its last answer came
@@ -58,7 +69,11 @@ class GatewayWard:
 
     def start(self, report: Callable[[str], None]) -> None:
         """See `Ward.start`. Raises ServeError."""
-        self._process = process = self._spawn()
+        self._process = process = self._prepared or spawn(self._sockets, self._triton.status)
+        self._prepared = None
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # a process that has ended is noticed below
+            process.stdin.write(self._settings().to_json())
         self._probe.close()
         self._stopped_since = None
         assert process.stdout is not None
@@ -96,15 +111,8 @@ class GatewayWard:
     def kill(self) -> None:
         """See `Ward.kill`."""
         self._probe.close()
-        process = self._process
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        reap(process.pid)
-        if process.stdout is not None:
-            process.stdout.close()
+        if self._process is not None:
+            end(self._process)
 
     def stop(self) -> None:
         """See `Ward.stop`."""
@@ -141,13 +149,12 @@ class GatewayWard:
             return None
         return Fault("hung", f"no answer of the gateway for {silent:.1f} s")
 
-    def _spawn(self) -> subprocess.Popen[str]:
+    def _settings(self) -> Settings:
         triton, options = self._triton.server, self._options
-        http, metrics, status = (self._sockets["http_port"], self._sockets["metrics_port"], self._triton.status)
-        settings = Settings(
-            http_fd=http.fileno(),
-            metrics_fd=metrics.fileno(),
-            status_fd=status.descriptor,
+        return Settings(
+            http_fd=self._sockets["http_port"].fileno(),
+            metrics_fd=self._sockets["metrics_port"].fileno(),
+            status_fd=self._triton.status.descriptor,
             grpc_address=f"{options.host}:{options.grpc_port}",
             triton_grpc=triton.grpc_url.removeprefix("grpc://"),
             triton_metrics=triton.metrics_url,
@@ -158,16 +165,38 @@ class GatewayWard:
             queue_timeout_s=options.model.queue_timeout_s,
             verbose=options.verbose,
         )
-        gateway = [sys.executable, "-m", "serving.gateway"]
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", exec_with_parent, str(os.getpid()), *gateway],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=(settings.http_fd, settings.metrics_fd, settings.status_fd),
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        with process.stdin:
-            process.stdin.write(settings.to_json())
-        return process
+
+
+def spawn(sockets: Sockets, status: StatusPage) -> Process:
+    """A gateway that imports its packages, and then waits for its settings on standard input."""
+    gateway = [sys.executable, "-m", "serving.gateway"]
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", exec_with_parent, str(os.getpid()), *gateway],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=(sockets["http_port"].fileno(), sockets["metrics_port"].fileno(), status.descriptor),
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def prepared(sockets: Sockets, status: StatusPage) -> Iterator[Process]:
+    """The first gateway: its imports and Triton's start take place at the same time. No process is left."""
+    process = spawn(sockets, status)
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: Process) -> None:
+    """End a gateway at once, with whatever is in its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reap(process.pid)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()

@@ -50,6 +50,10 @@ class SupervisedTriton:
         """End Triton at once, where it takes long to stop."""
         self._keeper.kill()
 
+    def all_answered(self) -> None:
+        """Say that nobody asks any more, and that everything is answered: Triton need not be drained."""
+        self._ward.answered = True
+
     def unclean_ending(self) -> str | None:
         """How Triton ended where requests may be unanswered; None after a clean end."""
         return self.server.unclean_ending()
@@ -57,15 +61,22 @@ class SupervisedTriton:
 
 @contextlib.contextmanager
 def supervised(
-    options: ServeOptions, report: Report = lambda _: None, limits: Limits = DEFAULT_LIMITS
+    options: ServeOptions,
+    report: Report = lambda _: None,
+    limits: Limits = DEFAULT_LIMITS,
+    status: StatusPage | None = None,
 ) -> Iterator[SupervisedTriton]:
-    """A Triton that is ready, and kept so. The end of the block stops it.
+    """A Triton that is ready, and kept so. The end of the block stops it. `status` is the page of somebody who shows
+    it; without one, Triton shows the restarts among its own metrics.
 
     Raises what `serving.triton.server.serve` raises. This process becomes the parent of orphans.
     """
     adopt_orphans()
-    with run_directory() as run, contextlib.closing(StatusPage()) as status:
-        ward = TritonWard(Launcher(options, run), run, limits, replaced=options.repository is not None)
+    with run_directory() as run, contextlib.closing(StatusPage()) as own:
+        shown = own if status is None else None
+        status = status or own
+        followed = options.repository is not None
+        ward = TritonWard(Launcher(options, run), run, limits, replaced=followed, shown=shown)
         keeper = Keeper(ward, status, limits)
         try:
             keeper.start(report)

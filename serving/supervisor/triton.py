@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import select
@@ -10,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from serving.supervisor.canary_watch import CanaryWatch
 from serving.supervisor.limits import Limits
@@ -22,7 +24,9 @@ from serving.supervisor.processes import (
     read_process,
     reap,
 )
-from serving.supervisor.ward import Fault
+from serving.supervisor.status import StatusPage
+from serving.supervisor.ward import Fault, Reason
+from serving.triton.restarts import RESTARTS
 from serving.triton.run_directory import remove_shared_memory
 from serving.triton.server import Launcher, Server
 
@@ -38,20 +42,36 @@ class TritonWard:
         launcher: starts them.
         limits: what counts as hung or leaking.
         replaced: True where a model's processes may end because a new version took over (a followed repository).
+        shown: the counts that Triton shows itself, where there is no gateway.
 
     Attributes:
         server: the one that runs now, or ran last.
+        answered: True once nobody asks any more, and everything is answered.
     """
 
     name = "triton"
 
-    def __init__(self, launcher: Launcher, run: Path, limits: Limits, *, replaced: bool = False) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        run: Path,
+        limits: Limits,
+        *,
+        replaced: bool = False,
+        shown: StatusPage | None = None,
+    ) -> None:
+        self._shown = shown
         self._launcher, self._run, self._limits, self._replaced = launcher, run, limits, replaced
         self.server: Server | None = None
+        self.answered = False
         self._watch: _Watch | None = None
 
     def start(self, report: Callable[[str], None]) -> None:
         """See `Ward.start`. Raises ServeError, PortError."""
+        if self._shown is not None:
+            counts = self._shown.status.restarts
+            by_reason = {reason: counts.get((self.name, reason), 0) for reason in get_args(Reason)}
+            self._launcher.told[RESTARTS] = json.dumps(by_reason)
         self.server = self._launcher.start(report)
         self._watch = _Watch(self.server, self._limits, replaced=self._replaced)
 
@@ -76,7 +96,7 @@ class TritonWard:
         """See `Ward.stop`."""
         self._end_watch()
         if self.server is not None:
-            self.server.stop()
+            self.server.stop(answered=self.answered)
             reap(self.server.process.pid)
 
     def _end_watch(self) -> None:
@@ -128,7 +148,7 @@ class _Watch:
         """A model process that ended, unless a new version of its model has taken over."""
         if not descriptors:
             return None
-        gone = [self._stubs[descriptor] for descriptor in descriptors if descriptor in self._stubs]
+        gone = [self._forget(descriptor) for descriptor in descriptors if descriptor in self._stubs]
         self._find_members()
         if not gone:
             return None
@@ -173,15 +193,19 @@ class _Watch:
         """The processes of model `spade`: while they stay, the canary's image must too."""
         return frozenset(pid for pid, model in self._stubs.values() if model == "spade")
 
+    def _forget(self, descriptor: int) -> tuple[int, str]:
+        """A model process that ended, and its model; it is watched no more."""
+        self._poll.unregister(descriptor)
+        os.close(descriptor)
+        return self._stubs.pop(descriptor)
+
     def _find_members(self) -> None:
-        """Read the server's group anew, and watch each model process for its end."""
+        """Read the server's group anew, and watch each new model process for its end.
+
+        One that ended stays watched until `look` has seen its end, so that no end is missed.
+        """
         self._members = [p for p in processes_of_group(self._server.process.pid) if not p.ended]
         live = {process.pid for process in self._members}
-        for descriptor, (pid, _) in list(self._stubs.items()):
-            if pid not in live:
-                self._poll.unregister(descriptor)
-                os.close(descriptor)
-                del self._stubs[descriptor]
         known = {pid for pid, _ in self._stubs.values()}
         for pid in live - known:
             arguments = arguments_of(pid)

@@ -106,9 +106,14 @@ class Server:
     def metrics_url(self) -> str:
         return f"http://{reachable(self.options.host)}:{self.options.metrics_port}/metrics"
 
-    def stop(self) -> int:
-        """Answer the accepted requests within `drain_s`, then end; no process is left. Returns Triton's exit status."""
-        if self.process.poll() is None:
+    def stop(self, *, answered: bool = False) -> int:
+        """Answer the accepted requests within `drain_s`, then end; no process is left. Returns Triton's exit status.
+
+        `answered`: nobody asks any more, and everything is answered. Triton is then killed, since its own end and the
+        ends of its models' interpreters take seconds.
+        """
+        self.drained = self.drained or answered
+        if self.process.poll() is None and not answered:
             address = self.grpc_url.removeprefix("grpc://")
             self.drained = self.ready and drain(address, self.secret, self.options.drain_s)
             self.process.terminate()
@@ -198,6 +203,10 @@ class Launcher:
     Args:
         options: what is served; see `serve` for the errors.
         run: an empty folder for files of the server. Its name is the prefix of the server's shared memory.
+
+    Attributes:
+        options: with the ports, once a server has started.
+        told: environment variables for the next start.
     """
 
     def __init__(self, options: ServeOptions, run: Path) -> None:
@@ -210,6 +219,7 @@ class Launcher:
         self._backends = make_backend_directory(self._install, run / "backends")
         self._log = options.log_file or run / "triton.log"
         self._secret = secrets.token_hex(16)
+        self.told: dict[str, str] = {}  # more of the environment
 
     def start(self, report: Report = lambda _: None) -> Server:
         """A server that is ready. `report` may raise, to give up the start."""
@@ -236,7 +246,8 @@ class Launcher:
         version = None if options.repository is None else live_number(options.repository)
         command = triton_command(self._install, options, self._repository, self._backends, self._run.name, self._secret)
         log_begin = self._log.stat().st_size if self._log.exists() else 0
-        process = _spawn(command, environment(self._install, self._run.name), self._log)
+        values = environment(self._install, self._run.name) | self.told
+        process = _spawn(command, values, self._log)
         return Server(options, process, self._log, log_begin, self._secret, version)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from memory_cgroup import memory_cgroup
 from served import FREE_PORTS, blocks, left_behind, png, wait_until
 from websockets.sync.client import connect
 
@@ -139,4 +140,20 @@ def test_what_dies_or_hangs_is_replaced_and_clients_may_try_again(
     if ward == "triton":
         assert load.errors == []  # what was accepted is sent again
     assert all(error.retryable for error in load.errors), [(str(error), error.status) for error in load.errors]
+    pair.check()
+
+
+def test_the_kernel_kills_the_engine_for_memory_and_no_request_is_lost(pair: Pair) -> None:
+    """Out of memory, not merely over the supervisor's bound: the limit of a cgroup, as a container has one."""
+    before = pair.status.status.restarts.get(("triton", "dead"), 0)
+    with memory_cgroup(256 << 10) as (add, kills):
+        with Load(pair.grpc_url) as load:
+            add(model_process(pair, "spade"))
+            wait_until(kills, "the kernel to end the engine")
+            wait_until(lambda: pair.status.status.restarts.get(("triton", "dead"), 0) > before, "the replacement")
+            answers = load.answers
+            wait_until(lambda: load.answers > answers + 3, "answers again")
+        assert kills() == 1
+    assert load.errors == []
+    wait_until(lambda: pair.status.status.ready, "readiness")
     pair.check()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,23 @@ def test_a_full_disk_is_said_at_the_start(tiny_weights: Path, tmp_path: Path) ->
     assert process.returncode == 1
     assert re.search(r"^error: .*No space left on device", error, re.MULTILINE)
     assert "Traceback" not in error
+
+
+def test_a_disk_that_fills_up_while_serving_loses_nothing(tiny_weights: Path, tmp_path: Path) -> None:
+    """Log, configuration and temporary files lie there. The engine's process dies meanwhile, too, and is replaced."""
+    with (
+        spade_serve(tiny_weights, "size=64m", tmp_path, TMPDIR=str(tmp_path)) as process,
+        Client(grpc_url(process)) as client,
+    ):
+        expected = draw(client)
+        disk = Path(f"/proc/{process.pid}/root{tmp_path}")
+        fill(disk / "fill")
+        assert os.statvfs(disk).f_bavail == 0
+        np.testing.assert_array_equal(draw(client), expected)
+        killed = engine_process(process.pid)
+        os.kill(killed, signal.SIGKILL)
+        np.testing.assert_array_equal(draw(client), expected)
+        assert engine_process(process.pid) != killed
 
 
 def test_a_read_only_folder_for_temporary_files_is_left_aside(tiny_weights: Path, tmp_path: Path) -> None:

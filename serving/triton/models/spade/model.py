@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ from serving.triton.cancelled import read_token, was_cancelled
 from serving.triton.identity import IDENTIFY, Identity
 from serving.triton.metrics import SPADE, Metrics
 from serving.triton.protocol import ANSWER_BY, TOKEN, check_package, read_parameters
+from serving.triton.restarts import Restarts
 from serving.triton.served_model import Call, ServedModel
 from serving.triton.tensors import make_tensor, read_inputs
 from spade_core.config import STYLE_DIM
@@ -73,6 +75,7 @@ class TritonPythonModel(ServedModel):
         }
         self.metrics = Metrics(pb_utils, SPADE, labels, {"spade_weights_info": {"sha256": hashed}})
         self.metrics.set("spade_weights_info", 1)
+        self.restarts = Restarts(pb_utils, str(os.getpid()) if options["published"] else None)
         log.info("weights %s, sha256 %s", weights or f"of preset {config.preset}", hashed)
         size = (1, config.height, config.width)
         self.engine.synthesize(
@@ -98,6 +101,7 @@ class TritonPythonModel(ServedModel):
         self.batcher.close()
         self.metrics.close()
         self.tracer.close()
+        self.restarts.close()
 
     def accept(self, call: Call) -> None:
         """Check a request and queue it. A request for output `identity` alone asks for no image."""
