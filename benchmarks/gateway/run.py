@@ -29,7 +29,8 @@ from serving.engines.names import PRECISIONS
 from serving.gateway.pair import serve_pair
 from serving.supervisor.limits import Limits
 from serving.triton.model_config import ModelOptions
-from serving.triton.server import ServeOptions, served_config
+from serving.triton.served_facts import served_config
+from serving.triton.server import ServeOptions
 
 _MOST_BATCH = 8
 _PATIENT_S = 600.0

@@ -11,7 +11,8 @@ from benchmarks.load.doors import DOORS, Door, door
 from serving.client import Client
 from serving.protocol import ModelInfo
 from serving.triton.model_config import ModelOptions
-from serving.triton.server import ServeOptions, serve, served_config
+from serving.triton.served_facts import served_config
+from serving.triton.server import ServeOptions, serve
 from spade_core.config import CUSTOM, PRESETS, GeneratorConfig
 
 LOCAL = "local"

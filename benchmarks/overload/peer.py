@@ -21,7 +21,7 @@ from serving.triton.install import find_tritonserver, make_backend_directory
 from serving.triton.model_config import ModelOptions, spade_config
 from serving.triton.ports import free_ports
 from serving.triton.run_directory import run_directory
-from serving.triton.server import served_config
+from serving.triton.served_facts import served_config
 from serving.triton.server_log import last_errors
 
 MODEL = Path(__file__).parent / "peer_model.py"

@@ -34,7 +34,7 @@ from serving.cli.console import Command
 from serving.cli.options import COUNT, FOLDER, SECONDS, Queue, Running, option, options
 from serving.cli.serve import model_options
 from serving.triton.model_config import ModelOptions
-from serving.triton.server import served_config
+from serving.triton.served_facts import served_config
 
 SERVERS = ("gateway", "direct", "triton-batcher")
 

@@ -31,7 +31,8 @@ from benchmarks.server.measure import Bench, ClosedLoop, OpenLoop, measure_close
 from benchmarks.server.tables import ClosedRow, OpenRow, closed_table, open_table
 from serving.engines.names import PRECISIONS
 from serving.triton.model_config import ModelOptions
-from serving.triton.server import ServeOptions, serve, served_config
+from serving.triton.served_facts import served_config
+from serving.triton.server import ServeOptions, serve
 
 MOST_BATCH = 8
 

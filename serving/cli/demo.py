@@ -40,7 +40,8 @@ def run_demo(model: ModelOptions, out: Path, count: int) -> Iterator[str]:
     from serving.client import Client
     from serving.progress import Progress
     from serving.requests.images import encode_images, read_encoding, write_image
-    from serving.triton.server import ServeOptions, serve, served_config
+    from serving.triton.served_facts import served_config
+    from serving.triton.server import ServeOptions, serve
     from spade_core.maps.colours import class_palette
     from spade_core.maps.drawn import demo_map
     from spade_core.maps.sheet import contact_sheet

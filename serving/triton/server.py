@@ -26,8 +26,8 @@ from serving.triton.model_config import ModelOptions, write_repository
 from serving.triton.ports import free_ports, reachable
 from serving.triton.repository import announced, check_live, live_number
 from serving.triton.run_directory import run_directory
+from serving.triton.served_facts import served_facts
 from serving.triton.server_log import has_lines, last_errors
-from spade_core.config import GeneratorConfig, preset
 
 Report = Callable[[str], None]
 
@@ -180,21 +180,6 @@ def follow(server: Server) -> contextlib.AbstractContextManager[None]:
     if server.options.repository is None:
         return contextlib.nullcontext()
     return announced(server.options.repository, server.grpc_url, server.secret, server.version)
-
-
-def served_config(options: ModelOptions) -> GeneratorConfig:
-    """The configuration of the weights that `options` name. Raises ValueError where the weights cannot be read."""
-    return served_facts(options)[0]
-
-
-def served_facts(options: ModelOptions) -> tuple[GeneratorConfig, dict[str, str]]:
-    """Configuration and fields of the model that `options` name. Raises ValueError where it cannot be read."""
-    if options.weights is None:
-        return (preset(options.preset) if options.entry is None else options.entry.load().config), {}
-    from spade_core.files.weights import info
-
-    found = info(options.weights)
-    return found.config, found.metadata
 
 
 class Launcher:

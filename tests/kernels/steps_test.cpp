@@ -1,12 +1,13 @@
 // Runs every kind of step on every ISA of this machine. A program on one thread and on several threads must give the
 // same bits.
 
+#include "steps.hpp"
+
 #include <cstdint>
 #include <cstdio>
 #include <utility>
 
 #include "spade_kernels.h"
-#include "steps.hpp"
 
 using steps::equal, steps::Level, steps::run;
 

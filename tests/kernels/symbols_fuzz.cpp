@@ -1,5 +1,5 @@
-// A libFuzzer target of the symbols of label and instance maps: any shape, any labels, beside the formula written plainly.
-// scripts/fuzz_native builds and runs this program.
+// A libFuzzer target of the symbols of label and instance maps: any shape, any labels, beside the formula written
+// plainly. scripts/fuzz_native builds and runs this program.
 
 #include <algorithm>
 #include <cstdint>
