@@ -1,4 +1,4 @@
-"""A few seconds of libFuzzer on each native kernel, where clang has it."""
+"""A few seconds of libFuzzer on plan and symbols, where clang has it."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def test_a_short_run_finds_nothing() -> None:
     if done.returncode == NO_FUZZER:
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stderr.count("number_of_executed_units") == 3  # plan, symbols and steps
+    assert done.stderr.count("number_of_executed_units") == 2  # plan and symbols
