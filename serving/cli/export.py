@@ -62,6 +62,8 @@ def export(
 
     if "triton" in files.makes and "tensorrt" not in files.makes and files.precision == "fp16":
         note("note: a checkpoint at fp16 is served on an NVIDIA GPU only")
+    if files.precision == "int8":
+        note("note: a checkpoint at int8 is served on processors with AMX only")
     checkpoint = load_checkpoint(model.file, model.architecture)
     facts = {**checkpoint.metadata, **_source(model)}
     if {"onnx", "tensorrt"} & set(files.makes):
@@ -102,6 +104,10 @@ def _refuse_ignored(context: click.Context, targets: tuple[str, ...]) -> None:
 def _refuse_contradictions(files: Files, graph: Graph) -> None:
     if "triton" in files.makes and files.publish is None:
         raise click.UsageError("--to triton: name the model repository with --publish")
+    if files.precision == "int8" and files.makes != ("triton",):
+        raise click.UsageError(
+            "--precision int8: a published checkpoint has it, but neither a graph nor an engine; give --to triton alone"
+        )
     if graph.int8 and files.precision != "fp32":
         raise click.UsageError(f"--int8: it starts from a float32 graph, not --precision {files.precision}")
     if {"tensorrt", "triton"} <= set(files.makes) and graph.image != "uint8":

@@ -153,9 +153,10 @@ class Files:
         "--publish", type=OUT_FOLDER, help="The model repository; needed by, and implies, --to triton."
     )
     given_precision: str | None = option(
-        "--precision", type=click.Choice(["fp32", "fp16", "bf16"]),
-        help="Precision of weights and activations. An engine keeps the precision of its graph.  [default: fp32 for a "
-        "graph; for a published checkpoint, the fastest of the machine that serves it]",
+        "--precision", type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+        help="Precision of weights and activations. An engine keeps the precision of its graph; int8 is for a "
+        "published checkpoint.  [default: fp32 for a graph; for a published checkpoint, the fastest of the machine "
+        "that serves it]",
     )  # fmt: skip
 
     @property

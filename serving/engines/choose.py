@@ -124,8 +124,14 @@ def _torch_on_cpu(precision: str, reason: str) -> Choice:
 
 def choose_for(weights: Path | None, name: str, precision: str) -> Choice:
     """`choose`, for a checkpoint that may hold a network on one-hot maps. Raises CheckpointError too."""
+    return _choose_for(weights, name, precision)[0]
+
+
+def _choose_for(weights: Path | None, name: str, precision: str) -> tuple[Choice, bool]:
+    """`choose_for`, and whether the checkpoint holds a network on one-hot maps."""
     choice = choose(name, precision)  # refuses what this machine cannot run before the file is read
-    return choose_one_hot(name, precision) if _is_one_hot(weights) else choice
+    one_hot = _is_one_hot(weights)
+    return (choose_one_hot(name, precision) if one_hot else choice), one_hot
 
 
 def choose_one_hot(name: str, precision: str) -> Choice:
@@ -146,12 +152,14 @@ def _is_one_hot(weights: Path | None) -> bool:
     return ARCHITECTURES[info(weights).config.architecture].one_hot
 
 
-def load_weights(weights: Path | None, preset: str) -> Weights:
+def load_weights(weights: Path | None, preset: str, one_hot: bool | None = None) -> Weights:
     """The weights in the file `weights`. Without it, the preset's seeded, untrained weights, and a warning.
+
+    `one_hot`: whether the file holds a network on one-hot maps; None reads that from the file.
 
     Raises CheckpointError, and NoTorchError for seeded weights where there is no PyTorch.
     """
-    if weights is not None and _is_one_hot(weights):
+    if weights is not None and (_is_one_hot(weights) if one_hot is None else one_hot):
         from spade_core.files.checkpoints import read_any_weights
 
         return read_any_weights(weights)
@@ -201,7 +209,12 @@ def start_engine(weights: Weights, choice: Choice, threads: int | None, session_
 def make_engine(
     weights: Weights, name: str, precision: str, threads: int | None, session_bytes: int = SESSION_BYTES
 ) -> Engine:
-    """`choose`, then `start_engine`. Logs the choice."""
+    """`choose`, then `start_engine`. Logs the choice. Raises TypeError for networks in place of weights."""
+    if not isinstance(weights, Weights):
+        raise TypeError(
+            f"[engine] expected the Weights of a checkpoint but got {type(weights).__name__}; give "
+            "spade_core.files.weights.read_weights(path), or to_weights(checkpoint) of spade_core.files.checkpoints"
+        )
     one_hot = ARCHITECTURES[weights.config.architecture].one_hot
     choice = choose_one_hot(name, precision) if one_hot else choose(name, precision)
     log.info("%s", choice)
@@ -235,5 +248,6 @@ def load_engine(
         from serving.engines.one_hot import one_hot_engine
 
         return one_hot_engine(network, choose_one_hot(name, precision).device, threads)
-    choose_for(weights, name, precision)  # refuses what this machine cannot run before the weights are read
-    return make_engine(load_weights(weights, preset), name, precision, threads, session_bytes)
+    # Refuses what this machine cannot run before the weights are read.
+    _, one_hot = _choose_for(weights, name, precision)
+    return make_engine(load_weights(weights, preset, one_hot), name, precision, threads, session_bytes)

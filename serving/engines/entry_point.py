@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spade_core.config import GeneratorConfig
 from spade_core.pytorch import require_torch
 
 if TYPE_CHECKING:
@@ -24,6 +29,27 @@ class EntryPoint:
 
     name: str
     folder: str
+
+    def config(self) -> GeneratorConfig:
+        """The configuration of the model. A process of its own loads the model, so that this one holds no copy.
+
+        Raises ValueError as `load` does, and where the function fails; its traceback is on stderr.
+        """
+        require_torch("a model of one's own", "serve a checkpoint by --weights")
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "config.json")  # whatever the module prints, the file holds the configuration alone
+            done = subprocess.run(
+                [sys.executable, "-m", "serving.engines.entry_point", self.name, self.folder, str(out)], check=False
+            )
+            if done.returncode != 0 or not out.is_file():
+                raise ValueError(
+                    f"[model] expected a OneHotModel of {self.name} but its process ended with status "
+                    f"{done.returncode}; mend what stands above"
+                )
+            found = json.loads(out.read_text())
+        if "error" in found:
+            raise ValueError(found["error"])
+        return GeneratorConfig.from_dict(found["config"])
 
     def load(self) -> OneHotModel:
         """Import the module and call the function. Raises ValueError, naming what is wrong with the entry point."""
@@ -56,3 +82,16 @@ class EntryPoint:
                 "spade_core.OneHotModel(network, classes=.., height=.., width=..)"
             )
         return model.eval()
+
+
+def _describe(name: str, folder: str, out: str) -> None:
+    """Write the configuration of a model, or what is wrong with its entry point, as JSON."""
+    try:
+        found: dict[str, object] = {"config": EntryPoint(name, folder).load().config.to_dict()}
+    except ValueError as error:
+        found = {"error": str(error)}
+    Path(out).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    _describe(*sys.argv[1:])

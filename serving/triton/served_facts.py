@@ -14,7 +14,7 @@ def served_config(options: ModelOptions) -> GeneratorConfig:
 def served_facts(options: ModelOptions) -> tuple[GeneratorConfig, dict[str, str]]:
     """Configuration and fields of the model that `options` name. Raises ValueError where it cannot be read."""
     if options.weights is None:
-        return (preset(options.preset) if options.entry is None else options.entry.load().config), {}
+        return (preset(options.preset) if options.entry is None else options.entry.config()), {}
     from spade_core.files.weights import info
 
     found = info(options.weights)

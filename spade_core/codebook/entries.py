@@ -64,16 +64,24 @@ def codebook(folded: Folded, level: LevelTensors, activation: Callable[[Tensor],
     include its statistics, for a * x + b.
     """
     actv = activation(embed(folded.table, folded.shared_bias, level.patches3))  # [U3, 128]
-    actv = F.pad(actv, (0, 0, 0, 1))  # [U3 + 1, 128]; the last row, outside, is zero like the second conv's padding
-    half = actv.dtype == torch.bfloat16 or torch.is_autocast_enabled(actv.device.type)
-    if not half and PER_TAP * actv.shape[0] <= level.patches5.shape[0]:
-        return _per_tap(folded, actv, level.patches5)
+    return conv_of_windows(actv, folded.weight, folded.bias, level.patches5)
+
+
+def conv_of_windows(values: Tensor, weight: Tensor, bias: Tensor, windows: Tensor) -> Tensor:
+    """A conv at every distinct window: values [U3, in], weight [k*k * in, out], windows [U5, k*k] -> [U5, out].
+
+    A window names rows of `values`, taps row-major; U3 means outside the image, where the conv pads with zeros.
+    """
+    values = F.pad(values, (0, 0, 0, 1))  # [U3 + 1, in]; the last row, outside, is zero
+    half = values.dtype == torch.bfloat16 or torch.is_autocast_enabled(values.device.type)
+    if not half and PER_TAP * values.shape[0] <= windows.shape[0]:
+        return _per_tap(values, weight, bias, windows)
     entries = []
-    for windows in torch.split(level.patches5, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
-        rows = windows.shape[0]
-        padded = F.pad(windows, (0, 0, 0, -rows % ROW_STEP))
-        gathered = _gather(actv, padded.flatten()).view(padded.shape[0], -1)  # [.., k*k * 128]
-        entries.append(torch.addmm(folded.bias, gathered, folded.weight)[:rows])
+    for some in torch.split(windows, GATHER_ROWS):  # [<= GATHER_ROWS, k*k]
+        rows = some.shape[0]
+        padded = F.pad(some, (0, 0, 0, -rows % ROW_STEP))
+        gathered = _gather(values, padded.flatten()).view(padded.shape[0], -1)  # [.., k*k * in]
+        entries.append(torch.addmm(bias, gathered, weight)[:rows])
     return entries[0] if len(entries) == 1 else torch.cat(entries)
 
 
@@ -103,13 +111,13 @@ class _GatherHalf(torch.autograd.Function):
         return grad.new_zeros(ctx.shape, dtype=ctx.dtype).index_add_(0, rows, grad.to(ctx.dtype)), None
 
 
-def _per_tap(folded: Folded, actv: Tensor, windows: Tensor) -> Tensor:
-    """Multiply each hidden row with every tap, then add the products of each window: U3 rows multiplied, not U5."""
-    taps, hidden, width = windows.shape[1], actv.shape[1], folded.weight.shape[1]
-    if folded.weight.is_contiguous():
-        weight = folded.weight.view(taps, hidden, width).transpose(0, 1).reshape(hidden, -1)  # [128, k*k * 2C]
+def _per_tap(values: Tensor, weight: Tensor, bias: Tensor, windows: Tensor) -> Tensor:
+    """Multiply each row with every tap, then add the products of each window: U3 rows multiplied, not U5."""
+    taps, width_in, width = windows.shape[1], values.shape[1], weight.shape[1]
+    if weight.is_contiguous():
+        weight = weight.view(taps, width_in, width).transpose(0, 1).reshape(width_in, -1)  # [128, k*k * 2C]
     else:
-        weight = folded.weight.t().view(width, taps, hidden).transpose(0, 1).reshape(-1, hidden).t()
-    products = (actv @ weight).to(actv.dtype).view(actv.shape[0] * taps, -1)  # [(U3 + 1) * k*k, 2C], row u * k*k + t
-    rows = windows * taps + torch.arange(taps, dtype=windows.dtype, device=windows.device)
-    return F.embedding_bag(rows, products, mode="sum").add_(folded.bias)
+        weight = weight.t().view(width, taps, width_in).transpose(0, 1).reshape(-1, width_in).t()
+    products = (values @ weight).to(values.dtype).view(values.shape[0] * taps, -1)  # [(U3 + 1) * k*k, 2C]
+    rows = windows * taps + torch.arange(taps, dtype=windows.dtype, device=windows.device)  # row u * k*k + t
+    return F.embedding_bag(rows, products, mode="sum").add_(bias)

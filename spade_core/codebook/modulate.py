@@ -47,14 +47,14 @@ def by_entry(index: Tensor, entries: int) -> ByEntry:
 
 
 def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None, order: ByEntry | None = None) -> Tensor:
-    """`a[index] * norm(x) + b[index]`, [N, C, h, w], channels last.
+    """`a[index] * norm(x) + b[index]`, [N, C, h, w] or [N, C, d, h, w], channels last.
 
     On a CUDA device the installed CUDA kernels compute the map and its gradient, if there are any.
 
     Args:
-        x: [N, C, h, w], channels last.
+        x: [N, C, h, w] or [N, C, d, h, w], channels last.
         entries: [U5, 2C], a before b.
-        index: int32 [N, h, w], rows of entries.
+        index: int32 [N, h, w] or [N, d*h, w], rows of entries.
         norm: a norm without affine parameters, or None when its statistics are in the entries.
         order: `by_entry` of the index. A gradient needs it, and sorts the index itself if it is None.
     """
@@ -75,7 +75,7 @@ def modulate(x: Tensor, entries: Tensor, index: Tensor, norm: nn.Module | None, 
 def _apply(x: Tensor, entries: Tensor, index: Tensor) -> Tensor:
     """a[index] * x + b[index] at the precision of x, a slice of pixels at a time."""
     # A new tensor, since autograd forbids the next layer to change a view in place.
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=channels_last(x))
     rows, written, pixels = as_rows(x), as_rows(out), index.flatten()
     entries = entries.to(x.dtype)
     for part in slices(rows):
@@ -98,7 +98,7 @@ class _Modulate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, entries, index = ctx.saved_tensors
         rows, flat, pixels = as_rows(x), as_rows(grad), index.flatten()
-        out = torch.empty(x.shape, dtype=grad.dtype, device=x.device, memory_format=torch.channels_last)
+        out = torch.empty(x.shape, dtype=grad.dtype, device=x.device, memory_format=channels_last(x))
         written, a = as_rows(out), entries[:, : x.shape[1]].to(flat.dtype)
         for part in slices(rows):
             torch.mul(flat[part], a.index_select(0, pixels[part]), out=written[part])
@@ -136,7 +136,7 @@ class _NormModulate(torch.autograd.Function):
         level = (a * for_b).sum(0) / rows.shape[0] * rstd
         slope = (a * for_a).sum(0) / rows.shape[0] * rstd.square()
         constant, scaled = mean * slope - level, a * rstd
-        out = torch.empty(x.shape, dtype=grad.dtype, device=x.device, memory_format=torch.channels_last)
+        out = torch.empty(x.shape, dtype=grad.dtype, device=x.device, memory_format=channels_last(x))
         written = as_rows(out)
         for part in slices(rows):
             line = torch.addcmul(constant, rows[part].to(rstd.dtype), -slope)  # [.., C]
@@ -179,5 +179,14 @@ def slices(rows: Tensor) -> Iterator[slice]:
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """[N, C, h, w] -> [N*h*w, C]; a view of channels-last maps, a copy of others."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+    """[N, C, *spatial] -> [pixels, C]; a view of channels-last maps, a copy of others."""
+    return x.movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def channels_last(x: Tensor) -> torch.memory_format:
+    """The layout of a map [N, C, h, w] or [N, C, d, h, w] with the channels last.
+
+    Maps keep their axes: PyTorch 2.13 gives a map of one image other strides when axes are joined or split, and the
+    gradient of its batch norm in eval mode is wrong for those.
+    """
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d

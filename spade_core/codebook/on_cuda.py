@@ -49,6 +49,9 @@ def modulate_on_kernels(
     Batch norm in training and instance norm run on the kernels. Every other norm, such as one that shares its
     statistics between processes, is called as it is, and its output modulated.
     """
+    shape = x.shape
+    if x.dim() == 5:  # the kernels know two dimensions
+        x, norm = (x if norm is None else norm(x)).reshape(*shape[:2], -1, shape[-1]), None
     x, index = x.contiguous(memory_format=torch.channels_last), index.int().contiguous()
     statistics = None
     if type(norm) is nn.BatchNorm2d and norm.training:
@@ -63,7 +66,8 @@ def modulate_on_kernels(
     if torch.is_grad_enabled() and entries.requires_grad:
         order = _order(index, pixels)
     how = Modulation(statistics, leaky=False)
-    return spade_modulate_codebook(x, entries, index, how, order=order, library=library)
+    out = spade_modulate_codebook(x, entries, index, how, order=order, library=library)
+    return out if len(shape) == 4 else out.reshape(shape)
 
 
 def _order(index: Tensor, pixels: Tensor | None) -> Order:

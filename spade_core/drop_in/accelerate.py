@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from spade_core.drop_in.by_region import RegionForward, find_region_layers
 from spade_core.drop_in.forward import CodebookForward
 from spade_core.drop_in.layers import find_layers
 from spade_core.drop_in.maps import Maps
@@ -22,24 +23,29 @@ def accelerate(model: Model) -> Model:
 
     Parameters, buffers, hooks and `state_dict` stay as they are; results and gradients are the same to rounding. Layers
     are recognised by what they compute, in two and three dimensions. A label map with too many distinct channel vectors
-    (soft labels, noise at every pixel) goes through the layer's own convs, and the log says why once.
+    (soft labels, noise at every pixel, features) goes through the layer's own convs, and the log says why once. Layers
+    with tables of classes or styles of regions are tried at their first call, and left as they are if they compute
+    something else.
 
     Raises ValueError for a network without a SPADE layer. A second call changes nothing.
     """
     done = _forwards(model)
     maps = done[0].maps if done else Maps()
-    accelerated = {id(forward.module) for forward in done}
-    for name, layer in find_layers(model).items():
+    known = {forward.module for forward in done}
+    for name, layer in find_layers(model, known).items():
         module = model.get_submodule(name)
-        if id(module) not in accelerated:
-            module.forward = CodebookForward(module, layer, module.forward, maps)
-    count = len(_forwards(model))
-    if count == 0:
+        module.forward = CodebookForward(module, layer, module.forward, maps)
+        known.add(module)
+    for module in find_region_layers(model, known).values():
+        module.forward = RegionForward(module, module.forward, maps)
+    forwards = _forwards(model)
+    if not forwards:
         raise ValueError(
             f"[accelerate] expected a network with SPADE layers but found none in {type(model).__name__}; a layer is a "
             "norm of x, one conv on the label map and two convs behind it (gamma and beta)"
         )
-    _log.info("accelerated %d SPADE layers", count)
+    count = sum(isinstance(forward, CodebookForward) for forward in forwards)
+    _log.info("accelerated %d SPADE layers, and %d with tables or region styles", count, len(forwards) - count)
     return model
 
 
@@ -75,6 +81,6 @@ def label_map(model: nn.Module, segmap: Tensor) -> Iterator[None]:
         maps.unpin()
 
 
-def _forwards(model: nn.Module) -> list[CodebookForward]:
+def _forwards(model: nn.Module) -> list[CodebookForward | RegionForward]:
     found = (module.__dict__.get("forward") for module in model.modules())
-    return [forward for forward in found if isinstance(forward, CodebookForward)]
+    return [forward for forward in found if isinstance(forward, (CodebookForward, RegionForward))]

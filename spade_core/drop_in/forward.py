@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from spade_core.codebook.entries import codebook
 from spade_core.codebook.fold import Folded
-from spade_core.codebook.modulate import modulate
-from spade_core.drop_in.layers import _CONVS, Conv, SpadeLayer
+from spade_core.drop_in.fused_dense import fused_dense
+from spade_core.drop_in.layers import SpadeLayer
 from spade_core.drop_in.maps import KnownMap, Maps
-from spade_core.drop_in.norms import instance_norm, modulate_affine, norm_as_affine
+from spade_core.drop_in.norms import instance_norm, modulate_normed
+from spade_core.drop_in.parameters import bias_of, by_tap, table_of
 from spade_core.drop_in.plan import MapLevel
 from spade_core.drop_in.recognise import SymbolMap
+from spade_core.drop_in.structure import CONVS, Conv
 
 
 class CodebookForward:
@@ -30,27 +33,33 @@ class CodebookForward:
 
     def __init__(self, module: nn.Module, layer: SpadeLayer, original: Callable[..., Tensor], maps: Maps) -> None:
         self.module, self.layer, self.original, self.maps = module, layer, original, maps
+        self.names = tuple(inspect.signature(original).parameters)[:2]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # looks at values, so torch.compile leaves it as it is
-    def __call__(self, x: Tensor, segmap: Tensor, *others: Any, **named: Any) -> Tensor:
-        if others or named:
-            return self.original(x, segmap, *others, **named)
+    def __call__(self, *args: Any, **named: Any) -> Tensor:
+        given = two_maps(self.names, args, named)
+        if given is None or (not self.layer.resizes and given[0].shape[2:] != given[1].shape[2:]):
+            return self.original(*args, **named)
+        x, segmap = given
         known = self.maps.look_up(segmap)
         if isinstance(known.found, str):
-            self.maps.tell(known.found)
+            return self._dense(x, segmap, known.found)
+        size = tuple(x.shape[2:])
+        level = known.level(size, self._conv(self.layer.parts.shared).kernel_size[0])
+        entries = self._entries(known, known.found, level, size)
+        return modulate_normed(self.module.get_submodule(self.layer.parts.norm), x, entries, level)
+
+    def _dense(self, x: Tensor, segmap: Tensor, reason: str) -> Tensor:
+        out = fused_dense(self.module, self.layer, x, segmap)
+        if out is None:
+            self.maps.tell(f"the SPADE layers run as they are: {reason}")
             return self.original(x, segmap)
-        level = known.level(tuple(x.shape[2:]), self._conv(self.layer.shared).kernel_size[0])
-        norm = self.module.get_submodule(self.layer.norm)
-        entries = self._entries(known, known.found, level, tuple(x.shape[2:]))
-        if (affine := norm_as_affine(norm, x)) is not None:
-            return modulate_affine(x, entries, level, affine)
-        x = norm(x)
-        flat = x.reshape(*x.shape[:2], -1, x.shape[-1])  # [N, C, d*h, w] for volumes
-        return modulate(flat, entries, level.tensors.index, None, level.tensors.order).reshape(x.shape)
+        self.maps.tell(f"the SPADE layers run their own convs, and only the modulation is fused: {reason}")
+        return out
 
     def _conv(self, name: str) -> Conv:
         conv = self.module.get_submodule(name)
-        assert isinstance(conv, _CONVS)
+        assert isinstance(conv, CONVS)
         return conv
 
     def _entries(self, known: KnownMap, found: SymbolMap, level: MapLevel, size: tuple[int, ...]) -> Tensor:
@@ -69,20 +78,21 @@ class CodebookForward:
 
     def _draw(self, found: SymbolMap, level: MapLevel) -> Tensor:
         """The entry of every distinct patch [U5, 2C], a before b."""
-        shared, gamma, beta = (self._conv(name) for name in (self.layer.shared, self.layer.gamma, self.layer.beta))
-        weight = torch.cat([_by_tap(gamma.weight).flatten(1), _by_tap(beta.weight).flatten(1)]).t()
-        g_bias, b_bias = _bias(gamma), _bias(beta)
-        if self.layer.one_plus and self.layer.gamma_norm is None:
+        parts = self.layer.parts
+        shared, gamma, beta = (self._conv(name) for name in (parts.shared, parts.gamma, parts.beta))
+        weight = torch.cat([by_tap(gamma.weight).flatten(1), by_tap(beta.weight).flatten(1)]).t()
+        g_bias, b_bias = bias_of(gamma), bias_of(beta)
+        if self.layer.one_plus and parts.gamma_norm is None:
             g_bias = 1 + g_bias
         folded = Folded(
-            table=_table(shared.weight, found),
-            shared_bias=_bias(shared),
+            table=table_of(shared.weight, found),
+            shared_bias=bias_of(shared),
             weight=weight,  # a view of [2C, k*k * hidden]: products read it as it is
             bias=torch.cat([g_bias, b_bias]),
             norm=None,
         )
         entries = codebook(folded, level.tensors, self.layer.activation(self.module))
-        norms = self.layer.gamma_norm, self.layer.beta_norm
+        norms = parts.gamma_norm, parts.beta_norm
         if norms == (None, None):
             return entries
         if None not in norms and self._epsilon(norms[0]) == self._epsilon(norms[1]):
@@ -104,20 +114,12 @@ class CodebookForward:
         return norm.eps
 
 
-def _by_tap(weight: Tensor) -> Tensor:
-    """Conv weights [out, in, k, .., k] -> [out, taps, in]."""
-    return weight.flatten(2).transpose(1, 2)
-
-
-def _bias(conv: Conv) -> Tensor:
-    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
-
-
-def _table(weight: Tensor, found: SymbolMap) -> Tensor:
-    """What each symbol adds to the hidden map at each tap: [taps * (S + 1), hidden]; the last row of a tap is zero."""
-    if found.classes is not None:
-        weight = weight.index_select(1, found.classes)
-    rows = _by_tap(weight).permute(1, 2, 0)  # [taps, L, hidden]
-    if found.vectors is not None:
-        rows = found.vectors.to(rows.dtype) @ rows
-    return F.pad(rows, (0, 0, 0, 1)).flatten(0, 1)
+def two_maps(names: Sequence[str], args: Sequence[Any], named: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """x [N, C, *spatial] and the segmap [N, L, *spatial] of a call, and nothing else; None for other calls."""
+    given = dict(zip(names, args, strict=False)) | dict(named)
+    if len(args) > len(names) or tuple(given) != tuple(names):
+        return None
+    x, segmap = given.values()
+    if not isinstance(x, Tensor) or not isinstance(segmap, Tensor):
+        return None
+    return (x, segmap) if x.dim() == segmap.dim() and len(x) == len(segmap) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spade_core.drop_in.plan import MapLevel, plan_symbols
-from spade_core.drop_in.recognise import SymbolMap, recognise
+from spade_core.drop_in.recognise import MAX_SYMBOLS, SymbolMap, recognise
 
 Size = tuple[int, ...]
+
+NEWEST = 8  # sizes of one map in a deep network
 
 _log = logging.getLogger(__name__)
 
@@ -26,70 +29,136 @@ class KnownMap:
 
     Attributes:
         found: the segmap's symbols, or why it has none.
-        levels: plans by (size, kernel size).
+        levels: plans by (size, kernel size). `regions`: plans in which no two images share a symbol.
+        joined: plans of the pixels of this map and of others with it, by size and the other maps.
         codebooks: by layer and size, what the entries were made from, and the entries; filled while `keep` is set.
     """
 
     found: SymbolMap | str
     levels: dict[tuple[Size, int], MapLevel] = field(default_factory=dict)
+    regions: dict[tuple[Size, int], MapLevel] = field(default_factory=dict)
+    joined: dict[tuple[Size, tuple[int, ...]], tuple[tuple[KnownMap, ...], MapLevel]] = field(default_factory=dict)
     codebooks: dict[tuple[int, Size], tuple[object, Tensor]] = field(default_factory=dict)
     keep: bool = False
 
     def level(self, size: Size, kernel_size: int) -> MapLevel:
         """The plan of the segmap resized by NEAREST to `size`, as `F.interpolate` resizes it."""
-        assert isinstance(self.found, SymbolMap)
         key = size, kernel_size
         if key not in self.levels:
-            symbols = self.found.symbols
-            if symbols.shape[1:] != size:
-                # Symbols are below 65535, so float32 holds each exactly.
-                symbols = F.interpolate(symbols[:, None].float(), size=size, mode="nearest")[:, 0].long()
-            self.levels[key] = plan_symbols(symbols, self.found.count, kernel_size)
+            self.levels[key] = plan_symbols(self.symbols(size), self.symbol_map.count, kernel_size)
         return self.levels[key]
+
+    def region_level(self, size: Size, kernel_size: int) -> MapLevel:
+        """`level` with symbols of one image each: symbol s of image n is n * count + s."""
+        key = size, kernel_size
+        if key not in self.regions:
+            symbols, count = self.symbols(size), self.symbol_map.count
+            images = torch.arange(len(symbols), device=symbols.device).view(-1, *[1] * len(size))
+            self.regions[key] = plan_symbols(symbols + images * count, len(symbols) * count, kernel_size)
+        return self.regions[key]
+
+    def join(self, others: tuple[KnownMap, ...], size: Size) -> MapLevel | None:
+        """The plan of single pixels of this map and the others together, no symbol in two images; None if too many."""
+        if not others:
+            return None if self.symbol_map.count * self.images > MAX_SYMBOLS else self.region_level(size, 1)
+        key = size, tuple(id(other) for other in others)
+        if key not in self.joined:
+            symbols = self.symbols(size)
+            for other in others:
+                symbols = symbols * other.symbol_map.count + other.symbols(size)
+            images = torch.arange(len(symbols), device=symbols.device).view(-1, *[1] * len(size))
+            keys, together = torch.unique(symbols + images * (int(symbols.max()) + 1), return_inverse=True)
+            if len(keys) > MAX_SYMBOLS:
+                return None
+            if len(self.joined) >= NEWEST:
+                self.joined.clear()
+            self.joined[key] = others, plan_symbols(together, len(keys), 1)
+        return self.joined[key][1]
+
+    def symbols(self, size: Size) -> Tensor:
+        """The symbols int64 [N, *size] of the segmap resized by NEAREST, as `F.interpolate` resizes it."""
+        symbols = self.symbol_map.symbols
+        if symbols.shape[1:] == size:
+            return symbols
+        # Symbols are below 65535, so float32 holds each exactly.
+        return F.interpolate(symbols[:, None].float(), size=size, mode="nearest")[:, 0].long()
+
+    @property
+    def images(self) -> int:
+        """How many images the segmap has."""
+        return len(self.symbol_map.symbols)
+
+    @property
+    def symbol_map(self) -> SymbolMap:
+        """The segmap's symbols, where it has some."""
+        assert isinstance(self.found, SymbolMap)
+        return self.found
 
 
 class Maps:
     """The segmaps of a network's calls. Every layer of a call, and later calls with the same tensor, share a map.
 
-    Only the newest segmap is held, and only while its owner holds the tensor; a pinned segmap is held until `unpin`.
+    The newest few segmaps are known, each while its owner holds the tensor: networks that resize the map themselves
+    hand a tensor to each level. A pinned segmap is held until `unpin`, at every size that NEAREST makes of it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._newest: _Seen | None = None
-        self._pinned: tuple[Tensor, KnownMap] | None = None
+        self._newest: deque[_Seen] = deque(maxlen=NEWEST)
+        self._pinned: dict[Size, tuple[Tensor, KnownMap]] = {}
         self._told: set[str] = set()
 
-    def tell(self, reason: str) -> None:
-        """Log once why a segmap goes through the layers' own convs."""
-        if reason not in self._told:
-            self._told.add(reason)
-            _log.warning("the SPADE layers run their own convolutions: %s", reason)
+    def tell(self, what: str) -> None:
+        """Log something once."""
+        if what not in self._told:
+            self._told.add(what)
+            _log.warning(what)
 
-    def look_up(self, segmap: Tensor) -> KnownMap:
-        """What is known of a segmap [N, L, *spatial]; looks at the segmap if it is new."""
+    def look_up(self, segmap: Tensor, bare: bool = False) -> KnownMap:
+        """What is known of a segmap [N, L, *spatial], or [N, *spatial] if `bare`; looks at the segmap if it is new."""
         with self._lock:
-            if self._pinned is not None and _equal(self._pinned[0], segmap):
-                return self._pinned[1]
-            if self._newest is None or not self._newest.holds(segmap):
-                self._newest = _Seen(segmap)
-            return self._newest.known
+            if (pinned := self._pinned_map(segmap)) is not None:
+                return pinned
+            for seen in self._newest:
+                if seen.holds(segmap):
+                    return seen.known
+            others = (seen for seen in self._newest if not seen.outdated(segmap))
+            self._newest = deque(others, maxlen=NEWEST)
+            self._newest.append(_Seen(segmap, bare))
+            return self._newest[-1].known
 
     def pin(self, segmap: Tensor) -> KnownMap:
         """Hold a segmap's plans and codebooks until `unpin`."""
         with self._lock:
+            self.unpin()
             known = self.look_up(segmap)
             known.keep = True
-            self._pinned = segmap.detach().clone(), known
+            self._pinned = {tuple(segmap.shape[2:]): (segmap.detach().clone(), known)}
             return known
 
     def unpin(self) -> None:
         """Let go of the pinned segmap."""
         with self._lock:
-            if self._pinned is not None:
-                self._pinned[1].keep = False
-                self._pinned[1].codebooks.clear()
-            self._pinned = None
+            for _, known in self._pinned.values():
+                known.keep = False
+                known.codebooks.clear()
+            self._pinned = {}
+
+    def _pinned_map(self, segmap: Tensor) -> KnownMap | None:
+        """What is known of the pinned segmap, if the segmap is that one or that one resized by NEAREST."""
+        if not self._pinned:
+            return None
+        size = tuple(segmap.shape[2:])
+        if (at_size := self._pinned.get(size)) is not None:
+            return at_size[1] if _equal(at_size[0], segmap) else None
+        whole = next(iter(self._pinned.values()))[0]
+        if whole.shape[:2] != segmap.shape[:2] or whole.dim() != segmap.dim() or not whole.is_floating_point():
+            return None
+        resized = F.interpolate(whole, size=size, mode="nearest")
+        if not _equal(resized, segmap):
+            return None
+        self._pinned[size] = resized, KnownMap(recognise(resized), keep=True)
+        return self._pinned[size][1]
 
     def __deepcopy__(self, memo: dict[int, object]) -> Maps:
         return Maps()
@@ -101,12 +170,16 @@ class Maps:
 class _Seen:
     """A segmap that was looked at, without holding its memory."""
 
-    def __init__(self, segmap: Tensor) -> None:
-        self.known = KnownMap(recognise(segmap))
+    def __init__(self, segmap: Tensor, bare: bool) -> None:
+        self.known = KnownMap(recognise(segmap[:, None] if bare else segmap))
         self._segmap = weakref.ref(segmap)
         self._version = None if segmap.is_inference() else segmap._version
         # Tensors of inference mode have no version that would tell of a change in place, so a copy is compared.
         self._copy = segmap.clone() if segmap.is_inference() else None
+
+    def outdated(self, segmap: Tensor) -> bool:
+        """Whether the tensor is gone, or is `segmap`, which has changed since."""
+        return self._segmap() is None or self._segmap() is segmap
 
     def holds(self, segmap: Tensor) -> bool:
         if self._segmap() is not segmap:

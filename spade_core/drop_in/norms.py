@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spade_core.codebook.modulate import slices
+from spade_core.codebook.modulate import channels_last, modulate, slices
+from spade_core.codebook.on_cuda import library_for
 from spade_core.drop_in.plan import MapLevel
 
 _DTYPES = (torch.float32, torch.float64)
@@ -43,7 +44,26 @@ def _norm_in_place(values: Tensor, share: Tensor, epsilon: float) -> None:
     values.mul_(torch.rsqrt(variance + epsilon))
 
 
-# ---- The norm of x and the modulation in one pass ----
+# ---- The norm of x and the modulation ----
+
+
+def modulate_normed(norm: nn.Module, x: Tensor, entries: Tensor, level: MapLevel) -> Tensor:
+    """a[index] * norm(x) + b[index] of a map [N, C, *spatial], in one pass where that is possible."""
+    if (affine := norm_as_affine(norm, x)) is not None:
+        return modulate_affine(x, entries, level, affine)
+    inside = library_for(x) is not None and _on_kernels(norm)
+    x = x if inside else norm(x)
+    return modulate(x, entries, level.tensors.index, norm if inside else None, level.tensors.order)
+
+
+def _on_kernels(norm: nn.Module) -> bool:
+    """Whether the CUDA kernels compute a norm with the modulation, and its running statistics."""
+    return (
+        type(norm) in (nn.BatchNorm2d, nn.InstanceNorm2d)
+        and norm.weight is None
+        and not norm._forward_hooks
+        and not norm._forward_pre_hooks
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,19 +132,18 @@ def modulate_affine(x: Tensor, entries: Tensor, level: MapLevel, norm: Affine) -
     x [N, C, *spatial] and entries [U5, 2C], a before b -> [N, C, *spatial], channels last. Each slice of pixels stays
     in the cache from the norm to the result.
     """
-    flat = _flat(x)
-    out = torch.empty(flat.shape, dtype=x.dtype, memory_format=torch.channels_last)
+    out = torch.empty(x.shape, dtype=x.dtype, memory_format=channels_last(x))
     for image, index in enumerate(level.tensors.index.flatten(1)):
-        rows, written = _rows(flat[image]), _rows(out[image])
+        rows, written = _rows(x[image]), _rows(out[image])
         scale, shift = norm.scale[image], norm.shift[image]
         for part in slices(rows):
             a, b = entries.index_select(0, index[part]).chunk(2, dim=1)  # [.., C] each
             torch.addcmul(b, a, torch.addcmul(shift, rows[part], scale), out=written[part])
-    return out.reshape(x.shape)
+    return out
 
 
 def _rows(image: Tensor) -> Tensor:
-    """[C, h, w] -> [h*w, C]; a view of a channels-last map, a copy of others, by a transposed matrix, which is fast."""
+    """[C, *spatial] -> [pixels, C]; a view of a channels-last map, else a copy by a transposed matrix, which is fast."""
     return image.flatten(1).t().contiguous()
 
 

@@ -67,7 +67,7 @@ def _by_vector(segmap: Tensor) -> SymbolMap | str:
     step = max(1, bits.shape[2] // _SAMPLED)
     sampled = _hash(bits[:, :, ::step])
     if len(torch.unique(sampled)) > max(64, _MOST_OF_SAMPLE * sampled.numel()):
-        return "its label map is soft: nearly every pixel holds another channel vector"
+        return "its label map is soft or made of features: nearly every pixel holds another channel vector"
     keys, symbols = torch.unique(_hash(bits), return_inverse=True)  # [S], [N, P]
     if len(keys) > MAX_SYMBOLS:
         return f"its label map holds {len(keys)} distinct channel vectors, more than {MAX_SYMBOLS}"

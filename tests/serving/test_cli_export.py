@@ -90,6 +90,7 @@ def test_versions_are_published_listed_and_rolled_back(tiny_weights: Path, tmp_p
         (["--batch", "many"], "expected MIN,OPT,MAX, three whole numbers, but got 'many'"),
         (["--size", "256"], "expected HxW, for instance 256x512, but got '256'"),
         (["--int8", "--precision", "bf16"], "it starts from a float32 graph, not --precision bf16"),
+        (["--precision", "int8", "--publish", "r"], "neither a graph nor an engine; give --to triton alone"),
         ([*TRITON_RUNS_IT, "--strip-weights"], "cannot put them back"),
         ([*TRITON_RUNS_IT, "--batch", "2,4,8"], "sends single maps too; start at 1"),
         (
@@ -138,6 +139,28 @@ def test_without_weights_it_is_the_demo_model(tmp_path: Path) -> None:
     assert served.exit_code == 2
     text = " ".join(served.output.replace("│", "").split())
     assert "--weights, --threads: the published version decides that; give it to `spade export --publish`" in text
+
+
+def test_a_checkpoint_is_published_at_int8(tiny_weights: Path, tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    made = spade(
+        "export",
+        "--weights",
+        tiny_weights,
+        "--out",
+        tmp_path,
+        "--to",
+        "triton",
+        "--precision",
+        "int8",
+        "--publish",
+        root,
+    )
+    assert made.exit_code == 0, made.output
+    assert "int8 is served on processors with AMX only" in " ".join(made.output.split())
+    assert verify_manifest(root / "spade" / "1")["precision"] == "int8"
+    config = text_format.Parse((root / "spade" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert json.loads(config.parameters["precision"].string_value) == "int8"
 
 
 def test_a_refused_version_is_shown(tiny_weights: Path, tmp_path: Path) -> None:

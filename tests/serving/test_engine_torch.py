@@ -138,6 +138,12 @@ def test_an_engine_asked_for_by_name_and_unknown_is_refused() -> None:
         make_engine(weights, "tensorrt", "fp32", None)
 
 
+def test_networks_in_place_of_weights_are_refused_by_name() -> None:
+    checkpoint = Checkpoint(DEMO, seeded_generator(DEMO), None, {})
+    with pytest.raises(TypeError, match=r"expected the Weights of a checkpoint but got Checkpoint; give .*to_weights"):
+        make_engine(checkpoint, "torch", "fp32", None)  # type: ignore[arg-type]
+
+
 def test_an_engine_runs_the_weights_of_a_checkpoint(tmp_path: Path) -> None:
     generator = seeded_generator(DEMO, seed=5)
     save(tmp_path / "five.safetensors", generator)

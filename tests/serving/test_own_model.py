@@ -20,6 +20,7 @@ from serving.client import Client, ServerError
 from serving.engines.entry_point import EntryPoint
 from serving.engines.one_hot import one_hot_engine
 from serving.triton.model_config import ModelOptions
+from serving.triton.served_facts import served_facts
 from serving.triton.server import ServeOptions, serve
 
 SOURCE = """
@@ -61,6 +62,10 @@ SOURCE = """
 
     def small():
         return OneHotModel(nn.Conv2d(6, 3, 3), classes=6, height=32, width=48)
+
+
+    def fails():
+        return 1 / 0
 
 
     NUMBER = 3
@@ -111,6 +116,18 @@ def test_triton_serves_the_network_of_an_entry_point(folder: Path) -> None:
 def test_a_wrong_entry_point_says_what_is_wrong(name: str, text: str, folder: Path) -> None:
     with pytest.raises(ValueError, match=text):
         EntryPoint(name, str(folder)).load()
+
+
+def test_the_configuration_comes_from_a_process_of_its_own(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The parent of a server lives as long as the server, and would hold a second copy of the network."""
+    config, _ = served_facts(ModelOptions(entry=EntryPoint("own_network:network", str(folder))))
+    assert (config.label_nc, config.height, config.width, config.architecture) == (6, 32, 48, "module")
+    assert "own_network" not in sys.modules
+    with pytest.raises(ValueError, match="expected a OneHotModel of own_network:plain but got Network"):
+        EntryPoint("own_network:plain", str(folder)).config()
+    with pytest.raises(ValueError, match="own_network:fails but its process ended with status 1"):
+        EntryPoint("own_network:fails", str(folder)).config()
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_an_image_of_another_size_is_an_error(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,16 +14,11 @@ from torch import Tensor, nn
 from spade_core import accelerate, label_map
 from spade_core.drop_in.forward import CodebookForward
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 ERROR = 1e-10  # in float64
 CLASSES = 4
 SIDE = 8
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def segmap(dims: int) -> Tensor:

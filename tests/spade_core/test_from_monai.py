@@ -14,12 +14,16 @@ from monai.networks.nets import SPADENet
 from PIL import Image
 
 from serving.cli.main import main
+from serving.client import Client
 from serving.engines.choose import load_engine
+from serving.triton.model_config import ModelOptions
+from serving.triton.server import ServeOptions, serve
 from spade_core.files.checkpoints import CheckpointError, load
 from spade_core.files.found_config import Known
 from spade_core.files.from_monai import convert_monai
 from spade_core.files.pickled import ConvertError
 from spade_core.files.weights import info
+from tests.serving.served import FREE_PORTS
 
 CLASSES, SIDE = 5, 32
 SIZE = {"height": SIDE, "width": SIDE}
@@ -78,6 +82,19 @@ def test_spade_synthesize_draws_the_images_of_monai(out: int, tmp_path: Path) ->
         # A value on the border of two grey levels may fall to either side.
         assert np.abs(image - expected[number]).max() <= 1
         assert (image == expected[number]).mean() > 0.99
+
+
+def test_triton_serves_the_images_of_monai(tmp_path: Path) -> None:
+    net, labels = spadenet(), drawn_maps()
+    made = tmp_path / "net.safetensors"
+    convert_monai(saved(tmp_path / "net.pth", net), made, Known(fields=SIZE), (-1.5, 2.0))
+    expected = images_of(net, labels, -1.5, 2.0)
+    assert len(np.unique(expected)) > 50  # a picture, not one grey
+    options = ServeOptions(ModelOptions(made, threads=1, decoders=1), **FREE_PORTS)
+    with serve(options) as server, Client(server.grpc_url) as client:
+        images = client.synthesize(labels).images.astype(int)
+    assert np.abs(images - expected).max() <= 1  # a value on the border of two grey levels may fall to either side
+    assert (images == expected).mean() > 0.99
 
 
 def test_a_label_map_of_another_size_and_an_engine_that_lacks_it_are_errors(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Copies of modules: one that shares everything but a few submodules, and one that is tried on random numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Run = Callable[[nn.Module, tuple[Any, ...]], Tensor]
+"""Computes what a module's forward computes for some arguments."""
+
+_SIDE = 8  # of the maps that a copy is tried on
+_ERROR = 1e-9  # of the largest value, in float64
+
+
+def twin_of(module: nn.Module, replaced: Mapping[str, nn.Module], prefix: str = "") -> nn.Module:
+    """A module that shares all parameters and code of another one, with other submodules under some names.
+
+    Its forward is that of the class: what `accelerate` put into the module is left out.
+    """
+    twin = copy.copy(module)
+    twin.__dict__.pop("forward", None)
+    children: dict[str, nn.Module | None] = {}
+    for name, child in module._modules.items():
+        path = prefix + name
+        if path in replaced:
+            children[name] = replaced[path]
+        elif child is not None and any(other.startswith(f"{path}.") for other in replaced):
+            children[name] = twin_of(child, replaced, f"{path}.")
+        else:
+            children[name] = child
+    twin.__dict__["_modules"] = children
+    return twin
+
+
+def proved(module: nn.Module, run: Run, args: tuple[Any, ...]) -> bool:
+    """Whether `run` gives the results and the gradients of the module's own forward.
+
+    Copies of the module get random parameters in float64. The arguments, x and the segmap first, keep the values that
+    maps and styles have, at a few pixels of two images; x is random.
+    """
+    small = _small(args)
+    found = [_results(module, one, small) for one in (lambda copied, given: twin_of(copied, {}).forward(*given), run)]
+    if found[0] is None or found[1] is None:
+        return False
+    largest = max(float(value.abs().max()) for value in found[0][1:] or found[0])
+    scales = [float(found[0][0].abs().max()), *[largest] * (len(found[0]) - 1)]
+    return len(found[0]) == len(found[1]) and all(
+        one.shape == other.shape and bool((one - other).abs().max() <= _ERROR * scale)
+        for one, other, scale in zip(*found, scales, strict=True)
+    )
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _results(module: nn.Module, run: Run, args: tuple[Any, ...]) -> list[Tensor] | None:
+    """The result, and the gradients at x, at floating-point arguments but the segmap, and at the parameters."""
+    probe = copy.deepcopy(module).cpu().double()
+    probe.__dict__.pop("forward", None)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in probe.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3
+        parameter.requires_grad_()
+    given = [argument.clone() if isinstance(argument, Tensor) else argument for argument in args]
+    given[0] = torch.randn(given[0].shape, generator=generator, dtype=torch.float64)
+    wanted = [*given[:1], *(each for each in given[2:] if isinstance(each, Tensor) and each.is_floating_point())]
+    for each in wanted:
+        each.requires_grad_()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            out = run(probe, tuple(given))
+        if not isinstance(out, Tensor) or out.shape != given[0].shape:
+            return None
+        grads = torch.autograd.grad(out.square().sum(), [*wanted, *probe.parameters()], allow_unused=True)
+    except Exception:  # noqa: BLE001 - whatever another module's code raises on these arguments, it is not proved
+        return None
+    return [out.detach(), *(torch.zeros(1).double() if grad is None else grad for grad in grads)]
+
+
+def is_map(argument: Any, segmap: Tensor) -> bool:
+    """Whether an argument is a map of the segmap's size: [N, any, *spatial], or [N, *spatial]."""
+    axes = segmap.dim() - 2
+    return (
+        isinstance(argument, Tensor)
+        and argument.dim() in (axes + 1, axes + 2)
+        and len(argument) == len(segmap)
+        and argument.shape[-axes:] == segmap.shape[2:]
+    )
+
+
+def _small(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments for two images, their maps of a few pixels; in float64, on the CPU. x keeps its share of the segmap."""
+    x, segmap = args[:2]
+    for axis in range(2, segmap.dim()):
+        side, of_x = segmap.shape[axis], x.shape[axis]
+        count = min(side, _SIDE)
+        places = torch.arange(count, device=segmap.device) * (side // count)
+        args = tuple(
+            each.index_select(axis - segmap.dim(), places) if is_map(each, segmap) and each is not x else each
+            for each in args
+        )
+        x = x.narrow(axis, 0, max(1, of_x * count // side))
+        segmap = args[1]
+    small = [x, *args[1:]]
+    for number, each in enumerate(small):
+        if isinstance(each, Tensor):
+            each = each.detach()[: 2 if each.dim() > 0 and len(each) == len(segmap) else None].cpu()
+            small[number] = each.double() if each.is_floating_point() else each
+    return tuple(small)
