@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +66,14 @@ def main(labels: Path | None, turns: int, steps: int, volume: int, threads: int 
     chosen = torch.from_numpy(maps.labels[:1].astype("int64"))
     chosen[chosen == 255] = config.label_nc
     rows = [measure(case, turns) for case in track(cases(chosen, config.classes, volume, steps), "networks")]
+    Console().print(table_of(rows))
+    if json_path is not None:
+        report = {"labels": labels_name(labels), "threads": torch.get_num_threads(), "turns": turns}
+        write_report(json_path, report | {"rows": [asdict(row) for row in rows]})
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """The rows for a terminal."""
     table = Table("network", "size", "steps", "plain ms", "accelerated ms", "ratio", "GMAC", "accelerated", "error")
     for row in rows:
         table.add_row(
@@ -72,10 +81,7 @@ def main(labels: Path | None, turns: int, steps: int, volume: int, threads: int 
             f"{1e3 * row.seconds_accelerated:.0f}", f"{row.ratio:.2f}", f"{row.gmac_plain:.2f}",
             f"{row.gmac_accelerated:.2f}", f"{row.error:.1e}",
         )  # fmt: skip
-    Console().print(table)
-    if json_path is not None:
-        report = {"labels": labels_name(labels), "threads": torch.get_num_threads(), "turns": turns}
-        write_report(json_path, report | {"rows": [asdict(row) for row in rows]})
+    return table
 
 
 @torch.no_grad()

@@ -143,7 +143,7 @@ def modulate_affine(x: Tensor, entries: Tensor, level: MapLevel, norm: Affine) -
 
 
 def _rows(image: Tensor) -> Tensor:
-    """[C, *spatial] -> [pixels, C]; a view of a channels-last map, else a copy by a transposed matrix, which is fast."""
+    """[C, *spatial] -> [pixels, C]; a view of a channels-last map, else a copy by a transposed matrix."""
     return image.flatten(1).t().contiguous()
 
 
