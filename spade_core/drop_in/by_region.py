@@ -20,7 +20,7 @@ from spade_core.drop_in.conv_by_region import ConvByRegion
 from spade_core.drop_in.maps import KnownMap, Maps
 from spade_core.drop_in.norms import modulate_normed
 from spade_core.drop_in.recognise import MAX_SYMBOLS, SymbolMap
-from spade_core.drop_in.structure import CONVS, NORMS, POINTWISE, plain_conv
+from spade_core.drop_in.structure import CONVS, NORMS, POINTWISE, Conv, plain_conv
 from spade_core.drop_in.twins import is_map, proved, twin_of
 
 _DTYPES = (torch.float32, torch.float64)
@@ -28,7 +28,8 @@ _DTYPES = (torch.float32, torch.float64)
 
 def find_region_layers(model: nn.Module, spade: set[nn.Module]) -> dict[str, nn.Module]:
     """The layers by region of a network by their names, outside those of `spade`."""
-    taken, found = set(spade), {}
+    taken = set(spade)
+    found: dict[str, nn.Module] = {}
     for name, module in reversed(list(model.named_modules())):  # the innermost module of a norm comes first
         inside = set(module.modules())
         if not inside & taken and _modulates_by_region(module):
@@ -45,7 +46,8 @@ def _modulates_by_region(module: nn.Module) -> bool:
     width = norms[0].num_channels if isinstance(norms[0], nn.GroupNorm) else norms[0].num_features
     if len(inspect.signature(module.forward).parameters) < 2:
         return False
-    convs, tables = [], [parameter for parameter in module._parameters.values() if parameter is not None]
+    convs: list[Conv] = []
+    tables: list[Tensor] = [parameter for parameter in module._parameters.values() if parameter is not None]
     for part in module.modules():
         if isinstance(part, CONVS):
             convs.append(part)
@@ -176,4 +178,4 @@ def _kind(argument: Any, segmap: Tensor) -> object:
     if not isinstance(argument, Tensor):
         return type(argument), argument if isinstance(argument, (int, float, str, bool)) else None
     of_image = argument.dim() > 0 and len(argument) == len(segmap)
-    return is_map(argument, segmap), of_image, argument.dim(), argument.is_floating_point()
+    return is_map(argument, segmap), of_image, argument.dim(), argument.is_floating_point(), argument.requires_grad

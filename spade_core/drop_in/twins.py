@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,21 +43,33 @@ def proved(module: nn.Module, run: Run, args: tuple[Any, ...]) -> bool:
     maps and styles have, at a few pixels of two images; x is random.
     """
     small = _small(args)
-    found = [_results(module, one, small) for one in (lambda copied, given: twin_of(copied, {}).forward(*given), run)]
-    if found[0] is None or found[1] is None:
+    # A map that wants no gradient may be picked from; every other number is to get the gradient of all its pixels.
+    wanted = [
+        n for n, each in enumerate(args)
+        if n != 1 and isinstance(each, Tensor) and each.is_floating_point()
+        and (n == 0 or each.requires_grad or not is_map(each, args[1]))
+    ]  # fmt: skip
+    own, ours = (_results(module, one, small, wanted) for one in (_own_forward, run))
+    if own is None or ours is None or len(own) != len(ours):
         return False
-    largest = max(float(value.abs().max()) for value in found[0][1:] or found[0])
-    scales = [float(found[0][0].abs().max()), *[largest] * (len(found[0]) - 1)]
-    return len(found[0]) == len(found[1]) and all(
+    # A gradient may be 0 but for rounding, so all are judged by the largest.
+    largest = max(float(gradient.abs().max()) for gradient in own[1:])
+    scales = [float(own[0].abs().max()), *[largest] * (len(own) - 1)]
+    return all(
         one.shape == other.shape and bool((one - other).abs().max() <= _ERROR * scale)
-        for one, other, scale in zip(*found, scales, strict=True)
+        for one, other, scale in zip(own, ours, scales, strict=True)
     )
+
+
+def _own_forward(module: nn.Module, args: tuple[Any, ...]) -> Tensor:
+    out: Tensor = twin_of(module, {}).forward(*args)
+    return out
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def _results(module: nn.Module, run: Run, args: tuple[Any, ...]) -> list[Tensor] | None:
-    """The result, and the gradients at x, at floating-point arguments but the segmap, and at the parameters."""
+def _results(module: nn.Module, run: Run, args: tuple[Any, ...], wanted: Sequence[int]) -> list[Tensor] | None:
+    """The result, and the gradients at the `wanted` arguments and at the parameters. x, the first one, is random."""
     probe = copy.deepcopy(module).cpu().double()
     probe.__dict__.pop("forward", None)
     generator = torch.Generator().manual_seed(1)
@@ -66,16 +78,14 @@ def _results(module: nn.Module, run: Run, args: tuple[Any, ...]) -> list[Tensor]
         parameter.requires_grad_()
     given = [argument.clone() if isinstance(argument, Tensor) else argument for argument in args]
     given[0] = torch.randn(given[0].shape, generator=generator, dtype=torch.float64)
-    wanted = [*given[:1], *(each for each in given[2:] if isinstance(each, Tensor) and each.is_floating_point())]
-    for each in wanted:
-        each.requires_grad_()
+    inputs = [given[n].requires_grad_() for n in wanted]
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             out = run(probe, tuple(given))
         if not isinstance(out, Tensor) or out.shape != given[0].shape:
             return None
-        grads = torch.autograd.grad(out.square().sum(), [*wanted, *probe.parameters()], allow_unused=True)
+        grads = torch.autograd.grad(out.square().sum(), [*inputs, *probe.parameters()], allow_unused=True)
     except Exception:  # noqa: BLE001 - whatever another module's code raises on these arguments, it is not proved
         return None
     return [out.detach(), *(torch.zeros(1).double() if grad is None else grad for grad in grads)]

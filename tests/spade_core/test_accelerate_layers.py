@@ -308,6 +308,36 @@ class ByNeighbours(ClassTables):
         return super().forward(x, F.avg_pool2d(segmap, 3, 1, 1))
 
 
+class StyleMap(nn.Module):
+    """Convs on a map of styles that the caller made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(CHANNELS)
+        self.gamma, self.beta = (nn.Conv2d(6, CHANNELS, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor, segmap: Tensor, styles: Tensor) -> Tensor:
+        return self.norm(x) * self.gamma(styles) + self.beta(styles) + 0 * segmap.sum()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_map_that_wants_a_gradient_gets_that_of_every_pixel(wanted: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A conv by patch reads one pixel of each region, whose gradient would be that of all of them."""
+    segmap = one_hot()
+    styles = torch.einsum("nlhw,nls->nshw", segmap, torch.randn(2, CLASSES, 6, dtype=torch.float64))
+    args = segmap, styles.requires_grad_(wanted)
+    plain = Layers(StyleMap()).double()
+    fast = accelerate(copy.deepcopy(plain))
+    x = torch.randn(2, CHANNELS, 16, 16, dtype=torch.float64)
+    (expected, grads), (out, fast_grads) = (results(network, args, x) for network in (plain, fast))
+    assert_close(expected, out)
+    for one, other in zip(grads, fast_grads, strict=True):
+        assert one is not None
+        assert other is not None
+        assert_close(one, other)
+    assert bool(caplog.records) == wanted
+
+
 @pytest.mark.parametrize("layer", [ByFeatures, ByNeighbours])
 def test_a_layer_of_another_rule_is_left_as_it_is(layer: type[nn.Module], caplog: pytest.LogCaptureFixture) -> None:
     plain = Layers(layer()).double().eval()
