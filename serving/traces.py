@@ -115,7 +115,7 @@ class Collector:
         except ImportError as error:
             raise TracesError(
                 f"[traces] expected OpenTelemetry's packages, since {' or '.join(ENDPOINTS)} is set, but got {error}; "
-                "pip install 'spade-serve[otel]', or unset the variable"
+                "pip install -e '.[otel]' in the checkout of SPADE Serve, or unset the variable"
             ) from None
         name = os.environ.get("OTEL_SERVICE_NAME", service)
         self._provider = TracerProvider(resource=Resource.create({"service.name": name}), shutdown_on_exit=False)

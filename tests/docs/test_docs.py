@@ -49,6 +49,13 @@ def test_paths_exist(page: str) -> None:
     assert not missing
 
 
+def test_installation_advice_can_be_followed() -> None:
+    """No index has the package: extras come from the checkout, or from a wheel by its address."""
+    advice = re.compile(r"pip install[^`\n]*\bspade-serve(?![^`\n]* @ )")
+    files = [*OF_TODAY, *(path for path in SOURCES if path.startswith(PACKAGES))]
+    assert not [path for path in files if advice.search(text(path))]
+
+
 @pytest.mark.parametrize("page", OF_TODAY)
 def test_modules_exist(page: str) -> None:
     missing = [name for piece in code(page) for name in MODULE.findall(piece) if not defined(name)]
