@@ -143,7 +143,7 @@ class RegionForward:
         def picked(map_: KnownMap) -> Tensor:
             assert isinstance(map_.found, SymbolMap)
             values = _values(map_.found, segmap)
-            return values.index_select(0, map_.symbols(size).flatten()[pixel]).unflatten(1, (-1, *[1] * axes))
+            return values.index_select(0, map_.symbols(size).flatten()[pixel]).view(len(pixel), -1, *[1] * axes)
 
         def once(n: int, argument: Any) -> Any:
             if n == 1:

@@ -60,7 +60,7 @@ def _on_kernels(norm: nn.Module) -> bool:
     """Whether the CUDA kernels compute a norm with the modulation, and its running statistics."""
     return (
         type(norm) in (nn.BatchNorm2d, nn.InstanceNorm2d)
-        and norm.weight is None
+        and getattr(norm, "weight", None) is None
         and not norm._forward_hooks
         and not norm._forward_pre_hooks
     )
