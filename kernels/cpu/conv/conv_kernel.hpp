@@ -105,7 +105,7 @@ struct Conv {
         const E* residual;   // column 0 of the residual's row, at the panel's channels; or null
         int64_t column;      // column of the first pixel
         int64_t shift;       // the residual is read at column >> shift
-        E* y;                // first pixel, at the panel's channels
+        E* y;                // first pixel, at the panel's channels; null where no chunk closes
     };
 
     static const E* row_of_taps(const Input& in, const E* x, int64_t at) {
@@ -186,7 +186,7 @@ struct Conv {
             const int64_t size = pixels / tiles;
             (narrow ? choose<1>(size, sizes) : choose<2>(size, sizes))(in, chunk, place);
             place.x += size * conv_block;
-            place.y += size * conv_block;
+            if (place.y != nullptr) place.y += size * conv_block;
             place.sums += size * panel;
             place.column += size;
             pixels -= size;
