@@ -22,7 +22,7 @@ RUNS = {
         *(f"tests/kernels/test_{name}.py" for name in (*KERNELS, "codebook_int8")),
     ],
     "engine": [
-        f"({ISAS} or float16 or large_maps) and not int8",
+        "(amx or float16 or large_maps or (cpu_engine and avx512)) and not int8",
         *(f"tests/serving/test_{name}.py" for name in ("engine_cpu", "edit_sequences", "image_hashes")),
     ],
 }
