@@ -15,7 +15,7 @@ from kernels.rectangles import EMPTY, Rectangle
 from serving.engines.contract import Session, check_inputs
 from serving.engines.cpu import program as cpu_program
 from serving.engines.cpu.engine import CpuEngine
-from serving.engines.cpu.reach import changed_symbols
+from serving.engines.reach import changed_symbols
 from serving.engines.cpu.session import CpuSession
 from serving.engines.timings import Timings
 from spade_core.models.style import style_from_seed

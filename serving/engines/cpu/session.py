@@ -18,7 +18,7 @@ from serving.engines.contract import Engine, Inputs, Pixels, Session
 from serving.engines.cpu.codebooks import CodebookMaker, Planned
 from serving.engines.cpu.kept_program import KeptProgram
 from serving.engines.cpu.pack import PackedGenerator
-from serving.engines.cpu.reach import changed_patches, changed_start, changed_symbols, reached_maps, whole_maps
+from serving.engines.reach import changed_patches, changed_start, changed_symbols, reached_maps, whole_maps
 from serving.engines.map_cache import keys_of
 from serving.engines.timings import Timings
 from spade_core.types import Style, Symbols
