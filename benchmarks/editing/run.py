@@ -39,6 +39,7 @@ from spade_core.config import GeneratorConfig, preset
 from spade_core.models.seeded import seeded_generator
 
 SESSION_BYTES = 4 << 30  # room for 1024x1024 in fp32
+_RADII = [str(radius) for radius in LENGTHS]
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,9 @@ class Results:
             f"{row.size}x{row.size}, radius {row.radius}: session {row.session_s * 1e3:.0f} ms, anew "
             f"{row.anew_s * 1e3:.0f} ms, {row.ratio:.1f}x; by count {1 / max(row.conv_share, 1e-9):.1f}x"
         )
-        self._report["rows"] = [asdict(one) for one in sorted([*self.rows, row], key=lambda one: (one.size, one.radius))]
+        self._report["rows"] = [
+            asdict(one) for one in sorted([*self.rows, row], key=lambda one: (one.size, one.radius))
+        ]
         self.write()
 
     def write(self, **more: object) -> None:
@@ -210,7 +213,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
 @labels_option()
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True, help="Precision.")
 @click.option("--sizes", default="256,512,1024", show_default=True, callback=numbers(int), help="Image sizes.")
-@click.option("--radii", default=",".join(map(str, LENGTHS)), show_default=True, callback=names_of([*map(str, LENGTHS)]),
+@click.option("--radii", default=",".join(_RADII), show_default=True, callback=names_of(_RADII),
               help="Radii of strokes, pixels.")  # fmt: skip
 @click.option("--strokes", default=16, show_default=True, type=click.IntRange(1), help="Strokes of each size.")
 @click.option("--reference", default=0, show_default=True, type=click.IntRange(0),
@@ -220,7 +223,7 @@ def main(
     preset_name: str, labels: Path | None, precision: str, sizes: tuple[int, ...], radii: tuple[str, ...], strokes: int,
     reference: int, json_path: Path | None,
 ) -> None:  # fmt: skip
-    """Measure what a stroke costs in a session of the cpu engine. A report that is there already is added to."""
+    """Measure what a stroke costs in a session of the cpu engine. Adds to a report of an earlier run."""
     out = Results(Setting(preset_name, precision, labels_name(labels), strokes), json_path)
     configs = [replace(preset(preset_name), height=size, width=size) for size in sizes]
     for config in configs:

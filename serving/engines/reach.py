@@ -17,14 +17,13 @@ Sizes = Sequence[tuple[int, int]]
 
 
 class Block(Protocol):
-    """Where a residual block stands, in any engine: its level, and 1 where its input is first upsampled by 2, else 0."""
+    """Where a residual block of any engine stands: its level; 1 where its input is first upsampled by 2, else 0."""
 
     @property
     def level(self) -> int: ...
 
     @property
     def shift(self) -> int: ...
-
 
 
 def changed_symbols(before: Symbols, after: Symbols, sizes: Sizes) -> list[Rectangle]:

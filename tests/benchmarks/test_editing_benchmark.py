@@ -60,7 +60,7 @@ def test_a_report_of_another_setting_is_not_added_to(tmp_path: Path) -> None:
     again = Results(setting, path)
     assert again.rows == [row]
     assert (again.has(256, 4), again.has(512, 4)) == (True, False)
-    with pytest.raises(click.UsageError, match="'strokes': 3.* name another file"):
+    with pytest.raises(click.UsageError, match=r"'strokes': 3.* name another file"):
         Results(replace(setting, strokes=4), path)
 
 
