@@ -21,7 +21,7 @@ def conv_share(edit: Edit, config: GeneratorConfig) -> float:
     """The share, 0..1, of the convs' multiply-adds that a session redoes for an edit of a model with batch norm."""
     blocks = [_Block(level, shift) for _, level, shift in walk(config)]
     before, after = (check_inputs(*maps, None, config).symbols[0] for maps in (edit.before, edit.after))
-    sizes = level_sizes(*before.shape, config.upsamplings)
+    sizes = level_sizes(before.shape[0], before.shape[1], config.upsamplings)
     changed = changed_symbols(before, after, sizes)
     start = changed_start(changed[0], False, sizes[0], config)
     reached = reached_maps(start, changed_patches(changed, sizes, config), blocks, sizes)

@@ -202,7 +202,8 @@ def table(rows: Sequence[Row], title: str) -> Table:
     for row in rows:
         out.add_row(
             f"{row.size}x{row.size}", f"{row.radius}, {row.length}", f"{row.image_share:.0%}",
-            f"{row.conv_share:.1%}", f"{row.session_s * 1e3:.0f}", f"{row.same_engine_s * 1e3:.0f}", f"{row.anew_s * 1e3:.0f}",
+            f"{row.conv_share:.1%}", f"{row.session_s * 1e3:.0f}", f"{row.same_engine_s * 1e3:.0f}",
+            f"{row.anew_s * 1e3:.0f}",
             f"{row.ratio:.1f}x", f"{row.ratio_min:.1f}..{row.ratio_max:.1f}",
         )  # fmt: skip
     return out
