@@ -112,14 +112,17 @@ def test_edits_have_the_bits_of_drawing_anew_whatever_the_order_of_the_convs(
 def test_on_a_gpu_random_edits_have_the_bits_of_drawing_anew(
     name: str, precision: Precision, record_property: Callable[[str, object], None]
 ) -> None:
-    """The promise that no machine without a GPU can check: cuDNN's convs, tensor cores, graphs. Counts go to JUnit."""
+    """The promise that no machine without a GPU can check: cuDNN's convs, tensor cores, graphs. Counts go to JUnit.
+
+    One engine draws both ways, since another may measure other algorithms as the fastest.
+    """
     config = replace(PRESETS[name], height=512, width=512)
-    ours, anew = (TorchEngine(trained_like(config), precision, device="cuda") for _ in range(2))
+    ours = TorchEngine(trained_like(config), precision, device="cuda")
     assert ours._cuda is not None, "the library has no kernels"
     ours._cuda._new_map((512, 512))
     assert ours._cuda._sessions is not None
     ours._cuda._sessions.launch_macs = 0  # by rectangles wherever they save a multiply-add
-    check_engines(ours, anew, f"{name}, {precision}", 1, 40)
+    check_engines(ours, ours, f"{name}, {precision}", 1, 40)
     sessions = ours._cuda._sessions
     for count, value in {
         "parts": sessions.parts,

@@ -161,16 +161,16 @@ def trial_values(shape: ConvShape, dtype: torch.dtype, device: torch.device) -> 
     Half of the channels repeat the other half, with negative weights, in a random order. The magnitudes of the products
     differ so much that partial sums round, and what is left of their rounding depends on when each product was added.
     """
-    random = torch.Generator(device="cpu").manual_seed(0)
+    random = torch.Generator(device=device).manual_seed(0)
     half = shape.channels // 2
 
     def values(*size: int) -> Tensor:
-        magnitudes = torch.exp2(torch.randint(-6, 7, size, generator=random).float())
-        return torch.randn(size, generator=random) * magnitudes
+        magnitudes = torch.exp2(torch.randint(-6, 7, size, generator=random, device=device).float())
+        return torch.randn(size, generator=random, device=device) * magnitudes
 
     x, weight = values(1, half, *shape.size), values(shape.out, half, shape.kernel, shape.kernel)
-    order = torch.randperm(2 * half, generator=random)
+    order = torch.randperm(2 * half, generator=random, device=device)
     x, weight = torch.cat([x, x], 1)[:, order], torch.cat([weight, -weight], 1)[:, order]
     if shape.channels > 2 * half:
         x, weight = F.pad(x, (0, 0, 0, 0, 0, 1)), F.pad(weight, (0, 0, 0, 0, 0, 1))
-    return channels_last(x.to(device, dtype)), channels_last(weight.to(device, dtype))
+    return channels_last(x.to(dtype)), channels_last(weight.to(dtype))
