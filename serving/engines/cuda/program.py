@@ -174,7 +174,8 @@ class CudaProgram:
         step = 2**weights.config.upsamplings
         small = self._symbols[:, ::step, ::step].int() & 0xFFFF  # NEAREST by a whole factor
         padded = F.pad(small, (1, 1, 1, 1), value=weights.config.symbols)
-        patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9)  # [N h0 w0, 9]
+        # A start map of one column makes reshape return a view whose rows overlap, so it is copied.
+        patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9).contiguous()  # [N h0 w0, 9]
         rows = torch.empty((len(patches), len(weights.table_bias)), dtype=weights.dtype, device=weights.device)
         patch_sums = Embed(weights.table, weights.table_bias, patches, rows, relu=False, zero_row=False)
         embed(patch_sums, library=self._library)
