@@ -73,6 +73,13 @@ def test_is_the_dense_form(emulated: Library, norm: Norm, style: bool, kernel_si
     assert_close(program.run(symbols, z, values=True), dense(generator, symbols, z))
 
 
+def test_one_map_whose_start_has_one_column(emulated: Library) -> None:
+    config = small(height=96)
+    generator, symbols = trained_like(config), maps(config, 1)
+    program = CudaGenerator(generator, torch.float32, CPU, emulated)
+    assert_close(program.run(symbols, None, values=True), dense(generator, symbols, None))
+
+
 def test_another_depth_edges_and_a_size_that_was_not_configured(emulated: Library) -> None:
     config = small(upsampling="more", instance_edges=True, height=64, width=128)
     generator, symbols = trained_like(config), maps(config, 1)[:, :, :64]
