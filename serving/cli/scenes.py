@@ -19,7 +19,11 @@ from serving.cli.options import COUNT, OUT_FOLDER, SEED
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first scene.")
 @click.option("--style", help="Style such as noon, sunset, night or winter.  [default: drawn from the seed]")
 @click.option(
-    "--look", default="flat", show_default=True, help="How they are drawn: flat, or lit (slower, and better)."
+    "--look",
+    type=click.Choice(["flat", "lit"]),
+    default="flat",
+    show_default=True,
+    help="How they are drawn; lit is slower, and better.",
 )
 def scenes(count: int, out: Path, size: str, seed: int, style: str | None, look: str) -> None:
     """Draw landscapes to play with: label maps, images, and a sheet of both.

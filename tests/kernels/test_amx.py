@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from amx_emulated import EMULATED, REPOSITORY, NoEmulatorError, emulated_native
+from amx_emulated import EMULATED, HAS_AVX512, REPOSITORY, NoEmulatorError, emulated_native
 
 from kernels.isa import supported_isas
 
@@ -21,11 +21,15 @@ RUNS = {
         f"{ISAS} or (int8 and not 300 and not 600)",
         *(f"tests/kernels/test_{name}.py" for name in (*KERNELS, "codebook_int8")),
     ],
-    "engine": [
-        "(amx or float16 or large_maps or (cpu_engine and avx512)) and not int8",
-        *(f"tests/serving/test_{name}.py" for name in ("engine_cpu", "edit_sequences", "image_hashes")),
-    ],
+    "images": ["cpu_engine and (amx or avx512) and not int8", "tests/serving/test_image_hashes.py"],
 }
+
+
+if HAS_AVX512:  # AVX2 emulates AMX too slowly for more than the images
+    RUNS["engine"] = [
+        "(amx or float16 or large_maps) and not int8",
+        *(f"tests/serving/test_{name}.py" for name in ("engine_cpu", "edit_sequences")),
+    ]
 
 
 @pytest.mark.skipif("amx" in supported_isas(), reason="this processor has AMX")

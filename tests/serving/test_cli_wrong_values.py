@@ -104,7 +104,7 @@ FREE_TEXT = [
     ("export", "--size"), ("export", "--target"),
     ("train", "--set"), ("scenes", "--size"), ("scenes", "--style"), ("evaluate", "--segmentation-mean"),
     ("evaluate", "--segmentation-std"), ("serve", "--cors"), ("serve", "--trusted-proxy"), ("serve", "--sha256"),
-    ("serve", "--model"),
+    ("serve", "--model"), ("synthesize", "--styles"), ("synthesize", "--seeds"), ("synthesize", "--style-name"),
 ]  # fmt: skip
 
 

@@ -69,14 +69,13 @@ def test_a_worker_and_a_node_are_lost_and_every_image_is_there_once(cluster: Any
     def report(batch: Batch, failed: dict[str, str], who: tuple[str, int]) -> None:
         runs["ray"].note(failed)
         reported.extend(drawing.file for drawing in batch)
-        if not lost:
+        node = next((one for one in cluster.list_all_nodes() if one.node_id == who[0]), None)
+        if not lost and node is cluster.head_node:  # the other node draws on while this worker starts again
             lost.append("worker")
             os.kill(who[1], signal.SIGKILL)
-        elif lost == ["worker"]:
-            node = next(one for one in cluster.list_all_nodes() if one.node_id == who[0])
-            if node is not cluster.head_node:
-                lost.append("node")
-                cluster.remove_node(node, allow_graceful=False)
+        elif lost == ["worker"] and node is not None and node is not cluster.head_node:
+            lost.append("node")
+            cluster.remove_node(node, allow_graceful=False)
 
     assert fitting(None) == (2, 1)
     draw_on_ray(batches(runs["ray"].missing, 2), replace(setting, out=tmp_path / "ray"), recipe, 2, report)

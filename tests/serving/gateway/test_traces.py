@@ -135,5 +135,5 @@ def test_a_collector_that_is_away_holds_up_nothing(monkeypatch: pytest.MonkeyPat
 
 def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(TracesError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT .* pip install 'spade-serve\[otel\]'"):
+    with pytest.raises(TracesError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT .* pip install -e '.\[otel\]'"):
         Sender("test")
