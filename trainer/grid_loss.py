@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.evaluation.grid import PERIODS, SIDE, masks
+from trainer.evaluation.grid import LUMA, PERIODS, SIDE, masks
 
 _STEP = SIDE // 2
-_LUMA = (0.299, 0.587, 0.114)
 _FLOOR = 1e-6  # variance of values in -1..1: a tenth of a grey level
 
 
@@ -29,7 +28,7 @@ def grid_loss(fake: Tensor, real: Tensor, symbols: Tensor) -> Tensor:
     plain = (squares == squares[:, :1, :1]).all(2).all(1)
     if not plain.any():
         return fake.sum() * 0
-    luma = torch.tensor(_LUMA, device=fake.device).view(1, 3, 1, 1)
+    luma = torch.tensor(LUMA, dtype=torch.float32, device=fake.device).view(1, 3, 1, 1)
     peaks = [_log_peaks(_squares((images.float() * luma).sum(1, keepdim=True))[plain]) for images in (fake, real)]
     return torch.relu(peaks[0] - peaks[1].detach()).sum()
 

@@ -18,7 +18,7 @@ from spade_core.files.pickled import read_state_dict
 from spade_core.losses import Difference, LossError, perceptual_loss
 from spade_core.mean_difference import mean_difference
 from trainer.evaluation.judges import feature_maps, load_torchscript
-from trainer.evaluation.segmentation import FEATURES, LIT_FEATURES, load_segmentation
+from trainer.evaluation.segmentation import load_segmentation, network_file
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def load_perceptual(vgg: str, features: str = "") -> PerceptualLoss | None:
     if vgg and features:
         raise LossError(f"[loss] expected loss.vgg or loss.features but got both, '{vgg}' and '{features}'")
     if features in ("scenes", "lit-scenes"):
-        scenes = load_segmentation(FEATURES if features == "scenes" else LIT_FEATURES)
+        scenes = load_segmentation(network_file("flat" if features == "scenes" else "lit", teacher=True))
         return PerceptualLoss(scenes, scenes.features)
     if features:
         network = load_torchscript(Path(features))

@@ -17,6 +17,7 @@ from serving.cli.options import (
     FILE,
     FOLDER,
     LAYOUTS,
+    LOOKS,
     OUT_FILE,
     SEED,
     THREADS,
@@ -68,7 +69,7 @@ class Examples:
     count: int | None = option("--count", type=COUNT, help="Images to score.  [default: all of --data, or 200 scenes]")
     look: str | None = option(
         "--look",
-        type=click.Choice(["flat", "lit"]),
+        type=click.Choice(LOOKS),
         help="How the scenes are drawn.  [default: as the model was taught]",
     )
     json_file: Path | None = option("--json", type=OUT_FILE, help="Write the scores to this file.")

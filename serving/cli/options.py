@@ -48,6 +48,7 @@ SEED = _WholeNumber(0, 2**63 - 1)
 COUNT = _WholeNumber(1, 2**31 - 1)
 BATCH = _WholeNumber(1, 1024)
 THREADS = _WholeNumber(1, 1024)
+LOOKS = ("flat", "lit")  # as `trainer.scenes.scene`, which --help does not import
 LAYOUTS = ("folder", "coco", "ade20k", "cityscapes")  # as `trainer.data.layouts`, which --help does not import
 
 Function = Callable[..., Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from serving.cli.console import Command, progress_bar, say
-from serving.cli.options import COUNT, OUT_FOLDER, SEED
+from serving.cli.options import COUNT, LOOKS, OUT_FOLDER, SEED
 
 
 @click.command(
@@ -20,7 +20,7 @@ from serving.cli.options import COUNT, OUT_FOLDER, SEED
 @click.option("--style", help="Style such as noon, sunset, night or winter.  [default: drawn from the seed]")
 @click.option(
     "--look",
-    type=click.Choice(["flat", "lit"]),
+    type=click.Choice(LOOKS),
     default="flat",
     show_default=True,
     help="How they are drawn; lit is slower, and better.",

@@ -271,8 +271,8 @@ class Connection:
             status = KINDS[problem.kind][0]
             raise problem from error
         finally:
-            traceparent = self.socket.scope["state"]["traceparent"]
-            self.state.metrics.count("live", call, str(status), time.perf_counter() - began, traceparent)
+            seconds = time.perf_counter() - began
+            self.state.metrics.count("live", call, str(status), seconds, self.painter.traceparent)
 
     async def problem(self, problem: Problem, **members: Any) -> None:
         """Tell what is wrong; the connection stays."""

@@ -103,12 +103,12 @@ def order(
     """The order of a map and of fields as texts. Raises Problem."""
     if not label_map:
         raise _wrong("expected a PNG label map but got an empty file")
+    if sum(texts.get(field) is not None for field in ("style", "style_name", "seed")) > 1:
+        raise _wrong("expected one of style, style_name and seed but got several; leave the others out")
     styles = _chosen_styles(texts, style_image is not None, info)
     count = _whole(texts, "count", 1, max_count, len(styles) if styles is not None else 1)
     seed = None if texts.get("seed") is None else _whole(texts, "seed", 0, _MAX_SEED - count, 0)
     if styles is not None:
-        if seed is not None:
-            raise _wrong("expected one of style, style_name and seed but got several; leave the others out")
         if len(styles) == 1:
             styles = np.repeat(styles, count, axis=0)
         elif len(styles) != count:
@@ -176,8 +176,6 @@ def _chosen_styles(texts: Mapping[str, str | None], photo: bool, info: ModelInfo
     None where seeds or a photo give the styles.
     """
     styles, name = _styles(texts.get("style")), texts.get("style_name")
-    if styles is not None and name is not None:
-        raise _wrong("expected one of style, style_name and seed but got several; leave the others out")
     chosen = photo or styles is not None or any(texts.get(field) is not None for field in ("seed", "count"))
     if name is None and (chosen or not info.styles):
         return styles

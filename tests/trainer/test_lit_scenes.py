@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from serving.cli.options import LOOKS as COMMAND_LOOKS
 from spade_core.maps.drawn import NAMES
 from trainer.data.dataset import scene_pixels
 from trainer.evaluation.grid import GridEnergy
@@ -16,7 +17,7 @@ from trainer.scenes.canvas import ID, canvas
 from trainer.scenes.lit.render import render_lit
 from trainer.scenes.lit.stage import stage
 from trainer.scenes.lit.water import water
-from trainer.scenes.scene import scene
+from trainer.scenes.scene import LOOKS, scene
 from trainer.scenes.styles import SceneError, palette
 
 Image = npt.NDArray[np.uint8]
@@ -128,3 +129,7 @@ def test_training_reads_the_look_and_judges_are_kept_apart(tmp_path: Path) -> No
     assert np.array_equal(scene_pixels(7, data, model).image, scene(7, height=64, width=64, look="lit").image)
     with pytest.raises(FileNotFoundError, match=r"train it: python -m trainer\.evaluation\.segmentation --look lit"):
         load_segmentation(tmp_path / "lit.safetensors")
+
+
+def test_the_commands_name_every_look() -> None:
+    assert COMMAND_LOOKS == LOOKS

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 SIDE = 32  # pixels of a plain square's side; squares lie at steps of a quarter
 PERIODS = (2, 4, 8)
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class GridEnergy:
     def add(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -> None:
         """Add the plain squares of images [N, H, W, 3] with label maps [N, H, W]."""
         for image, ids in zip(images, labels, strict=True):
-            squares = windows(image @ _LUMA)[plain(ids)]
+            squares = windows(image @ LUMA)[plain(ids)]
             self.total += spectra(squares).sum(0)
             self.squares += len(squares)
 

@@ -42,7 +42,7 @@ def scenes_segmentation(device: torch.device = CPU, look: str = "flat") -> Segme
 
 
 def _scenes_network(look: str) -> segmentation.SegmentationNetwork:
-    return segmentation.load_segmentation(segmentation.LIT if look == "lit" else segmentation.SHIPPED)
+    return segmentation.load_segmentation(segmentation.network_file(look, teacher=False))
 
 
 def scenes_features(device: torch.device = CPU, look: str = "flat") -> Callable[[Tensor], npt.NDArray[np.float64]]:

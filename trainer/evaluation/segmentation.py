@@ -65,6 +65,13 @@ class SegmentationNetwork(nn.Module):
         return [*levels, self.head(x)]
 
 
+def network_file(look: str, *, teacher: bool) -> Path:
+    """Where the judge of scenes of a look ships, or the teacher's features."""
+    if teacher:
+        return LIT_FEATURES if look == "lit" else FEATURES
+    return LIT if look == "lit" else SHIPPED
+
+
 def load_segmentation(path: Path = SHIPPED) -> SegmentationNetwork:
     """The trained network, in eval mode. Raises FileNotFoundError where it is not trained yet."""
     if not path.exists():
@@ -205,9 +212,7 @@ def main(
 
     Exit status 3: the minutes are over; run the command again.
     """
-    out = out or {("flat", False): SHIPPED, ("flat", True): FEATURES, ("lit", False): LIT}.get(
-        (look, teacher), LIT_FEATURES
-    )
+    out = out or network_file(look, teacher=teacher)
     state = out.with_suffix(".state")
     torch.set_num_threads(threads)
     seed, first_scene = (1, FIRST_TEACHER_SCENE) if teacher else (0, FIRST_SCENE)

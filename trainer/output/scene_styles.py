@@ -6,6 +6,7 @@ that has none; its tensors stay as they are.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from spade_core.files.checkpoints import load_any
 from spade_core.files.whole_file import write_whole
@@ -26,6 +28,13 @@ FIRST_SCENE = 900_000  # neither trained on nor evaluated
 SCENES = 24
 
 
+@lru_cache(maxsize=64)  # training writes weights often, each time with the styles of the same few scenes
+def _image(seed: int, height: int, width: int, name: str, look: str) -> Tensor:
+    """A scene in a style, uint8 [3, H, W]."""
+    image = scene(seed, height=height, width=width, style=name, look=look).image
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
 @torch.no_grad()
 def scene_styles(
     encoder: StyleEncoder, height: int, width: int, count: int = SCENES, look: str = "flat"
@@ -36,8 +45,8 @@ def scene_styles(
     for name in SCENE_STYLES:
         means = []
         for seed in range(FIRST_SCENE, FIRST_SCENE + count):
-            image = scene(seed, height=height, width=width, style=name, look=look).image.transpose(2, 0, 1)
-            mean, _ = encoder(torch.from_numpy(image.copy())[None].to(device).float() / 127.5 - 1)
+            image = _image(seed, height, width, name, look)
+            mean, _ = encoder(image[None].to(device).float() / 127.5 - 1)
             means.append(mean[0].float().cpu().numpy())
         found[name] = np.asarray(np.mean(means, axis=0), np.float32)
     return found

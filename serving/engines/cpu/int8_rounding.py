@@ -1,8 +1,8 @@
 """Rounds the weights of a codebook to int8 so that their errors cancel.
 
-All sums are in float64, so that machines whose NumPy adds in another order round to the same int8.
 The inputs of a codebook are similar, so each rounding error is spread over the weights that follow (error diffusion).
-Rounding each weight to the nearest value instead costs 1.8 dB of PSNR.
+Rounding each weight to the nearest value instead costs 1.8 dB of PSNR. All sums are in float64, so that machines whose
+NumPy adds in another order round to the same int8.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def round_weights(weight: Float32, moment: Float64) -> tuple[npt.NDArray[np.int8
 
 
 def _spread(moment: Float64) -> Float64:
-    """The share [K, K] of a row's rounding error that each later row takes. Adds the damping to `moment`."""
-    moment += DAMPING * max(moment.diagonal().mean(), 1e-30) * np.eye(len(moment))
+    """The share [K, K] of a row's rounding error that each later row takes."""
+    moment = moment + DAMPING * max(moment.diagonal().mean(), 1e-30) * np.eye(len(moment))
     upper = np.linalg.cholesky(np.linalg.inv(moment)).T
     spread: Float64 = upper / upper.diagonal()[:, None]
     return spread

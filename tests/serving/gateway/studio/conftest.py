@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 from served import FREE_PORTS
+from studio_page import StudioPage, open_studio
 
 from serving.gateway.pair import Pair, serve_pair
 from serving.triton.model_config import ModelOptions
@@ -61,3 +62,13 @@ def studio() -> Iterator[Pair]:
     model = ModelOptions(DEMO_WEIGHTS, precision="fp32", threads=1, decoders=1)
     with serve_pair(ServeOptions(model, **FREE_PORTS)) as pair:
         yield pair
+
+
+@pytest.fixture
+def page(browser: Browser, studio: Pair) -> Iterator[StudioPage]:
+    opened = open_studio(browser, studio)
+    opened.begin()
+    yield opened
+    assert opened.errors == []
+    assert all(url.startswith((studio.http_url, "blob:")) for url in opened.loaded)  # nothing comes from elsewhere
+    opened.context.close()

@@ -6,7 +6,6 @@ import io
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +27,6 @@ pytestmark = pytest.mark.xdist_group("chromium")
 
 OTHER = demo_map(14, preset("demo"), height=128, width=128)[0]
 WATER, TREE, BOAT = 5, 7, 15
-
-
-@pytest.fixture
-def page(browser: Browser, studio: Pair) -> Iterator[StudioPage]:
-    opened = open_studio(browser, studio)
-    opened.begin()
-    yield opened
-    assert opened.errors == []
-    assert all(url.startswith((studio.http_url, "blob:")) for url in opened.loaded)  # nothing comes from elsewhere
-    opened.context.close()
 
 
 def test_the_page_allows_no_inline_script(studio: Pair) -> None:

@@ -33,15 +33,6 @@ SIZES = {
 APART = ("header.top", ".rail", "#map", "#picture", ".palette", ".strips")
 
 
-@pytest.fixture
-def page(browser: Browser, studio: Pair) -> Iterator[StudioPage]:
-    opened = open_studio(browser, studio)
-    opened.begin()
-    yield opened
-    assert opened.errors == []
-    opened.context.close()
-
-
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """A model of 64x128 maps with 8 classes, without a style."""
