@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from PIL import Image
 
 from spade_core.config import GeneratorConfig
@@ -30,6 +31,11 @@ def png(pixels: npt.NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that the process started, from any of its threads."""
+    return [child.pid for child in psutil.Process(pid).children()]
 
 
 def left_behind(run: str) -> list[str]:

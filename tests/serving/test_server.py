@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import FREE_PORTS, blocks, left_behind, wait_until
+from served import FREE_PORTS, blocks, children, left_behind, wait_until
 
 from serving.client.client import Client, ServerError
 from serving.triton.model_config import ModelOptions
@@ -129,15 +129,11 @@ def test_killed_triton_is_reported_and_cleaned_up(tiny_weights: Path, tmp_path: 
     with spade_serve(tiny_weights, tmp_path) as command:
         command.wait_until_ready()
         run = command.run
-        (triton,) = _children(command.process.pid)
+        (triton,) = children(command.process.pid)
         os.kill(triton, signal.SIGKILL)
         assert command.process.wait(60) == 1
         assert "expected Triton to run until stopped but it ended with signal SIGKILL" in command.lines
         assert left_behind(run) == []
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_signal_before_ready_stops_at_once(tiny_weights: Path, tmp_path: Path) -> None:

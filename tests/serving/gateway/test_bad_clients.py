@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import FREE_PORTS, blocks, left_behind, wait_until
+from served import FREE_PORTS, blocks, children, left_behind, wait_until
 
 from serving.client.client import Client
 from serving.gateway.pair import Pair, serve_pair
@@ -126,21 +126,14 @@ def test_sigkill_of_spade_serve_leaves_no_process(tiny_weights: Path, tmp_path: 
         ready_line(process)
         run = next(word for word in log.read_text().split() if "spade-serve-" in word)
         name = run[run.index("spade-serve-") :][: len("spade-serve-12345678")]
-        gateway = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-        gateway += [
-            int(pid) for task in Path(f"/proc/{process.pid}/task").iterdir() for pid in _children(task) if pid != "0"
-        ]
+        started = children(process.pid)
         assert len(left_behind(name)) > 2
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     wait_until(
         lambda: not [entry for entry in left_behind(name) if "/bin/" in entry or "stub" in entry], "Triton's end"
     )
-    wait_until(lambda: not [pid for pid in gateway if _alive(pid)], "the gateway's end")
-
-
-def _children(task: Path) -> list[str]:
-    return (task / "children").read_text().split()
+    wait_until(lambda: not [pid for pid in started if _alive(pid)], "the gateway's end")
 
 
 def _alive(pid: int) -> bool:

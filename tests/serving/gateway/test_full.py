@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import FREE_PORTS, blocks, wait_until
+from served import FREE_PORTS, blocks, children, wait_until
 
 from serving.client.client import Client, ServerError
 from serving.supervisor.limits import Limits
@@ -57,11 +57,9 @@ def grpc_url(process: subprocess.Popen[str]) -> str:
 
 def engine_process(server: int) -> int:
     """The process of model `spade` under the process of `spade serve`."""
-    tasks = Path(f"/proc/{server}/task").iterdir()
-    children = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
     found = [
         process.pid
-        for child in children
+        for child in children(server)
         for process in processes_of_group(child)
         if "/spade/" in " ".join(arguments_of(process.pid)[:2])
     ]

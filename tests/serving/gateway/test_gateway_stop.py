@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from served import FREE_PORTS, left_behind, wait_until
+from served import FREE_PORTS, children, left_behind, wait_until
 
 from serving.gateway.pair import serve_pair
 from serving.supervisor.processes import arguments_of
@@ -16,12 +16,7 @@ from serving.triton.server import ServeError, ServeOptions
 
 def gateways() -> list[int]:
     """The gateways among this process's children."""
-    children = [
-        int(pid)
-        for task in Path(f"/proc/{os.getpid()}/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    ]
-    return [pid for pid in children if "serving.gateway" in " ".join(arguments_of(pid))]
+    return [pid for pid in children(os.getpid()) if "serving.gateway" in " ".join(arguments_of(pid))]
 
 
 def test_the_gateway_starts_beside_triton_and_the_end_unloads_nothing(tiny_weights: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ const KEPT = "paintings";
 const PICTURES = "pictures"; // of the history: {id, tab, time, map, size, style, thumbnail}
 const MOST = 20; // paintings of other tabs; the oldest go, with their history
 const DELAY_MS = 400;
+const RELOAD_MS = 1000; // how long a tab waits for its name
 
 /** Open the store. Resolves to null where the browser has none. */
 export async function openStore() {
@@ -44,10 +45,10 @@ function hold(name) {
   if (!navigator.locks) return true; // only pages of this machine and of https have locks
   const forever = new Promise(() => {});
   return new Promise((resolve) => {
-    navigator.locks.request(`${DATABASE} ${name}`, { ifAvailable: true }, (lock) => {
-      resolve(lock !== null);
-      return lock && forever;
-    });
+    const take = () => (resolve(true), forever);
+    // A page that is loaded again may start before the lock of the page before it is free.
+    const wait = { signal: AbortSignal.timeout(RELOAD_MS) };
+    navigator.locks.request(`${DATABASE} ${name}`, wait, take).catch(() => resolve(false));
   });
 }
 
@@ -82,7 +83,9 @@ class Store {
       const { labels, below, painted } = app.painting;
       const [a, b, c] = [labels, below, painted].map(encode);
       const kept = { tab: this.tab, time: Date.now(), width, height, preset, style: app.style };
-      this.objects(KEPT, "readwrite").put({ ...kept, labels: a, below: b, painted: c });
+      const objects = this.objects(KEPT, "readwrite");
+      objects.put({ ...kept, labels: a, below: b, painted: c });
+      objects.transaction.commit(); // at once: a page that is going gets no later turn
     };
     const later = () => (timer ||= setTimeout(save, DELAY_MS));
     app.on("labels", later);

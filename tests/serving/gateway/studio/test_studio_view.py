@@ -277,3 +277,13 @@ def test_the_first_key_skips_to_the_painting(page: StudioPage) -> None:
     expect(page.page.locator(".skip")).to_be_focused()
     page.page.keyboard.press("Enter")
     expect(page.page.locator("#map")).to_be_focused()
+
+
+def test_what_is_painted_just_before_a_reload_is_kept(page: StudioPage) -> None:
+    for row in (20, 60, 100):
+        page.stroke((20, row), (90, row))
+        painted = page.labels
+        page.page.reload()
+        page.page.wait_for_selector("body[data-ready]")
+        np.testing.assert_array_equal(page.labels, painted)
+        expect(page.page.locator("#scenes")).not_to_be_visible()
