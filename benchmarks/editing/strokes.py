@@ -12,7 +12,7 @@ from spade_core.config import GeneratorConfig
 from spade_core.maps.label_maps import resize_nearest_centred
 from spade_core.types import Array
 
-RADII_AND_LENGTHS = ((2, 10), (4, 20), (8, 40), (16, 60))  # pixels
+LENGTHS = {2: 10, 4: 20, 8: 40, 16: 60}  # of a stroke, by its radius, pixels
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ class Contenders:
     engines: str = option(
         "--engines", default="auto", show_default=True, metavar="NAMES",
         help="Our engines: cpu-fp32, cpu-bf16, cpu-int8, torch-codebook-fp32, torch-codebook-bf16, or none. `auto` "
-        "takes all; a row that this machine cannot run says why.",
+        "takes these; a row that this machine cannot run says why. At batch 1 also drawings of sessions: "
+        "cpu-fp32-KIND and cpu-bf16-KIND, of KIND first, repeat or edit; `sessions` stands for all six.",
     )  # fmt: skip
     peers: str = option(
         "--peers", default="auto", show_default=True, metavar="NAMES",
@@ -109,12 +110,14 @@ def model(model: Weights, contenders: Contenders, turns: Turns, output: Output) 
 
 def _names(name: str, value: str) -> tuple[str, ...]:
     """The contenders that an option names. Raises UsageError."""
-    from benchmarks.model.contenders import OURS, PEERS
+    from benchmarks.model.contenders import OURS, PEERS, SESSIONS
 
-    known = OURS if name == "--engines" else PEERS
+    known = OURS + SESSIONS if name == "--engines" else PEERS
     if value in {"auto", "none"}:
         return known if value == "auto" else ()
     found = tuple(one for one in value.split(",") if one)
+    if name == "--engines":
+        found = tuple(name for one in found for name in (SESSIONS if one == "sessions" else (one,)))
     if unknown := [one for one in found if one not in known]:
         raise click.UsageError(f"{name}: expected names out of {', '.join(known)} but got {', '.join(unknown)}")
     return found

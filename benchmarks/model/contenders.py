@@ -7,12 +7,15 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.model.sessions import KINDS
 from export.openvino_core import openvino_core
 from kernels.isa import IsaError
 from serving.engines.cpu.engine import choose_isa_of
 
 PEERS = ("torch-fp32", "torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16", "tensorrt")
 REFERENCE = "torch-fp32"
+SESSIONS = tuple(f"cpu-{precision}-{kind}" for precision in ("fp32", "bf16") for kind in KINDS)
+"""Drawings in a session of the cpu engine, one map at a time: see `benchmarks.model.sessions`."""
 OURS = ("cpu-fp32", "cpu-bf16", "cpu-int8", "torch-codebook-fp32", "torch-codebook-bf16")
 
 _PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
@@ -24,8 +27,13 @@ def describe(name: str) -> tuple[str, str, str]:
         return "torch", "codebook", name.rsplit("-", 1)[1]
     if name == "tensorrt":
         return "tensorrt", "as exported", "as exported"
-    engine, _, precision = name.partition("-")
+    engine, _, precision = name.removesuffix(f"-{session_kind(name)}").partition("-")
     return engine, "codebook" if engine == "cpu" else "dense", precision or "fp32"
+
+
+def session_kind(name: str) -> str:
+    """The kind of drawing of a row of SESSIONS; empty for other rows."""
+    return name.rsplit("-", 1)[1] if name in SESSIONS else ""
 
 
 def lacking(names: tuple[str, ...], tensorrt: Path | None = None) -> dict[str, str]:

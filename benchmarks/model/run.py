@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.common.errors import image_error
 from benchmarks.common.loaded_process import LoadedProcess
-from benchmarks.model.contenders import OURS, REFERENCE, describe
+from benchmarks.model.contenders import OURS, REFERENCE, describe, session_kind
 from benchmarks.model.worker import Setting, load_turn
 from benchmarks.report.noise import NoiseMeter, first_turn
 from benchmarks.report.report import Missing, Report, Row
@@ -122,6 +122,10 @@ class Run:
         return images
 
     def _fits(self, name: str, batch: int) -> bool:
+        if session_kind(name) and batch > 1:
+            reason = "expected one map but got a batch; a session draws one map at a time"
+            self.report.missing.append(Missing(name, f"batch {batch}", reason))
+            return False
         seconds = self.per_image.get(name, 0.0) * batch
         if seconds <= self.plan.most_call_s:
             return True

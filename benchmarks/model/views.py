@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.model.contenders import OURS
+from benchmarks.model.contenders import OURS, SESSIONS
 from benchmarks.model.run import fastest_of_ours
 from benchmarks.report.intervals import paired_ratio
 from benchmarks.report.output import Drawn
@@ -31,7 +31,7 @@ def _of_batch(batch: int, rows: Sequence[Row]) -> View:
         ratio = None if best is None else paired_ratio(row["measures"]["seconds"], best["measures"]["seconds"])
         cells.append(
             (
-                f"{row['name']} (ours)" if row["name"] in OURS else row["name"],
+                f"{row['name']} (ours)" if row["name"] in OURS + SESSIONS else row["name"],
                 row["form"],
                 ms(row["seconds_median"]),
                 f"{ms(row['seconds_min'])} .. {ms(row['seconds_max'])}",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common.maps import read_maps
+from benchmarks.common.maps import Maps, read_maps
 from benchmarks.common.stream import inputs_of
-from benchmarks.model.contenders import describe
+from benchmarks.model.contenders import describe, session_kind
+from benchmarks.model.sessions import session_turn
 from export.feeds import graph_inputs
 from export.openvino_core import openvino_core
 from spade_core.config import GeneratorConfig, preset
@@ -61,7 +62,10 @@ def load_turn(name: str, setting: Setting) -> Turn:
     the seconds of every timed call and the images [batch, 3, H, W].
     """
     config = setting.config
-    maps, run = read_maps(config, setting.labels, setting.maps), _runner(name, config, setting)
+    maps = read_maps(config, setting.labels, setting.maps)
+    if kind := session_kind(name):
+        return _session_turn(kind, describe(name)[2], setting, maps)
+    run = _runner(name, config, setting)
 
     def turn(first: int, batch: int, repeats: int) -> tuple[list[float], Array]:
         inputs = inputs_of(maps, first, batch)
@@ -72,6 +76,22 @@ def load_turn(name: str, setting: Setting) -> Turn:
             run(*inputs)
             seconds.append(time.perf_counter() - began)
         return seconds, images
+
+    return turn
+
+
+def _session_turn(kind: str, precision: str, setting: Setting, maps: Maps) -> Turn:
+    from serving.engines.choose import load_checkpoint
+    from serving.engines.cpu.engine import CACHE_BYTES, CpuEngine
+
+    generator = load_checkpoint(setting.weights, setting.config.preset).generator
+    cache_bytes = 0 if kind == "first" else CACHE_BYTES  # nobody drew the map of a first drawing before
+    engine = CpuEngine(generator, precision, setting.threads, cache_bytes=cache_bytes)
+
+    def turn(first: int, batch: int, repeats: int) -> tuple[list[float], Array]:
+        assert batch == 1
+        time.sleep(PAUSE_S)
+        return session_turn(kind, engine, maps, first, repeats)
 
     return turn
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 from kernels.isa import IsaError, input_dtype, supported_isas
 from serving.engines.contract import Engine
-from serving.engines.cpu.engine import SESSION_BYTES, CpuEngine, choose_isa_of
+from serving.engines.cpu.engine import CpuEngine, choose_isa_of
+from serving.engines.kept import SESSION_BYTES
 from serving.engines.names import ENGINES, PRECISIONS
 from spade_core.config import ARCHITECTURES
 from spade_core.config import preset as preset_config
@@ -196,7 +197,8 @@ def start_engine(weights: Weights, choice: Choice, threads: int | None, session_
         from spade_core.files.checkpoints import to_networks
 
         precision = cast("Precision", choice.precision)
-        return TorchEngine(to_networks(weights).generator, precision, "codebook", choice.device, threads)
+        generator = to_networks(weights).generator
+        return TorchEngine(generator, precision, "codebook", choice.device, threads, session_bytes)
     try:
         return CpuEngine(weights, choice.precision, threads, session_bytes=session_bytes)
     except ValueError as error:

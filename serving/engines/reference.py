@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from kernels.cuda.host.library import CudaError, installed
-from serving.engines.contract import Engine, Inputs, check_inputs
+from serving.engines.contract import Engine, Inputs, Session, check_inputs
 from serving.engines.cuda.generator import CudaGenerator
 from serving.engines.cuda.lost import watched
+from serving.engines.kept import SESSION_BYTES, KeptSession
 from serving.engines.timings import Timings
 from spade_core.codebook.entries import level_tensors
 from spade_core.codebook.fold import fold_generator
@@ -43,6 +44,7 @@ class TorchEngine(Engine):
         form: `codebook`, or `dense` as the paper writes it.
         device: `cpu` or `cuda`.
         threads: threads of PyTorch's pool, which all engines of a process share; None leaves the pool as it is.
+        session_bytes: memory of a GPU for the maps between the convs of sessions; see `CpuEngine`. 0 keeps none.
     """
 
     name = "torch"
@@ -54,6 +56,7 @@ class TorchEngine(Engine):
         form: Form = "codebook",
         device: str = "cpu",
         threads: int | None = None,
+        session_bytes: int = SESSION_BYTES,
     ) -> None:
         known = [name for name in _DTYPES if name != "fp16" or torch.device(device).type == "cuda"]
         if precision not in known:
@@ -74,6 +77,7 @@ class TorchEngine(Engine):
         self._cuda = _cuda_generator(generator, dtype, self._device) if form == "codebook" else None
         self.max_concurrent_calls = 1 if self._cuda is None else 2
         if self._cuda is not None:
+            self._kept = self._cuda.kept_maps(session_bytes, functools.partial(watched, self._synchronize))
             return
         # fold_generator reads the float32 weights, so it runs before the conversion.
         self._folded = fold_generator(generator.to(self._device), dtype) if form == "codebook" else {}
@@ -85,6 +89,10 @@ class TorchEngine(Engine):
         """Checked inputs -> images [N, H, W, 3]; see `Engine.run`. Raises DeviceLostError when the GPU is lost."""
         with watched(self._synchronize):
             return self._run(inputs, timings)
+
+    def session(self) -> Session:
+        """On our kernels, a session that redraws what changed; elsewhere a plain one."""
+        return Session(self) if self._cuda is None else KeptSession(self, self._kept)
 
     def _run(self, inputs: Inputs, timings: Timings | None) -> Images:
         images: Images

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from generators import trained_like
 
 from kernels.isa import ISA_VARIABLE, input_dtype, supported_isas
-from serving.engines.contract import Inputs, check_inputs
+from serving.engines.contract import Engine, Inputs, check_inputs
 from serving.engines.cpu.engine import CpuEngine
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.models.style import style_from_seed
@@ -98,33 +98,38 @@ class Case:
 
 
 def check(case: Case, seed: int, count: int) -> int:
-    """Draw a sequence of edits in two sessions of one engine, and anew in another engine. Returns the drawings."""
-    rng = np.random.default_rng(seed)
+    """`check_engines` on two cpu engines. Returns the drawings."""
     os.environ[ISA_VARIABLE] = case.isa
     precision = "bf16" if input_dtype(case.isa) == "bf16" else "fp32"  # type: ignore[arg-type]
     generator = trained_like(case.config)
     ours = CpuEngine(generator, precision, case.threads, cache_bytes=case.cache_bytes)
     anew = CpuEngine(generator, precision, 1, cache_bytes=0)
     del os.environ[ISA_VARIABLE]
+    return check_engines(ours, anew, f"{case}, seed {seed}", seed, count)
+
+
+def check_engines(ours: Engine, anew: Engine, what: str, seed: int, count: int) -> int:
+    """Draw a sequence of edits in two sessions of one engine, and anew in another engine. Returns the drawings."""
+    rng, config = np.random.default_rng(seed), ours.config
     sessions = ours.session(), ours.session()
     before: list[npt.NDArray[np.uint8] | None] = [None, None]
-    sequences = [edits(rng, case.config, count) for _ in sessions]
+    sequences = [edits(rng, config, count) for _ in sessions]
     drawn = 0
     for number, maps in enumerate(itertools.zip_longest(*sequences)):
         for i, (session, one) in enumerate(zip(sessions, maps, strict=True)):
-            inputs: Inputs = check_inputs(*one, case.config)
+            inputs: Inputs = check_inputs(*one, config)
             image, changed = session.draw(inputs)
             expected = anew.run(inputs)[0]
-            assert np.array_equal(image, expected), f"{case}, seed {seed}, edit {number} of session {i}"
+            assert np.array_equal(image, expected), f"{what}, edit {number} of session {i}"
             old = before[i]
             if old is not None and old.shape == image.shape:
                 outside = np.ones(image.shape[:2], bool)
                 outside[changed.slices] = False
-                assert np.array_equal(old[outside], image[outside]), f"{case}, seed {seed}, edit {number}: {changed}"
+                assert np.array_equal(old[outside], image[outside]), f"{what}, edit {number}: {changed}"
             before[i] = image
             drawn += 1
         if number % 3 == 0:  # other requests use the store too
-            other = check_inputs(*new_map(rng, case.config, case.config.height, case.config.width), case.config)
+            other = check_inputs(*new_map(rng, config, config.height, config.width), config)
             assert np.array_equal(ours.run(other), anew.run(other))
     return drawn
 

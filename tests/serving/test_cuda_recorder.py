@@ -107,3 +107,24 @@ def test_on_the_cpu_a_step_is_not_recorded() -> None:
     def step() -> None: ...
 
     assert Recorder(torch.device("cpu")).record(step) is step
+
+
+def test_steps_run_on_the_recording_thread_and_may_record(cuda: FakeCuda) -> None:
+    recorder, threads = Recorder(CUDA), []
+
+    def step() -> str:
+        assert torch.is_inference_mode_enabled()
+        threads.append(threading.current_thread())
+        return "done"
+
+    def drawing() -> str:
+        recorder.record(lambda: threads.append(threading.current_thread()))  # would wait for itself on another thread
+        return step()
+
+    assert recorder.run(drawing) == "done"
+    assert cuda.captures == 1
+    assert len(set(threads)) == 1
+    assert threads[0] is not threading.current_thread()
+    with pytest.raises(ZeroDivisionError):
+        recorder.run(lambda: 1 / 0)
+    assert Recorder(torch.device("cpu")).run(threading.current_thread) is threading.current_thread()

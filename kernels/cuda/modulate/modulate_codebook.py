@@ -30,11 +30,10 @@ _INT32_MIN = -(2**31)
 class Modulation:
     """What a modulation does beside a * x + b.
 
-        Attributes:
-            statistics: normalise x first;
-    None : x is not normalised.shift : 1 reads x upsampled by 2, at(row >> 1, column >> 1);
-    0 does not.
-            leaky: apply leaky ReLU of slope 0.2.
+    Attributes:
+        statistics: normalise x first; None: x is not normalised.
+        shift: 1 reads x upsampled by 2, at (row >> 1, column >> 1); 0 does not.
+        leaky: apply leaky ReLU of slope 0.2.
     """
 
     statistics: Statistics | None = None
@@ -98,12 +97,12 @@ def modulate_codebook_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients at x and, float32, at the entries; they pass through statistics that were computed from x.
 
-        Args:
-            x, entries, index, how: as in `modulate_codebook`;
-    x that is not channels last is copied.dy : gradient of the output.order : of the index.With it,
-        sums have the same bits every time; None adds atomically, in any order.
+    Args:
+        x, entries, index, how: as in `modulate_codebook`; x that is not channels last is copied.
+        dy: gradient of the output.
+        order: of the index. With it, sums have the same bits every time; None adds atomically, in any order.
 
-        Raises CudaError.
+    Raises CudaError.
     """
     library = library_of(x, library)
     x, dy = in_layout(x, "nhwc"), in_layout(dy, "nhwc")

@@ -15,10 +15,11 @@ from kernels.ops.plan import Level, concatenate_patches, plan_maps
 from kernels.program import Pool
 from kernels.rectangles import Rectangle
 from serving.engines.cpu.entry_program import EntryProgram
+from serving.engines.cpu.entry_tables import EntryTables
 from serving.engines.cpu.memory import Arena, Block
 from serving.engines.cpu.pack import PackedGenerator
-from serving.engines.cpu.patch_store import PatchStore
 from serving.engines.map_cache import MapCache, MapKey
+from serving.engines.patch_store import is_stale, plan_part
 from serving.engines.timings import Timings
 from spade_core.config import level_sizes
 from spade_core.types import Int32, Symbols
@@ -115,10 +116,8 @@ class CodebookMaker:
         self._program = EntryProgram(packed, isa, pool, self._memory)
         self._norms = self._program.norms
         config, of_plans = packed.config, cache_bytes // PLAN_SHARE
-        self.store = PatchStore(
-            [(norm.level, norm.blocks) for norm in self._norms], config.symbols, config.spade_kernel, dtype,
-            cache_bytes - of_plans,
-        )  # fmt: skip
+        levels = [(norm.level, norm.blocks) for norm in self._norms]
+        self.store = EntryTables(levels, config, dtype, cache_bytes - of_plans)
         self.plans: MapCache[MapPlan] = MapCache(of_plans)
 
     def plan(self, symbols: Symbols, keys: Sequence[MapKey], timings: Timings) -> Planned:
@@ -166,7 +165,10 @@ class CodebookMaker:
         """
         began = time.perf_counter()
         parts = [
-            self._plan_part(symbols, of_level.shape[1:], area) for of_level, area in zip(index, changed, strict=True)
+            plan_part(
+                symbols, of_level.shape[1:], area, self._packed.config, self._pool if area.area > SMALL_AREA else None
+            )
+            for of_level, area in zip(index, changed, strict=True)
         ]
         bounds = [0 if part is None else len(part[0].patches5) for part in parts]
         if not self.store.takes(bounds) or is_stale(oldest, self.store.horizons(bounds)):
@@ -196,19 +198,6 @@ class CodebookMaker:
         if not plans:
             return [0] * (1 + max(norm.level for norm in self._norms))
         return [sum(len(level.patches5) for level in of_maps) for of_maps in zip(*plans, strict=True)]
-
-    def _plan_part(self, symbols: Symbols, size: tuple[int, ...], area: Rectangle) -> tuple[Level, Int32] | None:
-        """The plan of an area of one level and the area's own index. The plan has patches beyond the area too."""
-        if not area.area:
-            return None
-        config, step = self._packed.config, symbols.shape[0] // size[0]
-        around = area.grown(2 * (config.spade_kernel // 2), *size)
-        small = np.ascontiguousarray(symbols[::step, ::step][around.slices])[None]
-        pool = self._pool if area.area > SMALL_AREA else None
-        ((level,),) = plan_maps(small, [small.shape[1:]], config.symbols, config.spade_kernel, pool)
-        top, left = area.top - around.top, area.left - around.left
-        inner = level.index[0][top : top + area.height, left : left + area.width]
-        return level, np.ascontiguousarray(inner)
 
     def _place(
         self, plans: Mapping[MapKey, Sequence[Level]], bounds: Sequence[int]
@@ -275,8 +264,3 @@ class CodebookMaker:
             )  # fmt: skip
             starts = [start + count for start, count in zip(starts, rows, strict=True)]
         return maps
-
-
-def is_stale(oldest: Sequence[int], horizons: Sequence[int]) -> bool:
-    """Whether a plan's patches are no longer in the store, for some level."""
-    return any(position < horizon for position, horizon in zip(oldest, horizons, strict=True))

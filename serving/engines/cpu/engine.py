@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from serving.engines.contract import Engine, Inputs, Session, check_inputs
 from serving.engines.cpu.codebooks import CodebookMaker
 from serving.engines.cpu.pack import pack_generator
 from serving.engines.cpu.program import ConvProgram, Output
-from serving.engines.cpu.session import CpuSession, KeptMaps
+from serving.engines.cpu.session import CpuMap
+from serving.engines.kept import SESSION_BYTES, KeptMaps, KeptSession
 from serving.engines.map_cache import keys_of
 from serving.engines.timings import Timings
 from spade_core.config import GeneratorConfig
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from spade_core.models.generator import Generator
 
 CACHE_BYTES = 512 << 20
-SESSION_BYTES = 1 << 30
 PROGRAMS = 8  # (batch, size) pairs whose memory is kept; the one used longest ago goes
 
 _DTYPES: dict[str, DType] = {"fp32": "float32", "bf16": "bf16", "int8": "bf16"}
@@ -82,7 +83,8 @@ class CpuEngine(Engine):
         self._codebooks = CodebookMaker(self._packed, self.isa, self._pool, cache_bytes)
         self._programs: dict[tuple[int, ...], ConvProgram] = {}
         self._lock = threading.Lock()
-        self._kept = KeptMaps(self._packed, self.isa, self._pool, self._codebooks, self._lock, session_bytes)
+        make = functools.partial(CpuMap, self._packed, self.isa, self._pool, self._codebooks)
+        self._kept = KeptMaps(make, self._lock, session_bytes)
 
     def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:
         """Checked inputs -> images [N, H, W, 3]; see `Engine.run`. Equal maps share codebooks."""
@@ -98,7 +100,7 @@ class CpuEngine(Engine):
         """A session that redraws what changed. With instance norm every change reaches every pixel: a plain session."""
         if self.config.norm == "instance":
             return Session(self)
-        return CpuSession(self, self._kept)
+        return KeptSession(self, self._kept)
 
     def _run(self, inputs: Inputs, timings: Timings, output: Output) -> npt.NDArray[Any]:
         keys = keys_of(inputs.symbols)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +13,13 @@ import torch
 from torch import Tensor
 
 from kernels.cuda.host.library import Library
+from serving.engines.cuda.clock import Clock
 from serving.engines.cuda.codebooks import MapCodebooks, bucket_of, keep_maps, place_maps
 from serving.engines.cuda.program import Bucket, CudaProgram
 from serving.engines.cuda.recorder import Recorder
+from serving.engines.cuda.session import CudaMap, CudaSessions
 from serving.engines.cuda.weights import cuda_weights
+from serving.engines.kept import Guard, KeptMaps, Size
 from serving.engines.map_cache import Lookup, MapCache, MapKey, keys_of
 from serving.engines.timings import Timings
 from spade_core.models.generator import Generator
@@ -59,8 +60,20 @@ class CudaGenerator:
         self._programs: OrderedDict[tuple[int, ...], CudaProgram] = OrderedDict()
         self.cache: MapCache[MapCodebooks] = MapCache(cache_bytes)
         self._lock = threading.Lock()
+        self._sessions: CudaSessions | None = None
         self._recorder = Recorder(device)
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def kept_maps(self, limit: int, guard: Guard) -> KeptMaps:
+        """The maps of sessions, in at most `limit` bytes of the device; see `KeptMaps`."""
+        return KeptMaps(self._new_map, self._lock, limit, guard)
+
+    def _new_map(self, size: Size) -> CudaMap:
+        if self._sessions is None:  # the first session takes the memory of the patch store
+            self._sessions = CudaSessions(
+                self._weights, self._library, self._recorder, lambda size: self._program((1, *size))
+            )
+        return self._sessions.make(size)
 
     @torch.inference_mode()
     def run(
@@ -76,7 +89,7 @@ class CudaGenerator:
         A map that repeats, or is in the cache, is not planned again. Measuring `timings` adds no wait. A plan that
         needs a larger bucket than expected counts its codebooks and convs twice.
         """
-        keys, clock = keys_of(symbols), _Clock(self._device, timings is not None)
+        keys, clock = keys_of(symbols), Clock(self._device, timings is not None)
         timings = timings or Timings()
         with self._lock:
             program = self._program(symbols.shape)
@@ -118,7 +131,7 @@ class CudaGenerator:
 
         return wait
 
-    def _plan_and_draw(self, program: CudaProgram, timings: Timings, clock: _Clock) -> _Planned:
+    def _plan_and_draw(self, program: CudaProgram, timings: Timings, clock: Clock) -> _Planned:
         """Plan new maps, compute their codebooks, and draw their images.
 
         The right bucket is known only once the plan is read. To avoid a wait, codebooks and image are launched first in
@@ -152,7 +165,7 @@ class CudaGenerator:
         return size, offsets
 
     def _compute(
-        self, symbols: Symbols, lookup: Lookup[MapCodebooks], timings: Timings, clock: _Clock
+        self, symbols: Symbols, lookup: Lookup[MapCodebooks], timings: Timings, clock: Clock
     ) -> dict[MapKey, MapCodebooks]:
         """Plan the maps that are not in the cache, and compute and keep their codebooks."""
         if not lookup.missing:
@@ -188,34 +201,3 @@ class CudaGenerator:
         if len(self._programs) > PROGRAMS:
             self._programs.popitem(last=False)
         return self._programs[shape]
-
-
-class _Clock:
-    """Marks on the device's stream, read only when the call is over. Without `measures` there are no marks."""
-
-    def __init__(self, device: torch.device, measures: bool) -> None:
-        self._device, self._measures = device, measures
-        self._laps: list[tuple[str, torch.cuda.Event | float]] = []
-
-    def lap(self, name: str) -> None:
-        """Add the time since the previous lap to a field of Timings. The first lap only starts the clock."""
-        if self._measures:
-            self._laps.append((name, self._now()))
-
-    def add_to(self, timings: Timings) -> None:
-        """Add the laps to `timings`, once the device has finished the call."""
-        for (_, before), (name, now) in pairwise(self._laps):
-            if isinstance(before, float) or isinstance(now, float):
-                assert isinstance(before, float)
-                assert isinstance(now, float)
-                seconds = now - before
-            else:
-                seconds = before.elapsed_time(now) / 1e3
-            setattr(timings, name, getattr(timings, name) + seconds)
-
-    def _now(self) -> torch.cuda.Event | float:
-        if self._device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
-        return event

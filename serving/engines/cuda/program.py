@@ -7,7 +7,7 @@ from the start map to the bytes of the image. A graph runs its kernels without t
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from kernels.cuda.norm.norm import norm_statistics
 from serving.engines.cuda.codebooks import Codebooks, Shape, make_plan
 from serving.engines.cuda.recorder import Recorder
 from serving.engines.cuda.weights import CudaNorm, CudaWeights
+from serving.engines.cuda.windows import conv
 from spade_core.config import STYLE_DIM
 
 BUCKETS = 8  # buckets that a program keeps; maps of one kind need two or three
@@ -38,6 +39,14 @@ class Bucket:
     codebooks: Codebooks
     compute: Callable[[], None]
     convs: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class KeptStep:
+    """The maps between the convs, as `kept_shapes` lists them, and the recorded step that fills them."""
+
+    maps: list[Tensor]
+    run: Callable[[], None]
 
 
 class CudaProgram:
@@ -61,6 +70,7 @@ class CudaProgram:
         self._buckets: OrderedDict[int, Bucket] = OrderedDict()
         self._needed: deque[int] = deque(maxlen=RECENT)
         self._find = recorder.record(self.plan.find)
+        self._kept: KeptStep | None = None
 
     def find(self) -> None:
         """Plan the loaded maps, and start to copy the offsets to the host. Does not wait."""
@@ -98,20 +108,42 @@ class CudaProgram:
         if style is not None:
             self._style.copy_(_pinned(torch.from_numpy(style), self._weights.device), non_blocking=True)
 
+    def kept_step(self, tables: Sequence[Tensor]) -> KeptStep:
+        """The step from the start map to the image that leaves every map between the convs; recorded once.
+
+        Args:
+            tables: T [rows, 2C] of each norm, at fixed addresses; `plan.index` names their rows.
+        """
+        if self._kept is None:
+            maps = [
+                torch.empty(shape, dtype=self._weights.dtype, device=self._weights.device,
+                            memory_format=torch.channels_last)
+                for shape in kept_shapes(self._weights, self.plan.sizes)
+            ]  # fmt: skip
+            self._kept = KeptStep(maps, self._recorder.record(lambda: self._run_steps(tables, maps)))
+        return self._kept
+
     # ---- Steps ----
 
     def _run_convs(self, codebooks: Codebooks) -> None:
-        entries = iter(codebooks.entries)
-        x = self._start()
+        self._run_steps(codebooks.entries, [])
+
+    def _run_steps(self, tables: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
+        """From the start map to the image. Copies the maps between the convs to `kept`, if there are any."""
+        entries, keep = iter(tables), iter(kept)
+        x = self.start()
+        _keep(x, keep)
         for block in self._weights.blocks:
             norm = self._norm_step(block.level, entries)
             hidden = norm(block.norm_0, x, block.shift, True)
-            dx = _conv(block.conv_0, hidden)
+            dx = conv(block.conv_0, hidden)
+            _keep(dx, keep)
             if block.norm_s is not None and block.conv_s is not None:
-                shortcut = _conv(block.conv_s, norm(block.norm_s, x, block.shift, False))
+                shortcut = conv(block.conv_s, norm(block.norm_s, x, block.shift, False))
             else:
                 shortcut = F.interpolate(x, scale_factor=2, mode="nearest") if block.shift else x
-            x = _conv(block.conv_1, norm(block.norm_1, dx, 0, True)).add_(shortcut)
+            x = conv(block.conv_1, norm(block.norm_1, dx, 0, True)).add_(shortcut)
+            _keep(x, keep)
         weights = self._weights
         image_conv(
             x, weights.conv_img, weights.image_bias, constant=weights.constant, values=self.values, pixels=self.pixels,
@@ -130,7 +162,7 @@ class CudaProgram:
 
         return run
 
-    def _start(self) -> Tensor:
+    def start(self) -> Tensor:
         """The start map, channels last [N, 16 nf, h0, w0]."""
         weights, (n, _, _) = self._weights, self._shape
         h0, w0 = self.plan.sizes[0]
@@ -150,8 +182,18 @@ class CudaProgram:
         return rows.view(n, h0, w0, -1).permute(0, 3, 1, 2)
 
 
-def _conv(weight: Tensor, x: Tensor) -> Tensor:
-    return F.conv2d(x, weight, padding=weight.shape[2] // 2)
+def _keep(x: Tensor, keep: Iterator[Tensor]) -> None:
+    kept = next(keep, None)
+    if kept is not None:
+        kept.copy_(x)
+
+
+def kept_shapes(weights: CudaWeights, sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """The shapes of the maps between the convs of one image: the start map, and two maps of each block."""
+    shapes = [(1, weights.blocks[0].norm_0.channels, *sizes[0])]
+    for block in weights.blocks:
+        shapes += [(1, len(weight), *sizes[block.level]) for weight in (block.conv_0, block.conv_1)]
+    return shapes
 
 
 def _pinned(x: Tensor, device: torch.device) -> Tensor:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 
 class Recorder:
@@ -22,7 +26,8 @@ class Recorder:
         self._on_cuda = device.type == "cuda"
         if self._on_cuda:
             self._pool = torch.cuda.graph_pool_handle()
-            self._thread = ThreadPoolExecutor(1, "recorder")
+            self._thread = ThreadPoolExecutor(1, "recorder", self._note_thread)
+            self._ident = 0  # of that thread
 
     def record(self, step: Callable[[], None]) -> Callable[[], None]:
         """A function that runs the step as a graph, on the calling thread's current stream. Runs the step three times.
@@ -32,7 +37,30 @@ class Recorder:
         if not self._on_cuda:
             return step
         stream = torch.cuda.current_stream(self._device)
-        return self._thread.submit(self._record, step, stream).result()
+        return self._on_thread(lambda: self._record(step, stream))
+
+    def run(self, step: Callable[[], Result]) -> Result:
+        """Run a step on the thread that records, on the calling thread's current stream; return what it returns.
+
+        A library's conv of a shape that a graph holds has the graph's algorithm there, in `autotuned`. Raises what the
+        step raises.
+        """
+        if not self._on_cuda:
+            return step()
+        stream = torch.cuda.current_stream(self._device)
+
+        def on_stream() -> Result:
+            with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(stream):
+                return step()
+
+        return self._on_thread(on_stream)
+
+    def _note_thread(self) -> None:
+        self._ident = threading.get_ident()
+
+    def _on_thread(self, step: Callable[[], Result]) -> Result:
+        """Run a step on the recording thread; at once where that is the calling thread."""
+        return step() if threading.get_ident() == self._ident else self._thread.submit(step).result()
 
     @torch.inference_mode()
     def _record(self, step: Callable[[], None], current: torch.cuda.Stream) -> Callable[[], None]:

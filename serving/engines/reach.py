@@ -1,18 +1,29 @@
-"""How far a change of a label map reaches: a rectangle of each map between the convs."""
+"""How far a change of a label map reaches: a rectangle of each map between the convs, and what it costs to redo."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from kernels.rectangles import EMPTY, Rectangle
 from serving.engines.contract import changed_rectangle
-from serving.engines.cpu.pack import PackedBlock
 from spade_core.config import GeneratorConfig
+from spade_core.models.shapes import block_widths
 from spade_core.types import Symbols
 
 Sizes = Sequence[tuple[int, int]]
+
+
+class Block(Protocol):
+    """Where a residual block of any engine stands: its level; 1 where its input is first upsampled by 2, else 0."""
+
+    @property
+    def level(self) -> int: ...
+
+    @property
+    def shift(self) -> int: ...
 
 
 def changed_symbols(before: Symbols, after: Symbols, sizes: Sizes) -> list[Rectangle]:
@@ -46,7 +57,7 @@ def changed_start(changed: Rectangle, restyled: bool, size: tuple[int, int], con
 
 
 def reached_maps(
-    start: Rectangle, patches: Sequence[Rectangle], blocks: Sequence[PackedBlock], sizes: Sizes
+    start: Rectangle, patches: Sequence[Rectangle], blocks: Sequence[Block], sizes: Sizes
 ) -> list[Rectangle]:
     """The pixels that a change reaches: of the start map, of the two maps that each block makes, and of the image.
 
@@ -79,7 +90,21 @@ def _even(area: Rectangle, size: tuple[int, int]) -> Rectangle:
     )
 
 
-def whole_maps(blocks: Sequence[PackedBlock], sizes: Sizes) -> list[Rectangle]:
+def whole_maps(blocks: Sequence[Block], sizes: Sizes) -> list[Rectangle]:
     """The rectangles of `reached_maps` where everything changes."""
     of_blocks = [Rectangle.whole(*sizes[block.level]) for block in blocks for _ in range(2)]
     return [Rectangle.whole(*sizes[0]), *of_blocks, Rectangle.whole(*sizes[-1])]
+
+
+def conv_macs(reached: Sequence[Rectangle], config: GeneratorConfig) -> int:
+    """Multiply-adds of the convs that make these rectangles of the maps of `reached_maps`.
+
+    The start map is left out: it is a matrix product, or a sum of table rows.
+    """
+    last = list(block_widths(config).values())[-1][1]
+    per_pixel = [0]
+    for channels, out in block_widths(config).values():
+        middle = min(channels, out)
+        per_pixel += [9 * channels * middle, 9 * middle * out + (channels * out if channels != out else 0)]
+    per_pixel.append(9 * last * 3)
+    return sum(area.area * macs for area, macs in zip(reached, per_pixel, strict=True))
