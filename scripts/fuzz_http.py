@@ -1,4 +1,6 @@
-"""Try every call of a running server's OpenAPI with made-up requests: `python scripts/fuzz_http.py URL [CASES]`.
+"""Try every call of a running server's OpenAPI with made-up requests.
+
+    python scripts/fuzz_http.py http://127.0.0.1:8000 1000
 
 Schemathesis makes requests that fit the description and requests that do not, and checks every answer with all its
 checks: no server error, only described statuses, types, headers and bodies, wrong requests refused, right ones taken.
@@ -7,6 +9,7 @@ Exit status: 0 without a finding, 1 with findings, which are printed with a `cur
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -29,8 +32,11 @@ def fuzz(url: str, cases: int, *options: str) -> subprocess.CompletedProcess[str
 
 
 def main() -> None:
-    url, cases = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1000
-    done = fuzz(url, cases)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", help="the gateway's address")
+    parser.add_argument("cases", nargs="?", type=int, default=1000, help="of each call and kind (default 1000)")
+    options = parser.parse_args()
+    done = fuzz(options.url, options.cases)
     print(done.stdout, done.stderr, sep="\n")
     sys.exit(done.returncode)
 

@@ -25,7 +25,7 @@ router = APIRouter(tags=["images"])
 
 _IMAGES = ("image", "image[]")
 _UNREAD = ("prompt", "model", "user", "background", "input_fidelity", "moderation", "quality")
-_READ = ("n", "size", "response_format", "output_format", "output_compression", "seed", "colours", "stream")
+_READ = ("n", "size", "response_format", "output_format", "output_compression", "seed", "style_name", "colours", "stream")
 _INSTANCES = "instance_map"
 
 
@@ -65,6 +65,7 @@ def _order(form: Form, info: ModelInfo, max_count: int) -> Order:
     texts = {
         "count": form.text("n"),
         "seed": form.text("seed"),
+        "style_name": form.text("style_name"),
         "size": form.text("size"),
         "format": form.text("output_format"),
         "quality": form.text("output_compression"),

@@ -180,6 +180,7 @@ EDITS: dict[str, Any] = {
                         "model": {"type": "string", "description": "Not read", "examples": ["spade"]},
                         "n": _OPTIONS["count"],
                         "seed": _OPTIONS["seed"],
+                        "style_name": _OPTIONS["style_name"],
                         "size": {"type": "string", "examples": ["auto"]},
                         "output_format": _OPTIONS["format"],
                         "output_compression": _OPTIONS["quality"],

@@ -254,6 +254,8 @@ def test_openais_client_draws_by_edits(gateway: Pair, image_of_seed: Images) -> 
         with pytest.raises(openai.BadRequestError, match="expected ids") as caught:
             client.images.edit(image=png(LABELS + 100), prompt="")
         assert caught.value.code == "invalid-request"
+        with pytest.raises(openai.BadRequestError, match="expected style_name out of none but got 'spring'"):
+            client.images.edit(image=FILES["label_map"], prompt="", extra_body={"style_name": "spring"})
 
 
 def test_classes_have_ids_names_and_colours(http: httpx.Client, tiny_gateway: Pair) -> None:
