@@ -125,6 +125,10 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path)
     assert [r["step"] for r in rows(broken)] == [r["step"] for r in rows(unbroken)]
 
 
+def torchrun(processes: int) -> tuple[str, ...]:
+    return "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)
+
+
 def final_step(config: TrainConfig) -> int:
     found = checkpoints(Path(config.run.out) / "checkpoints")
     return found[-1][0] if found else 0
@@ -134,8 +138,7 @@ def final_step(config: TrainConfig) -> int:
 def test_sigterm_ends_a_run_with_a_checkpoint_and_a_hint(tmp_path: Path, processes: int) -> None:
     data, run = {"scenes": 4000, "workers": 1}, {"checkpoint_steps": 100_000, "threads": 1}
     config = small(tmp_path / "run", data=data, run=run)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
-    process = command(config, *(torchrun if processes > 1 else ()))
+    process = command(config, *(torchrun(processes) if processes > 1 else ()))
     try:
         while not (tmp_path / "run/statistics.jsonl").exists() or not rows(config):
             assert process.poll() is None
@@ -157,7 +160,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
     loss = {"kl": 2 * alone.loss.kl}
     shared = small(tmp_path / "shared", model=model, optim={"batch": 2}, loss=loss, run=settings)
     finish(command(alone))
-    finish(command(shared, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"))
+    finish(command(shared, *torchrun(2)))
     assert final_step(alone) == final_step(shared) == 2
     (own,), (means,) = rows(alone), rows(shared)
     for name in ("gan", "feature_matching", "pixel", "kl", "discriminator", "score_real", "score_fake"):
@@ -238,3 +241,12 @@ def test_runs_that_cannot_start(tmp_path: Path) -> None:
 def test_divergence_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"expected finite losses but got .*nan.* at step \d+: training diverged"):
         train(small(tmp_path / "run", optim={"lr": 1e30, "epochs": 3}))
+
+
+@pytest.mark.slow
+def test_divergence_ends_every_process(tmp_path: Path) -> None:
+    config = small(tmp_path / "run", optim={"lr": 1e30, "epochs": 3}, run={"threads": 1})
+    process = command(config, *torchrun(2))
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert error.count("training diverged; lower optim.lr") == 2, error
