@@ -87,10 +87,12 @@ class Store {
       objects.put({ ...kept, labels: a, below: b, painted: c });
       objects.transaction.commit(); // at once: a page that is going gets no later turn
     };
+    const saveNow = () => timer && (clearTimeout(timer), save());
     const later = () => (timer ||= setTimeout(save, DELAY_MS));
     app.on("labels", later);
     app.on("style", later);
-    addEventListener("pagehide", () => timer && save());
+    addEventListener("beforeunload", saveNow); // a write that begins in pagehide may be lost
+    addEventListener("pagehide", saveNow); // phones say nothing else
     this.prune();
   }
 
