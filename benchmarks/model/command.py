@@ -23,7 +23,7 @@ class Contenders:
     engines: str = option(
         "--engines", default="auto", show_default=True, metavar="NAMES",
         help="Our engines: cpu-fp32, cpu-bf16, cpu-int8, torch-codebook-fp32, torch-codebook-bf16, or none. `auto` "
-        "takes these; a row that this machine cannot run says why. At batch 1 also drawings of sessions: "
+        "takes these; a row that this machine cannot run says why. On request, at batch 1, drawings of sessions: "
         "cpu-fp32-KIND and cpu-bf16-KIND, of KIND first, repeat or edit; `sessions` stands for all six.",
     )  # fmt: skip
     peers: str = option(
@@ -112,9 +112,10 @@ def _names(name: str, value: str) -> tuple[str, ...]:
     """The contenders that an option names. Raises UsageError."""
     from benchmarks.model.contenders import OURS, PEERS, SESSIONS
 
-    known = OURS + SESSIONS if name == "--engines" else PEERS
+    usual = OURS if name == "--engines" else PEERS
+    known = (*OURS, *SESSIONS) if name == "--engines" else PEERS
     if value in {"auto", "none"}:
-        return known if value == "auto" else ()
+        return usual if value == "auto" else ()
     found = tuple(one for one in value.split(",") if one)
     if name == "--engines":
         found = tuple(name for one in found for name in (SESSIONS if one == "sessions" else (one,)))

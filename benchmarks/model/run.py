@@ -83,6 +83,10 @@ class Run:
     def load(self, setting: Setting, stack: ExitStack) -> None:
         """Load every contender in a process of its own. One that does not load is missing, with the reason."""
         for name in self.plan.names:
+            if session_kind(name) and 1 not in self.plan.batches:
+                reason = "expected batch 1, since a session draws one map at a time, but got others; add 1 to --batches"
+                self.report.missing.append(Missing(name, "every batch", reason))
+                continue
             self.screen.step(f"loading {name}")
             try:
                 self.workers[name] = stack.enter_context(closing(LoadedProcess(name, load_turn, name, setting)))
@@ -123,8 +127,6 @@ class Run:
 
     def _fits(self, name: str, batch: int) -> bool:
         if session_kind(name) and batch > 1:
-            reason = "expected one map but got a batch; a session draws one map at a time"
-            self.report.missing.append(Missing(name, f"batch {batch}", reason))
             return False
         seconds = self.per_image.get(name, 0.0) * batch
         if seconds <= self.plan.most_call_s:

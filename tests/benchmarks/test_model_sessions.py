@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from benchmarks.common.maps import read_maps
 from benchmarks.common.stream import inputs_of
 from benchmarks.model.command import _names
-from benchmarks.model.contenders import SESSIONS, describe, session_kind
+from benchmarks.model.contenders import OURS, SESSIONS, describe, session_kind
 from benchmarks.model.run import Plan, Run
 from benchmarks.model.sessions import session_turn
 from benchmarks.report.noise import NoiseMeter
@@ -28,15 +29,17 @@ from spade_core.models.seeded import seeded_generator
 def test_names_say_precision_and_kind() -> None:
     assert describe("cpu-bf16-edit") == ("cpu", "codebook", "bf16")
     assert (session_kind("cpu-bf16-edit"), session_kind("cpu-bf16")) == ("edit", "")
+    assert _names("--engines", "auto") == OURS
     assert _names("--engines", "cpu-fp32,sessions") == ("cpu-fp32", *SESSIONS)
 
 
 def test_a_session_draws_one_map_at_a_time() -> None:
     report = Report("model", {})
     run = Run(Plan(("cpu-fp32-edit",), (4,), 1, 1, 20.0), report, Screen(1), NoiseMeter())
-    run.workers = {"cpu-fp32-edit": None}  # type: ignore[dict-item]
-    run.measure(4, lambda: None)
-    assert [(one.case, "one map at a time" in one.reason) for one in report.missing] == [("batch 4", True)]
+    with ExitStack() as stack:
+        run.load(None, stack)  # type: ignore[arg-type]
+    assert run.workers == {}
+    assert [(one.case, "one map at a time" in one.reason) for one in report.missing] == [("every batch", True)]
 
 
 @pytest.mark.skipif(not supported_isas(), reason="no native isa runs on this processor")
