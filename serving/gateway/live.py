@@ -168,7 +168,7 @@ class Connection:
         elif kind == "style":
             if not self.info.style:
                 raise ValueError(f"[live] expected no style, since model {self.info.preset!r} has none; leave it out")
-            self.session.style = read_style(header.get("style"))
+            self.session.style = read_style(header.get("style"), self.info.named_styles())
             self._count(header)
         elif kind == "format":
             self.painter.encoding = _read_format(header)

@@ -98,7 +98,8 @@ async def variants(painter: Painter, header: Json, body: bytes) -> tuple[Json, b
     wanted = header.get("styles")
     if not isinstance(wanted, list) or not 1 <= len(wanted) <= info.max_batch:
         raise ValueError(f"[live] expected 1..{info.max_batch} styles in a list but got {wanted!r:.100}")
-    styles = [read_style(one) for one in wanted] if info.style else None
+    named = info.named_styles()
+    styles = [read_style(one, named) for one in wanted] if info.style else None
     # The edits that came before this request may not be in the map yet.
     labels = decode_runs(body, info.height, info.width) if body else await asyncio.to_thread(session.current)
     drawn = await ask(painter, np.repeat(labels[None], len(wanted), 0), styles)
@@ -127,9 +128,10 @@ async def read_map(painter: Painter, _header: Json, body: bytes) -> tuple[Json, 
     return {"type": "map", "encoding": "rle"}, await asyncio.to_thread(read)
 
 
-async def vector(_painter: Painter, header: Json, _body: bytes) -> tuple[Json, bytes]:
+async def vector(painter: Painter, header: Json, _body: bytes) -> tuple[Json, bytes]:
     """The numbers of a style, as the field `style` of `POST /v1/synthesize` takes them."""
-    return {"type": "vector", "vector": read_style(header.get("style")).vector.tolist()}, b""
+    style = read_style(header.get("style"), painter.info.named_styles())
+    return {"type": "vector", "vector": style.vector.tolist()}, b""
 
 
 KINDS: dict[str, Work] = {"variants": variants, "read_map": read_map, "vector": vector}

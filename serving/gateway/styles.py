@@ -1,7 +1,8 @@
-"""Styles as JSON: a seed, a vector, or a mixture of two."""
+"""Styles as JSON: a seed, a vector, a name, or a mixture of two."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from spade_core.config import STYLE_DIM
 from spade_core.models.style import style_from_seed
 
 MOST_SEED = 2**63 - 1
-_FORMS = '{"seed": 7}, {"vector": [256 numbers]} or {"from": style, "to": style, "mix": 0.5}'
+_FORMS = '{"seed": 7}, {"name": "noon"}, {"vector": [256 numbers]} or {"from": style, "to": style, "mix": 0.5}'
+Vectors = Mapping[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +25,8 @@ class Style:
     seed: int | None = None
 
 
-def read_style(value: Any, depth: int = 1) -> Style:
-    """Read a style from JSON. Raises ValueError, which says what is wrong.
+def read_style(value: Any, named: Vectors, depth: int = 1) -> Style:
+    """Read a style from JSON. `named` are the styles of the weights. Raises ValueError, which says what is wrong.
 
     A mixture goes along the great circle between its two styles, since a style drawn from the standard normal has a
     length of about 16 and a straight line would pass through shorter, duller ones (K. White, arXiv 1609.04468).
@@ -34,8 +36,13 @@ def read_style(value: Any, depth: int = 1) -> Style:
             return Style(style_from_seed(seed), seed)
         case {"vector": list(numbers), **rest} if not rest:
             return Style(_vector(numbers))
+        case {"name": str(name), **rest} if not rest:
+            if name not in named:
+                raise ValueError(f"[style] expected a name out of {', '.join(named) or 'none'} but got {name!r:.50}")
+            return Style(named[name])
         case {"from": start, "to": end, "mix": float() | int() as mix, **rest} if not rest and depth and 0 <= mix <= 1:
-            return Style(between(read_style(start, 0).vector, read_style(end, 0).vector, mix))
+            first, second = (read_style(one, named, 0).vector for one in (start, end))
+            return Style(between(first, second, mix))
     raise ValueError(f"[style] expected {_FORMS} but got {value!r:.200}")
 
 

@@ -20,7 +20,7 @@ const SETTINGS = {
 export class App extends EventTarget {
   constructor(model, classes, brush, live) {
     super();
-    this.model = model; // {preset, width, height, style, max_batch}
+    this.model = model; // {preset, width, height, style, styles, max_batch}
     this.classes = classes; // [{id, name, colour: [r, g, b]}]
     this.live = live;
     this.palette = [];
@@ -34,7 +34,8 @@ export class App extends EventTarget {
     this.settings = { ...structuredClone(SETTINGS), ...remembered() };
     this.label = brush;
     this.labelBefore = this.label;
-    this.style = { from: { seed: 9 }, to: { seed: 5 }, mix: 0 };
+    const [from = { seed: 9 }, to = { seed: 5 }] = model.styles.map((named) => ({ named }));
+    this.style = { from, to, mix: 0 }; // an end is {seed}, {named}, or {vector, name} of a photo
     this.lastFrame = null;
     this.dirty = null;
     this.flush = oncePerFrame(() => this.sendDirty());
@@ -89,10 +90,7 @@ export class App extends EventTarget {
 
   /** The style as the gateway takes it, or null for a model without style. */
   get styleSent() {
-    if (!this.model.style) return null;
-    const [from, to] = [this.style.from, this.style.to].map(({ seed, vector }) => (vector ? { vector } : { seed }));
-    const { mix } = this.style;
-    return mix === 0 ? from : mix === 1 ? to : { from, to, mix };
+    return this.model.style ? sentStyle(this.style) : null;
   }
 
   changed(rect) {
@@ -144,6 +142,17 @@ export class App extends EventTarget {
   on(name, listener) {
     this.addEventListener(name, (event) => listener(event.detail));
   }
+}
+
+/** A style as the gateway takes it. */
+export function sentStyle({ from, to, mix }) {
+  if (mix === 0) return sentEnd(from);
+  return mix === 1 ? sentEnd(to) : { from: sentEnd(from), to: sentEnd(to), mix };
+}
+
+export function sentEnd({ seed, named, vector }) {
+  if (vector) return { vector };
+  return named === undefined ? { seed } : { name: named };
 }
 
 function remembered() {

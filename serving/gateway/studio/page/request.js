@@ -32,6 +32,7 @@ function block(name, code) {
 function fields({ styleSent: style }) {
   if (!style) return [];
   if (style.seed !== undefined) return [["seed", String(style.seed)]];
+  if (style.name !== undefined) return [["style_name", style.name]];
   return [["style", "<style.json"]];
 }
 
@@ -45,7 +46,7 @@ export function python(app) {
   const data = fields(app).filter(([, value]) => !value.startsWith("<"));
   const files = ['"label_map": open("map.png", "rb")'];
   if (data.length < fields(app).length) data.push(["style", 'open("style.json").read()']);
-  const given = data.map(([name, value]) => `"${name}": ${value}`).join(", ");
+  const given = data.map(([name, value]) => `"${name}": ${name === "style_name" ? JSON.stringify(value) : value}`).join(", ");
   return `import httpx
 
 answer = httpx.post(

@@ -1,5 +1,6 @@
 // The first screen: drawn scenes, the blank horizon, and the painting of last time.
 
+import { sentStyle } from "./app.js";
 import { byId, h } from "./dom.js";
 import { decodeImages } from "./frames.js";
 import { coloured } from "./painter/smooth.js";
@@ -39,7 +40,7 @@ export function makeScenes(app, stage, strokes, scenes, saved) {
     return button;
   }
   async function draw(button, canvas, labels, style) {
-    const wanted = app.model.style ? (style.mix ? style : style.from) : null;
+    const wanted = app.model.style ? sentStyle(style) : null;
     const [header, bytes] = await app.live.ask({ type: "variants", styles: [wanted], encoding: "rle" }, encode(labels));
     const [image] = await decodeImages(header, bytes);
     canvas.getContext("2d").drawImage(image, 0, 0);

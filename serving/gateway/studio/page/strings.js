@@ -92,6 +92,7 @@ export const strings = {
   usePhoto: "Photo: take the style of a photo",
   variants: "Styles",
   moreVariants: "More styles",
+  named: (name) => name.charAt(0).toUpperCase() + name.slice(1),
   variant: (seed) => `Style of seed ${seed}`,
   saving: (count, drawn, alone) => `${count} styles, one plan: ${drawn} ms instead of ${alone} ms`,
 

@@ -169,6 +169,7 @@ WRONG = [
     ({"type": "map", "encoding": "png"}, b"GIF89a", "expected a PNG but got the given bytes, a GIF image"),
     ({"type": "style", "style": {"seed": -1}}, b"", "expected {\"seed\": 7}"),
     ({"type": "style", "style": {"vector": [1]}}, b"", "expected a vector of 256 numbers but got 1"),
+    ({"type": "style", "style": {"name": "spring"}}, b"", "expected a name out of "),
     ({"type": "variants", "styles": []}, b"", "expected 1..8 styles"),
     ({"type": "variants", "styles": [{"seed": 1}], "format": "bmp"}, b"", "expected format png, jpeg, webp"),
     ({"type": "format", "format": "webp", "quality": 0}, b"", "expected quality as an integer 1..100"),

@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import raster_twin as twin
@@ -120,14 +121,29 @@ def test_a_new_style_keeps_the_layout(page: StudioPage) -> None:
     page.page.locator("#style-from").fill("9")
     page.page.keyboard.press("Enter")
     np.testing.assert_array_equal(page.picture, before)
+    page.page.locator("#style-to").fill("5")
+    page.page.keyboard.press("Enter")
     page.page.locator("#mix").fill("100")
-    np.testing.assert_array_equal(page.picture, dusk)  # the second style is seed 5
+    np.testing.assert_array_equal(page.picture, dusk)
     page.page.locator("#mix").fill("50")
     between = page.picture.astype(int)
     assert 0 < np.abs(between - before).mean() < np.abs(before.astype(int) - dusk).mean()
+
+
+def test_the_strip_shows_the_styles_that_the_weights_name(page: StudioPage, studio: Pair) -> None:
+    names = httpx.get(f"{studio.http_url}/v1/model").json()["styles"]
+    page.page.wait_for_selector(f"#variants .card.ready >> nth={len(names) - 1}")
+    expect(page.page.locator("#variants .card")).to_have_text([name.capitalize() for name in names])
+    page.page.get_by_role("button", name="Winter").click()
+    expect(page.page.locator("#style-from")).to_have_attribute("placeholder", "Winter")
+    answer = httpx.post(
+        f"{studio.http_url}/v1/synthesize", files={"label_map": png(page.labels)}, data={"style_name": "winter"}
+    )
+    np.testing.assert_array_equal(page.picture, np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")))
+    page.page.get_by_role("button", name="More styles").click()
     page.page.wait_for_selector("#variants .card.ready >> nth=5")
-    page.page.locator("#variants .card").nth(1).click()
-    np.testing.assert_array_equal(page.picture, dusk)
+    expect(page.page.locator("#variants .card")).to_have_count(6)
+    expect(page.page.get_by_role("button", name="Style of seed")).to_have_count(6)
 
 
 def test_a_photo_gives_its_style(page: StudioPage) -> None:
