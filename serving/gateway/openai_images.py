@@ -25,7 +25,9 @@ router = APIRouter(tags=["images"])
 
 _IMAGES = ("image", "image[]")
 _UNREAD = ("prompt", "model", "user", "background", "input_fidelity", "moderation", "quality")
-_READ = ("n", "size", "response_format", "output_format", "output_compression", "seed", "style_name", "colours", "stream")
+_READ = (
+    "n", "size", "response_format", "output_format", "output_compression", "seed", "style_name", "colours", "stream",
+)  # fmt: skip
 _INSTANCES = "instance_map"
 
 

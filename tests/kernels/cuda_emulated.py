@@ -33,7 +33,7 @@ def compile_emulated(out: Path, *flags: str, kernels: Sequence[str] = ("*",)) ->
     folder = REPOSITORY / "kernels" / "cuda"
     sources = [path for name in kernels for path in sorted(folder.glob(f"*/{name}.cu"))]
     sources += [folder / "host" / "status.cpp", EMULATOR / "emulator.cpp"]
-    # This processor's own fused multiply-add: fmaf is a call of libm without it. A product and a sum stay two roundings.
+    # This processor's own fmaf, which else is a call of libm. A product and a sum stay two roundings.
     options = [
         "-std=c++20", "-O2", "-march=native", "-ffp-contract=off", "-fPIC", "-Wall", "-Wextra", "-Werror",
         "-Wno-unknown-pragmas", "-DSPADE_CUDA_WGMMA", "-I", str(EMULATOR), *(f"-I{folder}" for folder in INCLUDES),

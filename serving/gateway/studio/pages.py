@@ -60,6 +60,7 @@ async def start(request: Request) -> dict[str, Any]:
     except UpstreamError as error:
         raise as_problem(error) from None
     model = {name: getattr(info, name) for name in ("preset", "height", "width", "style", "max_batch")}
+    model["styles"] = list(info.named_styles())
     return {"model": model, "classes": classes(info), "scenes": scenes(info), "brush": first_brush(info)}
 
 
