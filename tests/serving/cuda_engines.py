@@ -19,14 +19,11 @@ from spade_core.types import Images
 
 
 class EmulatedEngine(Engine):
-    """What `TorchEngine` is on a GPU, on emulated kernels."""
+    """What `TorchEngine` is on a GPU in float32, on emulated kernels."""
 
-    def __init__(
-        self, config: GeneratorConfig, library: Library, dtype: torch.dtype = torch.float32,
-        session_bytes: int = SESSION_BYTES,
-    ) -> None:  # fmt: skip
+    def __init__(self, config: GeneratorConfig, library: Library, session_bytes: int = SESSION_BYTES) -> None:
         self.config = config
-        self.generator = CudaGenerator(trained_like(config), dtype, torch.device("cpu"), library)
+        self.generator = CudaGenerator(trained_like(config), torch.float32, torch.device("cpu"), library)
         self.kept = self.generator.kept_maps(session_bytes, contextlib.nullcontext)
 
     def run(self, inputs: Inputs, timings: Timings | None = None) -> Images:

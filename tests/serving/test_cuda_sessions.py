@@ -66,25 +66,22 @@ def sessions_of(engine: EmulatedEngine) -> CudaSessions:
 
 
 @pytest.mark.parametrize(
-    ("config", "dtype"),
+    "config",
     [
-        (small("coco", nf=2), torch.float32),
-        (small("demo", nf=2), torch.bfloat16),
-        pytest.param(
-            small("ade20k", nf=2, height=96, width=160, spade_kernel=1), torch.float32, marks=pytest.mark.slow
-        ),
-        pytest.param(
-            small("coco", nf=2, upsampling="most", height=128, width=256), torch.float32, marks=pytest.mark.slow
-        ),
-        pytest.param(small("coco", nf=2, norm="instance"), torch.float32, marks=pytest.mark.slow),
+        small("coco", nf=2),
+        small("demo", nf=2),
+        pytest.param(small("ade20k", nf=2, height=96, width=160, spade_kernel=1), marks=pytest.mark.slow),
+        pytest.param(small("coco", nf=2, upsampling="most", height=128, width=256), marks=pytest.mark.slow),
+        pytest.param(small("coco", nf=2, norm="instance"), marks=pytest.mark.slow),
     ],
-    ids=lambda value: value.preset if isinstance(value, GeneratorConfig) else str(value),
+    ids=lambda config: config.preset,
 )
-def test_random_edits_have_the_bits_of_drawing_anew(
-    config: GeneratorConfig, dtype: torch.dtype, emulated: Library
-) -> None:
-    """PyTorch's convs choose their algorithm by size: windows that have other bits must be found."""
-    ours, anew = (EmulatedEngine(config, emulated, dtype) for _ in range(2))
+def test_random_edits_have_the_bits_of_drawing_anew(config: GeneratorConfig, emulated: Library) -> None:
+    """PyTorch's convs choose their algorithm by size: windows that have other bits must be found.
+
+    In float32 only: products of half precision take the emulator a minute an edit.
+    """
+    ours, anew = (EmulatedEngine(config, emulated) for _ in range(2))
     check_engines(ours, anew, config.preset, 1, 3)
 
 
@@ -257,7 +254,7 @@ def test_a_session_or_a_store_without_room_draws_anew(emulated: Library, monkeyp
 
 
 def test_a_store_that_forgets_keeps_the_bits(emulated: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_session, "STORE_BYTES", 600_000)
+    monkeypatch.setattr(cuda_session, "STORE_BYTES", 200_000)
     config = small("ade20k", nf=2, height=64, width=64)
     ours, anew = (EmulatedEngine(config, emulated) for _ in range(2))
     check_engines(ours, anew, "a small store", 3, 4)
