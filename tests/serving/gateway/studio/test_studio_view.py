@@ -181,7 +181,7 @@ def test_the_slider_shows_the_map_on_its_left_and_the_picture_on_its_right(page:
     page.page.mouse.down()
     page.page.mouse.move(area["x"] + 0.9 * area["width"], y)
     page.page.mouse.up()
-    assert slider.input_value() == "90"
+    expect(slider).to_have_value("90")
     assert shows(0.8) == "map"
     page.page.keyboard.press("Escape")
 
