@@ -8,9 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from kernels.rectangles import Rectangle
 from serving.engines.contract import Engine, Inputs, Pixels, Session
 from serving.engines.timings import Timings
+from spade_core.types import Style, Symbols
 
 Size = tuple[int, int]
 Guard = Callable[[], contextlib.AbstractContextManager[None]]
@@ -23,11 +26,25 @@ class KeptMap(ABC):
 
     Attributes:
         size: height and width of the label map.
-        drawn: whether a drawing is there.
+        symbols, style: what was drawn last, uint16 [H, W] and float32 [1, 256]; None before, and without a style.
+        oldest: for each level, the lowest position in the patch store of the map's patches.
+        distinct_share: of the last map that was planned as a whole.
     """
 
-    size: Size
-    drawn: bool = False
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        self.symbols: Symbols | None = None
+        self.style: Style | None = None
+        self.oldest: list[int] = []
+        self.distinct_share = 0.0
+
+    def restyles(self, inputs: Inputs) -> bool:
+        """Whether the inputs have a style that was not drawn last."""
+        return not (inputs.style is None or (self.style is not None and np.array_equal(inputs.style, self.style)))
+
+    def remember(self, inputs: Inputs) -> None:
+        """Take the inputs as what was drawn last."""
+        self.symbols, self.style = inputs.symbols[0], None if inputs.style is None else inputs.style.copy()
 
     @property
     @abstractmethod
@@ -90,11 +107,10 @@ class KeptMaps:
                     return None
             while self._of and self.bytes + kept.bytes > self._limit:
                 del self._of[next(iter(self._of))]
-            redrawn = kept.drawn
+            redrawn = kept.symbols is not None
             drawing = kept.redraw(inputs, timings)  # a drawing that failed leaves no maps
             if drawing is None:
                 return None
-            kept.drawn = True
             timings.redrawn_maps += redrawn
             self._of[session] = kept
             timings.session_bytes = self.bytes

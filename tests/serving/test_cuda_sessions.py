@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kernels.cuda.host.library import Library
 from kernels.rectangles import EMPTY, Rectangle
-from serving.engines.contract import Inputs, check_inputs
+from serving.engines.contract import Inputs, Session, check_inputs
 from serving.engines.cuda import program as cuda_program
 from serving.engines.cuda import session as cuda_session
 from serving.engines.cuda.session import CudaSessions
@@ -60,6 +60,14 @@ def sessions_of(engine: EmulatedEngine) -> CudaSessions:
     found = engine.generator._sessions
     assert found is not None
     return found
+
+
+def drawn_once(config: GeneratorConfig, library: Library) -> tuple[Session, Inputs, CudaSessions]:
+    """A session that has drawn a map, the map, and what the sessions of its engine share."""
+    engine = EmulatedEngine(config, library)
+    session, of = engine.session(), inputs_of(config)
+    session.draw(of)
+    return session, of, sessions_of(engine)
 
 
 # ---- The bits ----
@@ -157,10 +165,7 @@ def test_an_edit_runs_rectangles_and_computes_new_patches_only(
 ) -> None:
     use_conv(monkeypatch, in_one_order)
     config = wide()
-    engine = EmulatedEngine(config, emulated)
-    session, of = engine.session(), inputs_of(config)
-    session.draw(of)
-    sessions = sessions_of(engine)
+    session, of, sessions = drawn_once(config, emulated)
     assert (sessions.parts, sessions.wholes) == (0, 1)
     pixels: list[int] = []
 
@@ -184,10 +189,7 @@ def test_a_drawing_never_costs_more_than_the_whole_map_by_count(
     """Where rectangles and launches cost as much as the whole map, the whole map is drawn, as one graph."""
     use_conv(monkeypatch, in_one_order)
     config = wide()
-    engine = EmulatedEngine(config, emulated)
-    session, of = engine.session(), inputs_of(config)
-    session.draw(of)
-    sessions = sessions_of(engine)
+    session, of, sessions = drawn_once(config, emulated)
     small_stroke = stroke(of, Rectangle(65, 67, 66, 68), config)
     sessions.launch_macs = 10**15
     image, changed = session.draw(small_stroke)
@@ -200,10 +202,7 @@ def test_a_drawing_never_costs_more_than_the_whole_map_by_count(
 
 def test_with_instance_norm_an_edit_keeps_the_patch_store(emulated: Library) -> None:
     config = wide("coco", norm="instance", height=64, width=64)
-    engine = EmulatedEngine(config, emulated)
-    session, of = engine.session(), inputs_of(config)
-    session.draw(of)
-    sessions = sessions_of(engine)
+    session, of, sessions = drawn_once(config, emulated)
     first = [len(new.patches5) for new in sessions.store.new_patches()]
     edited = stroke(of, Rectangle(33, 35, 34, 36), config)
     image, _ = session.draw(edited)

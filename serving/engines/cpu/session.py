@@ -5,8 +5,6 @@ The kernels sum each output in one order in any rectangle, so an edited image ha
 
 from __future__ import annotations
 
-import numpy as np
-
 from kernels.isa import Isa
 from kernels.program import Pool
 from kernels.rectangles import EMPTY, Rectangle
@@ -18,7 +16,6 @@ from serving.engines.kept import NOT_STORED, KeptMap, Size
 from serving.engines.map_cache import keys_of
 from serving.engines.reach import changed_patches, changed_start, changed_symbols, reached_maps, whole_maps
 from serving.engines.timings import Timings
-from spade_core.types import Style, Symbols
 
 
 class CpuMap(KeptMap):
@@ -31,13 +28,9 @@ class CpuMap(KeptMap):
     """
 
     def __init__(self, packed: PackedGenerator, isa: Isa, pool: Pool, codebooks: CodebookMaker, size: Size) -> None:
-        self.size = size
+        super().__init__(size)
         self._packed, self._pool, self._codebooks = packed, pool, codebooks
         self._program = KeptProgram(packed, isa, *size)
-        self._symbols: Symbols | None = None  # uint16 [H, W]
-        self._style: Style | None = None
-        self._oldest: list[int] = []  # for each level, the lowest position in the patch store of the map's patches
-        self._distinct_share = 0.0  # of the last map that was planned as a whole
 
     @property
     def bytes(self) -> int:
@@ -47,24 +40,24 @@ class CpuMap(KeptMap):
     def redraw(self, inputs: Inputs, timings: Timings) -> tuple[Pixels, Rectangle]:
         """Draw a map into the kept maps; return its image, and the rectangle that may have changed."""
         changed = self._redraw(inputs, timings)
-        timings.distinct_share = self._distinct_share
+        timings.distinct_share = self.distinct_share
         return self._program.pixels[0].copy(), changed
 
     def _redraw(self, inputs: Inputs, timings: Timings) -> Rectangle:
         program, symbols, blocks = self._program, inputs.symbols[0], self._packed.blocks
-        restyled = not (inputs.style is None or (self._style is not None and np.array_equal(inputs.style, self._style)))
-        if self._symbols is None:
+        restyled = self.restyles(inputs)
+        if self.symbols is None:
             reached = whole_maps(blocks, program.sizes)
             planned = self._plan(inputs, timings)
         else:
-            changed = changed_symbols(self._symbols, symbols, program.sizes)
+            changed = changed_symbols(self.symbols, symbols, program.sizes)
             if not restyled and not any(area.area for area in changed):
-                self._symbols = symbols
+                self.symbols = symbols
                 return EMPTY
             patches = changed_patches(changed, program.sizes, self._packed.config)
             start = changed_start(changed[0], restyled, program.sizes[0], self._packed.config)
             reached = reached_maps(start, patches, blocks, program.sizes)
-            planned = self._codebooks.edit(program.index, self._oldest, symbols, patches, timings) or self._plan(
+            planned = self._codebooks.edit(program.index, self.oldest, symbols, patches, timings) or self._plan(
                 inputs, timings
             )
         program.set_output("pixels")
@@ -72,7 +65,7 @@ class CpuMap(KeptMap):
         program.limit(reached)
         self._codebooks.make(planned, timings)
         timings.convs_s += program.run(self._pool)
-        self._symbols, self._style = symbols, None if inputs.style is None else inputs.style.copy()
+        self.remember(inputs)
         return reached[-1]
 
     def _plan(self, inputs: Inputs, timings: Timings) -> Planned:
@@ -81,7 +74,7 @@ class CpuMap(KeptMap):
         (of_map,) = planned.maps
         for index, planned_index in zip(self._program.index, of_map.index, strict=True):
             index[0] = planned_index
-        self._oldest = list(of_map.oldest or [NOT_STORED] * len(of_map.index))
-        self._distinct_share = sum(of_map.rows) / of_map.pixels
+        self.oldest = list(of_map.oldest or [NOT_STORED] * len(of_map.index))
+        self.distinct_share = sum(of_map.rows) / of_map.pixels
         self._program.set_entries(0, of_map.entries, of_map.entry_rows)
         return planned

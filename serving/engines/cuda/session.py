@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from serving.engines.reach import (
     whole_maps,
 )
 from serving.engines.timings import Timings
-from spade_core.types import Style, Symbols
+from spade_core.types import Symbols
 
 STORE_BYTES = 512 << 20  # of entries by patch
 MOST_PLANNED = 1 << 14  # pixels of all levels together that the host plans sooner than the device
@@ -79,13 +78,9 @@ class CudaMap(KeptMap):
     """The kept maps of one session, and what they were drawn from."""
 
     def __init__(self, sessions: CudaSessions, size: Size) -> None:
-        self.size = size
+        super().__init__(size)
         self._of = sessions
         self._maps = DeviceMaps(sessions.weights, sessions.library, sessions.store.tables, sessions.windows, size)
-        self._symbols: Symbols | None = None  # uint16 [H, W]
-        self._style: Style | None = None
-        self._oldest: list[int] = []  # for each level, the lowest position in the patch store of the map's patches
-        self._distinct_share = 0.0  # of the last map that was planned as a whole
 
     @property
     def bytes(self) -> int:
@@ -103,21 +98,21 @@ class CudaMap(KeptMap):
         reached = self._draw(inputs, clock)
         if reached is None:
             return None
-        self._symbols, self._style = inputs.symbols[0], None if inputs.style is None else inputs.style.copy()
+        self.remember(inputs)
         pixels = self._maps.pixels[0]
         image: Pixels = (pixels.cpu() if pixels.is_cuda else pixels.clone()).numpy()
         clock.add_to(timings)
-        timings.distinct_share = self._distinct_share
+        timings.distinct_share = self.distinct_share
         return image, reached
 
     def _draw(self, inputs: Inputs, clock: Clock) -> Rectangle | None:
         """Draw the map; return the rectangle that may have changed, or None where the store has no room."""
         symbols, config, sizes = inputs.symbols[0], self._of.weights.config, self._maps.sizes
         blocks, whole = self._of.weights.blocks, whole_maps(self._of.weights.blocks, self._maps.sizes)
-        if self._symbols is None:
+        if self.symbols is None:
             return self._draw_whole(inputs, clock) if self._plan_whole(inputs, clock) else None
-        restyled = not (inputs.style is None or (self._style is not None and np.array_equal(inputs.style, self._style)))
-        changed = changed_symbols(self._symbols, symbols, sizes)
+        restyled = self.restyles(inputs)
+        changed = changed_symbols(self.symbols, symbols, sizes)
         if not restyled and not any(area.area for area in changed):
             return EMPTY
         patches = changed_patches(changed, sizes, config)
@@ -138,11 +133,9 @@ class CudaMap(KeptMap):
         """Plan areas on the host, and compute their new entries. False where the whole map has to be planned."""
         if sum(area.area for area in patches) > MOST_PLANNED:
             return False
-        if not self._of.store.place_part(symbols, patches, self._maps.index, self._oldest):
+        if not self._of.store.place_part(symbols, patches, self._maps.index, self.oldest):
             return False
-        clock.lap("plan_s")
-        self._of.store.compute()
-        clock.lap("codebook_s")
+        self._compute_entries(clock)
         return True
 
     def _plan_whole(self, inputs: Inputs, clock: Clock) -> bool:
@@ -150,16 +143,19 @@ class CudaMap(KeptMap):
         program = self._of.program(self.size)
         program.load(inputs.symbols, inputs.style)
         program.find()
-        rows = self._of.store.place_whole(program.plan, self._oldest)
+        rows = self._of.store.place_whole(program.plan, self.oldest)
         if rows is None:
             return False
         for level, index in enumerate(self._maps.index):
             index.copy_(program.plan.level_index(level))
-        self._distinct_share = sum(rows) / program.plan.index.numel()
+        self.distinct_share = sum(rows) / program.plan.index.numel()
+        self._compute_entries(clock)
+        return True
+
+    def _compute_entries(self, clock: Clock) -> None:
         clock.lap("plan_s")
         self._of.store.compute()
         clock.lap("codebook_s")
-        return True
 
     # ---- Convs ----
 

@@ -85,14 +85,14 @@ class Store {
       const kept = { tab: this.tab, time: Date.now(), width, height, preset, style: app.style };
       const objects = this.objects(KEPT, "readwrite");
       objects.put({ ...kept, labels: a, below: b, painted: c });
-      objects.transaction.commit(); // at once: a page that is going gets no later turn
+      objects.transaction.commit(); // the commit does not wait: a page that goes gets no later turn
     };
     const saveNow = () => timer && (clearTimeout(timer), save());
     const later = () => (timer ||= setTimeout(save, DELAY_MS));
     app.on("labels", later);
     app.on("style", later);
     addEventListener("beforeunload", saveNow); // a write that begins in pagehide may be lost
-    addEventListener("pagehide", saveNow); // phones say nothing else
+    addEventListener("pagehide", saveNow); // a phone may send this event alone
     this.prune();
   }
 
