@@ -15,6 +15,9 @@ MODELS = ("spade", "spade_image")
 DEFAULT_STYLE = "noon"
 """The named style of a picture whose style nobody chose, where the weights have it."""
 
+STOPPING = ("Server not ready", "has no available versions")
+"""Triton's texts for a request that comes while the server stops. Their code may be lost: match the texts."""
+
 UNKNOWN = -1.0
 """A timing that was not measured. HTTP answers are written in JSON, which has no NaN."""
 

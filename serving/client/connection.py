@@ -17,11 +17,12 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from serving.protocol import STOPPING
+
 Tensors = Mapping[str, npt.NDArray[Any] | None]
 
 _NO_ID = "[request id: <id_unknown>] "  # Triton's prefix for requests without an id; we send no ids
 _PORTS = {"grpc": 8001, "http": 8000, "grpcs": 443, "https": 443}
-_STOPPING = "has no available versions"  # Triton's text for a model that only answers what it accepted
 _NO_INFERENCE = "405"  # status of Triton's metrics port for a request to infer
 _HUNG_UP = r"failed to connect .*Socket closed"  # gRPC's message where the other side speaks no gRPC
 _NO_TLS = ("wrong_version_number", "wrong version number", "record layer failure", "record_layer_failure")
@@ -168,7 +169,7 @@ class Connection:
                 "start one with `spade serve`, or check host and port",
                 "unavailable",
             )
-        if _STOPPING in message:
+        if any(text in message for text in STOPPING):
             return ServerError(
                 f"[client] expected models at {self.url} but got none: the server is stopping; try again later",
                 "unavailable",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.queue import DeadlineError, FairQueue
-from serving.protocol import MODELS, ModelInfo, read_info
+from serving.protocol import MODELS, STOPPING, ModelInfo, read_info
 from serving.traces import TRACEPARENT, Tracer
 from serving.triton.identity import Identity, read_identity
 from serving.triton.known_faults import may_cancel
@@ -34,6 +35,8 @@ _OPTIONS = (
 )
 _CHECK_S = 5.0  # longest time for an answer about readiness
 _POLL_S = 0.1
+
+_GONE = grpc.StatusCode.UNAVAILABLE  # of a server that cannot answer now, where it or another one may later
 
 # What gRPC and Triton say of a process that ended while it had a request.
 _DEAD_PROCESS = {
@@ -65,8 +68,8 @@ class UpstreamError(RuntimeError):
 
     @property
     def process_died(self) -> bool:
-        """True where a process ended while it had the request, which another process can answer."""
-        texts = _DEAD_PROCESS.get(self.code, ())
+        """True where a process ended, or was about to, before it answered: another process can answer."""
+        texts = (*_DEAD_PROCESS.get(self.code, ()), *STOPPING)
         return any(text in str(self) for text in texts)
 
 
@@ -105,6 +108,7 @@ class Upstream:
         self.queue, self.metrics, self.tracer = queue, metrics, tracer
         self.answered = float("-inf")  # time.monotonic of the last answer of a model
         self._cancels = False  # calls that were sent
+        self._supervisor = os.getppid()
 
     async def close(self) -> None:
         """Wait for what was sent, then end the connection."""
@@ -124,7 +128,7 @@ class Upstream:
         try:
             return bytes(await self._channel.unary_unary(f"/{SERVICE}/{method}")(request, metadata=metadata))
         except grpc.aio.AioRpcError as error:
-            raise UpstreamError(error.details() or "", error.code()) from None
+            raise _told(error) from None
 
     async def forward(
         self, request: bytes, *, maps: int, client: str, deadline_s: float | None = None, metadata: Metadata = ()
@@ -231,21 +235,29 @@ class Upstream:
                 raise
             log.warning("a model process died; its request is sent again: %s", error)
             await self._recover(error)
-        return await self._send(request, metadata)
+        try:
+            return await self._send(request, metadata)
+        except UpstreamError as error:
+            raise UpstreamError(str(error), _GONE if error.process_died else error.code) from None
 
     async def _recover(self, error: UpstreamError) -> None:
         end = time.monotonic() + self._recovery_s
         await asyncio.sleep(_POLL_S)
         while not await self.ready():
+            if os.getppid() != self._supervisor:  # nothing starts Triton again
+                raise UpstreamError(
+                    "[upstream] expected a model but the server is stopping; ask another server, or try again later",
+                    _GONE,
+                ) from error
             if time.monotonic() > end:
-                raise error
+                raise UpstreamError(str(error), _GONE) from error
             await asyncio.sleep(_POLL_S)
 
     async def _send(self, request: bytes, metadata: Metadata = ()) -> bytes:
         try:
             answer = bytes(await self._infer(request, metadata=metadata))
         except grpc.aio.AioRpcError as error:
-            raise UpstreamError(error.details() or "", error.code()) from None
+            raise _told(error) from None
         self.answered = time.monotonic()
         return answer
 
@@ -253,6 +265,12 @@ class Upstream:
         self._sent.discard(task)
         if not task.cancelled():
             task.exception()  # read, since its caller may have gone
+
+
+def _told(error: grpc.aio.AioRpcError) -> UpstreamError:
+    """The code of a Triton that stops depends on which part of it answers; here it is always the same."""
+    text = error.details() or ""
+    return UpstreamError(text, _GONE if any(stopping in text for stopping in STOPPING) else error.code())
 
 
 def write_request(model: str, tensors: Tensors, parameters: Parameters, outputs: Sequence[str]) -> Any:

@@ -29,11 +29,14 @@ class Triton:
         go: set it, and what has come is answered.
         cancelled: set once a call was cancelled.
         drawn: requests to draw that have come.
+        faults: codes and texts that the next requests to draw get in place of an image.
+        ready: whether its models say that they are.
     """
 
     def __init__(self, version: str = "2.51.0") -> None:
         self.began, self.go, self.cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.version, self.drawn = version, 0
+        self.version, self.drawn, self.ready = version, 0, True
+        self.faults: list[tuple[grpc.StatusCode, str]] = []
 
     async def __aenter__(self) -> Triton:
         self._server = grpc.aio.server()
@@ -53,14 +56,16 @@ class Triton:
         return bytes(pb.ServerMetadataResponse(version=self.version).SerializeToString())
 
     async def _ready(self, _request: bytes, _context: Any) -> bytes:
-        return bytes(pb.ModelReadyResponse(ready=True).SerializeToString())
+        return bytes(pb.ModelReadyResponse(ready=self.ready).SerializeToString())
 
-    async def _infer(self, request: bytes, _context: Any) -> bytes:
+    async def _infer(self, request: bytes, context: Any) -> bytes:
         asked = [output.name for output in pb.ModelInferRequest.FromString(request).outputs]
         if asked == ["info"]:
             return _answer(info=INFO.rows(1))
         if asked == ["identity"]:
             return _answer(identity=_identity().rows(1))
+        if self.faults:
+            await context.abort(*self.faults.pop(0))
         self.drawn += 1
         self.began.set()
         try:

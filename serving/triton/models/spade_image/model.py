@@ -14,7 +14,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from export.feeds import graph_inputs
-from serving.protocol import ModelInfo, RequestTimings, pad_files
+from serving.protocol import STOPPING, ModelInfo, RequestTimings, pad_files
 from serving.requests.batch import RequestTensors, check_request
 from serving.requests.batcher import QueueFullError
 from serving.requests.deadlines import CancelledError
@@ -219,5 +219,5 @@ def _upstream_error(error: Any) -> UpstreamError:
     return UpstreamError(message, outcome)
 
 
-# Triton's own queue before an engine file, and a model that is stopping.
-_TRITON_REFUSALS = ("Exceeds maximum queue size", "Request timeout expired", "has no available versions")
+# Triton's own queue before an engine file, and a server that is stopping.
+_TRITON_REFUSALS = ("Exceeds maximum queue size", "Request timeout expired", *STOPPING)
