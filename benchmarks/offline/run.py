@@ -8,6 +8,7 @@ Both draw the same maps with the same number of processes and threads, and write
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -28,6 +29,7 @@ from benchmarks.common.report import write_report
 from benchmarks.common.stream import inputs_of
 from benchmarks.model.other_maps import write_map
 from benchmarks.offline.plain import Finished, draw_in_processes
+from serving.cli.options import COUNT, option, options
 from serving.engines.choose import choose
 from serving.offline.drawings import Batch, Recipe, batches
 from serving.offline.painter import Setting
@@ -59,43 +61,70 @@ class Work:
     recipe: Recipe
 
 
+def _ways(_context: click.Context, option: click.Parameter, text: str | None) -> list[tuple[int, int]]:
+    """`2x1` -> [(2, 1)]: processes and threads of each."""
+    cores = len(os.sched_getaffinity(0))
+    if text is None:
+        return sorted({(1, 1), (1, cores), (cores, 1)})
+    found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", part) for part in text.split(",")]
+    ways = [(int(match[1]), int(match[2])) for match in found if match]
+    if len(ways) < len(found) or any(processes * threads > cores for processes, threads in ways):
+        raise click.BadParameter(
+            f"expected processes x threads, of at most {cores} cores, such as 1x1,{cores}x1 but got {text!r}",
+            param=option,
+        )
+    return ways
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What is drawn in a turn, how often, and by whom."""
+
+    images: int = option(
+        "--images", type=click.IntRange(8), default=256, show_default=True, help="Images of each turn."
+    )  # fmt: skip
+    batch: int = option("--batch", type=COUNT, default=8, show_default=True, help="Images of a batch.")
+    rounds: int = option("--rounds", type=COUNT, default=5, show_default=True, help="Turns of each.")
+    ways: list[tuple[int, int]] = option(
+        "--ways", callback=_ways, metavar="NxM[,NxM..]",
+        help="Ways to fill the cores, as processes x threads of each.  [default: one process of one thread, one of all "
+        "cores, and as many processes as cores]",
+    )  # fmt: skip
+
+
 @click.command()
 @preset_option("demo", "Architecture of the seeded weights.")
 @weights_option()
 @labels_option()
 @click.option("--precision", default="auto", show_default=True, help="Precision of the engine.")
-@click.option("--images", type=click.IntRange(8), default=256, show_default=True, help="Images of each turn.")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images of a batch.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each.")
+@options(Turns, "turns")
 @json_option()
 def main(
-    preset_name: str, weights: Path | None, labels: Path | None, precision: str, images: int, batch: int, rounds: int,
-    json_path: Path | None,
-) -> None:  # fmt: skip
+    preset_name: str, weights: Path | None, labels: Path | None, precision: str, turns: Turns, json_path: Path | None
+) -> None:
     """Measure what Ray costs: images a second and core, beside plain processes."""
     import ray
 
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "images")
         setting = Setting(weights, preset_name, choose("auto", precision), 1, None, "png", out)
         engine, recipe = setting.start()
-        write_maps(Path(folder, "maps"), engine.config, labels, images)
+        write_maps(Path(folder, "maps"), engine.config, labels, turns.images)
         inst = Path(folder, "maps", "inst") if engine.config.instance_edges else None
         items = find_items([Path(folder, "maps", "label")], inst, out)
         missing = Run(items, range(1) if engine.config.style else None, recipe, out).missing
         del engine
         connect("local")
         try:
-            ways = sorted({(1, 1), (1, cores), (cores, 1)})
-            work = Work(batches(missing, batch), setting, recipe)
-            rows = [measure(work, *way, rounds) for way in track(ways, "ways")]
+            work = Work(batches(missing, turns.batch), setting, recipe)
+            rows = [measure(work, *way, turns.rounds) for way in track(turns.ways, "ways")]
         finally:
             ray.shutdown()
-    show(rows, f"{preset_name}, {recipe.precision}, batches of {batch}")
+    show(rows, f"{preset_name}, {recipe.precision}, batches of {turns.batch}")
     if json_path is not None:
         report: dict[str, Any] = {"preset": preset_name, "precision": recipe.precision, "labels": labels_name(labels)}
-        report |= {"images": images, "batch": batch, "rounds": rounds, "rows": [asdict(row) for row in rows]}
+        report |= {"images": turns.images, "batch": turns.batch, "rounds": turns.rounds}
+        report |= {"rows": [asdict(row) for row in rows]}
         write_report(json_path, report)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.offline.plain import Finished
-from benchmarks.offline.run import steady_rate
+from benchmarks.offline.run import main, steady_rate
 
 
 def test_a_rate_counts_while_every_worker_draws() -> None:
@@ -32,11 +32,18 @@ def test_a_turn_in_which_a_worker_drew_nothing_is_refused() -> None:
 @pytest.mark.xdist_group("ray")
 def test_ray_is_measured_beside_plain_processes(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    options = ["--images", "16", "--batch", "2", "--rounds", "1", "--precision", "fp32", "--json", "rows.json"]
-    one_core = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]  # so that there is one way to fill it
-    subprocess.run([*one_core, sys.executable, "-m", "benchmarks.offline", *options], check=True, cwd=tmp_path)
+    options = ["--images", "16", "--batch", "2", "--rounds", "1", "--ways", "1x1", "--precision", "fp32"]
+    command = [sys.executable, "-m", "benchmarks.offline", *options, "--json", "rows.json"]
+    subprocess.run(command, check=True, cwd=tmp_path)
     report = json.loads((tmp_path / "rows.json").read_text())
     (row,) = report["rows"]
     assert (row["processes"], row["threads"]) == (1, 1)
     assert row["plain_per_core"] > 0
     assert row["share"] == pytest.approx(row["ray_per_core"] / row["plain_per_core"])
+
+
+@pytest.mark.parametrize("ways", ["2", "0x1", "1x1,", "1x999"])
+def test_a_way_that_cannot_be_measured_is_refused(ways: str) -> None:
+    result = CliRunner().invoke(main, ["--ways", ways])
+    assert result.exit_code == 2
+    assert "expected processes x threads, of at most" in result.output
