@@ -105,7 +105,6 @@ class _GatherHalf(torch.autograd.Function):
         return actv.to(torch.get_autocast_dtype(actv.device.type)).index_select(0, rows)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         return grad.new_zeros(ctx.shape, dtype=ctx.dtype).index_add_(0, rows, grad.to(ctx.dtype)), None

@@ -94,9 +94,10 @@ class _Modulate(torch.autograd.Function):
         return _apply(x, entries, index)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, entries, index = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_differentiable(x, entries, index, grad, None), None, None
         rows, flat, pixels = as_rows(x), as_rows(grad), index.flatten()
         out = torch.empty(x.shape, dtype=grad.dtype, device=x.device, memory_format=channels_last(x))
         written, a = as_rows(out), entries[:, : x.shape[1]].to(flat.dtype)
@@ -113,7 +114,7 @@ class _NormModulate(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, entries: Tensor, index: Tensor, order: ByEntry | None, norm: nn.BatchNorm2d
     ) -> Tensor:
-        ctx.order = order
+        ctx.order, ctx.epsilon = order, norm.eps
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked += 1
         rate = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
@@ -125,9 +126,10 @@ class _NormModulate(torch.autograd.Function):
         return _apply(x, torch.cat([scaled, b - scaled * mean], dim=1), index)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, entries, index, mean, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_differentiable(x, entries, index, grad, ctx.epsilon), None, None, None
         rows, flat, pixels = as_rows(x), as_rows(grad), index.flatten()
         for_a, for_b = _sums_by_entry(rows, flat, index, ctx.order, entries, mean)  # [U5, C] each
         for_a = for_a * rstd
@@ -143,6 +145,22 @@ class _NormModulate(torch.autograd.Function):
             line.addcmul_(flat[part].to(rstd.dtype), scaled.index_select(0, pixels[part]))
             written[part] = line
         return out, torch.cat([for_a, for_b], dim=1).to(entries.dtype), None, None, None
+
+
+def _differentiable(
+    x: Tensor, entries: Tensor, index: Tensor, grad: Tensor, epsilon: float | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients at x and at the entries by operators that autograd follows: a second derivative is wanted.
+
+    Args:
+        epsilon: of the batch norm of x in training, None without a norm.
+    """
+    normed = x if epsilon is None else F.batch_norm(x, None, None, training=True, eps=epsilon)
+    a, b = entries.to(x.dtype).index_select(0, index.flatten()).chunk(2, dim=1)
+    wanted = [each for each in (x, entries) if each.requires_grad]
+    found = iter(torch.autograd.grad(as_rows(normed) * a + b, wanted, as_rows(grad), create_graph=True))
+    for_x, for_entries = (next(found) if each.requires_grad else None for each in (x, entries))
+    return for_x, for_entries
 
 
 def _sums_by_entry(

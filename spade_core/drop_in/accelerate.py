@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spade_core.drop_in.by_region import RegionForward, find_region_layers
 from spade_core.drop_in.forward import CodebookForward
+from spade_core.drop_in.in_place import ForwardInPlace
 from spade_core.drop_in.layers import find_layers
 from spade_core.drop_in.maps import Maps
 
@@ -31,13 +32,15 @@ def accelerate(model: Model) -> Model:
     """
     done = _forwards(model)
     maps = done[0].maps if done else Maps()
+    for forward in done:
+        forward.maps = maps  # parts that were accelerated one by one share their maps from now on
     known = {forward.module for forward in done}
     for name, layer in find_layers(model, known).items():
         module = model.get_submodule(name)
-        module.forward = CodebookForward(module, layer, module.forward, maps)
+        CodebookForward(module, layer, maps).put_in()
         known.add(module)
     for module in find_region_layers(model, known).values():
-        module.forward = RegionForward(module, module.forward, maps)
+        RegionForward(module, maps).put_in()
     forwards = _forwards(model)
     if not forwards:
         raise ValueError(
@@ -52,7 +55,7 @@ def accelerate(model: Model) -> Model:
 def restore(model: Model) -> Model:
     """Undo `accelerate`. Returns the network, changed in place; a network that was not accelerated stays as it is."""
     for forward in _forwards(model):
-        del forward.module.__dict__["forward"]
+        forward.take_out()
     return model
 
 
@@ -63,24 +66,24 @@ def label_map(model: nn.Module, segmap: Tensor) -> Iterator[None]:
     Args:
         segmap: [N, L, *spatial], as the network is given it. Other segmaps may be used too; nothing of them is kept.
 
-    Codebooks are kept while no gradient is wanted, and are made anew when the layer's parameters change. Raises
-    ValueError for a network that was not accelerated, and for a segmap without symbols.
+    Codebooks are kept while no gradient is wanted, and are made anew when the layer's parameters change. Blocks may be
+    nested, for several maps. Raises ValueError for a network that was not accelerated, and for a segmap without
+    symbols.
     """
     forwards = _forwards(model)
     if not forwards:
         raise ValueError(
             "[label_map] expected an accelerated network but got a plain one; call accelerate(model) first"
         )
-    maps = forwards[0].maps
-    known = maps.pin(segmap)
-    try:
-        if isinstance(known.found, str):
-            raise ValueError(f"[label_map] expected a label map of few distinct channel vectors but {known.found}")
+    with contextlib.ExitStack() as stack:
+        for maps in {forward.maps for forward in forwards}:  # one, unless parts were accelerated one by one
+            pin = maps.pin(segmap)
+            stack.callback(maps.unpin, pin)
+            if isinstance(pin.found, str):
+                raise ValueError(f"[label_map] expected a label map of few distinct channel vectors but {pin.found}")
         yield
-    finally:
-        maps.unpin()
 
 
-def _forwards(model: nn.Module) -> list[CodebookForward | RegionForward]:
+def _forwards(model: nn.Module) -> list[ForwardInPlace]:
     found = (module.__dict__.get("forward") for module in model.modules())
-    return [forward for forward in found if isinstance(forward, (CodebookForward, RegionForward))]
+    return [forward for forward in found if isinstance(forward, ForwardInPlace)]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spade_core.drop_in.conv_by_region import ConvByRegion
+from spade_core.drop_in.in_place import ForwardInPlace, has_hooks, watched
 from spade_core.drop_in.maps import KnownMap, Maps
 from spade_core.drop_in.norms import modulate_normed
 from spade_core.drop_in.recognise import MAX_SYMBOLS, SymbolMap
@@ -24,6 +24,8 @@ from spade_core.drop_in.structure import CONVS, NORMS, POINTWISE, Conv, plain_co
 from spade_core.drop_in.twins import is_map, proved, twin_of
 
 _DTYPES = (torch.float32, torch.float64)
+# A map of one symbol proves nothing about edges. A proof holds for maps of as many symbols, or of this many and more.
+_SEVERAL = 4
 
 
 def find_region_layers(model: nn.Module, spade: set[nn.Module]) -> dict[str, nn.Module]:
@@ -65,32 +67,28 @@ class _ManyRegions(ValueError):
     """The maps of a call have no regions, or too many."""
 
 
-class RegionForward:
-    """Called in place of the `forward` of a layer by region.
+class RegionForward(ForwardInPlace):
+    """Called in place of the `forward` of a layer by region."""
 
-    Args:
-        module: the layer. `original`: its own forward.
-        maps: the segmaps seen by all layers of the network.
-    """
-
-    def __init__(self, module: nn.Module, original: Callable[..., Tensor], maps: Maps) -> None:
-        self.module, self.original, self.maps = module, original, maps
+    def __init__(self, module: nn.Module, maps: Maps) -> None:
+        super().__init__(module, maps)
         self.convs = [name for name, part in module.named_modules() if isinstance(part, CONVS)]
         (self.norm,) = (name for name, part in module.named_modules() if isinstance(part, NORMS))
         self._proved: dict[object, bool] = {}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # looks at values
     def __call__(self, *args: Any, **named: Any) -> Tensor:
-        if named or not self._may_run(args):
+        if watched() or named or not self._may_run(args):
             return self.original(*args, **named)
         x, segmap = args[:2]
-        known = self.maps.look_up(segmap)
+        known = self.maps.look_up(segmap, self)
         if isinstance(known.found, str):
             self.maps.tell(f"the {type(self.module).__name__} layers run as they are: {known.found}")
             return self.original(*args)
-        kind = self.module.training, x.shape[2:] == segmap.shape[2:], *(_kind(argument, segmap) for argument in args)
+        same_size, several = x.shape[2:] == segmap.shape[2:], min(known.found.count, _SEVERAL)
+        kind = self.module.training, same_size, several, *(_kind(argument, segmap) for argument in args)
         if kind not in self._proved:
-            self._proved[kind] = proved(self.module, self._run, args)
+            self._proved[kind] = proved(self.module, self._run, args, known.found.symbols)
         if self._proved[kind]:
             with contextlib.suppress(_ManyRegions):
                 return self._run(self.module, args)
@@ -107,6 +105,9 @@ class RegionForward:
         return (
             x.dim() == segmap.dim() > 3
             and len(x) == len(segmap)
+            and x.numel() > 0
+            and segmap.numel() > 0
+            and not has_hooks(self.module, self.norm)
             and x.dtype in _DTYPES
             and not torch.is_autocast_enabled(x.device.type)
         )
@@ -132,7 +133,7 @@ class RegionForward:
         x, segmap = args[:2]
         axes, size = x.dim() - 2, tuple(x.shape[2:])
         flat = {n: each for n, each in enumerate(args) if n > 1 and is_map(each, segmap)}
-        others = tuple(self.maps.look_up(each, bare=each.dim() < x.dim()) for each in flat.values())
+        others = tuple(self.maps.look_up(each, self, bare=each.dim() < x.dim()) for each in flat.values())
         if any(isinstance(other.found, str) for other in others) or (level := known.join(others, size)) is None:
             raise _ManyRegions
         index = level.tensors.index.flatten().long()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from spade_core.codebook.entries import conv_of_windows
 from spade_core.codebook.modulate import SLICE
 from spade_core.drop_in.maps import KnownMap
-from spade_core.drop_in.parameters import bias_of, by_tap
+from spade_core.drop_in.parameters import by_tap, weight_and_bias
 from spade_core.drop_in.structure import Conv
 from spade_core.models.symbol_table import embed
 
@@ -72,14 +72,15 @@ class ConvByRegion(nn.Module):
         if values is None:
             out: Tensor = self.conv(x)
             return out
-        weight = by_tap(self.conv.weight).flatten(1).t()
-        rows = conv_of_windows(values, weight, bias_of(self.conv), patches5)
+        weight, bias = weight_and_bias(self.conv)
+        rows = conv_of_windows(values, by_tap(weight).flatten(1).t(), bias, patches5)
         return self._spread(rows, level.tensors.index.flatten(), size)
 
     def _of_symbols(self, values: Tensor, patches3: Tensor) -> Tensor:
         """The conv at every patch [U3, out] of symbols with values [symbols, in]."""
-        table = values @ by_tap(self.conv.weight).permute(1, 2, 0)  # [taps, symbols, out]
-        return embed(F.pad(table, (0, 0, 0, 1)).flatten(0, 1), bias_of(self.conv), patches3)
+        weight, bias = weight_and_bias(self.conv)
+        table = values @ by_tap(weight).permute(1, 2, 0)  # [taps, symbols, out]
+        return embed(F.pad(table, (0, 0, 0, 1)).flatten(0, 1), bias, patches3)
 
     def _spread(self, rows: Tensor, index: Tensor, size: tuple[int, ...]) -> Tensor:
         """Rows [U, out] at every pixel of an index [N * pixels] -> [N, out, *size], channels last."""

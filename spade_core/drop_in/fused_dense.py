@@ -46,8 +46,9 @@ def _gamma_and_beta(module: nn.Module, layer: SpadeLayer, segmap: Tensor) -> tup
 
 def _modulate(x: Tensor, gamma: Tensor, beta: Tensor, norm: Affine, one_plus: bool) -> Tensor:
     """(x * scale + shift) * (1 + gamma) + beta, a slice of an image at a time, which stays in the cache."""
-    out = torch.empty_like(x)
     last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    # The rows of `out` are written as views, which other layouts, such as a transposed map's, do not have.
+    out = torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
     for image in range(len(x)):
         rows = [values[image].flatten(1) for values in (x, gamma, beta, out)]  # [C, pixels]
         scale, shift = norm.scale[image][:, None], norm.shift[image][:, None]

@@ -21,6 +21,8 @@ _FUNCTIONS: tuple[Activation, ...] = (
     lambda x: x, F.relu, lambda x: F.leaky_relu(x, 0.2), F.leaky_relu, F.silu,
 )  # fmt: skip
 _PROBE_SIZE = 6
+# Sizes of the segmap along an axis for x of `_PROBE_SIZE`: a multiple, and others that tell NEAREST from other rules.
+_RESIZED = 12, 15, 4
 _PROBE_ERROR = 1e-9  # of the largest output, in float64
 
 
@@ -35,12 +37,14 @@ class SpadeLayer:
         one_plus: whether gamma has 1 added.
         resizes: whether the module resizes a segmap of another size by NEAREST. Other modules are given a segmap of
             the size of x, or resize it by another rule.
+        in_training: whether the formula holds in training too. Some modules add noise there.
     """
 
     parts: Parts
     function: int = 0
     one_plus: bool = True
     resizes: bool = True
+    in_training: bool = True
 
     def activation(self, module: nn.Module) -> Activation:
         """What lies between the hidden conv and the convs behind it; acts on each value alone."""
@@ -70,8 +74,9 @@ def describe(module: nn.Module) -> SpadeLayer | None:
     if parts is None:
         return None
     for layer in _variants(parts):
-        if _computes(module, layer, resized=False):
-            return replace(layer, resizes=_computes(module, layer, resized=True))
+        if _computes(module, layer):
+            resizes = all(_computes(module, layer, side) for side in _RESIZED)
+            return replace(layer, resizes=resizes, in_training=_computes(module, layer, training=True))
     return None
 
 
@@ -83,29 +88,42 @@ def _variants(parts: Parts) -> Iterator[SpadeLayer]:
 
 
 @torch.no_grad()
-def _computes(module: nn.Module, layer: SpadeLayer, resized: bool) -> bool:
-    """Whether a copy of the module with random parameters equals the layer's formula, on a segmap of the size of x or
-    on a larger one.
+def _computes(module: nn.Module, layer: SpadeLayer, side: int = _PROBE_SIZE, training: bool = False) -> bool:
+    """Whether a copy of the module with random parameters and buffers equals the layer's formula, on a segmap of a
+    size.
     """
-    probe = copy.deepcopy(module).cpu().double().eval()
     generator = torch.Generator().manual_seed(1)
-    for parameter in probe.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3)
+    probe = _probe(module, generator).train(training)
+    probe.get_submodule(layer.parts.norm).eval()  # its statistics are the norm's own matter
+    other = copy.deepcopy(probe)  # a parametrized weight may move on each time it is read
     shared, gamma = probe.get_submodule(layer.parts.shared), probe.get_submodule(layer.parts.gamma)
     assert isinstance(shared, CONVS)
     assert isinstance(gamma, CONVS)
     space = [_PROBE_SIZE] * (shared.weight.dim() - 2)
     x = torch.randn((2, gamma.out_channels, *space), generator=generator, dtype=torch.float64)
-    size = [2 * side for side in space] if resized else space
-    segmap = torch.randn((2, shared.in_channels, *size), generator=generator, dtype=torch.float64)
+    segmap = torch.randn((2, shared.in_channels, *[side] * len(space)), generator=generator, dtype=torch.float64)
     try:
         expected = probe(x.clone(), segmap.clone())
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return False  # a module with another signature is no SPADE layer
     if not isinstance(expected, Tensor) or expected.shape != x.shape:
         return False
-    error = (dense(probe, layer, x, segmap) - expected).abs().max()
+    error = (dense(other, layer, x, segmap) - expected).abs().max()
     return bool(error <= _PROBE_ERROR * expected.abs().max())
+
+
+def _probe(module: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy of a module in float64, without hooks, with random parameters and positive random buffers."""
+    probe = copy.deepcopy(module).cpu().double()
+    for part in probe.modules():
+        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+            hooks.clear()
+    for parameter in probe.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3)
+    for buffer in probe.buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(torch.rand(buffer.shape, generator=generator, dtype=torch.float64) + 0.5)
+    return probe
 
 
 def dense(module: nn.Module, layer: SpadeLayer, x: Tensor, segmap: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spade_core.drop_in.parameters import ParameterState
 from spade_core.drop_in.plan import MapLevel, plan_symbols
-from spade_core.drop_in.recognise import MAX_SYMBOLS, SymbolMap, recognise
+from spade_core.drop_in.recognise import MAX_SYMBOLS, SymbolMap, recognise, still_holds
 
 Size = tuple[int, ...]
 
@@ -38,7 +39,7 @@ class KnownMap:
     levels: dict[tuple[Size, int], MapLevel] = field(default_factory=dict)
     regions: dict[tuple[Size, int], MapLevel] = field(default_factory=dict)
     joined: dict[tuple[Size, tuple[int, ...]], tuple[tuple[KnownMap, ...], MapLevel]] = field(default_factory=dict)
-    codebooks: dict[tuple[int, Size], tuple[object, Tensor]] = field(default_factory=dict)
+    codebooks: dict[tuple[int, Size], tuple[ParameterState, Tensor]] = field(default_factory=dict)
     keep: bool = False
 
     def level(self, size: Size, kernel_size: int) -> MapLevel:
@@ -99,13 +100,14 @@ class Maps:
     """The segmaps of a network's calls. Every layer of a call, and later calls with the same tensor, share a map.
 
     The newest few segmaps are known, each while its owner holds the tensor: networks that resize the map themselves
-    hand a tensor to each level. A pinned segmap is held until `unpin`, at every size that NEAREST makes of it.
+    hand a tensor to each level. A pinned segmap is held until `unpin`, at every size that NEAREST makes of it; several
+    may be pinned.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._newest: deque[_Seen] = deque(maxlen=NEWEST)
-        self._pinned: dict[Size, tuple[Tensor, KnownMap]] = {}
+        self._pins: list[_Pin] = []
         self._told: set[str] = set()
 
     def tell(self, what: str) -> None:
@@ -114,51 +116,35 @@ class Maps:
             self._told.add(what)
             _log.warning(what)
 
-    def look_up(self, segmap: Tensor, bare: bool = False) -> KnownMap:
-        """What is known of a segmap [N, L, *spatial], or [N, *spatial] if `bare`; looks at the segmap if it is new."""
+    def look_up(self, segmap: Tensor, layer: object = None, bare: bool = False) -> KnownMap:
+        """What is known of a segmap [N, L, *spatial], or [N, *spatial] if `bare`; looks at the segmap if it is new.
+
+        A `layer` that asks again for the same tensor does so in a new call of the network: the segmap's values are
+        compared, since they may lie in memory that a NumPy array or `segmap.data` changed unseen.
+        """
         with self._lock:
-            if (pinned := self._pinned_map(segmap)) is not None:
-                return pinned
+            for pin in self._pins:
+                if (pinned := pin.find(segmap)) is not None:
+                    return pinned
             for seen in self._newest:
-                if seen.holds(segmap):
+                if seen.holds(segmap, layer, bare):
                     return seen.known
             others = (seen for seen in self._newest if not seen.outdated(segmap))
             self._newest = deque(others, maxlen=NEWEST)
-            self._newest.append(_Seen(segmap, bare))
+            self._newest.append(_Seen(segmap, layer, bare))
             return self._newest[-1].known
 
-    def pin(self, segmap: Tensor) -> KnownMap:
+    def pin(self, segmap: Tensor) -> _Pin:
         """Hold a segmap's plans and codebooks until `unpin`."""
         with self._lock:
-            self.unpin()
-            known = self.look_up(segmap)
-            known.keep = True
-            self._pinned = {tuple(segmap.shape[2:]): (segmap.detach().clone(), known)}
-            return known
+            pin = _Pin(segmap, self.look_up(segmap, layer=self))
+            self._pins.append(pin)
+            return pin
 
-    def unpin(self) -> None:
-        """Let go of the pinned segmap."""
+    def unpin(self, pin: _Pin) -> None:
+        """Let go of a pinned segmap."""
         with self._lock:
-            for _, known in self._pinned.values():
-                known.keep = False
-                known.codebooks.clear()
-            self._pinned = {}
-
-    def _pinned_map(self, segmap: Tensor) -> KnownMap | None:
-        """What is known of the pinned segmap, if the segmap is that one or that one resized by NEAREST."""
-        if not self._pinned:
-            return None
-        size = tuple(segmap.shape[2:])
-        if (at_size := self._pinned.get(size)) is not None:
-            return at_size[1] if _equal(at_size[0], segmap) else None
-        whole = next(iter(self._pinned.values()))[0]
-        if whole.shape[:2] != segmap.shape[:2] or whole.dim() != segmap.dim() or not whole.is_floating_point():
-            return None
-        resized = F.interpolate(whole, size=size, mode="nearest")
-        if not _equal(resized, segmap):
-            return None
-        self._pinned[size] = resized, KnownMap(recognise(resized), keep=True)
-        return self._pinned[size][1]
+            self._pins.remove(pin)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Maps:
         return Maps()
@@ -167,26 +153,58 @@ class Maps:
         return Maps, ()
 
 
+class _Pin:
+    """A segmap that is held, at every size that was asked for."""
+
+    def __init__(self, segmap: Tensor, known: KnownMap) -> None:
+        self.found = known.found
+        with torch.inference_mode(False), torch.no_grad():
+            self._whole = segmap.clone()
+        held = KnownMap(known.found, levels=known.levels, regions=known.regions, keep=True)
+        self._sizes = {tuple(segmap.shape[2:]): (self._whole, held)}
+
+    def find(self, segmap: Tensor) -> KnownMap | None:
+        """What is known of the segmap, if it is the held one, or the held one resized by NEAREST."""
+        size = tuple(segmap.shape[2:])
+        if (at_size := self._sizes.get(size)) is not None:
+            return at_size[1] if _equal(at_size[0], segmap) else None
+        whole = self._whole
+        if whole.shape[:2] != segmap.shape[:2] or whole.dim() != segmap.dim() or not whole.is_floating_point():
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            resized = F.interpolate(whole, size=size, mode="nearest")
+        if not _equal(resized, segmap):
+            return None
+        self._sizes[size] = resized, KnownMap(recognise(resized), keep=True)
+        return self._sizes[size][1]
+
+
 class _Seen:
     """A segmap that was looked at, without holding its memory."""
 
-    def __init__(self, segmap: Tensor, bare: bool) -> None:
+    def __init__(self, segmap: Tensor, layer: object, bare: bool) -> None:
         self.known = KnownMap(recognise(segmap[:, None] if bare else segmap))
         self._segmap = weakref.ref(segmap)
+        # Tensors of inference mode have no version that tells of a change in place; each look-up compares their values.
         self._version = None if segmap.is_inference() else segmap._version
-        # Tensors of inference mode have no version that would tell of a change in place, so a copy is compared.
-        self._copy = segmap.clone() if segmap.is_inference() else None
+        self._layers = set() if layer is None else {id(layer)}  # that asked since the values were compared
 
     def outdated(self, segmap: Tensor) -> bool:
         """Whether the tensor is gone, or is `segmap`, which has changed since."""
         return self._segmap() is None or self._segmap() is segmap
 
-    def holds(self, segmap: Tensor) -> bool:
-        if self._segmap() is not segmap:
+    def holds(self, segmap: Tensor, layer: object, bare: bool) -> bool:
+        """Whether `segmap` is the segmap that was looked at, unchanged."""
+        if self._segmap() is not segmap or (self._version is not None and segmap._version != self._version):
             return False
-        if self._copy is not None:
-            return torch.equal(self._copy, segmap)
-        return bool(segmap._version == self._version)
+        if self._version is None or id(layer) in self._layers:
+            self._layers.clear()
+            found, values = self.known.found, segmap[:, None] if bare else segmap
+            if isinstance(found, str) or not still_holds(found, values):
+                return False
+        if layer is not None:
+            self._layers.add(id(layer))
+        return True
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -31,6 +31,11 @@ class MapLevel:
 
 def plan_symbols(symbols: Tensor, count: int, kernel_size: int) -> MapLevel:
     """Plan symbols [N, h, w] or [N, d, h, w], below `count`. Raises PlanError."""
+    with torch.inference_mode(False):  # the plan may serve a later training step
+        return _planned(symbols, count, kernel_size)
+
+
+def _planned(symbols: Tensor, count: int, kernel_size: int) -> MapLevel:
     numbers = np.ascontiguousarray(symbols.cpu().numpy().astype(np.uint16))
     if numbers.ndim == 3:
         (level,) = plan(numbers, [(numbers.shape[1], numbers.shape[2])], count, kernel_size)

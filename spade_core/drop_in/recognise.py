@@ -37,8 +37,24 @@ def recognise(segmap: Tensor) -> SymbolMap | str:
     """The symbols of a segmap [N, L, *spatial], or why the segmap has no symbols. Exact: bits are compared."""
     if segmap.requires_grad:
         return "its label map needs a gradient"
-    found = _one_hot(segmap)
-    return _by_vector(segmap) if found is None else found
+    # Autocast would round the channel numbers. Tensors of inference mode could not serve a later training step.
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(segmap.device.type, enabled=False):
+        found = _one_hot(segmap)
+        return _by_vector(segmap) if found is None else found
+
+
+@torch.no_grad()
+def still_holds(found: SymbolMap | str, segmap: Tensor) -> bool:
+    """Whether a segmap that was recognised as `found` is as it was, to the bit; False for one without symbols."""
+    if isinstance(found, str) or segmap.requires_grad:
+        return False
+    if found.vectors is None:
+        assert found.classes is not None
+        pixels = segmap.numel() // segmap.shape[1]
+        ones = segmap.gather(1, found.classes[found.symbols][:, None]) == 1
+        return bool(ones.all()) and int(torch.count_nonzero(segmap)) == pixels
+    bits, rows = (each.contiguous().view(_AS_INTEGERS[each.element_size()]) for each in (segmap, found.vectors))
+    return all(torch.equal(rows[:, channel][found.symbols], bits[:, channel]) for channel in range(bits.shape[1]))
 
 
 def _one_hot(segmap: Tensor) -> SymbolMap | None:

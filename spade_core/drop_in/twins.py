@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from spade_core.drop_in.in_place import bare
 
 Run = Callable[[nn.Module, tuple[Any, ...]], Tensor]
 """Computes what a module's forward computes for some arguments."""
@@ -21,8 +24,7 @@ def twin_of(module: nn.Module, replaced: Mapping[str, nn.Module], prefix: str = 
 
     Its forward is that of the class: what `accelerate` put into the module is left out.
     """
-    twin = copy.copy(module)
-    twin.__dict__.pop("forward", None)
+    twin = bare(copy.copy(module))
     children: dict[str, nn.Module | None] = {}
     for name, child in module._modules.items():
         path = prefix + name
@@ -36,13 +38,14 @@ def twin_of(module: nn.Module, replaced: Mapping[str, nn.Module], prefix: str = 
     return twin
 
 
-def proved(module: nn.Module, run: Run, args: tuple[Any, ...]) -> bool:
+def proved(module: nn.Module, run: Run, args: tuple[Any, ...], symbols: Tensor) -> bool:
     """Whether `run` gives the results and the gradients of the module's own forward.
 
     Copies of the module get random parameters in float64. The arguments, x and the segmap first, keep the values that
-    maps and styles have, at a few pixels of two images; x is random.
+    maps and styles have, at a few pixels of two images; x is random. The pixels are shuffled and chosen by the segmap's
+    `symbols` [N, *spatial], as many symbols as fit, so that all kinds of neighbours meet.
     """
-    small = _small(args)
+    small = _small(args, symbols)
     # A map that wants no gradient may be picked from; every other number is to get the gradient of all its pixels.
     wanted = [
         n for n, each in enumerate(args)
@@ -70,8 +73,7 @@ def _own_forward(module: nn.Module, args: tuple[Any, ...]) -> Tensor:
 @torch.enable_grad()
 def _results(module: nn.Module, run: Run, args: tuple[Any, ...], wanted: Sequence[int]) -> list[Tensor] | None:
     """The result, and the gradients at the `wanted` arguments and at the parameters. x, the first one, is random."""
-    probe = copy.deepcopy(module).cpu().double()
-    probe.__dict__.pop("forward", None)
+    probe = bare(copy.deepcopy(module).cpu().double())
     generator = torch.Generator().manual_seed(1)
     for parameter in probe.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3
@@ -102,22 +104,37 @@ def is_map(argument: Any, segmap: Tensor) -> bool:
     )
 
 
-def _small(args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _small(args: tuple[Any, ...], symbols: Tensor) -> tuple[Any, ...]:
     """Arguments for two images, their maps of a few pixels; in float64, on the CPU. x keeps its share of the segmap."""
     x, segmap = args[:2]
-    for axis in range(2, segmap.dim()):
-        side, of_x = segmap.shape[axis], x.shape[axis]
-        count = min(side, _SIDE)
-        places = torch.arange(count, device=segmap.device) * (side // count)
-        args = tuple(
-            each.index_select(axis - segmap.dim(), places) if is_map(each, segmap) and each is not x else each
-            for each in args
-        )
-        x = x.narrow(axis, 0, max(1, of_x * count // side))
-        segmap = args[1]
-    small = [x, *args[1:]]
-    for number, each in enumerate(small):
-        if isinstance(each, Tensor):
-            each = each.detach()[: 2 if each.dim() > 0 and len(each) == len(segmap) else None].cpu()
-            small[number] = each.double() if each.is_floating_point() else each
+    sides = [min(side, _SIDE) for side in segmap.shape[2:]]
+    places = _places(symbols[:2].flatten(1).cpu(), math.prod(sides))
+    small = []
+    for number, each in enumerate(args):
+        if not isinstance(each, Tensor):
+            small.append(each)
+            continue
+        each = each.detach()[: 2 if each.dim() > 0 and len(each) == len(segmap) else None].cpu()
+        if number == 0:
+            for axis, side in enumerate(sides, start=2):
+                each = each.narrow(axis, 0, max(1, x.shape[axis] * side // segmap.shape[axis]))
+        elif is_map(args[number], segmap):
+            rows = each.flatten(2 - segmap.dim())  # [2, pixels] or [2, any, pixels]
+            chosen = places if rows.dim() == 2 else places[:, None].expand(-1, rows.shape[1], -1)
+            each = rows.gather(-1, chosen).view(*chosen.shape[:-1], *sides)
+        small.append(each.double() if each.is_floating_point() else each)
     return tuple(small)
+
+
+def _places(symbols: Tensor, count: int) -> Tensor:
+    """Pixels [N, count] of images of symbols [N, pixels], shuffled; as many different symbols as fit are among them."""
+    generator = torch.Generator().manual_seed(2)
+    chosen = []
+    for image in symbols:
+        order = torch.randperm(len(image), generator=generator)
+        values, rank = image[order].sort(stable=True)
+        first = torch.ones(len(image), dtype=torch.bool)
+        first[1:] = values[1:] != values[:-1]
+        order = torch.cat([order[rank[first]], order[rank[~first]]])[:count]
+        chosen.append(order[torch.randperm(count, generator=generator)])
+    return torch.stack(chosen)

@@ -350,6 +350,16 @@ def test_a_layer_of_another_rule_is_left_as_it_is(layer: type[nn.Module], caplog
     ]
 
 
+def test_a_first_map_of_one_class_proves_nothing_about_edges() -> None:
+    plain = Layers(ByNeighbours()).double().eval()
+    fast = accelerate(copy.deepcopy(plain))
+    x, segmap = torch.randn(2, CHANNELS, 16, 16, dtype=torch.float64), one_hot()
+    uniform = torch.zeros_like(segmap)
+    uniform[:, 1] = 1
+    for given in (uniform, segmap):
+        assert_close(plain(x, given), fast(x, given))
+
+
 class Portrait(nn.Module):
     """LivePortrait: gamma and beta of features, at every pixel, in place of a label map."""
 
