@@ -29,6 +29,9 @@ _NO_TLS = ("wrong_version_number", "wrong version number", "record layer failure
 _BAD_CERTIFICATE = ("certificate_verify_failed", "certificate verify failed", "hostname verification")
 _NO_CONNECTION = ("failed to connect", "connection refused", "name or service not known", "dns resolution failed")
 
+# A server that ended in the middle of an answer, seen through a proxy. No client here cancels a call.
+_CUT = ("StatusCode.CANCELLED", "Stream removed")
+
 # HTTP status of Triton -> gRPC's name of the same error
 HTTP_STATUSES = {
     "400": "invalid_argument",
@@ -172,6 +175,11 @@ class Connection:
         if any(text in message for text in STOPPING):
             return ServerError(
                 f"[client] expected models at {self.url} but got none: the server is stopping; try again later",
+                "unavailable",
+            )
+        if status == _CUT[0] or message.startswith(_CUT[1]):
+            return ServerError(
+                f"[client] expected an answer of {self.url} but the connection was cut ({message}); try again",
                 "unavailable",
             )
         name = HTTP_STATUSES.get(status, status.removeprefix("StatusCode.").lower())

@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 import uvicorn
@@ -30,6 +31,8 @@ from serving.traces import make_tracer
 
 _POLL_S = 0.01
 _KEEP_ALIVE_S = 75  # longer than the minute that load balancers usually keep a connection
+_PROBED_S = 10.0  # the longest time between two questions of a proxy to /readyz
+_TELL_S = 1.5  # deploy/haproxy/haproxy.cfg sends nothing more 0.7 s after /readyz turns to 503
 _FIRST_IN_FLIGHT = 16  # until the model tells its largest batch
 
 
@@ -61,11 +64,22 @@ async def serve(settings: Settings) -> None:
         await asyncio.sleep(_POLL_S)
     print("ready", flush=True)
     await stop.wait()
+    await _tell_proxies(state)
     for server in servers.values():
         server.should_exit = True
     await asyncio.gather(*serving, grpc_server.stop(settings.drain_s))
     await state.upstream.close()
     state.tracer.close()
+
+
+async def _tell_proxies(state: State) -> None:
+    """Answer 503 to /readyz while the doors are still open, where somebody asks /readyz.
+
+    gRPC cancels a call that comes in while its server shuts down, and no proxy sends it to another server.
+    """
+    state.stopping = True
+    if time.monotonic() - state.probed < _PROBED_S:
+        await asyncio.sleep(_TELL_S)
 
 
 def _http_server(app: Any, settings: Settings, tls: bool) -> _Server:

@@ -45,6 +45,8 @@ class State:
         metrics: of the gateway itself.
         photos: the styles of photos.
         v2: what the models take, for the checks of the v2 doors.
+        probed: time.monotonic of the last question to /readyz.
+        stopping: /readyz answers 503, while the doors are still open.
     """
 
     def __init__(self, settings: Settings, upstream: Upstream) -> None:
@@ -56,6 +58,8 @@ class State:
         self._asked = float("-inf")
         self.metrics: GatewayMetrics = upstream.metrics
         self.photos = PhotoStyles(upstream)
+        self.probed = float("-inf")
+        self.stopping = False
         self.v2 = Models(upstream, self._info, settings.doors.max_body_bytes)
 
     async def model(self, fresh: bool = False) -> Model:

@@ -1,4 +1,4 @@
-"""The image files: linted by hadolint, and true to the project. `deploy/build-test` builds and runs the CPU image."""
+"""The image files: linted by hadolint, and true to the project. `deploy/build-test` builds and runs the images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "deploy/images"
-CPU, GPU = IMAGES / "cpu.Containerfile", IMAGES / "gpu.Containerfile"
+CPU, GPU, STAND_IN = (IMAGES / f"{name}.Containerfile" for name in ("cpu", "gpu", "gpu_stand_in"))
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
@@ -30,7 +30,7 @@ def last(path: Path, name: str) -> str:
     return [rest for instruction, rest in instructions(path) if instruction == name][-1]
 
 
-@pytest.mark.parametrize("path", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("path", [CPU, GPU, STAND_IN], ids=["cpu", "gpu", "gpu_stand_in"])
 def test_hadolint_has_no_complaint(path: Path) -> None:
     hadolint = Path(sysconfig.get_path("scripts"), "hadolint")
     if not hadolint.exists():
@@ -72,6 +72,15 @@ def test_versions_are_those_of_the_installation() -> None:
     triton = re.search(r'TRITON = "(.+)"', install)
     assert triton is not None
     assert triton[1] in CPU.read_text()
+    assert triton[1] in STAND_IN.read_text()
+
+
+def test_packages_of_the_gpu_images_are_locked() -> None:
+    """What the image files name by version is what uv.lock names, where it names it."""
+    locked = {one["name"]: one["version"] for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    named = re.findall(r"(pycuda|nvidia-c[\w-]+|nvidia-nvvm)==([\w.]+)", GPU.read_text() + STAND_IN.read_text())
+    assert {"pycuda", "nvidia-cuda-nvcc"} <= {name for name, _ in named}
+    assert {name: version for name, version in named if name in locked and locked[name] != version} == {}
 
 
 def test_what_the_cpu_image_locks_holds_no_pytorch_and_a_hash_of_every_file() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
@@ -37,6 +38,36 @@ def test_without_a_server_the_error_says_how_to_start_one(protocol: str) -> None
             ) as caught:
                 client.synthesize(np.zeros((1, 256, 256), np.uint8))
             assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (grpc.StatusCode.CANCELLED, "CANCELLED"),
+        (grpc.StatusCode.UNKNOWN, "Stream removed (Data frame with END_STREAM flag received)"),
+    ],
+)
+def test_an_answer_that_was_cut_may_be_asked_for_again(code: grpc.StatusCode, text: str) -> None:
+    """What HAProxy tells of a server that was killed in the middle of an answer."""
+
+    def cut(_request: bytes, context: Any) -> bytes:
+        context.abort(code, text)
+        raise AssertionError("unreachable: abort raises")
+
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(cut)}
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),)
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            with Client(f"grpc://127.0.0.1:{port}") as client, pytest.raises(ServerError, match="was cut") as caught:
+                client.synthesize(blocks(1))
+        finally:
+            server.stop(None).wait()
+    assert caught.value.retryable
 
 
 @pytest.mark.parametrize(("protocol", "port"), [("http", "grpc_port"), ("grpc", "http_port"), ("http", "metrics_port")])

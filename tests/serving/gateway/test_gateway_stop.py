@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
-from served import FREE_PORTS, children, left_behind, wait_until
+from served import FREE_PORTS, blocks, children, left_behind, wait_until
 
+from serving.client.client import Client
 from serving.gateway.pair import serve_pair
 from serving.supervisor.processes import arguments_of
 from serving.triton.model_config import ModelOptions
@@ -51,3 +57,25 @@ def test_no_gateway_is_left_where_triton_does_not_start(tiny_weights: Path) -> N
         pass
     # A warden (serving/triton/warden.py) shows the gateway's arguments until it becomes itself, and then ends.
     wait_until(lambda: set(gateways()) == before, "every gateway to end")
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_readyz_tells_proxies_of_the_end_while_the_doors_are_open(tiny_weights: Path) -> None:
+    model, labels = ModelOptions(tiny_weights, precision="fp32", threads=1, decoders=1), blocks(1, size=64, classes=8)
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        pair = stack.enter_context(serve_pair(ServeOptions(model, **FREE_PORTS)))
+        with Client(pair.grpc_url) as client:
+            before = client.synthesize(labels, labels.astype(np.int32)).images
+            assert status_of(f"{pair.http_url}/readyz") == 200
+            end = pool.submit(stack.pop_all().close)
+            wait_until(lambda: status_of(f"{pair.http_url}/readyz") == 503, "/readyz to answer 503", 5)
+            np.testing.assert_array_equal(client.synthesize(labels, labels.astype(np.int32)).images, before)
+        end.result(60)
