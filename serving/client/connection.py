@@ -29,8 +29,10 @@ _NO_TLS = ("wrong_version_number", "wrong version number", "record layer failure
 _BAD_CERTIFICATE = ("certificate_verify_failed", "certificate verify failed", "hostname verification")
 _NO_CONNECTION = ("failed to connect", "connection refused", "name or service not known", "dns resolution failed")
 
-# A server that ended in the middle of an answer, seen through a proxy. No client here cancels a call.
+# A server that ended in the middle of an answer: gRPC through a proxy, where no client of ours cancels a call, and the
+# parser of HTTP.
 _CUT = ("StatusCode.CANCELLED", "Stream removed")
+_CUT_HTTP = ("Incomplete response", "Invalid EOF state")
 
 # HTTP status of Triton -> gRPC's name of the same error
 HTTP_STATUSES = {
@@ -136,7 +138,14 @@ class Connection:
             status = "deadline_exceeded" if isinstance(error, TimeoutError) else "unavailable"
             raise self._translated(str(error) or type(error).__name__, status) from error
         except HTTPException as error:
-            raise self._other_protocol() from error
+            cut = any(text in str(error) for text in _CUT_HTTP)
+            raise (self._cut(str(error)) if cut else self._other_protocol()) from error
+
+    def _cut(self, message: str) -> ServerError:
+        return ServerError(
+            f"[client] expected an answer of {self.url} but the connection was cut ({message}); try again",
+            "unavailable",
+        )
 
     def _other_protocol(self) -> ServerError:
         scheme = self._address.scheme
@@ -178,10 +187,7 @@ class Connection:
                 "unavailable",
             )
         if status == _CUT[0] or message.startswith(_CUT[1]):
-            return ServerError(
-                f"[client] expected an answer of {self.url} but the connection was cut ({message}); try again",
-                "unavailable",
-            )
+            return self._cut(message)
         name = HTTP_STATUSES.get(status, status.removeprefix("StatusCode.").lower())
         if name == "deadline_exceeded":
             return ServerError(

@@ -70,6 +70,24 @@ def test_an_answer_that_was_cut_may_be_asked_for_again(code: grpc.StatusCode, te
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nContent-Length: 9732\r\n\r\nabc", b"HTTP/1.1 200 OK\r\nConte"])
+def test_an_answer_over_http_that_was_cut_may_be_asked_for_again(begun: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 20)
+                connection.sendall(begun)
+
+        answering = pool.submit(answer)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(ServerError, match="was cut") as caught:
+            client.synthesize(np.zeros((1, 8, 8), np.uint8))
+        answering.result(30)
+    assert caught.value.retryable
+
+
 @pytest.mark.parametrize(("protocol", "port"), [("http", "grpc_port"), ("grpc", "http_port"), ("http", "metrics_port")])
 def test_a_port_of_another_protocol_is_said_to_be_one(demo_server: Server, protocol: str, port: str) -> None:
     url = f"{protocol}://127.0.0.1:{getattr(demo_server.options, port)}"
