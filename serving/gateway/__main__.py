@@ -31,7 +31,7 @@ from serving.traces import make_tracer
 
 _POLL_S = 0.01
 _KEEP_ALIVE_S = 75  # longer than the minute that load balancers usually keep a connection
-_PROBED_S = 10.0  # the longest time between two questions of a proxy to /readyz
+_PROBED_S = 10.0  # the longest time between two questions of a proxy
 _TELL_S = 1.5  # deploy/haproxy/haproxy.cfg sends nothing more 0.7 s after /readyz turns to 503
 _FIRST_IN_FLIGHT = 16  # until the model tells its largest batch
 
@@ -73,7 +73,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def _tell_proxies(state: State) -> None:
-    """Answer 503 to /readyz while the doors are still open, where somebody asks /readyz.
+    """Say that the server is not ready while the doors are still open, where somebody asks for it.
 
     gRPC cancels a call that comes in while its server shuts down, and no proxy sends it to another server.
     """

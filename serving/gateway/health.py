@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from fastapi import APIRouter, Request, Response
 
 from serving.gateway.problems import Problem
@@ -21,8 +19,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", summary="Whether the model answers")
 async def readyz(request: Request) -> Response:
     state = state_of(request)
-    state.probed = time.monotonic()
-    if state.stopping:
+    if not state.probe():
         raise Problem("unavailable", "[readyz] expected a model that answers but the server is stopping; ask another")
     status = read_status(state.settings.status_fd)
     if not status.ready:

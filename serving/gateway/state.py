@@ -45,8 +45,8 @@ class State:
         metrics: of the gateway itself.
         photos: the styles of photos.
         v2: what the models take, for the checks of the v2 doors.
-        probed: time.monotonic of the last question to /readyz.
-        stopping: /readyz answers 503, while the doors are still open.
+        probed: time.monotonic of the last question whether the server is ready.
+        stopping: it is not, while the doors are still open.
     """
 
     def __init__(self, settings: Settings, upstream: Upstream) -> None:
@@ -61,6 +61,11 @@ class State:
         self.probed = float("-inf")
         self.stopping = False
         self.v2 = Models(upstream, self._info, settings.doors.max_body_bytes)
+
+    def probe(self) -> bool:
+        """Somebody asks whether the server is ready. False once it stops, while the doors are still open."""
+        self.probed = time.monotonic()
+        return not self.stopping
 
     async def model(self, fresh: bool = False) -> Model:
         """What is served; at most a second old, or asked for now where `fresh`; while Triton is replaced, what was.

@@ -52,7 +52,8 @@ async def live() -> Response:
 
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
-    return Response(status_code=200 if await state_of(request).upstream.ready() else 503)
+    state = state_of(request)
+    return Response(status_code=200 if state.probe() and await state.upstream.ready() else 503)
 
 
 @router.get("")

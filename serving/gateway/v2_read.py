@@ -20,6 +20,8 @@ _OFFERED = ("binary_tensor_data", "parameters", "statistics", "model_configurati
 
 async def read_only(state: State, method: str, request: bytes) -> bytes:
     """The answer of a method of `ASKING` or `ADMIN`, without what a stranger need not know. Raises UpstreamError."""
+    if method == "ServerReady" and not state.probe():
+        return bytes(pb.ServerReadyResponse(ready=False).SerializeToString())
     metadata = ((f"triton-grpc-protocol-{ADMIN_HEADER}", state.settings.admin_secret),) if method in ADMIN else ()
     answer = await state.upstream.call(method, request, metadata)
     match method:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
 from served import FREE_PORTS, blocks, children, left_behind, wait_until
 
 from serving.client.client import Client
@@ -77,5 +78,9 @@ def test_readyz_tells_proxies_of_the_end_while_the_doors_are_open(tiny_weights: 
             assert status_of(f"{pair.http_url}/readyz") == 200
             end = pool.submit(stack.pop_all().close)
             wait_until(lambda: status_of(f"{pair.http_url}/readyz") == 503, "/readyz to answer 503", 5)
+            assert status_of(f"{pair.http_url}/v2/health/ready") == 503
+            with contextlib.closing(triton_grpc.InferenceServerClient(pair.grpc_url.removeprefix("grpc://"))) as other:
+                assert other.is_server_live()
+                assert not other.is_server_ready()
             np.testing.assert_array_equal(client.synthesize(labels, labels.astype(np.int32)).images, before)
         end.result(60)
