@@ -74,9 +74,7 @@ export function makeHistory(app, strokes, store) {
     }
     if (entries.length) last = keyOf(entries.at(-1));
   }
-  app.on("frame", () => {
-    if (!strokes.busy) later();
-  });
+  app.on("frame", later); // also of a stroke that is not finished: perhaps no frame comes after its end
   return { restore };
 
   async function small(bitmap) {

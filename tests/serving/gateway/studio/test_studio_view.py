@@ -229,6 +229,19 @@ def test_the_history_comes_back_with_the_painting(browser: Browser, studio: Pair
     expect(later.page.locator("#history .card.ready")).to_have_count(3)
 
 
+def test_a_stroke_whose_last_frame_came_before_its_end_is_in_the_history(page: StudioPage) -> None:
+    cards = page.page.locator("#history .card.ready")
+    expect(cards).to_have_count(1)
+    mouse = page.page.mouse
+    mouse.move(*page.at(20, 30))
+    mouse.down()
+    mouse.move(*page.at(90, 100))
+    page.settle()
+    expect(cards).to_have_count(1)
+    mouse.up()
+    expect(cards).to_have_count(2)
+
+
 def test_a_duplicated_tab_has_a_painting_of_its_own(page: StudioPage) -> None:
     with page.context.expect_page() as opened:
         page.page.evaluate("window.open(location.href)")  # takes a copy of what the tab keeps
