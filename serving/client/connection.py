@@ -32,6 +32,7 @@ _NO_CONNECTION = ("failed to connect", "connection refused", "name or service no
 # A server that ended in the middle of an answer: gRPC through a proxy, where no client of ours cancels a call, and the
 # parser of HTTP.
 _CUT = ("StatusCode.CANCELLED", "Stream removed")
+_LATE = "Stream removed (Deadline Exceeded)"  # gRPC's other words for its own time limit
 _CUT_HTTP = ("Incomplete response", "Invalid EOF state")
 
 # HTTP status of Triton -> gRPC's name of the same error
@@ -186,9 +187,10 @@ class Connection:
                 f"[client] expected models at {self.url} but got none: the server is stopping; try again later",
                 "unavailable",
             )
-        if status == _CUT[0] or message.startswith(_CUT[1]):
+        late = message.startswith(_LATE)
+        if not late and (status == _CUT[0] or message.startswith(_CUT[1])):
             return self._cut(message)
-        name = HTTP_STATUSES.get(status, status.removeprefix("StatusCode.").lower())
+        name = "deadline_exceeded" if late else HTTP_STATUSES.get(status, status.removeprefix("StatusCode.").lower())
         if name == "deadline_exceeded":
             return ServerError(
                 f"[client] expected an answer of {self.url} within {self.timeout_s:g} s but got none; "
