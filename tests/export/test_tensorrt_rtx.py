@@ -67,8 +67,7 @@ def built(path: Path, plan: Path, options: EngineOptions | None = None) -> dict[
     [
         ("dense", "fp16", None, 0b1111110),  # portable: every one but sm75
         ("dense", "fp16", ("sm89",), 0b0001000),
-        ("codebook", "fp16", ("sm89",), 0b0001000),
-        ("codebook", "bf16", ("portable",), 0b1111110),
+        ("codebook", "bf16", ("sm89",), 0b0001000),
     ],
 )
 def test_engines_of_the_demo_model(

@@ -16,16 +16,12 @@ from kernels.isa import supported_isas
 ISAS = " or ".join(EMULATED)
 KERNELS = ("codebook", "conv", "embed", "executor", "image", "modulate", "modulated_conv", "norm", "rectangles")
 # Large int8 codebooks stay out, whose twin in NumPy takes seconds, and int8 engines, whose rounding takes 13 s a model.
-RUNS = {
-    "kernels": [
+RUNS = {"images": ["cpu_engine and (amx or avx512) and not int8", "tests/serving/test_image_hashes.py"]}
+if HAS_AVX512:  # AVX2 emulates AMX too slowly for more than the images
+    RUNS["kernels"] = [
         f"{ISAS} or (int8 and not 300 and not 600)",
         *(f"tests/kernels/test_{name}.py" for name in (*KERNELS, "codebook_int8")),
-    ],
-    "images": ["cpu_engine and (amx or avx512) and not int8", "tests/serving/test_image_hashes.py"],
-}
-
-
-if HAS_AVX512:  # AVX2 emulates AMX too slowly for more than the images
+    ]
     RUNS["engine"] = [
         "(amx or float16 or large_maps) and not int8",
         *(f"tests/serving/test_{name}.py" for name in ("engine_cpu", "edit_sequences")),

@@ -79,7 +79,7 @@ def drawn_once(config: GeneratorConfig, library: Library) -> tuple[Session, Inpu
         small("coco", nf=2),
         small("demo", nf=2),
         pytest.param(small("ade20k", nf=2, height=96, width=160, spade_kernel=1), marks=pytest.mark.slow),
-        pytest.param(small("coco", nf=2, upsampling="most", height=128, width=256), marks=pytest.mark.slow),
+        pytest.param(small("coco", nf=2, upsampling="most", height=128, width=128), marks=pytest.mark.slow),
         pytest.param(small("coco", nf=2, norm="instance"), marks=pytest.mark.slow),
     ],
     ids=lambda config: config.preset,
@@ -90,7 +90,7 @@ def test_random_edits_have_the_bits_of_drawing_anew(config: GeneratorConfig, emu
     In float32 only: products of half precision take the emulator a minute an edit.
     """
     ours, anew = (EmulatedEngine(config, emulated) for _ in range(2))
-    check_engines(ours, anew, config.preset, 1, 3)
+    check_engines(ours, anew, config.preset, 1, 2)
 
 
 @pytest.mark.parametrize("conv", [in_one_order, by_size, by_place])
