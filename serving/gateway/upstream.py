@@ -38,14 +38,15 @@ _POLL_S = 0.1
 
 _GONE = grpc.StatusCode.UNAVAILABLE  # of a server that cannot answer now, where it or another one may later
 
-# What gRPC and Triton say of a process that ended while it had a request.
+# What gRPC and Triton say of a process that ended, or was about to, while it had a request.
 _DEAD_PROCESS = {
-    grpc.StatusCode.UNAVAILABLE: (
+    _GONE: (
         "Socket closed",
         "Connection reset",
         "onnection refused",
         "failed to connect",
         "recvmsg",
+        *STOPPING,
     ),
     grpc.StatusCode.INTERNAL: ("Stub process", "stub process"),
 }
@@ -69,7 +70,7 @@ class UpstreamError(RuntimeError):
     @property
     def process_died(self) -> bool:
         """True where a process ended, or was about to, before it answered: another process can answer."""
-        texts = (*_DEAD_PROCESS.get(self.code, ()), *STOPPING)
+        texts = _DEAD_PROCESS.get(self.code, ())
         return any(text in str(self) for text in texts)
 
 
@@ -268,7 +269,7 @@ class Upstream:
 
 
 def _told(error: grpc.aio.AioRpcError) -> UpstreamError:
-    """The code of a Triton that stops depends on which part of it answers; here it is always the same."""
+    """The error of a call. A Triton that stops answers with one code or another; here it is always UNAVAILABLE."""
     text = error.details() or ""
     return UpstreamError(text, _GONE if any(stopping in text for stopping in STOPPING) else error.code())
 

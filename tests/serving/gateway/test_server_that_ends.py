@@ -71,16 +71,7 @@ class Serving:
     def __init__(self, weights: Path, folder: Path) -> None:
         self._told = folder / "stderr.txt"
         options = ["--weights", str(weights), "--precision", "fp32", "--threads", "1", "--decoders", "1"]
-        ports = [
-            "--http-port",
-            "0",
-            "--grpc-port",
-            "0",
-            "--metrics-port",
-            "0",
-            "--log-file",
-            str(folder / "triton.log"),
-        ]
+        ports = ["--http-port=0", "--grpc-port=0", "--metrics-port=0", f"--log-file={folder / 'triton.log'}"]
         with self._told.open("wb") as output:
             command = [sys.executable, "-m", "serving.cli", "serve", *options, *ports]
             self.process = subprocess.Popen(command, stderr=output)
