@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import re
 import shutil
@@ -11,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernels.cuda.host import occupancy, toolkit
 from kernels.cuda.host.occupancy import Resources, read_resources
-from kernels.cuda.host.toolkit import ARCHITECTURES, PTX_ARCHITECTURE, run_nvcc, source_path
+from kernels.cuda.host.toolkit import ARCHITECTURES, INCLUDES, PTX_ARCHITECTURE, find_nvcc, run_nvcc, source_path
 
 # Targets that share a virtual architecture share the front end's work: half of the compiler's time.
 TARGETS = {
@@ -43,15 +45,30 @@ class Compiled:
     resources: Sequence[Resources]
 
 
-def compile_all(source: str, folder: Path) -> Compiled:
+def compile_all(source: str, folder: Path, targets_of: Mapping[str, Sequence[str]] = TARGETS) -> Compiled:
     """Compile a source for every architecture, and PTX for the GPUs that come; warnings are errors."""
-    assert {name for names in TARGETS.values() for name in names} == {*ARCHITECTURES, PTX_ARCHITECTURE}
-    targets = [f"-gencode=arch={virtual},code=[{','.join(names)}]" for virtual, names in TARGETS.items()]
+    targets = [f"-gencode=arch={virtual},code=[{','.join(names)}]" for virtual, names in targets_of.items()]
     path = folder / f"{source}.fatbin"
     printed = run_nvcc(
         ["-Xptxas", "-v", "-Werror", "all-warnings", *targets, "-fatbin", source_path(source), "-o", path]
     )
     return Compiled(path, printed, tuple(read_resources(printed)))
+
+
+@functools.cache
+def compiler_version() -> str:
+    """The line of `nvcc --version` that names the build."""
+    return subprocess.run([find_nvcc(), "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[-2]
+
+
+def fingerprint(source: str, *checks: Path) -> str:
+    """A hash of all that the machine code of a source and the checks of it depend on, the compiler included."""
+    headers = {path for folder in INCLUDES for kind in ("h", "hpp") for path in folder.rglob(f"*.{kind}")}
+    modules = [Path(str(module.__file__)) for module in (occupancy, toolkit)]
+    digest = hashlib.sha256(compiler_version().encode())
+    for path in (source_path(source), *sorted(headers), *modules, Path(__file__), *checks):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @functools.cache

@@ -1,18 +1,30 @@
-"""The machine code of every CUDA kernel on every GPU: resources within a table of limits, and loads before stores."""
+"""The machine code of every CUDA kernel on every GPU: resources within a table of limits, and loads before stores.
+
+Compiling every source for every GPU takes minutes, and one compiler makes the same code of the same source each time. So
+cuda_sass_checked.json has the fingerprint of each source that was compiled and checked, and only sources, checks and
+compilers that are not in it are compiled again. After a change of a kernel, check all and write the file anew:
+
+    python tests/kernels/test_cuda_sass.py
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cuda_emulated import REPOSITORY
-from cuda_sass import Compiled, Instruction, compile_all, instructions
+from cuda_sass import TARGETS, Compiled, Instruction, compile_all, compiler_version, fingerprint, instructions
 
 from kernels.cuda.host.occupancy import Resources
-from kernels.cuda.host.toolkit import ARCHITECTURES, SOURCES, source_path
+from kernels.cuda.host.toolkit import ARCHITECTURES, PTX_ARCHITECTURE, SOURCES, source_path
+
+CHECKED = Path(__file__).with_name("cuda_sass_checked.json")
+WITH_KERNELS = [source for source in SOURCES if source != "error"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +77,31 @@ def limit_of(kernel: str, architecture: str) -> Limit:
     return next(limit for pattern, limit in LIMITS.items() if any(re.fullmatch(pattern, name) for name in names))
 
 
-@pytest.mark.parametrize("source", [source for source in SOURCES if source != "error"])
-def test_kernels_keep_to_their_limits(
-    source: str, tmp_path: Path, record_property: pytest.RecordProperty
-) -> None:  # fmt: skip
-    compiled = compile_all(source, tmp_path)
+@pytest.mark.parametrize("source", WITH_KERNELS)
+def test_kernels_keep_to_their_limits(source: str, tmp_path: Path) -> None:
+    if fingerprint(source, Path(__file__)) != json.loads(CHECKED.read_text())["sources"].get(source):
+        check_source(source, tmp_path)
+
+
+def test_the_fingerprints_are_of_these_sources() -> None:
+    checked = json.loads(CHECKED.read_text())
+    if compiler_version() == checked["compiler"]:
+        assert checked == fingerprints(), f"write {CHECKED.name} anew: python tests/kernels/{Path(__file__).name}"
+
+
+def test_machine_code_is_read_from_what_was_compiled(tmp_path: Path) -> None:
+    """Whatever was checked before: one source for one GPU, its resources and its instructions."""
+    compiled = compile_all("norm", tmp_path, {"compute_90a": ("sm_90a",)})
+    assert {one.architecture for one in compiled.resources} == {"sm_90a"}
+    for one in compiled.resources:
+        check_resources(one)
+    check_statistics_loads(compiled, ["sm_90a"])
+
+
+def check_source(source: str, folder: Path) -> None:
+    """Compile a source for every GPU and check its kernels."""
+    assert {name for names in TARGETS.values() for name in names} == {*ARCHITECTURES, PTX_ARCHITECTURE}
+    compiled = compile_all(source, folder)
     assert "serialized" not in compiled.printed  # ptxas says so if warpgroup products wait for each other
     declared = re.findall(r"extern \"C\" __global__", source_path(source).read_text())
     seen = [(one.kernel, one.architecture) for one in compiled.resources]
@@ -77,9 +109,14 @@ def test_kernels_keep_to_their_limits(
     assert {architecture for _, architecture in seen} == set(ARCHITECTURES)
     for one in compiled.resources:
         check_resources(one)
-        record_property(f"{one.kernel} {one.architecture}", f"{one.registers} registers")
     for check in CHECKS.get(source, ()):
         check(compiled)
+
+
+def fingerprints() -> dict[str, object]:
+    """What cuda_sass_checked.json has of sources that pass."""
+    sources = {source: fingerprint(source, Path(__file__)) for source in WITH_KERNELS}
+    return {"compiler": compiler_version(), "sources": sources}
 
 
 def check_resources(one: Resources) -> None:
@@ -108,10 +145,10 @@ def check_wide_loads(compiled: Compiled) -> None:
             assert not any(one.name.startswith(("LDL", "STL")) for one in code), f"{kernel} on {architecture}"
 
 
-def check_statistics_loads(compiled: Compiled) -> None:
+def check_statistics_loads(compiled: Compiled, architectures: Sequence[str] = ARCHITECTURES) -> None:
     """Four items are read before the first is added: four loads for statistics, eight for sums of x and g."""
     for kernel, loads in (("spade_norm_statistics_float16", 4), ("spade_norm_sums_float16", 8)):
-        for architecture in ARCHITECTURES:
+        for architecture in architectures:
             code = instructions(compiled.path, architecture, [kernel])[kernel]
             assert most_loads_in_a_row(code) >= loads, f"{kernel} on {architecture}"
 
@@ -185,3 +222,16 @@ def test_what_the_checks_refuse() -> None:
 )  # fmt: skip
 def test_blocks_of_a_multiprocessor(registers: int, shared: int, architecture: str, blocks: int) -> None:
     assert Resources("any", architecture, registers, shared, 0).blocks() == blocks
+
+
+def main() -> None:
+    """Check every source, and write down that it was."""
+    for source in WITH_KERNELS:
+        with TemporaryDirectory() as folder:
+            check_source(source, Path(folder))
+        print(f"{source}: checked")
+    CHECKED.write_text(json.dumps(fingerprints(), indent=4) + "\n")
+
+
+if __name__ == "__main__":
+    main()

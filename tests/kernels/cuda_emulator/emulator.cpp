@@ -3,7 +3,6 @@
 #include <ucontext.h>
 
 #include <algorithm>
-#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -20,16 +19,19 @@ uint64_t emulated_cached_loads = 0;
 namespace {
 
 constexpr size_t kStackBytes = 64 << 10;
+constexpr size_t kCacheWay = 4096;  // addresses this far apart share a set of the first cache
 constexpr unsigned kMaxThreads = 1024;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 
+using Place = void* [5];  // where to jump to, as GCC's own setjmp keeps it: it saves no signals and runs no cleanups
+
 // A fibre starts in a context of its own. Later switches are jumps, which make no system call.
 struct Fibre {
     ucontext_t context;
-    jmp_buf place;
+    Place place;
     bool begun = false;
-    std::unique_ptr<char[]> stack{new char[kStackBytes]};
+    std::unique_ptr<char[]> stack{new char[kStackBytes + kCacheWay]};
     State state = State::done;
     unsigned mask = 0;
     std::deque<std::vector<std::function<void()>>> started[2] = {{{}}, {{}}};  // groups, the last one still open
@@ -38,7 +40,7 @@ struct Fibre {
 std::mutex turn;  // one kernel at a time, because shared memory is static
 std::vector<Fibre> fibres;
 ucontext_t starter;
-jmp_buf scheduler;
+Place scheduler;
 unsigned current = 0, threads = 0;
 bool late[2] = {};
 const std::function<void()>* body = nullptr;
@@ -51,8 +53,11 @@ uint64_t shared_asked = 0;
     std::abort();
 }
 
-void yield() {
-    if (_setjmp(fibres[current].place) == 0) _longjmp(scheduler, 1);
+// Jumps are in functions of their own: GCC's setjmp and longjmp may not meet in one.
+[[noreturn, gnu::noinline]] void jump(Place& place) { __builtin_longjmp(place, 1); }
+
+[[gnu::noinline]] void yield() {
+    if (__builtin_setjmp(fibres[current].place) == 0) jump(scheduler);
 }
 
 void entry() {
@@ -69,19 +74,23 @@ void wait(State state, unsigned mask) {
     yield();
 }
 
-void resume(unsigned thread) {
-    current = thread;
-    threadIdx = dim3(thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y));
-    if (_setjmp(scheduler) != 0) return;
-    Fibre& fibre = fibres[thread];
-    if (fibre.begun) _longjmp(fibre.place, 1);
+[[gnu::noinline]] void begin(Fibre& fibre, unsigned thread) {
     fibre.begun = true;
     getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.get();
+    // Stacks that begin at equal places of a page would share few sets of the cache.
+    fibre.context.uc_stack.ss_sp = fibre.stack.get() + thread * 192 % kCacheWay;
     fibre.context.uc_stack.ss_size = kStackBytes;
     fibre.context.uc_link = nullptr;
     makecontext(&fibre.context, entry, 0);
     swapcontext(&starter, &fibre.context);
+}
+
+[[gnu::noinline]] void resume(unsigned thread) {
+    current = thread;
+    threadIdx = dim3(thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y));
+    if (__builtin_setjmp(scheduler) != 0) return;
+    if (fibres[thread].begun) jump(fibres[thread].place);
+    begin(fibres[thread], thread);
 }
 
 // Releases the lanes of a warp whose mask is complete: all lanes of the mask wait with the same mask.
