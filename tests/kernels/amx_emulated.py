@@ -55,7 +55,7 @@ PROCESSOR_FLAGS = (
     else ["-mf16c", "-Wno-psabi"]
 )
 FLAGS = [
-    "-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-mavx2", "-mfma", *PROCESSOR_FLAGS,
+    "-std=c++20", "-O1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-mavx2", "-mfma", *PROCESSOR_FLAGS,
     "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option", "-Werror",
     f"-I{EMULATOR}", f"-I{KERNELS}", f"-I{KERNELS / 'include'}",
 ]  # fmt: skip
