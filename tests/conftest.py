@@ -58,6 +58,18 @@ def _memory_goes_back_after_each_file() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """From the first test that asks for it, all parallel workers of a run trace each graph of `spade export` once."""
+    from tests.export.traced import traced_once  # imports onnx, which few tests need
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "traced"
+    folder.mkdir(exist_ok=True)
+    with traced_once(folder):
+        yield
+
+
+@pytest.fixture(scope="session")
 def real_maps() -> Path:
     """A folder with label/ and inst/ of COCO-Stuff PNGs: $SPADE_REAL_MAPS, or shared/data beside the repository."""
     folder = Path(os.environ.get("SPADE_REAL_MAPS", REPOSITORY.parent / "shared" / "data" / "coco_stuff"))

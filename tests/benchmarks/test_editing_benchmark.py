@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,22 +11,29 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 
 from benchmarks.editing.counts import conv_share
-from benchmarks.editing.run import Results, Row, Setting
+from benchmarks.editing.run import Results, Row, Setting, main
 from benchmarks.editing.strokes import LENGTHS, Edit, edits
 from kernels.isa import supported_isas
-from spade_core.config import preset
+from spade_core.config import PRESETS, preset
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not supported_isas(), reason="no native isa runs on this processor")
-def test_every_stroke_is_measured(tmp_path: Path) -> None:
+def test_every_stroke_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "ade20k", replace(PRESETS["ade20k"], nf=4))
     options = ["--preset", "ade20k", "--precision", "fp32", "--sizes", "96", "--strokes", "1"]
 
     def run(*more: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "benchmarks.editing", *options, *more, "--json", tmp_path / "rows.json"]
-        subprocess.run(command, check=True, cwd=tmp_path)
+        threads = torch.get_num_threads()
+        done = CliRunner().invoke(
+            main, [*options, *more, "--json", str(tmp_path / "rows.json")], catch_exceptions=False
+        )
+        torch.set_num_threads(threads)
+        assert done.exit_code == 0, done.output
         report: dict[str, Any] = json.loads((tmp_path / "rows.json").read_text())
         return report
 

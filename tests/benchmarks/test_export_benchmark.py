@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,16 @@ from PIL import Image
 from benchmarks.model import exported as export
 from export.verify import MAX_ERROR_FP32
 from spade_core.config import PRESETS, GeneratorConfig
+from tests.export.small import small
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-SMALL = replace(PRESETS["ade20k"], nf=4, height=32, width=32)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
 
 @pytest.mark.parametrize(
-    "config", [*PRESETS.values(), replace(SMALL, preset="custom", label_nc=256)], ids=lambda config: config.preset
+    "config", [*PRESETS.values(), small("ade20k", preset="custom", label_nc=256)], ids=lambda config: config.preset
 )
 def test_real_maps_are_folded_into_a_presets_classes(config: GeneratorConfig, tmp_path: Path) -> None:
     for folder in ("label", "inst"):
@@ -38,8 +39,8 @@ def test_real_maps_are_folded_into_a_presets_classes(config: GeneratorConfig, tm
 
 
 def test_every_file_is_measured_in_every_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "ade20k", SMALL)
-    arguments = ["--preset", "ade20k", "--precision", "fp32", "--precision", "bf16", "--json", str(tmp_path / "o.json")]
+    monkeypatch.setitem(PRESETS, "coco", small("coco"))
+    arguments = ["--preset", "coco", "--precision", "fp32", "--precision", "bf16", "--json", str(tmp_path / "o.json")]
     result = CliRunner().invoke(export.export, arguments, env={"COLUMNS": "200"}, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "o.json").read_text())["rows"]
@@ -53,5 +54,5 @@ def test_every_file_is_measured_in_every_runtime(tmp_path: Path, monkeypatch: py
         if row["precision"] == "fp32":
             assert row["verdict"] == "ok"
             assert row["max_error"] <= MAX_ERROR_FP32
-            assert row["model"] == "ade20k"
+            assert row["model"] == "coco"
     assert "Could not find an implementation" in result.output  # ONNX Runtime has no bf16 kernels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -18,19 +17,23 @@ from export.int8 import main_convs, quantise
 from export.onnx import ExportError, ExportOptions, export_graph
 from export.verify import check_file
 from serving.engines.choose import UNTRAINED
-from spade_core.config import preset
 from spade_core.files.checkpoints import save
 from spade_core.maps.samples import read_maps
 from spade_core.models.seeded import seeded_generator
+from tests.export.small import small
+from tests.serving.served import TINY
 from trainer.evaluation.evaluate import Judges, Sampling, evaluate, scene_examples
 from trainer.evaluation.judges import scenes_segmentation
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
-CONFIG = replace(preset("ade20k"), nf=4, height=32, width=32)
+CONFIG = small("ade20k")
 # The PSNR of an INT8 image lies between a wrong image (below 20 dB) and float32 rounding (above 100 dB).
 PSNR_RANGE_DB = (20.0, 70.0)
-SCENES = replace(preset("demo"), nf=2, height=64, width=64)
+SCENES = small("demo")
 # Float32 kernels add in different orders, so a grey level may flip, and with the grey level a pixel's label.
 ACCURACY_TOLERANCE = 2e-3
 
@@ -61,7 +64,8 @@ def test_both_runtimes_run_it_and_the_image_is_close(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_quantised_is_said(tmp_path: Path) -> None:
-    export_graph(seeded_generator(CONFIG), tmp_path / "half.onnx", "codebook", ExportOptions(precision="fp16"))
+    half = ExportOptions(precision="fp16", image="uint8")
+    export_graph(seeded_generator(TINY), tmp_path / "half.onnx", "codebook", half)
     with pytest.raises(ExportError, match="expected a float32 file to quantise but got fp16"):
         quantise(tmp_path / "half.onnx", tmp_path / "out.onnx", [])
     assert not (tmp_path / "out.onnx").exists()

@@ -7,14 +7,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from jsonschema import validate
 
+from benchmarks.model import run as model_run
+from benchmarks.model import worker as model_worker
 from benchmarks.model.command import model
 from benchmarks.model.contenders import OURS, PEERS, describe, lacking
 from benchmarks.model.run import Plan, Result, Run, _in_turn, mean_psnr, row_of
@@ -22,9 +27,10 @@ from benchmarks.model.worker import Setting
 from benchmarks.report.noise import NoiseMeter
 from benchmarks.report.report import Report
 from benchmarks.report.screen import Screen
-from spade_core.config import preset
+from serving.cli.main import main
 from spade_core.files.checkpoints import save
 from spade_core.models.seeded import seeded_generator
+from tests.export.small import small
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "benchmarks/report/schema.json").read_text())
 
@@ -117,20 +123,32 @@ def test_a_precision_that_the_processor_lacks_is_no_error(tmp_path: Path) -> Non
 
 
 def tiny(folder: Path) -> Path:
-    save(folder / "w.safetensors", seeded_generator(replace(preset("coco"), nf=4, height=64, width=64)))
+    save(folder / "w.safetensors", seeded_generator(small("coco")))
     return folder / "w.safetensors"
 
 
+class InThisProcess:
+    """Stands for `LoadedProcess`: ten processes would import PyTorch ten times."""
+
+    def __init__(self, _name: str, load: Callable[..., Callable[..., Any]], *arguments: Any) -> None:
+        self.call = load(*arguments)
+
+    def close(self) -> None:
+        """Nothing is left to end."""
+
+
 @pytest.mark.slow
-def test_every_engine_and_peer_runs_and_agrees(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("traced_once")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_every_engine_and_peer_runs_and_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_run, "LoadedProcess", InThisProcess)
+    monkeypatch.setattr(model_worker, "PAUSE_S", 0.0)
     files = ["--json", tmp_path / "rows.json", "--html", tmp_path / "page.html", "--markdown", tmp_path / "page.md"]
-    subprocess.run(
-        [
-            sys.executable, "-m", "serving.cli", "bench", "model", "--weights", tiny(tmp_path), "--batches", "1,4",
-            "--turns", "2", *files,
-        ],
-        check=True, cwd=tmp_path,
-    )  # fmt: skip
+    options = ["--weights", tiny(tmp_path), "--batches", "1,4", "--turns", "2", "--threads", "1", *files]
+    threads = torch.get_num_threads()
+    done = CliRunner().invoke(main, ["bench", "model", *map(str, options)], catch_exceptions=False)
+    torch.set_num_threads(threads)
+    assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "rows.json").read_text())
     assert report["machine"]["cores"] >= 1
     validate(report, SCHEMA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,6 +14,9 @@ from click.testing import CliRunner
 
 from benchmarks.offline.plain import Finished
 from benchmarks.offline.run import main, steady_rate
+from spade_core.config import preset
+from spade_core.files.checkpoints import save
+from spade_core.models.seeded import seeded_generator
 
 
 def test_a_rate_counts_while_every_worker_draws() -> None:
@@ -32,7 +36,9 @@ def test_a_turn_in_which_a_worker_drew_nothing_is_refused() -> None:
 @pytest.mark.xdist_group("ray")
 def test_ray_is_measured_beside_plain_processes(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    options = ["--images", "16", "--batch", "2", "--rounds", "1", "--ways", "1x1", "--precision", "fp32"]
+    save(tmp_path / "w.safetensors", seeded_generator(replace(preset("demo"), nf=4, height=64, width=64)))
+    options = ["--images", "8", "--batch", "2", "--rounds", "1", "--ways", "1x1", "--precision", "fp32",
+               "--weights", "w.safetensors"]  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.offline", *options, "--json", "rows.json"]
     subprocess.run(command, check=True, cwd=tmp_path)
     report = json.loads((tmp_path / "rows.json").read_text())

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
 
+from benchmarks.model import styles
 from kernels.isa import supported_isas
+from spade_core.config import PRESETS
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not supported_isas(), reason="no native isa runs on this processor")
-def test_every_request_is_measured(tmp_path: Path) -> None:
+def test_every_request_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "demo", replace(PRESETS["demo"], nf=4, height=64, width=64))
+    monkeypatch.setattr(styles, "UNTIMED", 2)
     options = ["--preset", "demo", "--precision", "fp32", "--styles", "2", "--repeats", "2"]
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.model.styles", *options, "--json", tmp_path / "rows.json"],
-        check=True, cwd=tmp_path,
-    )  # fmt: skip
+    threads = torch.get_num_threads()
+    done = CliRunner().invoke(styles.main, [*options, "--json", str(tmp_path / "rows.json")], catch_exceptions=False)
+    torch.set_num_threads(threads)
+    assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [(r["request"], r["images"]) for r in rows] == [
         ("a new map", 1),

@@ -18,7 +18,10 @@ from kernels.ops.plan import plan
 from spade_core.maps.label_maps import prepare
 from spade_core.models.seeded import seeded_generator
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
 
 @given(st.integers(1, 1 << 20), st.integers(0, 1 << 20))
@@ -33,10 +36,10 @@ def test_there_are_few_buckets() -> None:
 
 
 def test_padding_changes_no_pixel(tmp_path: Path) -> None:
-    config = small("coco", height=64, width=64)
+    config = small("coco")
     export_graph(seeded_generator(config), tmp_path / "m.onnx", "codebook")
-    labels = np.zeros((2, 64, 64), np.uint8)
-    labels[0, 10:30, 5:50], labels[1, 20:] = 3, 255
+    labels = np.zeros((2, 32, 32), np.uint8)
+    labels[0, 5:15, 3:25], labels[1, 10:] = 3, 255
     symbols = prepare(labels, labels.astype(np.int32), config)
     levels = plan(symbols, config.level_sizes, config.symbols, config.spade_kernel)
     session, start = open_session("onnxruntime", tmp_path / "m.onnx"), start_feed(symbols, None, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from export.onnx import OPSET, ExportError, ExportOptions, Form, Precision, expo
 from export.verify import check_file, compare, open_session, refuse_wrong
 from spade_core.config import PRESETS, GeneratorConfig
 from spade_core.models.seeded import seeded_generator
+from tests.serving.served import TINY
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
 
 # What differs in the dense graph of coco and demo is all that differs: edges, "no class", style.
@@ -41,9 +46,9 @@ def test_every_preset_exports_and_runs(name: str, form: Form, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("form", "precision", "norm"), [("dense", "bf16", "instance"), ("codebook", "fp16", "batch")])
 def test_half_precision_and_bytes(form: Form, precision: Precision, norm: str, tmp_path: Path) -> None:
-    names = tuple(f"own {i}" for i in range(182))
-    # Instance norm needs more than one pixel at the start.
-    config = small("coco", norm=norm, height=64, width=64, class_names=names)
+    names = tuple(f"own {i}" for i in range(TINY.label_nc))
+    # Instance norm needs more than one pixel at the start, which TINY has.
+    config = replace(TINY, norm=norm, class_names=names)
     generator = seeded_generator(config)
     export_graph(generator, tmp_path / "m.onnx", form, ExportOptions(precision=precision, image="uint8"))
     assert json.loads(check_file(tmp_path / "m.onnx")["classes"]) == [*names, "don't care"]

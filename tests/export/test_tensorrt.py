@@ -21,6 +21,7 @@ from export.onnx import ExportOptions, export_graph
 from export.tensorrt.profiles import SHARES5, ProfileError, input_profiles
 from kernels.cuda.host.toolkit import ToolkitError, compile_ptx
 from spade_core.models.seeded import seeded_generator
+from tests.serving.served import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("tensorrt_probe.py")
@@ -29,7 +30,7 @@ SOURCES = [
     *sorted((ROOT / "serving/engines/tensorrt").glob("[a-z]*.py")),
 ]
 
-pytestmark = pytest.mark.xdist_group("tensorrt")
+pytestmark = [pytest.mark.xdist_group("tensorrt"), pytest.mark.usefixtures("traced_once")]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_every_name_is_in_the_real_bindings(stubs: ModuleType) -> None:
 
 
 def test_the_build_runs_up_to_the_first_call_of_the_library(stubs: ModuleType, tmp_path: Path) -> None:
-    export_graph(seeded_generator(small("ade20k")), tmp_path / "m.onnx", "dense", ExportOptions(image="uint8"))
+    export_graph(seeded_generator(TINY), tmp_path / "m.onnx", "dense", ExportOptions(image="uint8"))
     said = probe(stubs, "build", tmp_path / "m.onnx")
     assert said["refused"].startswith("[tensorrt] expected a TensorRT builder but got none")
     assert "tensorrt-cu13-libs" in said["refused"]

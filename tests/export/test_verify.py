@@ -7,19 +7,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small import small, some_maps
+from small import some_maps
 
 from export.onnx import ExportOptions, export_graph
 from export.verify import LEVEL, Row, VerifyError, check_file, compare, refuse_wrong, supported_operators
 from spade_core.models.generator import Generator
 from spade_core.models.seeded import seeded_generator
+from tests.serving.served import TINY
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
 
 @pytest.fixture(scope="module")
 def generator() -> Generator:
-    return seeded_generator(small("ade20k"))
+    return seeded_generator(TINY)
 
 
 @pytest.fixture(scope="module")

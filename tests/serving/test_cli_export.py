@@ -22,7 +22,10 @@ from spade_core.files.checkpoints import save
 from spade_core.files.manifest import verify_manifest
 from spade_core.models.seeded import seeded_generator
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
 
 TRITON_RUNS_IT = ["--to", "tensorrt,triton", "--publish", "r", "--builder", "tensorrt"]

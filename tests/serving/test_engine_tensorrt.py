@@ -26,6 +26,7 @@ from spade_core.models.seeded import seeded_generator
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("traced_once"),
     pytest.mark.xdist_group("engine_tensorrt"),  # two exports, made once
 ]
 
