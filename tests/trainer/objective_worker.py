@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # optimisers import it, which takes seconds: once here, and not in each process
 from safetensors.torch import save_file
 from small_run import small
 
