@@ -42,6 +42,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Frozen objects would be reported as leaks by libraries that count theirs when the interpreter ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _memory_goes_back_after_each_file() -> Iterator[None]:
     """Without this, glibc keeps what tests have freed: gigabytes a worker, until the kernel kills the worker."""

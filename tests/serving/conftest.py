@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 SHARED = {"demo_server": "servers", "tiny_server": "servers", "gateway": "gateways", "tiny_gateway": "gateways"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker runs all tests of a file, and all files of a shared server: else each worker starts each server."""
     ours = [item for item in items if HERE in item.path.parents]
