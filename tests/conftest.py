@@ -47,6 +47,17 @@ def _one_thread_per_worker() -> None:
     torch.set_num_threads(max(1, cores // workers))
 
 
+def pytest_collection_finish() -> None:
+    """What the imports of all tests made stays to the end, so later collections, of a second each, pass over it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Frozen objects would be reported as leaks by libraries that count theirs when the interpreter ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _memory_goes_back_after_each_file() -> Iterator[None]:
     """Without this, glibc keeps what tests have freed: gigabytes a worker, until the kernel kills the worker."""

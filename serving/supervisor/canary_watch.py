@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import urllib.request
+from collections.abc import Callable
 
 from serving.supervisor.canary import Canary, CanaryError, same_image
 from serving.supervisor.limits import Limits
@@ -49,11 +50,12 @@ class CanaryWatch:
     def close(self) -> None:
         self._canary.close()
 
-    def look(self, demand_s: float, engines: frozenset[int]) -> Fault | None:
+    def look(self, demand_s: Callable[[], float], engines: frozenset[int]) -> Fault | None:
         """Send or receive.
 
         Args:
-            demand_s: what the server has demanded of the processors so far, see `processes.demand_s`.
+            demand_s: tells what the server has demanded of the processors so far, see `processes.demand_s`. It reads a
+                file for each of the server's threads, so it is called only where the demand decides something.
             engines: the processes that draw; while they stay, so must the canary's image.
         """
         try:
@@ -75,13 +77,15 @@ class CanaryWatch:
         self._cost_s = min(self._cost_s or waited, waited)
         return self._compared(image, engines) if image else None
 
-    def _send_if_due(self, demand_s: float, engines: frozenset[int]) -> None:
+    def _send_if_due(self, demand_s: Callable[[], float], engines: frozenset[int]) -> None:
         pause = time.monotonic() - self._received_at
-        idle = pause >= max(self._limits.canary_s, 10 * self._cost_s) and self._idle(demand_s)
-        if idle or pause >= max(4 * self._limits.canary_s, 100 * self._cost_s):
+        if pause < max(self._limits.canary_s, 10 * self._cost_s):
+            return
+        demand = demand_s()
+        if self._idle(demand) or pause >= max(4 * self._limits.canary_s, 100 * self._cost_s):
             if engines != self._engines:
                 self._engines, self._reference = engines, b""
-            self._sent = time.monotonic(), demand_s
+            self._sent = time.monotonic(), demand
             self._waited, self._looked = 0.0, time.monotonic()
             self._canary.send()
 
@@ -103,12 +107,12 @@ class CanaryWatch:
             return None
         return Fault("failing", f"the canary failed {self._failures} times: {error}")
 
-    def _overdue(self, demand_s: float) -> Fault | None:
+    def _overdue(self, demand_s: Callable[[], float]) -> Fault | None:
         waited = self._waited
         if waited < self._limits.late_s + 10 * self._cost_s:
             return None
         hung_s = self._limits.hung_s + 30 * self._cost_s
-        if self._idle(demand_s):
+        if self._idle(demand_s()):
             self.late = True
             return None if waited < hung_s else Fault("hung", f"no answer to the canary for {waited:.1f} s")
         self._scrape()

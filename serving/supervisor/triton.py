@@ -135,7 +135,7 @@ class _Watch:
         ended = self._poll.poll(_LOOK_S * 1000)
         fault = self._server_ended() or self._ended([descriptor for descriptor, _ in ended]) or self._stopped()
         if fault is None:
-            fault = self._counts() or self._canary.look(self._demand_s(), self._engines())
+            fault = self._counts() or self._canary.look(self._demand_s, self._engines())
         self.answers = fault is None and self._stopped_since is None and not self._canary.late
         return fault
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,26 @@ from serving.engines.choose import load_engine
 from serving.engines.contract import Engine
 from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeOptions, Server, serve
+from spade_core.config import preset
 from spade_core.files.checkpoints import save
-from spade_core.models.seeded import seeded_generator
+from spade_core.models.seeded import seeded_encoder, seeded_generator
+
+HERE = Path(__file__).parent
+# Fixtures of a server that several files share, and the name of their group.
+SHARED = {"demo_server": "servers", "tiny_server": "servers", "gateway": "gateways", "tiny_gateway": "gateways"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs all tests of a file, and all files of a shared server: else each worker starts each server."""
+    ours = [item for item in items if HERE in item.path.parents]
+    groups = {item.path: item.path.stem for item in ours}
+    for item in ours:
+        for fixture in SHARED.keys() & set(getattr(item, "fixturenames", ())):
+            groups[item.path] = SHARED[fixture]
+    for item in ours:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(groups[item.path]))
 
 
 @pytest.fixture(scope="session")
@@ -24,16 +43,26 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def demo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo preset in a quarter of its width: the same inputs and outputs, drawn in less time."""
+    path = tmp_path_factory.mktemp("weights") / "demo.safetensors"
+    config = replace(preset("demo"), nf=4)
+    save(path, seeded_generator(config), seeded_encoder(config.nf))
+    return path
+
+
 @pytest.fixture(scope="package")
-def demo_server() -> Iterator[Server]:
+def demo_server(demo_weights: Path) -> Iterator[Server]:
     """The demo preset: style input, 16 classes, 256x256. One thread and float32, as `demo_engine` has."""
-    with serve(ServeOptions(ModelOptions(precision="fp32", threads=1, queue_delay_us=20_000), **FREE_PORTS)) as server:
+    model = ModelOptions(demo_weights, precision="fp32", threads=1, queue_delay_us=20_000)
+    with serve(ServeOptions(model, **FREE_PORTS)) as server:
         yield server
 
 
 @pytest.fixture(scope="package")
-def demo_engine() -> Engine:
-    return load_engine("torch", None, "demo", "fp32", 1)
+def demo_engine(demo_weights: Path) -> Engine:
+    return load_engine("torch", demo_weights, "demo", "fp32", 1)
 
 
 @pytest.fixture(scope="package")

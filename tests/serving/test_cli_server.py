@@ -21,9 +21,6 @@ from served import TINY, blocks
 from serving.cli.main import main
 from serving.client.client import Client
 from serving.triton.server import Server
-from spade_core.config import preset
-from spade_core.files.checkpoints import save
-from spade_core.models.seeded import seeded_encoder, seeded_generator
 
 
 def spade(*arguments: str | Path) -> Result:
@@ -31,7 +28,9 @@ def spade(*arguments: str | Path) -> Result:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_server_gives_the_images_of_the_local_engine(demo_server: Server, tmp_path: Path, protocol: str) -> None:
+def test_a_server_gives_the_images_of_the_local_engine(
+    demo_server: Server, demo_weights: Path, tmp_path: Path, protocol: str
+) -> None:
     maps = tmp_path / "maps"
     maps.mkdir()
     for i in range(3):
@@ -39,7 +38,7 @@ def test_a_server_gives_the_images_of_the_local_engine(demo_server: Server, tmp_
     (maps / "bad.png").write_bytes(b"nonsense")
     url = demo_server.grpc_url if protocol == "grpc" else demo_server.http_url
     common = ("synthesize", "--labels", maps, "--seed", "4")
-    here = ("--preset", "demo", "--precision", "fp32")
+    here = ("--weights", demo_weights, "--precision", "fp32")
     remote = spade(*common, "--server", url, "--out", tmp_path / "remote")
     local = spade(*common, *here, "--out", tmp_path / "local")
     for result in (remote, local):
@@ -68,8 +67,7 @@ def test_instances_and_rgb_maps_reach_the_server(tiny_server: Server, tmp_path: 
     assert (tmp_path / "out/rgb.png").read_bytes() == (tmp_path / "out/ids.png").read_bytes()
 
 
-def test_the_style_of_an_image_goes_to_the_server(demo_server: Server, tmp_path: Path) -> None:
-    save(tmp_path / "w.safetensors", seeded_generator(preset("demo")), seeded_encoder(4))
+def test_the_style_of_an_image_goes_to_the_server(demo_server: Server, demo_weights: Path, tmp_path: Path) -> None:
     Image.fromarray(blocks(0)[0]).save(tmp_path / "map.png")
     Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path / "style.png")
     common = (
@@ -78,7 +76,7 @@ def test_the_style_of_an_image_goes_to_the_server(demo_server: Server, tmp_path:
         "--style",
         tmp_path / "style.png",
         "--weights",
-        tmp_path / "w.safetensors",
+        demo_weights,
     )
     assert spade(*common, "--server", demo_server.grpc_url, "--out", tmp_path / "remote").exit_code == 0
     assert spade(*common, "--precision", "fp32", "--out", tmp_path / "local").exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, astuple
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -23,9 +24,9 @@ MAX_BATCH = 3
 
 
 @pytest.fixture(scope="module")
-def narrow_server() -> Iterator[Server]:
+def narrow_server(demo_weights: Path) -> Iterator[Server]:
     """The demo preset with a small limit of maps in a request."""
-    model = ModelOptions(precision="fp32", threads=1, max_batch=MAX_BATCH, max_pixels=300_000)
+    model = ModelOptions(demo_weights, precision="fp32", threads=1, max_batch=MAX_BATCH, max_pixels=300_000)
     with serve(ServeOptions(model, **FREE_PORTS)) as server:
         yield server
 

@@ -17,7 +17,7 @@ from serving.engines.cpu import program as cpu_program
 from serving.engines.cpu.engine import CpuEngine
 from serving.engines.reference import TorchEngine
 from serving.engines.timings import Timings
-from spade_core.config import PRESETS, GeneratorConfig, Norm, Upsampling, preset
+from spade_core.config import PRESETS, UPSAMPLINGS, GeneratorConfig, Norm, Upsampling, preset
 from spade_core.files.checkpoints import Checkpoint, to_weights
 from spade_core.maps.drawn import demo_map
 from spade_core.maps.label_maps import read_instance_map, read_label_map, resize_nearest_centred
@@ -73,20 +73,24 @@ def assert_close(image: npt.NDArray[np.float32], reference: npt.NDArray[np.float
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_at_full_size(name: str) -> None:
-    config = preset(name)
-    if name != "coco":  # one preset at full width is enough
-        config = replace(config, nf=min(config.nf, 16))
+    config = replace(preset(name), nf=8)  # the widths of the presets are those of the next test
     generator = trained_like(config)
-    maps = [demo_map(seed, config) for seed in range(2)]
-    instances = np.stack([m[1] for m in maps]) if config.instance_edges else None
-    style = np.stack([style_from_seed(i) for i in range(2)]) if config.style else None
-    of: Request = (np.stack([m[0] for m in maps]), instances, style)
+    labels, instances = demo_map(0, config)
+    style = style_from_seed(0)[None] if config.style else None
+    of: Request = (labels[None], instances[None] if config.instance_edges else None, style)
+    assert_close(CpuEngine(generator).image(*of), dense(generator, of))
+
+
+@pytest.mark.slow
+def test_the_full_width_on_small_maps() -> None:
+    config = replace(preset("coco"), height=32, width=64)
+    generator, of = trained_like(config), request(config, 1)
     assert_close(CpuEngine(generator).image(*of), dense(generator, of))
 
 
 @pytest.mark.slow
 def test_the_real_maps_at_coco_size(real_maps: Path) -> None:
-    config = preset("coco")
+    config = replace(preset("coco"), nf=8)
     paths = sorted((real_maps / "label").glob("*.png"))[:4]
     labels = np.stack([resize_nearest_centred(read_label_map(p), 256, 256) for p in paths])
     instances = np.stack(
@@ -119,7 +123,8 @@ def test_every_uint8_value_can_be_a_class(edges: bool) -> None:
 @pytest.mark.parametrize("style", [False, True])
 @pytest.mark.parametrize("nf", [4, 6, 20])
 def test_every_depth_and_odd_widths_with_and_without_style(upsampling: Upsampling, style: bool, nf: int) -> None:
-    config = small(upsampling=upsampling, style=style, nf=nf, height=128, width=256)
+    height = 2 ** UPSAMPLINGS[upsampling]  # the smallest map: its start map is one row of two columns
+    config = small(upsampling=upsampling, style=style, nf=nf, height=height, width=2 * height)
     generator, of = trained_like(config), request(config, 2)
     assert_close(CpuEngine(generator).image(*of), dense(generator, of))
 
