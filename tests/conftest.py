@@ -27,7 +27,6 @@ settings.load_profile("untimed")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
 # The collector would go through a million objects of imported modules again and again: a third of the time of collecting
 # the tests, and a second after each file. No import makes garbage worth the wait.
 gc.disable()
@@ -35,6 +34,7 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     """From here on the garbage collector works, on what tests make."""
+    gc.collect()
     gc.freeze()
     gc.enable()
 
@@ -45,12 +45,6 @@ def _one_thread_per_worker() -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     cores = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     torch.set_num_threads(max(1, cores // workers))
-
-
-def pytest_collection_finish() -> None:
-    """What the imports of all tests made stays to the end, so later collections, of a second each, pass over it."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
