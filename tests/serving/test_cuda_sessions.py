@@ -74,23 +74,23 @@ def drawn_once(config: GeneratorConfig, library: Library) -> tuple[Session, Inpu
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "seed"),
     [
-        small("coco", nf=2),
-        small("demo", nf=2),
-        pytest.param(small("ade20k", nf=2, height=96, width=160, spade_kernel=1), marks=pytest.mark.slow),
-        pytest.param(small("coco", nf=2, upsampling="most", height=128, width=128), marks=pytest.mark.slow),
-        pytest.param(small("coco", nf=2, norm="instance"), marks=pytest.mark.slow),
+        (small("coco", nf=2, height=32, width=64), 1),  # maps of noise among them; the other seeds' are of blocks
+        (small("demo", nf=2, height=32, width=64), 8),
+        (small("ade20k", nf=2, height=96, width=160, spade_kernel=1), 8),
+        (small("coco", nf=2, upsampling="most", height=128, width=128), 8),
+        (small("coco", nf=2, norm="instance"), 7),
     ],
-    ids=lambda config: config.preset,
+    ids=["coco", "demo", "1x1 convs", "most", "instance norm"],
 )
-def test_random_edits_have_the_bits_of_drawing_anew(config: GeneratorConfig, emulated: Library) -> None:
+def test_random_edits_have_the_bits_of_drawing_anew(config: GeneratorConfig, seed: int, emulated: Library) -> None:
     """PyTorch's convs choose their algorithm by size: windows that have other bits must be found.
 
     In float32 only: products of half precision take the emulator a minute an edit.
     """
     ours, anew = (EmulatedEngine(config, emulated) for _ in range(2))
-    check_engines(ours, anew, config.preset, 1, 2)
+    check_engines(ours, anew, config.preset, seed, 2)
 
 
 @pytest.mark.parametrize("conv", [in_one_order, by_size, by_place])
