@@ -27,7 +27,7 @@ settings.load_profile("untimed")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The collector would go through a million objects of imported modules again and again: a third of the time of collecting
+# The collector would go through a million objects of imported modules again and again: a fifth of the time of finding
 # the tests, and a second after each file. No import makes garbage worth the wait.
 gc.disable()
 

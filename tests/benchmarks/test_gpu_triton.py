@@ -7,7 +7,7 @@ but no launch on a GPU.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -28,13 +28,22 @@ from kernels.cuda.host.tensors import in_layout
 from kernels.cuda.modulate.modulate_codebook import Modulation, modulate_codebook_torch
 from kernels.cuda.modulate.modulate_dense import modulate_dense_torch
 from kernels.cuda.norm.norm import Statistics, statistics_torch
-from tests.benchmarks.triton_interpreted import Call, interpreted
+from tests.benchmarks.triton_interpreted import Call, Interpreter
 from tests.kernels.tolerances import assert_within, gamma, normalised_rounding, stored_bound
+
+pytestmark = pytest.mark.xdist_group("interpreter")  # one worker starts it
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # N, C, H, W: one pixel; channels that do not fill a vector; C with a partial tile; several tiles and splits of a plane.
 SIZES = [(1, 5, 1, 1), (2, 40, 3, 7), (2, 96, 9, 5), (2, 24, 9, 15)]
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[Interpreter]:
+    interpreter = Interpreter()
+    yield interpreter
+    interpreter.close()
 
 
 def normal(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
@@ -53,7 +62,7 @@ def expect(outputs: list[Tensor], expected: Tensor, computed: Tensor) -> None:
         assert_within(out.double(), expected, bound * (2 if out.dtype == torch.bfloat16 else 1))
 
 
-def test_dense_with_given_statistics(tmp_path: Path) -> None:
+def test_dense_with_given_statistics(interpreted: Interpreter, tmp_path: Path) -> None:
     calls: list[Call] = []
     for dtype, size in product(DTYPES, SIZES):
         for images in {1, size[0]}:  # statistics of the batch, and of each image
@@ -65,7 +74,7 @@ def test_dense_with_given_statistics(tmp_path: Path) -> None:
         expect(outputs, modulate_dense_torch(x, scale, bias, Statistics(mean, rstd)), gamma(10) * sizes)
 
 
-def test_dense_with_the_statistics_of_each_image(tmp_path: Path) -> None:
+def test_dense_with_the_statistics_of_each_image(interpreted: Interpreter, tmp_path: Path) -> None:
     calls: list[Call] = [
         ("modulate_dense_instance", maps(size, dtype, 3), {}) for dtype, size in product(DTYPES, SIZES[1:])
     ]
@@ -81,7 +90,7 @@ def test_dense_with_the_statistics_of_each_image(tmp_path: Path) -> None:
         expect(outputs, modulate_dense_torch(x, scale, bias, statistics), computed)
 
 
-def test_statistics_of_values_far_from_zero(tmp_path: Path) -> None:
+def test_statistics_of_values_far_from_zero(interpreted: Interpreter, tmp_path: Path) -> None:
     x = maps((2, 8, 24, 24), torch.float32, 1)[0] + 1000
     exact = statistics_torch(x.double(), "instance")
     (outputs,) = interpreted("outputs", tmp_path, [("instance_statistics", [x], {})])
@@ -92,7 +101,7 @@ def test_statistics_of_values_far_from_zero(tmp_path: Path) -> None:
         )  # float32 sums of the squares of x itself would lose every digit
 
 
-def test_codebook_modulation(tmp_path: Path) -> None:
+def test_codebook_modulation(interpreted: Interpreter, tmp_path: Path) -> None:
     calls: list[Call] = []
     for dtype, (n, channels, height, width), shift in product(DTYPES, [*SIZES, (1, 320, 4, 6)], (0, 1)):
         random = torch.Generator().manual_seed(height)
@@ -105,7 +114,7 @@ def test_codebook_modulation(tmp_path: Path) -> None:
         expect(outputs, modulate_codebook_torch(x, entries, index, Modulation(shift=shift)), gamma(4) * sizes)
 
 
-def test_codebook_product(tmp_path: Path) -> None:
+def test_codebook_product(interpreted: Interpreter, tmp_path: Path) -> None:
     """In float16 only: the interpreter multiplies bfloat16 as integers, so the bfloat16 product is only compiled."""
     calls: list[Call] = []
     for rows, rows3, columns, taps in [(1, 1, 8, 1), (77, 30, 144, 9), (200, 9, 40, 3)]:
@@ -121,14 +130,14 @@ def test_codebook_product(tmp_path: Path) -> None:
         expect(outputs, gathered @ weight + bias, gamma(len(weight) + 1) * sizes)
 
 
-def test_every_peer_computes_what_its_case_does(tmp_path: Path) -> None:
+def test_every_peer_computes_what_its_case_does(interpreted: Interpreter, tmp_path: Path) -> None:
     errors = interpreted("errors_of_peers", tmp_path)
     names = {name.split()[0] for name in errors}
     assert names == {"modulate_codebook", "modulate_dense", "codebook"}
     assert all(error <= limit for error, limit in errors.values()), errors
 
 
-def test_the_tuner_tries_few_configurations(tmp_path: Path) -> None:
+def test_the_tuner_tries_few_configurations(interpreted: Interpreter, tmp_path: Path) -> None:
     x, index = maps((1, 16, 4, 4), torch.float16, 1)[0], torch.zeros((1, 4, 4), dtype=torch.int32)
     wide, entries = torch.zeros((1, 8, 8), dtype=torch.int32), normal((1, 32), torch.float16)
     actv, weight, bias = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -29,16 +31,30 @@ KERNELS = {
 """The kernels that each function launches."""
 
 
-def interpreted(function: str, folder: Path, *arguments: object) -> Any:
-    """Run a function of this module in such a process, with warnings as errors. Files are written to the folder."""
-    given, returned = folder / "arguments.pt", folder / "returned.pt"
-    torch.save(arguments, given)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.benchmarks.triton_interpreted", function, given, returned],
-        cwd=REPOSITORY, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return torch.load(returned)
+class Interpreter:
+    """Such a process, with warnings as errors. It imports PyTorch and Triton once and forks for each call, so that no
+    call sees what another has tuned."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "tests.benchmarks.triton_interpreted"],
+            cwd=REPOSITORY, env=os.environ | {"TRITON_INTERPRET": "1"}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __call__(self, function: str, folder: Path, *arguments: object) -> Any:
+        """Run a function of this module there. Files are written to the folder."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        given, returned = folder / "arguments.pt", folder / "returned.pt"
+        torch.save(arguments, given)
+        print(json.dumps([function, str(given), str(returned)]), file=self._process.stdin, flush=True)
+        assert self._process.stdout.readline() == "0\n", f"{function} failed in the interpreter, which says why above"
+        return torch.load(returned)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
 
 
 def outputs(calls: list[Call]) -> list[list[Tensor]]:
@@ -107,7 +123,23 @@ def _configurations(names: Sequence[str]) -> Iterator[int]:
         kernel.configs = configs
 
 
+def _serve() -> None:
+    """Run what each line of standard input asks for, each in a fork, and print its exit status."""
+    import benchmarks.gpu.cases
+    import benchmarks.gpu.triton_peers  # noqa: F401 - imported once, for all forks
+
+    # Since Python 3.12 a fork beside threads is a warning; PyTorch's have nothing to do here.
+    warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+    for line in sys.stdin:
+        name, given, returned = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            torch.save(FUNCTIONS[name](*torch.load(given)), returned)
+            return
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {"outputs": outputs, "errors_of_peers": errors_of_peers, "tried": tried}
+
 if __name__ == "__main__":
-    name, given, returned = sys.argv[1:]
-    assert name in {"outputs", "errors_of_peers", "tried"}
-    torch.save(globals()[name](*torch.load(given)), returned)
+    _serve()
