@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kernels.cuda.host import occupancy, toolkit
 from kernels.cuda.host.occupancy import Resources, read_resources
-from kernels.cuda.host.toolkit import ARCHITECTURES, INCLUDES, PTX_ARCHITECTURE, find_nvcc, run_nvcc, source_path
+from kernels.cuda.host.toolkit import INCLUDES, PTX_ARCHITECTURE, find_nvcc, run_nvcc, source_path
 
 # Targets that share a virtual architecture share the front end's work: half of the compiler's time.
 TARGETS = {

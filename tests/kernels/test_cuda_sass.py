@@ -1,7 +1,7 @@
 """The machine code of every CUDA kernel on every GPU: resources within a table of limits, and loads before stores.
 
-Compiling every source for every GPU takes minutes, and one compiler makes the same code of the same source each time. So
-cuda_sass_checked.json has the fingerprint of each source that was compiled and checked, and only sources, checks and
+Compiling every source for every GPU takes minutes, and one compiler makes the same code of the same source each time.
+So cuda_sass_checked.json has the fingerprint of each source that was compiled and checked, and only sources, checks and
 compilers that are not in it are compiled again. After a change of a kernel, check all and write the file anew:
 
     python tests/kernels/test_cuda_sass.py

@@ -13,14 +13,14 @@ from serving.triton.model_config import ModelOptions
 from serving.triton.server import ServeOptions
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def gateway() -> Iterator[Pair]:
     """The demo preset, 16 classes, 256x256, with a style input: seeded weights, one thread and float32."""
     with serve_pair(ServeOptions(ModelOptions(precision="fp32", threads=1, decoders=1), **FREE_PORTS)) as pair:
         yield pair
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def tiny_gateway(tiny_weights: Path) -> Iterator[Pair]:
     """The tiny model, 64x64 with 8 classes, which reads instance maps."""
     model = ModelOptions(tiny_weights, precision="fp32", threads=1, decoders=1)

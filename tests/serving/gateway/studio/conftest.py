@@ -56,7 +56,7 @@ def _from_disk(route: Route) -> None:
         route.fulfill(status=404)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def studio() -> Iterator[Pair]:
     """A real gateway before a real Triton with the demo model that ships: 128x128, 16 classes, a style input."""
     model = ModelOptions(DEMO_WEIGHTS, precision="fp32", threads=1, decoders=1)
