@@ -71,6 +71,9 @@ def cost_table(rows: list[CostRow], title: str) -> Table:
         "p99 ms more",
         "CPU ms",
         "share of CPU",
+        "own ms",
+        "own p99 ms",
+        "own < 5 ms",
     ):
         table.add_column(name, justify="left" if name == "door" else "right")
     for row in rows:
@@ -78,6 +81,7 @@ def cost_table(rows: list[CostRow], title: str) -> Table:
             row.door, str(row.batch), str(row.clients), f"{row.gateway.images_s:.1f}", f"{row.triton.images_s:.1f}",
             f"{row.share:.1%}", " ".join(f"{share:.3f}" for share in row.shares), f"{row.gateway.p99_ms:.1f}",
             f"{row.p99_more_ms:+.1f}", f"{row.gateway.cpu_ms:.2f}", f"{row.cpu_share:.1%}",
+            f"{row.own_ms:.2f}", f"<= {row.own_p99_ms:g}", f"{row.own_5_ms:.1%}",
         )  # fmt: skip
     return table
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 
+from serving.gateway.away import begin
 from serving.gateway.callers import Caller, Callers, key_in
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.problems import Problem
@@ -60,7 +61,7 @@ class Entrance:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        began, headers = time.perf_counter(), Headers(scope=scope)
+        began, away, headers = time.perf_counter(), begin(), Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         span = self._tracer.begin(f"{scope.get('method', 'WS')} {scope['path']}", headers.get(TRACEPARENT))
@@ -81,7 +82,7 @@ class Entrance:
         else:
             await self._app(scope, receive, answer)
         finally:
-            self._end(scope, span, status, time.perf_counter() - began)
+            self._end(scope, span, status, time.perf_counter() - began, away.seconds)
 
     def _admit(self, scope: Scope, headers: Headers) -> Caller:
         """The caller. Raises Problem for a wrong key, and for a caller that has used up its limit."""
@@ -104,13 +105,13 @@ class Entrance:
         if caller is not None and caller.limit is not None:
             headers.update(caller.limit.headers())
 
-    def _end(self, scope: Scope, span: Span, status: int, seconds: float) -> None:
+    def _end(self, scope: Scope, span: Span, status: int, seconds: float, away_s: float) -> None:
         method, path = scope.get("method", "WS"), scope["path"]
         attributes = {"http.request.method": method, "url.path": path, "http.response.status_code": status}
         span.end(attributes, failed=status >= _FAILED)
         if scope["type"] == "http":
             call = getattr(scope.get("route"), "path", "other")  # of a template, so that there are few
-            self._metrics.count("http", call, str(status or _GONE), seconds, span.traceparent)
+            self._metrics.count("http", call, str(status or _GONE), seconds, away_s, span.traceparent)
         if not log.isEnabledFor(logging.INFO):
             return
         caller = scope["state"]["caller"]

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 
+from serving.gateway.away import begin
 from serving.gateway.callers import Caller, key_in
 from serving.gateway.problems import Problem
 from serving.gateway.queue import DeadlineError, RefusedError
@@ -117,7 +118,7 @@ async def _drawn(
     state: State, request: bytes, caller: Caller, call_s: float | None, headers: Mapping[str, str]
 ) -> bytes:
     """The answer to a request to infer, which is counted and traced. Raises _Told."""
-    began, status = time.perf_counter(), grpc.StatusCode.CANCELLED
+    began, away, status = time.perf_counter(), begin(), grpc.StatusCode.CANCELLED
     span = state.tracer.begin("ModelInfer", headers.get(TRACEPARENT))
     try:
         answer = await _answered(state, request, caller, call_s, ((TRACEPARENT, span.traceparent),))
@@ -130,7 +131,8 @@ async def _drawn(
         code = int(status.value[0])
         told: Attributes = {"rpc.system": "grpc", "rpc.method": "ModelInfer", "rpc.grpc.status_code": code}
         span.end(told, failed=status in _FAILED)
-        state.metrics.count("grpc", "ModelInfer", status.name, time.perf_counter() - began, span.traceparent)
+        seconds = time.perf_counter() - began
+        state.metrics.count("grpc", "ModelInfer", status.name, seconds, away.seconds, span.traceparent)
 
 
 async def _answered(state: State, request: bytes, caller: Caller, call_s: float | None, metadata: Metadata) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from serving.gateway import live_requests
+from serving.gateway.away import begin
 from serving.gateway.drawing import as_problem
 from serving.gateway.live_messages import Edit, Json, Map, read_message, read_number, write_message
 from serving.gateway.problems import KINDS, Problem
@@ -262,7 +263,7 @@ class Connection:
     @contextlib.contextmanager
     def _counted(self, call: str) -> Iterator[None]:
         """Count the picture or request that the block makes. Raises Problem in the place of every error."""
-        began, status = time.perf_counter(), _GONE
+        began, away, status = time.perf_counter(), begin(), _GONE
         try:
             yield
             status = 200
@@ -272,7 +273,7 @@ class Connection:
             raise problem from error
         finally:
             seconds = time.perf_counter() - began
-            self.state.metrics.count("live", call, str(status), seconds, self.painter.traceparent)
+            self.state.metrics.count("live", call, str(status), seconds, away.seconds, self.painter.traceparent)
 
     async def problem(self, problem: Problem, **members: Any) -> None:
         """Tell what is wrong; the connection stays."""

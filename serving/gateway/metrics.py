@@ -45,6 +45,10 @@ class GatewayMetrics:
             "spade_gateway_request_seconds", "Request, from its arrival to its answer", ("door", "call"),
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
+        self._own_seconds = Histogram(
+            "spade_gateway_own_seconds", "Request, from its arrival to its answer, less its turn and Triton's time",
+            ("door", "call"), buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
         self._queue_seconds = Histogram(
             "spade_gateway_queue_seconds", "Request that was sent on, from its arrival in the queue to its turn",
             buckets=_SECONDS, registry=registry,
@@ -83,9 +87,10 @@ class GatewayMetrics:
         self._live.set_function(lambda: len(sessions))
         self._connected.set_function(lambda: sessions.connected)
 
-    def count(self, door: str, call: str, status: str, seconds: float, traceparent: str) -> None:
-        """Count a request. `call` is a route or a method, of which there are few."""
+    def count(self, door: str, call: str, status: str, seconds: float, away_s: float, traceparent: str) -> None:
+        """Count a request. `call` is a route or a method, of which there are few; `away_s`: see `away`."""
         exemplar = _exemplar(traceparent)
+        self._own_seconds.labels(door, call).observe(max(0.0, seconds - away_s), exemplar)
         self._requests.labels(door, call, status).inc(exemplar=exemplar)
         self._seconds.labels(door, call).observe(seconds, exemplar)
 

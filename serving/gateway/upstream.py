@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
+from serving.gateway.away import sent_away
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.queue import DeadlineError, FairQueue
 from serving.protocol import MODELS, STOPPING, ModelInfo, read_info
@@ -140,7 +141,7 @@ class Upstream:
         leaves gives up its place in the queue; what was sent is cancelled only where this Triton's version survives
         that (`learn_version`). Raises UpstreamError, RefusedError and DeadlineError.
         """
-        with self.metrics.draws(deadline_s):
+        with self.metrics.draws(deadline_s), sent_away():
             return await self._forward(request, maps, client, deadline_s, metadata)
 
     async def _forward(

@@ -25,6 +25,8 @@ def test_the_gateway_is_measured_beside_triton(tmp_path: Path) -> None:
     for row in found["cost"]:
         assert row["share"] == pytest.approx(row["gateway"]["images_s"] / row["triton"]["images_s"])
         assert row["p99_more_ms"] == pytest.approx(row["gateway"]["p99_ms"] - row["triton"]["p99_ms"])
+        assert 0 < row["own_ms"] < row["gateway"]["p99_ms"]
+        assert 0 <= row["own_5_ms"] <= 1
     assert found["held"]["connections"] == 20
     assert found["memory"]["requests"] == 20
 

@@ -50,7 +50,9 @@ def test_requests_are_counted_by_door_call_and_status(tiny_gateway: Pair) -> Non
     assert counted["http", "/v1/synthesize", "400"] == 1
     assert counted["http", "other", "404"] == 1
     assert counted["grpc", "ModelInfer", "OK"] == 1
-    assert after["spade_gateway_request_seconds_sum", "grpc", "ModelInfer"] > 0
+    for call in (("grpc", "ModelInfer"), ("http", "/v1/synthesize")):
+        seconds, own = (after[f"spade_gateway_{name}_seconds_sum", *call] for name in ("request", "own"))
+        assert 0 < own < seconds
     assert after[("spade_gateway_waiting_maps",)] == 0
     assert after[("spade_gateway_sent_maps",)] == 0
 
