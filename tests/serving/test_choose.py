@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,30 @@ def test_auto_takes_the_fastest_precision_with_kernels(
     choice = choose()
     assert (choice.engine, choice.precision, choice.warning) == ("cpu", precision, "")
     assert str(choice) == f"engine cpu on cpu, {precision}: native kernels, isa an isa"
+
+
+@pytest.mark.skipif(
+    ctypes.util.find_library("cuda") is not None or Path("/dev/kfd").exists(), reason="the driver of a GPU is here"
+)
+@pytest.mark.skipif(not supported_isas(), reason="no native isa runs on this processor")
+def test_without_a_driver_the_cpu_engine_is_chosen_without_pytorch() -> None:
+    """PyTorch takes three seconds to import, and is needed for nothing else there."""
+    asked = "import sys; from serving.engines.choose import choose; print(choose().engine, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "cpu False\n"
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_a_driver_is_a_reason_to_ask_pytorch(monkeypatch: pytest.MonkeyPatch, driver: bool) -> None:
+    def load(_name: str) -> object:
+        if driver:
+            return object()
+        raise OSError("no such library")
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(Path, "exists", lambda _path: False)
+    monkeypatch.delitem(sys.modules, "torch")  # else it was imported anyway
+    assert chooser._may_have_gpu() is (driver or sys.platform != "linux")
 
 
 def test_bf16_without_kernels_for_it_is_slow_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
