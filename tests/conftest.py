@@ -6,12 +6,14 @@ import ctypes
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from tests.made_once import folder_of_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -27,16 +29,20 @@ settings.load_profile("untimed")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The collector would go through a million objects of imported modules again and again: a fifth of the time of finding
-# the tests, and a second after each file. No import makes garbage worth the wait.
-gc.disable()
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Garbage is collected while tests run, of what they make.
 
-def pytest_collection_finish() -> None:
-    """From here on the garbage collector works, on what tests make."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+    The million objects of imported modules took a fifth of the time of finding the tests, and a second after each file.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,6 +56,14 @@ def _one_thread_per_worker() -> None:
 def pytest_unconfigure() -> None:
     """Frozen objects would be reported as leaks by libraries that count theirs when the interpreter ends."""
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _threads_stay() -> Iterator[None]:
+    """Commands that a test runs in its own process set the threads that they were told."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,8 +81,7 @@ def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """From the first test that asks for it, all parallel workers of a run trace each graph of `spade export` once."""
     from tests.export.traced import traced_once  # imports onnx, which few tests need
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "traced"
+    folder = folder_of_run(tmp_path_factory) / "traced"
     folder.mkdir(exist_ok=True)
     with traced_once(folder):
         yield

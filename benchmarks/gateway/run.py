@@ -137,7 +137,8 @@ def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | 
     cores = len(os.sched_getaffinity(0))
     # A large model may take longer for what waits than a server usually lets requests wait.
     model = replace(model, threads=cores, max_batch=max(_MOST_BATCH, *plan.batches), queue_timeout_s=_PATIENT_S)
-    maps, stream = read_maps(served_config(model), labels), Stream()
+    config = served_config(model)
+    maps, stream = read_maps(config, labels), Stream()
     load = os.getloadavg()[0]
     held: Held | None = None
     memory: Memory | None = None
@@ -161,7 +162,7 @@ def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | 
         report = {
             "shared_cores": "server, gateway and clients share the machine's cores",
             "preset": model.preset,
-            "channels": served_config(model).nf,
+            "channels": config.nf,
             "precision": model.precision,
             "labels": labels_name(labels),
             "load_average": load,  # of the minute before, by other programs

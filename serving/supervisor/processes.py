@@ -58,8 +58,8 @@ def read_process(pid: int) -> Process | None:
 
 def processes_of_group(group: int) -> list[Process]:
     """Every process of a process group."""
-    members = (pid for entry in os.listdir("/proc") if entry.isdigit() and _group_of(pid := int(entry)) == group)  # noqa: PTH208 - names, not paths
-    found = (read_process(pid) for pid in members)
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names, not paths
+    found = (read_process(pid) for pid in pids if _group_of(pid) == group)
     return [process for process in found if process is not None and process.group == group]
 
 

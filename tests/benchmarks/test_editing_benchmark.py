@@ -11,7 +11,6 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 from benchmarks.editing.counts import conv_share
@@ -28,11 +27,9 @@ def test_every_stroke_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     options = ["--preset", "ade20k", "--precision", "fp32", "--sizes", "96", "--strokes", "1"]
 
     def run(*more: str) -> dict[str, Any]:
-        threads = torch.get_num_threads()
         done = CliRunner().invoke(
             main, [*options, *more, "--json", str(tmp_path / "rows.json")], catch_exceptions=False
         )
-        torch.set_num_threads(threads)
         assert done.exit_code == 0, done.output
         report: dict[str, Any] = json.loads((tmp_path / "rows.json").read_text())
         return report

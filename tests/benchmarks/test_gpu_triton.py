@@ -31,7 +31,7 @@ from kernels.cuda.norm.norm import Statistics, statistics_torch
 from tests.benchmarks.triton_interpreted import Call, Interpreter
 from tests.kernels.tolerances import assert_within, gamma, normalised_rounding, stored_bound
 
-pytestmark = pytest.mark.xdist_group("interpreter")  # one worker starts it
+pytestmark = pytest.mark.xdist_group("interpreter")  # one worker starts the process
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

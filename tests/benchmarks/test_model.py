@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
 from jsonschema import validate
 
@@ -145,9 +144,7 @@ def test_every_engine_and_peer_runs_and_agrees(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(model_worker, "PAUSE_S", 0.0)
     files = ["--json", tmp_path / "rows.json", "--html", tmp_path / "page.html", "--markdown", tmp_path / "page.md"]
     options = ["--weights", tiny(tmp_path), "--batches", "1,4", "--turns", "2", "--threads", "1", *files]
-    threads = torch.get_num_threads()
     done = CliRunner().invoke(main, ["bench", "model", *map(str, options)], catch_exceptions=False)
-    torch.set_num_threads(threads)
     assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "rows.json").read_text())
     assert report["machine"]["cores"] >= 1

@@ -29,9 +29,7 @@ BF16 = not choose_precision("bf16", device_kind("auto")).warning
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(arguments: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
         assert not check
-        threads = torch.get_num_threads()
         train.worker(json.loads(arguments[-1]))
-        torch.set_num_threads(threads)
         return subprocess.CompletedProcess(arguments, 0)
 
     monkeypatch.setattr(train, "subprocess", SimpleNamespace(run=run))

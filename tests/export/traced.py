@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 import export.onnx as exporter
+from tests.made_once import made_once
 
 
 @contextmanager
@@ -30,14 +30,10 @@ def traced_once(folder: Path) -> Iterator[None]:
 
 
 def _kept(folder: Path, trace: Callable[[Any, Any], Any], graph: Any, example: Any) -> Any:
-    path = folder / f"{_key(graph, example)}.onnx"
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            draft = path.with_suffix(".draft")
-            onnx.save_model(trace(graph, example), str(draft))
-            draft.rename(path)
-    return onnx.load(str(path))
+    def make(path: Path) -> None:
+        onnx.save_model(trace(graph, example), str(path))
+
+    return onnx.load(str(made_once(folder / f"{_key(graph, example)}.onnx", make)))
 
 
 def _key(graph: Any, example: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from kernels.cuda.host.library import Library
 from kernels.cuda.host.toolkit import INCLUDES
+from tests.made_once import folder_of_run, made_once
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EMULATOR = REPOSITORY / "tests" / "kernels" / "cuda_emulator"
@@ -53,11 +53,5 @@ def _run(*arguments: str | Path) -> None:
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Library:
     """All kernels, emulated; compiled once for all parallel workers of a run."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    library = shared / "libspade_cuda_emulated.so"
-    with Path(f"{library}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not library.exists():
-            compile_emulated(library)
-    return Library(library, device="cpu")
+    library = folder_of_run(tmp_path_factory) / "libspade_cuda_emulated.so"
+    return Library(made_once(library, compile_emulated), device="cpu")

@@ -64,7 +64,7 @@ def test_a_driver_is_a_reason_to_ask_pytorch(monkeypatch: pytest.MonkeyPatch, dr
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     monkeypatch.setattr(Path, "exists", lambda _path: False)
-    monkeypatch.delitem(sys.modules, "torch")  # else it was imported anyway
+    monkeypatch.delitem(sys.modules, "torch")  # a torch that is there was imported anyway
     assert chooser._may_have_gpu() is (driver or sys.platform != "linux")
 
 

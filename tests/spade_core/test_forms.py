@@ -31,7 +31,7 @@ Symbols = npt.NDArray[np.uint16]
 
 # The largest difference of the two forms before tanh, in float32, relative to the largest value.
 TOLERANCE = 1e-4
-# Width of a preset's generator where the size of the image is the subject: full width costs ten times as much.
+# Width of a preset's generator where the size of the image is the subject.
 NARROW = 4
 
 

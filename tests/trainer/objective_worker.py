@@ -62,7 +62,7 @@ def train(folder: Path, world: int, rank: int, updates: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a process with threads cannot be forked
-    draw_scenes(settings(1, "shared"), 1, 0)  # makes the tables of noise once, and not in each process
+    draw_scenes(settings(1, "shared"), 1, 0)  # the tables of noise are made once, and not in each process
     fork = multiprocessing.get_context("fork")  # PyTorch is imported once, and has started no thread
     for at, (world, updates) in enumerate((w, u) for w in (1, 2, 4) for u in ("shared", "alternating")):
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(int(sys.argv[2]) + at)}
