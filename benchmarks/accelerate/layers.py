@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.accelerate.networks import Case, one_hot
 from benchmarks.accelerate.run import measure, table_of
+from benchmarks.common.console import console
 from benchmarks.common.maps import labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option
 from benchmarks.common.report import write_report
@@ -100,7 +100,7 @@ def main(labels: Path | None, turns: int, channels: int, threads: int | None, js
     chosen = torch.from_numpy(read_maps(config, labels, 1).labels[:1].astype("int64"))
     chosen[chosen == 255] = config.label_nc
     rows = [measure(case, turns) for case in cases(one_hot(chosen, config.classes), channels)]
-    Console().print(table_of(rows))
+    console().print(table_of(rows))
     if json_path is not None:
         report = {"labels": labels_name(labels), "threads": torch.get_num_threads(), "turns": turns}
         write_report(json_path, report | {"rows": [asdict(row) for row in rows]})

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import click
 import torch
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.accelerate.networks import Case, cases
+from benchmarks.common.console import console
 from benchmarks.common.maps import labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option
 from benchmarks.common.report import write_report
@@ -66,7 +66,7 @@ def main(labels: Path | None, turns: int, steps: int, volume: int, threads: int 
     chosen = torch.from_numpy(maps.labels[:1].astype("int64"))
     chosen[chosen == 255] = config.label_nc
     rows = [measure(case, turns) for case in track(cases(chosen, config.classes, volume, steps), "networks")]
-    Console().print(table_of(rows))
+    console().print(table_of(rows))
     if json_path is not None:
         report = {"labels": labels_name(labels), "threads": torch.get_num_threads(), "turns": turns}
         write_report(json_path, report | {"rows": [asdict(row) for row in rows]})

@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.maps import read_maps
 from benchmarks.common.report import write_report
 from benchmarks.cpu_kernels.timing import size_name
@@ -115,12 +115,12 @@ def main(
     preset_name: str, labels: Path | None, count: int, repeats: int, numpy_repeats: int, json_path: Path | None
 ) -> None:
     """Time the plan of label maps, natively and by its NumPy specification, and show how few patches are distinct."""
-    config, console = preset(preset_name), Console()
-    console.print(f"maps from {labels}" if labels else "drawn maps: no --labels given; photographs have other shares")
+    config, screen = preset(preset_name), console()
+    screen.print(f"maps from {labels}" if labels else "drawn maps: no --labels given; photographs have other shares")
     symbols = read_maps(config, labels, count).symbols.astype(np.uint16)  # [N, H, W]
     rows = [measure(number, one, config, repeats, numpy_repeats) for number, one in enumerate(symbols)]
-    console.print(times_table(rows))
-    console.print(shares_table(rows))
+    screen.print(times_table(rows))
+    screen.print(shares_table(rows))
     if json_path:
         report = {
             "preset": preset_name,

@@ -23,10 +23,10 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.maps import labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option, names_of, numbers, preset_option
 from benchmarks.common.report import machine, write_report
@@ -147,7 +147,7 @@ class Results:
 
     def add(self, row: Row) -> None:
         """Print a row, and write the report."""
-        Console().print(
+        console().print(
             f"{row.size}x{row.size}, radius {row.radius}: session {row.session_s * 1e3:.0f} ms, anew "
             f"{row.anew_s * 1e3:.0f} ms, {row.ratio:.1f}x; by count {1 / max(row.conv_share, 1e-9):.1f}x"
         )
@@ -229,8 +229,8 @@ def main(
     configs = [replace(preset(preset_name), height=size, width=size) for size in sizes]
     for config in configs:
         measure(config, precision, labels, [int(radius) for radius in radii], out)
-    Console().print(table(out.rows, f"{preset_name}, {precision}, ms"))
+    console().print(table(out.rows, f"{preset_name}, {precision}, ms"))
     if reference:
         dense = {config.height: reference_seconds(config, precision, labels, reference) for config in configs}
-        Console().print("dense, PyTorch: " + ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in dense.items()))
+        console().print("dense, PyTorch: " + ", ".join(f"{size}: {seconds:.2f} s" for size, seconds in dense.items()))
         out.write(dense_pytorch_s=dense)

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.maps import labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option, names_of, numbers, preset_option, weights_option
 from benchmarks.common.report import write_report
@@ -133,7 +132,7 @@ def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | 
     """Measure all of the plan, print it, and write the report."""
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    screen = console()
     cores = len(os.sched_getaffinity(0))
     # A large model may take longer for what waits than a server usually lets requests wait.
     model = replace(model, threads=cores, max_batch=max(_MOST_BATCH, *plan.batches), queue_timeout_s=_PATIENT_S)
@@ -147,17 +146,17 @@ def run(plan: Plan, model: ModelOptions, labels: Path | None, json_path: Path | 
     with serve_pair(options, limits=_PATIENT) as pair:
         if plan.connections:
             held = measure_held(pair, plan.connections)
-            console.print(held)
+            screen.print(held)
         for name in plan.doors:
             for batch in (1,) if name == "rest" else plan.batches:
                 turn = Turn(plan.clients, batch, 2.0, plan.seconds, max(plan.clients, plan.ahead // batch))
                 rows.append(measure_cost(pair, maps, name, turn, plan.rounds, stream))
-                console.print(cost_table(rows[-1:], ""))
+                screen.print(cost_table(rows[-1:], ""))
         if plan.requests:
             memory = measure_memory(pair, maps, plan.requests, stream)
-            console.print(memory)
+            screen.print(memory)
     title = f"{model.preset}, {model.precision}; server, gateway and {plan.clients} clients share {cores} cores"
-    console.print(cost_table(rows, title))
+    screen.print(cost_table(rows, title))
     if json_path:
         report = {
             "shared_cores": "server, gateway and clients share the machine's cores",

@@ -13,10 +13,10 @@ from datetime import date
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.options import labels_option
 from benchmarks.gpu.setting import Report, Setting
 from benchmarks.gpu.steps import BUDGET_S, STEPS, Step, measure, run_step
@@ -79,13 +79,13 @@ def _run(steps: list[Step], setting: Setting, out: Path) -> int:
     from benchmarks.gpu.table import markdown
 
     slower = 1 if setting.rehearsed is None else REHEARSED_SLOWER
-    console, ends = Console(), time.monotonic() + BUDGET_S * slower
+    screen, ends = console(), time.monotonic() + BUDGET_S * slower
     report: Report = {
         "date": date.today().isoformat(), "rehearsal": setting.rehearsed is not None,
         "labels": setting.labels.resolve().name if setting.labels else "drawn",
     }  # fmt: skip
     for step in steps:
-        console.print(f"{step.name}: {step.what}")
+        screen.print(f"{step.name}: {step.what}")
         seconds = min(float(step.seconds * slower), ends - time.monotonic())
         if seconds < 1:
             report[step.name] = {"skipped": f"the {BUDGET_S} s of the command are over"}
@@ -97,9 +97,9 @@ def _run(steps: list[Step], setting: Setting, out: Path) -> int:
         _write(out, report)
         for word, colour in (("failed", "red"), ("skipped", "yellow")):
             if word in report[step.name]:
-                console.print(f"[{colour}]{step.name} {word}[/{colour}]: {escape(str(report[step.name][word]))}")
-    console.print(markdown(report), markup=False, soft_wrap=True)
-    console.print(_budget(steps, report))
+                screen.print(f"[{colour}]{step.name} {word}[/{colour}]: {escape(str(report[step.name][word]))}")
+    screen.print(markdown(report), markup=False, soft_wrap=True)
+    screen.print(_budget(steps, report))
     return 1 if any("failed" in report[step.name] for step in steps) else 0
 
 

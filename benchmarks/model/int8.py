@@ -20,9 +20,9 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.errors import image_error
 from benchmarks.common.maps import Maps, labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option, preset_option, weights_option
@@ -218,7 +218,7 @@ def main(
         raise click.UsageError(f"--calibrate {calibrate}: {labels} holds {len(maps.labels)}; some must be left")
     with tempfile.TemporaryDirectory() as folder:
         rows, real = run(checkpoint.generator, maps, options, Path(folder), scenes)
-    Console().print(table(rows, form, real, unjudged))
+    console().print(table(rows, form, real, unjudged))
     if json_path:
         report = {"preset": config.preset, "weights": checkpoint.metadata, "form": form,
                   "labels": labels_name(labels), "calibrated_on": calibrate, "rows": [asdict(row) for row in rows],

@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.maps import read_maps
 from benchmarks.common.options import json_option, labels_option, preset_option
 from benchmarks.common.report import write_report
@@ -111,7 +111,7 @@ def main(
             else (f"{p.dense_seconds * 1e3:.0f}", f"{p.dense_seconds / p.seconds:.2f}")
         )
         table.add_row(p.axis, f"{p.value:g}", f"{p.distinct_share:.1%}", f"{p.seconds * 1e3:.0f}", *peer)
-    Console().print(table)
+    console().print(table)
     if json_path:
         report = {"preset": preset_name, "precision": precision, "points": [asdict(p) for p in points]}
         write_report(json_path, report)

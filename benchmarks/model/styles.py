@@ -18,9 +18,9 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.maps import Maps, read_maps
 from benchmarks.common.options import json_option, labels_option, preset_option
 from benchmarks.common.report import write_report
@@ -109,7 +109,7 @@ def main(
             row.request, str(row.images), f"{row.seconds_median * 1e3:.1f}",
             f"{row.seconds_min * 1e3:.1f}..{row.seconds_max * 1e3:.1f}", f"{row.ratio:.2f}x",
         )  # fmt: skip
-    Console().print(table)
+    console().print(table)
     if json_path:
         write_report(json_path, {"preset": preset_name, "precision": precision, "rows": [asdict(r) for r in rows]})
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.maps import labels_name, read_maps
 from benchmarks.common.options import json_option, labels_option, preset_option, weights_option
 from benchmarks.common.report import write_report
@@ -196,4 +196,4 @@ def show(rows: Sequence[Row], title: str) -> None:
             str(row.processes), str(row.threads), f"{row.plain_per_core:.2f}", f"{row.ray_per_core:.2f}",
             f"{row.share:.1%} ({row.share_min:.1%} to {row.share_max:.1%})",
         )  # fmt: skip
-    Console().print(table)
+    console().print(table)

@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from benchmarks.common.console import console
 from benchmarks.common.load import WINDOWS
 from benchmarks.common.loaded_process import LoadedProcess
 from benchmarks.common.maps import labels_name, read_maps
@@ -108,7 +107,7 @@ def main(
 ) -> None:  # fmt: skip
     """Throughput and latency through the real server, as a share of what the engine does alone."""
     plan = Plan(**plan_options)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    screen = console()
     cores = len(os.sched_getaffinity(0))
     model = ModelOptions(
         weights, preset_name, engine_name, precision, threads or cores, max_batch=max(MOST_BATCH, *plan.batches),
@@ -120,10 +119,10 @@ def main(
     )
     engine = LoadedProcess("the engine alone", load_work, model, labels)
     with contextlib.closing(engine), serve(ServeOptions(model, http_port=0, grpc_port=0, metrics_port=0)) as server:
-        closed, opened = measure_all(Bench(server, engine, maps, Stream()), plan, console.print)
-    console.print(closed_table(closed, title))
+        closed, opened = measure_all(Bench(server, engine, maps, Stream()), plan, screen.print)
+    screen.print(closed_table(closed, title))
     if opened:
-        console.print(open_table(opened, f"{plan.kind} arrivals, {title}"))
+        screen.print(open_table(opened, f"{plan.kind} arrivals, {title}"))
     if json_path:
         report = {
             "shared_cores": "server, clients and engine share the machine's cores",

@@ -18,9 +18,9 @@ from typing import Any
 import click
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.report import write_report
 from spade_core.config import PRESETS, GeneratorConfig, preset
 from spade_core.maps.label_maps import read_instance_map, read_label_map
@@ -112,7 +112,7 @@ def main(
     table = Table("loader processes", "images/s", "over a step's", title=f"{preset_name}, batch {batch}")
     for row in rows:
         table.add_row(str(row.workers), f"{row.images_per_s:.1f}", "" if row.steps is None else f"{row.steps:.0f}x")
-    Console().print(table)
+    console().print(table)
     if json_path:
         found = {"step_images_per_s": steps, "rows": [asdict(row) for row in rows]}
         write_report(json_path, {"preset": preset_name, "batch": batch} | found)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.console import console
 from benchmarks.common.maps import labels_name
 from benchmarks.common.report import write_report
 from benchmarks.training.gradients import Gradients, gradients
@@ -107,9 +107,9 @@ def main(  # noqa: PLR0913 - click passes each option as a parameter, and `Setti
     if task:
         worker(json.loads(task))
         return
-    console = Console()
+    screen = console()
     if precision == "bf16" and choose_precision("bf16", device_kind("auto")).warning:
-        console.print("bf16 left out: this processor cannot multiply in bf16 at speed; fp32 is measured instead")
+        screen.print("bf16 left out: this processor cannot multiply in bf16 at speed; fp32 is measured instead")
         precision = "fp32"
     sizes = {"height": size, "width": size, "nf": nf}
     setting = Setting(
@@ -119,7 +119,7 @@ def main(  # noqa: PLR0913 - click passes each option as a parameter, and `Setti
     rows: list[Row] = []
     found: list[Gradients] = []
     for name, result in run(setting):
-        console.print(f"measured {name}")
+        screen.print(f"measured {name}")
         if name == GRADIENTS:
             found = [Gradients(**one) for one in result]
         else:
@@ -132,4 +132,4 @@ def main(  # noqa: PLR0913 - click passes each option as a parameter, and `Setti
             }
             write_report(json_path, report)
     for one in table(rows, found):
-        console.print(one)
+        screen.print(one)
