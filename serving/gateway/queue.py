@@ -22,7 +22,14 @@ from typing import Literal
 _WINDOW_S = 10.0  # the rate is what was drawn in the last seconds
 _WINDOW_REQUESTS = 4096
 _MIN_RETRY_S = 1
+# A request is taken where its answer needs no more than its time over the slack. Requests of other clients that come
+# before it later, or a slower moment, may still leave it no time: each such refusal makes the slack larger, each image
+# a little smaller, so that few wait for nothing.
 _SLACK = 1.1
+_MOST_SLACK = 2.0
+_REFUSED_LATE = 0.05
+_DREW = 0.0002  # so about one of 250 taken requests is refused late where the server is asked for too much
+_SLACK_IN_TURN = 1.05
 
 Why = Literal["full", "deadline", "waited"]
 """Of a refusal: the queue is full, a deadline cannot be met, or the longest wait would be or was too long."""
@@ -116,6 +123,7 @@ class FairQueue:
         self.in_flight = 0
         self.waiting = 0
         self.rate = Rate(clock)
+        self._slack = _SLACK
 
     async def wait(self, client: str, maps: int, deadline_s: float | None = None) -> None:
         """Return when the request may be sent; `done` must then be called when it is answered.
@@ -146,6 +154,7 @@ class FairQueue:
         """A request that was let through is answered. `drawn`: the engine made its images."""
         if drawn:
             self.rate.drew(maps)
+            self._slack = max(_SLACK, self._slack - _DREW * maps)
         self.in_flight -= maps
         if self.in_flight == 0:
             self.rate.end()
@@ -156,12 +165,12 @@ class FairQueue:
         rate = self.rate.maps_per_s()
         return (maps + self.in_flight) / rate if rate else 0.0
 
-    def _answer_s(self, maps: int) -> float:
-        """Seconds until `maps` more are answered, by the recent rate. A map is answered with its whole batch.
+    def _answer_s(self, maps: int, slack: float) -> float:
+        """Seconds until `maps` more are answered, by the recent rate, `slack` times. A map is answered with its batch.
 
-        Half of what may be in flight is a batch. The rate is a mean, so a tenth more time is kept for a slower moment.
+        Half of what may be in flight is a batch.
         """
-        return _SLACK * self.wait_s(maps + max(0, self.most_in_flight // 2 - 1))
+        return slack * self.wait_s(maps + max(0, self.most_in_flight // 2 - 1))
 
     def _request(self, client: str, maps: int, limit_s: float, own_deadline: bool) -> _Waiting:
         start = max(self._virtual, self._ends.get(client, 0.0))
@@ -178,8 +187,8 @@ class FairQueue:
                 "full",
             )
         before = sum(other.maps for other in self._queue if other.end <= request.end)
-        needed = self._answer_s if request.own_deadline else self.wait_s
-        needed_s = needed(before + request.maps)
+        maps = before + request.maps
+        needed_s = self._answer_s(maps, self._slack) if request.own_deadline else self.wait_s(maps)
         if needed_s > limit_s:
             whose = "its deadline" if request.own_deadline else "the longest wait"
             raise RefusedError(
@@ -199,6 +208,8 @@ class FairQueue:
                 self._refuse(waiting)
 
     def _refuse(self, waiting: _Waiting) -> None:
+        """Refuse a request that was taken."""
+        self._slack = min(_MOST_SLACK, self._slack + _REFUSED_LATE)
         self._queue.remove(waiting)
         self.waiting -= waiting.maps
         if not waiting.turn.cancelled():
@@ -222,7 +233,7 @@ class FairQueue:
             fits = self.in_flight == 0 or self.in_flight + first.maps <= self.most_in_flight
             if not fits and not first.turn.cancelled():
                 return
-            if first.own_deadline and self._clock() + self._answer_s(first.maps) > first.due:
+            if first.own_deadline and self._clock() + self._answer_s(first.maps, _SLACK_IN_TURN) > first.due:
                 self._refuse(first)  # an image that comes too late costs the others theirs
                 continue
             self._queue.remove(first)
