@@ -11,7 +11,7 @@ from benchmarks.common.load import arrivals, percentile
 from benchmarks.common.maps import Maps
 from benchmarks.common.stream import Stream
 from benchmarks.load.doors import Door
-from benchmarks.load.figures import Window, figures
+from benchmarks.load.figures import Window, figures, images_in
 from benchmarks.load.loops import Requests, Shot, closed_loop, open_loop
 
 CONNECTIONS = 32  # of an open loop: arrivals come from many clients
@@ -57,7 +57,7 @@ def overload(door: Door, setting: Setting, rate: float, seed: int) -> Window:
 
 
 def overload_row(windows: Sequence[Window], deadline_s: float) -> dict[str, Any]:
-    """The figures of the same load, with its goodput: images a second that were answered within the deadline."""
+    """The figures of the same load, with its goodput."""
     goodputs = [goodput(window, deadline_s) for window in windows]
     found = figures(windows)
     accepted = found["answered"]
@@ -70,9 +70,13 @@ def overload_row(windows: Sequence[Window], deadline_s: float) -> dict[str, Any]
 
 
 def goodput(window: Window, deadline_s: float) -> float:
-    """Images a second of the requests that were due in the window and were answered within the deadline."""
-    good = sum(shot.images for shot in window.timed if shot.outcome == "ok" and shot.latency_s <= deadline_s)
-    return good / (window.end - window.begin)
+    """Images a second that the server computed in the window and that were answered within the deadline.
+
+    A queue that still fills has taken more requests than the server can answer at that rate, so requests do not count
+    by when they were due.
+    """
+    good = [shot for shot in window.shots if shot.latency_s <= deadline_s]
+    return images_in(good, window.begin, window.end) / (window.end - window.begin)
 
 
 def flood(door: Door, setting: Setting, floods: int, flood_batch: int) -> list[Shot]:

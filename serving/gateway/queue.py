@@ -25,7 +25,7 @@ _MIN_RETRY_S = 1
 # A request is taken where its answer needs no more than its time over the slack. Requests of other clients that come
 # before it later, or a slower moment, may still leave it no time: each such refusal makes the slack larger, each image
 # a little smaller, so that few wait for nothing.
-_SLACK = 1.1
+_SLACK = 1.25
 _MOST_SLACK = 2.0
 _REFUSED_LATE = 0.05
 _DREW = 0.0002  # so about one of 250 taken requests is refused late where the server is asked for too much

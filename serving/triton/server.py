@@ -25,7 +25,7 @@ from serving.triton.install import find_tritonserver, make_backend_directory
 from serving.triton.model_config import ModelOptions, write_repository
 from serving.triton.ports import free_ports, reachable
 from serving.triton.repository import announced, check_live, live_number
-from serving.triton.run_directory import run_directory
+from serving.triton.run_directory import remove_shared_memory, run_directory
 from serving.triton.served_facts import served_facts
 from serving.triton.server_log import has_lines, last_errors
 
@@ -37,7 +37,7 @@ _POLL_S = 0.05
 _STOP_MARGIN_S = 5.0  # for a server that did not start, or did not drain
 _FLUSH_S = 3.0  # for answers on their way to slow clients; Triton waits for idle connections too
 _PORTS = ("http_port", "grpc_port", "metrics_port")
-_PORT_ATTEMPTS = 3
+_ATTEMPTS = 3
 _READY_PATHS = ("health/ready", *(f"models/{model}/ready" for model in MODELS))
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own server is asked without a proxy
 
@@ -208,20 +208,24 @@ class Launcher:
 
     def start(self, report: Report = lambda _: None) -> Server:
         """A server that is ready. `report` may raise, to give up the start."""
-        for attempt in range(1, _PORT_ATTEMPTS + 1):
+        for attempt in range(1, _ATTEMPTS + 1):
             ports = free_ports(self.options.host, {name: getattr(self.options, name) for name in _PORTS})
             chosen = replace(self.options, **ports)  # type: ignore[arg-type]  # the names are fields of type int
             server = self._spawn(chosen)
             try:
                 _wait_until_ready(server, report)
-            except BaseException as error:
+            except ServeError as error:
                 server.stop()
-                # Another program may take a free port before Triton binds the port.
-                lost_a_port = (
-                    chosen != self.options and isinstance(error, ServeError) and "already in use" in str(error)
-                )
-                if not lost_a_port or attempt == _PORT_ATTEMPTS:
+                # Another program may take the port before Triton does. Triton's Python backend may abort on its own locks.
+                lost_a_port = chosen != self.options and "already in use" in str(error)
+                aborted = attempt == 1 and server.process.returncode == -signal.SIGABRT
+                if not (lost_a_port or aborted) or attempt == _ATTEMPTS:
                     raise
+                _logger.warning("%s; it is started once more", error)
+                remove_shared_memory(self._run)
+            except BaseException:
+                server.stop()
+                raise
             else:
                 self.options = chosen
                 return server

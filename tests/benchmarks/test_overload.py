@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ def test_goodput_counts_what_was_answered_in_time() -> None:
     assert row["goodput_images_s"] == 1.0
     assert row["answered_in_time"] == pytest.approx(2 / 3)
     assert (row["refused"], row["timed_out"], row["refusal_p50_s"]) == (1, 1, 0.01)
+
+
+def test_what_waits_at_the_end_of_the_window_is_no_goodput() -> None:
+    """A queue that fills takes more than the server can answer at that rate."""
+    window = Window([shot(0.5), replace(shot(2.9), due_s=1.9), replace(shot(1.0), due_s=-1.5)], 0.0, 2.0)
+    assert goodput(window, 2.0) == pytest.approx(0.5)
+    assert goodput(window, 3.0) == pytest.approx(1.0)  # of a request that was due before the window
 
 
 def test_the_small_client_is_told_apart_from_the_flood() -> None:
@@ -80,7 +88,7 @@ def test_a_short_run_beside_tritons_own_batcher(tmp_path: Path) -> None:
     for row in report["rows"]:
         if row["scenario"] == "overload":
             assert row["requests"] == row["answered"] + row["refused"] + row["timed_out"]
-            assert 0 <= row["goodput_images_s"] <= row["offered_images_s"]
+            assert 0 <= row["goodput_images_s"] <= row["images_s"]
             assert row["capacity_images_s"] > 0
         else:
             assert (row["small_p50_s"] is None) == (row["small_requests"] == 0)

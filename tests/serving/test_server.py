@@ -12,7 +12,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +146,29 @@ def test_a_signal_before_ready_stops_at_once(tiny_weights: Path, tmp_path: Path)
         assert command.process.wait(60) == 0
         assert "stopped before it was ready" in command.lines
         assert not run or left_behind(run) == []
+
+
+@pytest.mark.parametrize("aborts", [1, 2])
+def test_a_triton_that_aborts_while_it_loads_is_started_once_more(
+    tiny_weights: Path, caplog: pytest.LogCaptureFixture, aborts: int
+) -> None:
+    """Triton's Python backend aborts now and then on a busy machine. Two aborts in a row are an error."""
+    known, aborted = set(children(os.getpid())), list[int]()
+
+    def abort(_line: str) -> None:
+        for triton in set(children(os.getpid())) - known:
+            known.add(triton)
+            if len(aborted) < aborts:
+                aborted.append(triton)
+                os.kill(triton, signal.SIGABRT)
+
+    options = ServeOptions(ModelOptions(tiny_weights, threads=1, decoders=1), **FREE_PORTS)
+    expected = pytest.raises(ServeError, match="ended with signal SIGABRT") if aborts > 1 else nullcontext()
+    with expected, serve(options, abort) as server, Client(server.grpc_url) as client:
+        client.synthesize(np.zeros((1, 64, 64), np.uint8), np.zeros((1, 64, 64), np.int32))
+    assert len(aborted) == aborts
+    assert caplog.text.count("ended with signal SIGABRT: ") == 1
+    assert caplog.text.count("it is started once more") == 1
 
 
 def test_missing_weights_end_with_a_reason(tmp_path: Path) -> None:
