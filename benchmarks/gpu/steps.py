@@ -101,4 +101,4 @@ def measure(
         report["failed"] = ended.printed[-2000:]
     elif ended.status != 0:
         report["failed"] = "a result is wrong: see the rows"
-    return report | {"wall_s": round(time.monotonic() - began, 1)}
+    return report | {"wall_s": round(time.monotonic() - began, 3)}

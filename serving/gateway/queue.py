@@ -193,7 +193,7 @@ class FairQueue:
             whose = "its deadline" if request.own_deadline else "the longest wait"
             raise RefusedError(
                 f"[queue] expected an answer within {limit_s:.3g} s, {whose}, but what waits before this request "
-                f"takes about {needed_s:.3g} s; try again later, or give it more time",
+                f"may take {needed_s:.3g} s; try again later, or give it more time",
                 self._retry_after_s(needed_s - limit_s),
                 "deadline" if request.own_deadline else "waited",
             )

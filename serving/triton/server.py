@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from serving.triton.hide_secret import hide
 from serving.triton.install import find_tritonserver, make_backend_directory
 from serving.triton.model_config import ModelOptions, write_repository
 from serving.triton.ports import free_ports, reachable
+from serving.triton.ready import ready
 from serving.triton.repository import announced, check_live, live_number
 from serving.triton.run_directory import remove_shared_memory, run_directory
 from serving.triton.served_facts import served_facts
@@ -38,8 +38,6 @@ _STOP_MARGIN_S = 5.0  # for a server that did not start, or did not drain
 _FLUSH_S = 3.0  # for answers on their way to slow clients; Triton waits for idle connections too
 _PORTS = ("http_port", "grpc_port", "metrics_port")
 _ATTEMPTS = 3
-_READY_PATHS = ("health/ready", *(f"models/{model}/ready" for model in MODELS))
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own server is asked without a proxy
 
 
 class ServeError(RuntimeError):
@@ -216,7 +214,8 @@ class Launcher:
                 _wait_until_ready(server, report)
             except ServeError as error:
                 server.stop()
-                # Another program may take the port before Triton does. Triton's Python backend may abort on its own locks.
+                # Another program may take a free port before Triton binds it. On a busy machine Triton's Python backend
+                # may give up on its own locks while it loads, and abort.
                 lost_a_port = chosen != self.options and "already in use" in str(error)
                 aborted = attempt == 1 and server.process.returncode == -signal.SIGABRT
                 if not (lost_a_port or aborted) or attempt == _ATTEMPTS:
@@ -264,7 +263,7 @@ def _spawn(command: list[str], values: dict[str, str], log: Path) -> subprocess.
 
 def _wait_until_ready(server: Server, report: Report) -> None:
     began, hidden = time.monotonic(), False
-    while not all(_answers(f"{server.http_url}/v2/{path}") for path in _READY_PATHS):
+    while not ready(server.http_url, server.secret):
         hidden = hidden or _hide_secret(server)
         elapsed = time.monotonic() - began
         if server.process.poll() is not None:
@@ -290,11 +289,3 @@ def _hide_secret(server: Server) -> bool:
     except OSError as error:
         _logger.warning("the secret of Triton's control interface stays in the output of `ps`: %s", error)
     return True
-
-
-def _answers(url: str) -> bool:
-    try:
-        with _OPENER.open(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False

@@ -21,6 +21,7 @@ from served import FREE_PORTS, blocks, children, left_behind, wait_until
 
 from serving.client.client import Client, ServerError
 from serving.triton.model_config import ModelOptions
+from serving.triton.ready import ready
 from serving.triton.server import ServeError, ServeOptions, Server, serve
 
 _COMMAND = """
@@ -169,6 +170,12 @@ def test_a_triton_that_aborts_while_it_loads_is_started_once_more(
     assert len(aborted) == aborts
     assert caplog.text.count("ended with signal SIGABRT: ") == 1
     assert caplog.text.count("it is started once more") == 1
+
+
+def test_another_server_on_the_port_is_not_taken_for_ours(tiny_server: Server) -> None:
+    assert ready(tiny_server.http_url, tiny_server.secret)
+    assert not ready(tiny_server.http_url, "another server's")
+    assert not ready(tiny_server.grpc_url.replace("grpc", "http"), tiny_server.secret)  # which does not speak HTTP/1
 
 
 def test_missing_weights_end_with_a_reason(tmp_path: Path) -> None:
