@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from serving.cli.options import LOOKS as COMMAND_LOOKS
 from spade_core.maps.drawn import NAMES
 from trainer.data.dataset import scene_pixels
 from trainer.evaluation.grid import GridEnergy
-from trainer.evaluation.segmentation import load_segmentation
+from trainer.evaluation.segmentation import SIZE, load_segmentation, network_file
 from trainer.scenes.canvas import ID, canvas
 from trainer.scenes.lit.render import render_lit
 from trainer.scenes.lit.stage import stage
@@ -129,6 +130,16 @@ def test_training_reads_the_look_and_judges_are_kept_apart(tmp_path: Path) -> No
     assert np.array_equal(scene_pixels(7, data, model).image, scene(7, height=64, width=64, look="lit").image)
     with pytest.raises(FileNotFoundError, match=r"train it: python -m trainer\.evaluation\.segmentation --look lit"):
         load_segmentation(tmp_path / "lit.safetensors")
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_the_networks_that_ship_know_scenes_that_taught_neither(teacher: bool) -> None:
+    network = load_segmentation(network_file("lit", teacher=teacher))
+    seen = [scene(seed, height=SIZE, width=SIZE, look="lit") for seed in range(6)]
+    images = torch.from_numpy(np.stack([one.image for one in seen])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        found = network(images).argmax(1).numpy()
+    assert np.mean(found == np.stack([one.labels for one in seen])) > 0.8
 
 
 def test_the_commands_name_every_look() -> None:
