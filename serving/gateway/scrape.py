@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import urllib.request
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -13,11 +12,11 @@ from prometheus_client.exposition import choose_encoder
 from serving.gateway import problems
 from serving.gateway.openapi import PROBLEMS
 from serving.gateway.state import State, state_of
+from serving.triton.scrape import scrape
 
 router = APIRouter(tags=["health"])
 
 _TIMEOUT_S = 5.0
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own Triton is asked without a proxy
 _WHOLE_BOUND = re.compile(r'(?<=le=")(\d+)(?=")')
 _KIND = re.compile(r"^# (HELP|TYPE) (\S+) ?(.*)$", re.MULTILINE)
 _COUNTER = re.compile(r"^# TYPE (\S+) counter$", re.MULTILINE)
@@ -41,7 +40,7 @@ async def metrics(request: Request) -> Response:
     ours = encode(state.metrics.registry).decode()
     try:
         # rare: a thread costs nothing here
-        triton = with_float_bounds(await asyncio.to_thread(_fetch, state.settings.triton_metrics))
+        triton = with_float_bounds(await asyncio.to_thread(scrape, state.settings.triton_metrics, _TIMEOUT_S))
     except OSError:
         triton = ""  # Triton is being replaced, which `spade_up` says
     if content_type.startswith("application/openmetrics-text"):
@@ -72,8 +71,3 @@ def as_openmetrics(text: str) -> str:
         return f"# {what} {name} {rest}"
 
     return _KIND.sub(head, text)
-
-
-def _fetch(url: str) -> str:
-    with _OPENER.open(url, timeout=_TIMEOUT_S) as answer:
-        return str(answer.read().decode())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-import urllib.request
 from collections.abc import Callable
 
 from serving.supervisor.canary import Canary, CanaryError, same_image
 from serving.supervisor.limits import Limits
 from serving.supervisor.ward import Fault
+from serving.triton.scrape import scrape
 from serving.triton.server import Server
 
 _IDLE = 0.1  # demand for processors, in seconds a second, below which the models do nothing
@@ -18,7 +18,6 @@ _BUSY = 10  # times as long may models compute without an image
 _SCRAPE_S = 0.5  # the models write their metrics as often
 _SCRAPE_TIMEOUT_S = 1.0
 _MADE = re.compile(r"^spade(?:_images|_image_requests)_total\{[^}]*\} (\d+)", re.MULTILINE)
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class CanaryWatch:
@@ -128,8 +127,7 @@ class CanaryWatch:
             return
         self._scraped = now
         try:
-            with _OPENER.open(self._server.metrics_url, timeout=_SCRAPE_TIMEOUT_S) as response:
-                images = sum(map(int, _MADE.findall(response.read().decode())))
+            images = sum(map(int, _MADE.findall(scrape(self._server.metrics_url, _SCRAPE_TIMEOUT_S))))
         except OSError:
             return
         if images != self._images:

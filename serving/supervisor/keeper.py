@@ -72,6 +72,14 @@ class Keeper:
             return
         finally:
             self._started.set()
+        try:
+            self._keep()
+        except Exception as error:  # unknown, so better an end that is seen than a ward that nobody watches
+            _logger.exception("%s is no longer watched", self._ward.name)
+            self._error = error
+        self._ward.stop()
+
+    def _keep(self) -> None:
         started, failures = time.monotonic(), 0
         while not self._stopping.is_set() and self._error is None:
             fault = self._ward.look()
@@ -80,7 +88,6 @@ class Keeper:
                 failures = failures + 1 if time.monotonic() - started < self._limits.settled_s else 0
                 self._recover(fault, failures)
                 started = time.monotonic()
-        self._ward.stop()
 
     def _set_ready(self, fault: Fault | None = None) -> None:
         if self._decides_ready:
