@@ -28,7 +28,7 @@ _MIN_RETRY_S = 1
 _SLACK = 1.25
 _MOST_SLACK = 2.0
 _REFUSED_LATE = 0.05
-_DREW = 0.0002  # so about one of 250 taken requests is refused late where the server is asked for too much
+_DREW = 0.0002  # beyond the capacity, about one of 250 taken requests is then refused late
 _SLACK_IN_TURN = 1.05
 
 Why = Literal["full", "deadline", "waited"]

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from serving.gateway import problems
 from serving.gateway.openapi import PROBLEMS
 from serving.gateway.state import State, state_of
-from serving.triton.scrape import scrape
+from serving.triton.ask import ask
 
 router = APIRouter(tags=["health"])
 
@@ -40,7 +40,7 @@ async def metrics(request: Request) -> Response:
     ours = encode(state.metrics.registry).decode()
     try:
         # rare: a thread costs nothing here
-        triton = with_float_bounds(await asyncio.to_thread(scrape, state.settings.triton_metrics, _TIMEOUT_S))
+        triton = with_float_bounds(await asyncio.to_thread(ask, state.settings.triton_metrics, _TIMEOUT_S))
     except OSError:
         triton = ""  # Triton is being replaced, which `spade_up` says
     if content_type.startswith("application/openmetrics-text"):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from serving.supervisor.canary import Canary, CanaryError, same_image
 from serving.supervisor.limits import Limits
 from serving.supervisor.ward import Fault
-from serving.triton.scrape import scrape
+from serving.triton.ask import ask
 from serving.triton.server import Server
 
 _IDLE = 0.1  # demand for processors, in seconds a second, below which the models do nothing
@@ -127,7 +127,7 @@ class CanaryWatch:
             return
         self._scraped = now
         try:
-            images = sum(map(int, _MADE.findall(scrape(self._server.metrics_url, _SCRAPE_TIMEOUT_S))))
+            images = sum(map(int, _MADE.findall(ask(self._server.metrics_url, _SCRAPE_TIMEOUT_S))))
         except OSError:
             return
         if images != self._images:

@@ -74,7 +74,7 @@ class Keeper:
             self._started.set()
         try:
             self._keep()
-        except Exception as error:  # unknown, so better an end that is seen than a ward that nobody watches
+        except Exception as error:  # nobody would watch the ward any more, so it ends, which is seen
             _logger.exception("%s is no longer watched", self._ward.name)
             self._error = error
         self._ward.stop()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import urllib.request
 
 from serving.protocol import MODELS
 from serving.triton.announcement import ADMIN_HEADER
+from serving.triton.ask import ask
 
 _TIMEOUT_S = 5
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own server is asked without a proxy
 
 
 def ready(http_url: str, secret: str) -> bool:
@@ -17,15 +16,10 @@ def ready(http_url: str, secret: str) -> bool:
 
     Another program may have taken the port in the moment in which it was free, another Triton too.
     """
-    paths = ["health/ready", *(f"models/{model}/ready" for model in MODELS)]
-    asked: list[urllib.request.Request | str] = [f"{http_url}/v2/{path}" for path in paths]
-    admin = urllib.request.Request(f"{http_url}/v2/repository/index", b"", {ADMIN_HEADER: secret})
-    return all(_answers(one) for one in [*asked, admin])
-
-
-def _answers(request: urllib.request.Request | str) -> bool:
     try:
-        with _OPENER.open(request, timeout=_TIMEOUT_S) as response:
-            return bool(response.status == http.client.OK)
-    except (OSError, http.client.HTTPException):  # the second: what listens there does not speak HTTP
+        for path in ("health/ready", *(f"models/{model}/ready" for model in MODELS)):
+            ask(f"{http_url}/v2/{path}", _TIMEOUT_S)
+        ask(urllib.request.Request(f"{http_url}/v2/repository/index", b"", {ADMIN_HEADER: secret}), _TIMEOUT_S)
+    except OSError:
         return False
+    return True

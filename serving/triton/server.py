@@ -222,6 +222,8 @@ class Launcher:
                     raise
                 _logger.warning("%s; it is started once more", error)
                 remove_shared_memory(self._run)
+                if lost_a_port:
+                    self._secret = secrets.token_hex(16)  # the other program may have been asked with the last one
             except BaseException:
                 server.stop()
                 raise

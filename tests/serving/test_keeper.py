@@ -13,7 +13,7 @@ from served import wait_until
 from serving.supervisor.keeper import Keeper
 from serving.supervisor.limits import Limits
 from serving.supervisor.status import StatusPage
-from serving.triton.scrape import scrape
+from serving.triton.ask import ask
 from serving.triton.server import ServeError
 
 
@@ -33,7 +33,7 @@ def test_an_answer_that_is_cut_off_is_an_error_of_the_connection(answer: bytes) 
         server = threading.Thread(target=serve)
         server.start()
         with pytest.raises(OSError, match=r"cut off|reset|closed"):
-            scrape(f"http://127.0.0.1:{listener.getsockname()[1]}/metrics", 10)
+            ask(f"http://127.0.0.1:{listener.getsockname()[1]}/metrics", 10)
         server.join()
 
 
